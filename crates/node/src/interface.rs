@@ -1,0 +1,293 @@
+//! What can happen to a node, and what it may ask to be done: its whole contact with the world.
+//!
+//! `server` maps these to sockets, disks and clocks; the simulator to its event heap.
+
+use base::{ClusterId, DiskId, Epoch, Incarnation, NodeId, Slot};
+use bytes::Bytes;
+use consensus::{Membership, Role};
+use journal::disk;
+
+use crate::notes::Note;
+
+/// Names a connection to a peer, dialed or accepted. Chosen by the host, never used twice in one
+/// incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Names an address that the node wants to stay connected to. Chosen by the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DialId(pub u32);
+
+/// Names a client's call. Chosen by the host, never used twice in one incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection is up: one that was dialed for `dial`, or one that was accepted.
+    Connected {
+        /// The new connection.
+        connection: ConnectionId,
+        /// For which [`Output::Dial`]; `None` if it was accepted.
+        dial: Option<DialId>,
+    },
+    /// A frame arrived, its checksum verified by the host.
+    Frame {
+        /// Over which connection.
+        connection: ConnectionId,
+        /// Its body.
+        body: Bytes,
+    },
+    /// A connection is gone: closed by the peer, by an error, or by [`Output::Disconnect`].
+    Disconnected {
+        /// Which.
+        connection: ConnectionId,
+        /// The peer's process closed or reset it (as opposed to a time-out of ours).
+        by_peer: bool,
+    },
+    /// A client asks for something.
+    Call {
+        /// Comes back with the answer.
+        id: CallId,
+        /// What it asks for.
+        call: Call,
+    },
+    /// The client no longer waits for the answer. What it asked for may still happen.
+    Forget {
+        /// Which call.
+        id: CallId,
+    },
+    /// A disk request has ended.
+    Disk(disk::Completion),
+    /// The identity given out by [`Output::PersistIdentity`] is on stable storage.
+    IdentityPersisted,
+    /// A job given out by [`Output::Offload`] has ended.
+    JobDone {
+        /// The call it belonged to.
+        id: CallId,
+        /// The answer.
+        answer: Answer,
+    },
+    /// The moment named by [`crate::Node::deadline`] has come.
+    Deadline,
+    /// Hand over leadership, answer what is under way, then halt with [`Halt::Stopped`].
+    Shutdown,
+}
+
+/// Something to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Keep a connection to this address: dial, and dial again with backoff whenever it is lost,
+    /// resolving names anew each time. Replaces the address if `dial` is in use.
+    Dial {
+        /// Names the wish.
+        dial: DialId,
+        /// `host:port`.
+        address: String,
+    },
+    /// Stop dialing, and close the connection if there is one.
+    HangUp {
+        /// Which wish ends.
+        dial: DialId,
+    },
+    /// Send a frame. May be dropped, with the connection, if its queue is full.
+    Frame {
+        /// Over which connection.
+        connection: ConnectionId,
+        /// Its body.
+        body: Bytes,
+    },
+    /// Send what is queued, then close a connection.
+    Disconnect {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Answer a call.
+    Answer {
+        /// Which.
+        id: CallId,
+        /// With what.
+        answer: Answer,
+    },
+    /// Do something with a file.
+    Disk(disk::Request),
+    /// Write the identity file (replace atomically, sync), then report
+    /// [`Input::IdentityPersisted`].
+    PersistIdentity(Identity),
+    /// Run a long read elsewhere and report [`Input::JobDone`].
+    Offload {
+        /// The call it belongs to.
+        id: CallId,
+        /// What to run; it owns an immutable snapshot.
+        job: Box<dyn FnOnce() -> Answer + Send>,
+        // `FnOnce` has no `Debug`; see the manual implementation below.
+    },
+    /// Something for the log, the metrics, or the simulator's timeline.
+    Note(Note),
+    /// The node can serve clients (told once).
+    Ready,
+    /// Stop. Nothing may be done after this.
+    Halt(Halt),
+}
+
+/// Why a node stops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// It was asked to, and everything is in order: exit status 0.
+    Stopped,
+    /// It cannot or must not go on: what is wrong, where, and what to do. Exit status not 0.
+    Refused(String),
+}
+
+/// What a client may ask of a node.
+#[derive(Debug)]
+pub enum Call {
+    /// A request of etcd's key-value service.
+    Etcd(etcd::Request),
+    /// etcd's `Cluster.MemberList`.
+    EtcdMemberList {
+        /// Confirm with the leader first.
+        linearizable: bool,
+    },
+    /// etcd's `Maintenance.Status`.
+    EtcdStatus,
+    /// What this node sees.
+    Status,
+    /// Whether a linearizable read can be served now (for readiness probes).
+    Ready,
+    /// Add a member as learner.
+    MemberAdd {
+        /// Its name.
+        name: String,
+        /// Where its peers will reach it.
+        peer_address: String,
+    },
+    /// Give a learner a vote.
+    MemberPromote {
+        /// Its name, or its id in hexadecimal.
+        member: String,
+    },
+    /// Remove a member.
+    MemberRemove {
+        /// Its name, or its id in hexadecimal.
+        member: String,
+    },
+    /// Hand leadership over.
+    TransferLeadership {
+        /// To whom (name or id); `None` lets the leader choose.
+        to: Option<String>,
+    },
+}
+
+/// What a node answers.
+#[derive(Debug)]
+pub enum Answer {
+    /// To [`Call::Etcd`].
+    Etcd(Result<etcd::Response, etcd::Error>),
+    /// To [`Call::EtcdMemberList`].
+    EtcdMemberList(Result<etcd::proto::etcdserverpb::MemberListResponse, etcd::Error>),
+    /// To [`Call::EtcdStatus`].
+    EtcdStatus(Result<etcd::proto::etcdserverpb::StatusResponse, etcd::Error>),
+    /// To [`Call::Status`].
+    Status(Box<Status>),
+    /// To [`Call::Ready`]: ready, or why not.
+    Ready(Result<(), String>),
+    /// To the member calls and the transfer: done (a sentence for people), or why not.
+    Operator(Result<String, String>),
+}
+
+/// What a node sees of itself and its group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// This node's name.
+    pub name: String,
+    /// This node's id.
+    pub id: NodeId,
+    /// The cluster, once it has formed.
+    pub cluster: Option<ClusterId>,
+    /// The part this node plays.
+    pub role: Role,
+    /// What it is doing at large: `recovering`, `forming`, `joining`, `serving`, `stopping`.
+    pub phase: &'static str,
+    /// The leader's name, if known.
+    pub leader: Option<String>,
+    /// The current epoch (Raft: term).
+    pub term: Epoch,
+    /// Everything up to here is chosen, as far as this node knows.
+    pub chosen: Slot,
+    /// Everything up to here is executed here.
+    pub applied: Slot,
+    /// The revision of the keyspace.
+    pub revision: i64,
+    /// The revision up to which history is compacted.
+    pub compacted: i64,
+    /// The replicated state's level.
+    pub level: u32,
+    /// The state's digest at `applied`, for comparing replicas.
+    pub digest: u128,
+    /// Bytes held: live keys and history.
+    pub held_bytes: u64,
+    /// Bytes of live keys and values alone.
+    pub live_bytes: u64,
+    /// The quota that bounds `held_bytes`.
+    pub quota_bytes: u64,
+    /// Who belongs to the group.
+    pub members: Vec<MemberStatus>,
+}
+
+/// One member as another sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemberStatus {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where its peers reach it.
+    pub peer_address: String,
+    /// Where clients reach it, once it has said so.
+    pub client_urls: Vec<String>,
+    /// Has a vote.
+    pub voter: bool,
+    /// Slots it is behind; only the leader knows this of others.
+    pub lag: Option<u64>,
+    /// Bytes held there, as it last said.
+    pub data_bytes: Option<u64>,
+}
+
+/// Who a data folder belongs to; stands in the identity file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// This node's id, drawn when the folder was first used.
+    pub node: NodeId,
+    /// The folder's id, likewise.
+    pub disk: DiskId,
+    /// The node's name.
+    pub name: String,
+    /// How often a node has been started on this folder.
+    pub incarnation: Incarnation,
+    /// How far the node has come in belonging to a cluster.
+    pub standing: Standing,
+}
+
+/// How far a node has come in belonging to a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing is agreed on.
+    Alone,
+    /// This node has promised to be part of this cluster, if it forms; it may hold no vote yet.
+    Forming {
+        /// Which cluster.
+        cluster: ClusterId,
+        /// Its first membership.
+        genesis: Membership,
+    },
+    /// The cluster exists and this node is or was a member.
+    Member {
+        /// Which cluster.
+        cluster: ClusterId,
+        /// The membership that the log starts from (empty for a node that joined later and got
+        /// its membership from the others).
+        genesis: Membership,
+    },
+}
