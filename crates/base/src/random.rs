@@ -20,7 +20,9 @@ impl Random {
             z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             z ^ (z >> 31)
         };
-        Random { state: [next(), next(), next(), next()] }
+        Random {
+            state: [next(), next(), next(), next()],
+        }
     }
 
     /// The next 64 random bits.
@@ -67,7 +69,10 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(first.next_u64(), second.next_u64());
         }
-        assert_ne!(Random::from_seed(8).next_u64(), Random::from_seed(7).next_u64());
+        assert_ne!(
+            Random::from_seed(8).next_u64(),
+            Random::from_seed(7).next_u64()
+        );
     }
 
     #[test]

@@ -6,13 +6,17 @@ fn base_holds_only_its_four_modules() {
     let mut files: Vec<String> = std::fs::read_dir(source)
         .expect("the source folder is readable")
         .map(|entry| {
-            entry.expect("the entry is readable").file_name().to_string_lossy().into_owned()
+            entry
+                .expect("the entry is readable")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
         })
         .collect();
     files.sort();
     assert_eq!(
         files,
         ["checksum.rs", "id.rs", "lib.rs", "random.rs", "time.rs"],
-        "base holds ids, time types, checksums and seeded random; put anything else where it is used"
+        "base holds ids, time types, checksums and seeded random; put the rest where it is used"
     );
 }
