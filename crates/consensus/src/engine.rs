@@ -19,6 +19,7 @@ use base::{Epoch, Instant, NodeId, Slot};
 use bytes::Bytes;
 
 use crate::entry::Entry;
+use crate::hard_state::HardState;
 use crate::membership::{Change, Membership};
 use crate::message::Message;
 
@@ -34,16 +35,8 @@ pub struct Mark(pub u64);
 /// What an engine puts into the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// Promises that must survive a restart: the epoch, whom this replica voted for in it, and a
-    /// slot known to be chosen (a hint that makes restarts faster; it may lag).
-    HardState {
-        /// The highest epoch seen.
-        epoch: Epoch,
-        /// Whom this replica voted for in that epoch.
-        vote: Option<NodeId>,
-        /// Everything up to here is known to be chosen.
-        chosen: Slot,
-    },
+    /// Promises that must survive a restart.
+    HardState(HardState),
     /// An entry. It replaces an entry that the journal may hold at its slot, **and every entry
     /// after it**.
     Entry(Entry),
@@ -317,7 +310,8 @@ pub enum Refusal {
     Transferring,
     /// The engine's window of entries not yet chosen is full; ask again later.
     WindowFull,
-    /// A membership change is already under way.
+    /// A membership change is already under way, or the leader is so new that it has not yet
+    /// chosen an entry of its own epoch; ask again later.
     ChangeInProgress,
     /// The change makes no sense, and why.
     InvalidChange(String),
@@ -413,6 +407,16 @@ pub enum Note {
         from: NodeId,
         /// What was wrong with it.
         reason: &'static str,
+    },
+    /// **Elections are not safe any more, or a voter is mistaken or hostile**: a second voter
+    /// claims to lead the epoch. Its message was dropped; an operator must look.
+    TwoLeaders {
+        /// The epoch that both claim.
+        epoch: Epoch,
+        /// The leader that this replica follows, or is.
+        known: NodeId,
+        /// Who claims to lead as well.
+        other: NodeId,
     },
     /// A snapshot is being sent to a member that needs more than the log holds.
     SendingSnapshot {

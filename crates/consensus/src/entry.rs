@@ -1,10 +1,27 @@
-//! What stands in a group's log.
+//! What stands in a group's log, and its encodings.
+//!
+//! A payload has one encoding, its *body*, with its [`PayloadKind`] beside it. The journal keeps
+//! kind, slot, epoch and body of each entry; a message keeps them too, but without the slot, which
+//! follows from the entry's position:
+//!
+//! ```text
+//! offset  size  field (entry in a message)
+//!      0     8  epoch
+//!      8     1  kind: 1 = commands or empty, 2 = membership
+//!      9     4  length of the body
+//!     13     -  body
+//! ```
+//!
+//! A body of kind 1 is the batch of commands itself; an empty body is [`Payload::Empty`]. Decoding
+//! shares the memory of the bytes it reads, so commands are copied neither from the wire to the
+//! log nor from the log to the replica.
 
 use std::sync::Arc;
 
 use base::{Epoch, Slot};
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::decode::{self, DecodeError};
 use crate::membership::Membership;
 
 /// What an entry carries.
@@ -12,10 +29,20 @@ use crate::membership::Membership;
 pub enum Payload {
     /// Nothing: a new leader's first entry, which lets it choose what its predecessors left.
     Empty,
-    /// A batch of commands, opaque to the engine. Shared, never copied.
+    /// A batch of commands, opaque to the engine. Shared, never copied. Never of zero length:
+    /// that is [`Payload::Empty`].
     Commands(Bytes),
     /// The membership from this slot on.
     Membership(Arc<Membership>),
+}
+
+/// Which kind of body a payload has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PayloadKind {
+    /// Commands, or nothing if the body is empty.
+    Commands,
+    /// An encoded [`Membership`].
+    Membership,
 }
 
 /// One position of the log with its content.
@@ -27,4 +54,100 @@ pub struct Entry {
     pub epoch: Epoch,
     /// What it says.
     pub payload: Payload,
+}
+
+/// The bytes that an entry takes in a message besides its body.
+pub(crate) const ENTRY_HEAD_BYTES: usize = 13;
+
+const KIND_COMMANDS: u8 = 1;
+const KIND_MEMBERSHIP: u8 = 2;
+
+impl Payload {
+    /// The payload for a batch of commands.
+    #[must_use]
+    pub fn commands(commands: Bytes) -> Payload {
+        if commands.is_empty() {
+            Payload::Empty
+        } else {
+            Payload::Commands(commands)
+        }
+    }
+
+    /// Kind and body, as the journal keeps them. Commands are shared, not copied.
+    #[must_use]
+    pub fn to_body(&self) -> (PayloadKind, Bytes) {
+        match self {
+            Payload::Empty => (PayloadKind::Commands, Bytes::new()),
+            Payload::Commands(commands) => (PayloadKind::Commands, commands.clone()),
+            Payload::Membership(membership) => {
+                let mut buffer = BytesMut::new();
+                membership.encode(&mut buffer);
+                (PayloadKind::Membership, buffer.freeze())
+            }
+        }
+    }
+
+    /// Reads what [`Payload::to_body`] gave. Commands share the memory of `body`.
+    ///
+    /// # Errors
+    /// If the body of a membership is not one.
+    pub fn from_body(kind: PayloadKind, body: Bytes) -> Result<Payload, DecodeError> {
+        match kind {
+            PayloadKind::Commands => Ok(Payload::commands(body)),
+            PayloadKind::Membership => Ok(Payload::Membership(Arc::new(Membership::decode(body)?))),
+        }
+    }
+}
+
+impl Entry {
+    /// What the entry counts for in every limit that is given in bytes: its commands, and a flat
+    /// charge for what surrounds them, so that a flood of empty entries is bounded as well.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let body = match &self.payload {
+            Payload::Empty => 0,
+            Payload::Commands(commands) => commands.len(),
+            Payload::Membership(membership) => membership.encoded_bytes(),
+        };
+        (body + ENTRY_HEAD_BYTES) as u64
+    }
+
+    /// Appends the entry, without its slot, to a message.
+    pub(crate) fn encode(&self, buffer: &mut BytesMut) {
+        buffer.put_u64_le(self.epoch.0);
+        match &self.payload {
+            Payload::Empty => {
+                buffer.put_u8(KIND_COMMANDS);
+                buffer.put_u32_le(0);
+            }
+            Payload::Commands(commands) => {
+                let length = u32::try_from(commands.len()).expect("a batch is far below 4 GiB");
+                buffer.put_u8(KIND_COMMANDS);
+                buffer.put_u32_le(length);
+                buffer.put_slice(commands);
+            }
+            Payload::Membership(membership) => {
+                let length = membership.encoded_bytes();
+                buffer.put_u8(KIND_MEMBERSHIP);
+                buffer.put_u32_le(u32::try_from(length).expect("a membership is small"));
+                membership.encode(buffer);
+            }
+        }
+    }
+
+    /// Reads the entry that stands at `slot` from a message.
+    pub(crate) fn decode(slot: Slot, bytes: &mut Bytes) -> Result<Entry, DecodeError> {
+        let epoch = decode::epoch(bytes)?;
+        let kind = match decode::byte(bytes)? {
+            KIND_COMMANDS => PayloadKind::Commands,
+            KIND_MEMBERSHIP => PayloadKind::Membership,
+            unknown => return Err(DecodeError::UnknownKind(unknown)),
+        };
+        let body = decode::slice(bytes)?;
+        Ok(Entry {
+            slot,
+            epoch,
+            payload: Payload::from_body(kind, body)?,
+        })
+    }
 }

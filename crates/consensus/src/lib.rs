@@ -7,12 +7,34 @@
 //! - [`engine`]: the contract.
 //! - [`entry`]: what stands in the log, and its encoding.
 //! - [`membership`]: who votes, who learns, and how that changes safely.
+//! - [`quorum`]: counting votes and acknowledgements.
+//! - [`message`]: what replicas say to each other, and its encoding.
+//! - [`hard_state`]: the promises that stand in the journal.
+//! - [`limits`]: every bound, by name.
+//! - [`decode`]: reading bytes that may be hostile.
 
+pub mod decode;
+mod delivery;
 pub mod engine;
 pub mod entry;
+pub mod hard_state;
+mod journaling;
+pub mod limits;
 pub mod membership;
 pub mod message;
+pub mod quorum;
+pub mod raft;
+mod reads;
+mod snapshot;
 
-pub use engine::{Engine, Input, Mark, Output, Outputs, Record, Refusal, Role, Ticket, View};
-pub use entry::{Entry, Payload};
+pub use decode::DecodeError;
+pub use engine::{
+    CheckpointRef, Engine, Input, Liveness, Mark, Note, Output, Outputs, Record, Refusal, Role,
+    Ticket, View,
+};
+pub use entry::{Entry, Payload, PayloadKind};
+pub use hard_state::HardState;
+pub use limits::Limits;
 pub use membership::{Change, Member, Membership};
+pub use message::Message;
+pub use raft::{Config, Raft, Restored, Tail};

@@ -4,10 +4,30 @@
 //! pure function of snapshot and log. Changing voters goes through a *joint* membership (Raft
 //! thesis, section 4.3): while [`Membership::outgoing`] is not empty, elections and commits need a
 //! majority of the new voters **and** a majority of the outgoing ones.
+//!
+//! ```text
+//! offset  size  field
+//!      0     1  version: 1
+//!      1     4  number of members
+//!      5     -  members, by ascending id:
+//!               8 id | 1 flags (bit 0 voter, bit 1 outgoing) | 2 length, name | 2 length, address
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::NodeId;
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::decode::{self, DecodeError};
+use crate::limits::Limits;
+
+const VERSION: u8 = 1;
+const FLAG_VOTER: u8 = 1;
+const FLAG_OUTGOING: u8 = 2;
+/// Version and number of members.
+const HEAD_BYTES: usize = 5;
+/// Id, flags and the lengths of both texts.
+const MEMBER_HEAD_BYTES: usize = 13;
 
 /// What the group knows of one member.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,4 +71,177 @@ pub enum Change {
         /// The new name and address.
         member: Member,
     },
+}
+
+impl Membership {
+    /// A voter change is under way: two quorums are needed.
+    #[must_use]
+    pub fn is_joint(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Whether `id` votes, in the new set or in the outgoing one.
+    #[must_use]
+    pub fn is_voter(&self, id: NodeId) -> bool {
+        self.voters.contains(&id) || self.outgoing.contains(&id)
+    }
+
+    /// The membership that follows from `change`: joint if it changes voters, otherwise final.
+    ///
+    /// # Errors
+    /// If the change makes no sense, and why.
+    pub fn changed(&self, change: &Change, limits: &Limits) -> Result<Membership, String> {
+        assert!(!self.is_joint(), "one change at a time");
+        let mut next = self.clone();
+        match change {
+            Change::AddLearner { id, member } => {
+                if self.members.contains_key(id) {
+                    return Err(format!("{id} is a member already"));
+                }
+                if self.members.len() >= limits.members {
+                    return Err(format!("the group has {} members already", limits.members));
+                }
+                self.check_texts(*id, member, limits)?;
+                next.members.insert(*id, member.clone());
+            }
+            Change::Promote(id) => {
+                if !self.members.contains_key(id) {
+                    return Err(format!("{id} is not a member"));
+                }
+                if self.voters.contains(id) {
+                    return Err(format!("{id} has a vote already"));
+                }
+                next.outgoing.clone_from(&self.voters);
+                next.voters.insert(*id);
+            }
+            Change::Remove(id) => {
+                if !self.members.contains_key(id) {
+                    return Err(format!("{id} is not a member"));
+                }
+                if self.voters.contains(id) {
+                    if self.voters.len() == 1 {
+                        return Err(format!("{id} is the last voter"));
+                    }
+                    // It stays a member until the joint phase is over: its vote still counts.
+                    next.outgoing.clone_from(&self.voters);
+                    next.voters.remove(id);
+                } else {
+                    next.members.remove(id);
+                }
+            }
+            Change::Update { id, member } => {
+                self.check_texts(*id, member, limits)?;
+                match next.members.get_mut(id) {
+                    Some(present) => *present = member.clone(),
+                    None => return Err(format!("{id} is not a member")),
+                }
+            }
+        }
+        Ok(next)
+    }
+
+    /// The membership after the joint phase: who was voted out is no member any more.
+    #[must_use]
+    pub fn after_joint(&self) -> Membership {
+        let mut next = self.clone();
+        for id in &self.outgoing {
+            if !self.voters.contains(id) {
+                next.members.remove(id);
+            }
+        }
+        next.outgoing.clear();
+        next
+    }
+
+    fn check_texts(&self, id: NodeId, member: &Member, limits: &Limits) -> Result<(), String> {
+        let longest = limits.member_text_bytes.min(usize::from(u16::MAX));
+        if member.name.len() > longest || member.peer_address.len() > longest {
+            return Err(format!("name and address may have {longest} bytes"));
+        }
+        let same_name = |(other, present): (&NodeId, &Member)| {
+            *other != id && !member.name.is_empty() && present.name == member.name
+        };
+        if self.members.iter().any(same_name) {
+            return Err(format!("another member is called {}", member.name));
+        }
+        Ok(())
+    }
+
+    /// How many bytes [`Membership::encode`] writes.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> usize {
+        let member =
+            |member: &Member| MEMBER_HEAD_BYTES + member.name.len() + member.peer_address.len();
+        HEAD_BYTES + self.members.values().map(member).sum::<usize>()
+    }
+
+    /// Appends the membership to a message, an entry or a checkpoint.
+    ///
+    /// # Panics
+    /// If a voter is no member or a text is longer than 65,535 bytes; [`Membership::changed`]
+    /// makes neither.
+    pub fn encode(&self, buffer: &mut BytesMut) {
+        assert!(
+            self.voters
+                .iter()
+                .chain(&self.outgoing)
+                .all(|id| self.members.contains_key(id)),
+            "every voter is a member"
+        );
+        buffer.reserve(self.encoded_bytes());
+        buffer.put_u8(VERSION);
+        buffer.put_u32_le(u32::try_from(self.members.len()).expect("members are few"));
+        for (id, member) in &self.members {
+            let mut flags = 0;
+            if self.voters.contains(id) {
+                flags |= FLAG_VOTER;
+            }
+            if self.outgoing.contains(id) {
+                flags |= FLAG_OUTGOING;
+            }
+            buffer.put_u64_le(id.0);
+            buffer.put_u8(flags);
+            for text in [&member.name, &member.peer_address] {
+                buffer.put_u16_le(u16::try_from(text.len()).expect("texts are short"));
+                buffer.put_slice(text.as_bytes());
+            }
+        }
+    }
+
+    /// Reads what [`Membership::encode`] wrote.
+    ///
+    /// # Errors
+    /// If the bytes are anything else.
+    pub fn decode(mut bytes: Bytes) -> Result<Membership, DecodeError> {
+        let version = decode::byte(&mut bytes)?;
+        if version != VERSION {
+            return Err(DecodeError::UnknownKind(version));
+        }
+        let mut membership = Membership::default();
+        for _ in 0..decode::number_u32(&mut bytes)? {
+            let id = decode::node(&mut bytes)?;
+            let flags = decode::byte(&mut bytes)?;
+            if flags & !(FLAG_VOTER | FLAG_OUTGOING) != 0 {
+                return Err(DecodeError::Invalid("member flags"));
+            }
+            if membership
+                .members
+                .last_key_value()
+                .is_some_and(|(last, _)| *last >= id)
+            {
+                return Err(DecodeError::Invalid("order of members"));
+            }
+            let name = decode::text(&mut bytes)?;
+            let peer_address = decode::text(&mut bytes)?;
+            membership.members.insert(id, Member { name, peer_address });
+            if flags & FLAG_VOTER != 0 {
+                membership.voters.insert(id);
+            }
+            if flags & FLAG_OUTGOING != 0 {
+                membership.outgoing.insert(id);
+            }
+        }
+        decode::end(&bytes)?;
+        Ok(membership)
+    }
 }

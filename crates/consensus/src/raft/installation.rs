@@ -1,0 +1,356 @@
+//! Snapshots in Raft: when a peer gets one, and what it does to the log.
+//!
+//! A checkpoint covers only chosen slots, so a follower that holds the checkpoint's last position
+//! already needs nothing of it. One that does not hold it has, behind that slot, nothing that
+//! belongs to the log, and loses it; position means slot **and** epoch. The membership comes from
+//! the checkpoint, never from what stood in the log before.
+
+use std::sync::Arc;
+
+use base::{Instant, NodeId, Slot, checksum};
+use bytes::Bytes;
+
+use crate::engine::{CheckpointRef, Note, Output, Outputs};
+use crate::membership::Membership;
+use crate::message::{Body, Message, Position};
+use crate::raft::Raft;
+use crate::raft::progress::{Peer, State};
+use crate::snapshot::{Received, Receiver, Sender};
+
+/// A piece that arrived; fields of [`Body::SnapshotPiece`].
+pub(super) struct Piece {
+    pub(super) checkpoint: CheckpointRef,
+    pub(super) offset: u64,
+    pub(super) checksum: u32,
+    pub(super) bytes: Bytes,
+}
+
+impl Raft {
+    /// The replica is loading a checkpoint: the log must not move under it.
+    pub(super) fn is_installing(&self) -> bool {
+        self.receiver.as_ref().is_some_and(Receiver::is_installing)
+    }
+
+    /// The replica has a checkpoint, and the journal a later start.
+    pub(super) fn on_checkpoint_taken(&mut self, checkpoint: CheckpointRef, log_kept_after: Slot) {
+        assert!(
+            checkpoint.slot <= self.delivery.delivered(),
+            "a checkpoint covers what was chosen"
+        );
+        assert!(
+            log_kept_after <= checkpoint.slot,
+            "the log reaches the checkpoint"
+        );
+        if self
+            .checkpoint
+            .is_none_or(|held| held.slot <= checkpoint.slot)
+        {
+            self.checkpoint = Some(checkpoint);
+            self.log
+                .forget_until(log_kept_after.min(self.log.durable()));
+        }
+    }
+
+    /// Begins to send the checkpoint to a peer that needs more than the log holds.
+    pub(super) fn begin_snapshot(
+        &self,
+        now: Instant,
+        to: NodeId,
+        peer: &mut Peer,
+        out: &mut Outputs,
+    ) {
+        let Some(checkpoint) = self.checkpoint.filter(|held| held.slot >= peer.next) else {
+            return;
+        };
+        peer.send_snapshot(Sender::new(checkpoint, now));
+        out.push(Output::Note(Note::SendingSnapshot {
+            to,
+            slot: checkpoint.slot,
+        }));
+        self.offer(to, peer.session, checkpoint, out);
+    }
+
+    fn offer(&self, to: NodeId, session: u64, checkpoint: CheckpointRef, out: &mut Outputs) {
+        let message = Message::new(
+            self.epoch,
+            Body::SnapshotOffer {
+                session,
+                checkpoint,
+            },
+        );
+        out.push(Output::Send {
+            to,
+            message,
+            after: None,
+        });
+    }
+
+    /// Reads as many pieces as may be on their way.
+    pub(super) fn request_pieces(&self, to: NodeId, peer: &mut Peer, out: &mut Outputs) {
+        let State::Snapshot(sender) = &mut peer.state else {
+            return;
+        };
+        let checkpoint = sender.checkpoint();
+        while let Some((offset, length)) = sender.next_piece(self.limits()) {
+            out.push(Output::ReadPiece {
+                to,
+                checkpoint,
+                offset,
+                length,
+            });
+        }
+    }
+
+    /// Offers again where an offer was not answered, or nothing has moved for an election timeout.
+    pub(super) fn offer_stalled_snapshots(&mut self, now: Instant) {
+        let unanswered = self.config.heartbeat_interval;
+        let unmoved = self.config.election_timeout;
+        let Some(leading) = &mut self.leading else {
+            return;
+        };
+        let mut stalled = Vec::new();
+        for (id, peer) in &mut leading.peers {
+            if let State::Snapshot(sender) = &mut peer.state
+                && sender.is_stalled(unanswered, unmoved, now)
+            {
+                stalled.push((*id, peer.session, sender.checkpoint()));
+            }
+        }
+        for (to, session, checkpoint) in stalled {
+            self.post(
+                to,
+                Body::SnapshotOffer {
+                    session,
+                    checkpoint,
+                },
+                false,
+            );
+        }
+    }
+
+    /// A piece was read.
+    pub(super) fn on_piece_read(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        checkpoint: CheckpointRef,
+        offset: u64,
+        bytes: Bytes,
+        out: &mut Outputs,
+    ) {
+        let Some(mut leading) = self.leading.take() else {
+            return;
+        };
+        if let Some(peer) = leading.peers.get_mut(&to)
+            && matches!(&peer.state, State::Snapshot(sender) if sender.checkpoint() == checkpoint)
+        {
+            if bytes.is_empty() {
+                // That checkpoint is gone; a newer one, if there is one, takes its place.
+                peer.probe(peer.matched.next());
+                if self.checkpoint != Some(checkpoint) {
+                    self.begin_snapshot(now, to, peer, out);
+                }
+            } else {
+                let checksum = checksum::crc32c(&bytes);
+                let session = peer.session;
+                let body = Body::SnapshotPiece {
+                    session,
+                    checkpoint,
+                    offset,
+                    checksum,
+                    bytes,
+                };
+                let message = Message::new(self.epoch, body);
+                out.push(Output::Send {
+                    to,
+                    message,
+                    after: None,
+                });
+            }
+        }
+        self.leading = Some(leading);
+    }
+
+    /// A peer said how much of a checkpoint it has.
+    pub(super) fn on_snapshot_progress(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        session: u64,
+        checkpoint: CheckpointRef,
+        stored: u64,
+    ) {
+        let peer = self
+            .leading
+            .as_mut()
+            .and_then(|leading| leading.peers.get_mut(&from));
+        let Some(peer) = peer.filter(|peer| peer.session == session) else {
+            return;
+        };
+        peer.last_heard = Some(now);
+        if let State::Snapshot(sender) = &mut peer.state
+            && sender.checkpoint() == checkpoint
+        {
+            sender.progress(stored, now);
+        }
+    }
+
+    /// The leader offers a checkpoint.
+    pub(super) fn on_snapshot_offer(
+        &mut self,
+        from: NodeId,
+        session: u64,
+        checkpoint: CheckpointRef,
+        out: &mut Outputs,
+    ) {
+        if self.is_installing() {
+            return;
+        }
+        if self.has_covered(checkpoint) {
+            self.receiver = None;
+            return self.acknowledge(from, session);
+        }
+        let held = self.receiver.as_ref().map(Receiver::checkpoint);
+        if held != Some(checkpoint) {
+            self.receiver = Some(Receiver::new(checkpoint));
+        }
+        self.report_progress(from, session, out);
+    }
+
+    /// Whether this log holds everything that the checkpoint covers. If so, that is known to be
+    /// chosen, and equal to every leader's log.
+    fn has_covered(&mut self, checkpoint: CheckpointRef) -> bool {
+        let position = Position {
+            slot: checkpoint.slot,
+            epoch: checkpoint.epoch,
+        };
+        if checkpoint.slot <= self.chosen {
+            self.verify(self.chosen);
+            return true;
+        }
+        if self.log.holds(position) {
+            self.verify(position.slot);
+            self.choose(position.slot);
+            return true;
+        }
+        false
+    }
+
+    /// Says how much is stored, and installs when that is all.
+    fn report_progress(&mut self, to: NodeId, session: u64, out: &mut Outputs) {
+        let Some(receiver) = &mut self.receiver else {
+            return;
+        };
+        let checkpoint = receiver.checkpoint();
+        let stored = receiver.stored();
+        if receiver.install_if_complete() {
+            out.push(Output::InstallSnapshot { checkpoint });
+        }
+        self.post(
+            to,
+            Body::SnapshotProgress {
+                session,
+                checkpoint,
+                stored,
+            },
+            false,
+        );
+    }
+
+    /// A piece arrived.
+    pub(super) fn on_snapshot_piece(
+        &mut self,
+        from: NodeId,
+        session: u64,
+        piece: Piece,
+        out: &mut Outputs,
+    ) {
+        let Piece {
+            checkpoint,
+            offset,
+            checksum,
+            bytes,
+        } = piece;
+        self.note_session(session);
+        let Some(receiver) = &mut self.receiver else {
+            return;
+        };
+        if receiver.checkpoint() != checkpoint {
+            return;
+        }
+        match receiver.piece(offset, checksum, &bytes) {
+            Received::Store => out.push(Output::StorePiece {
+                checkpoint,
+                offset,
+                bytes,
+            }),
+            Received::Ignored => {}
+            Received::Damaged => self.drop_message(from, "a piece with a wrong checksum", out),
+        }
+    }
+
+    /// A piece was written.
+    pub(super) fn on_piece_stored(
+        &mut self,
+        checkpoint: CheckpointRef,
+        stored: u64,
+        out: &mut Outputs,
+    ) {
+        let Some(receiver) = &mut self.receiver else {
+            return;
+        };
+        if receiver.checkpoint() != checkpoint || receiver.is_installing() {
+            return;
+        }
+        receiver.piece_stored(stored);
+        if self.has_covered(checkpoint) {
+            // The log grew past it while it was being received.
+            self.receiver = None;
+            return;
+        }
+        // Without a leader it waits for the next offer: a candidate's log must not move.
+        if let Some(leader) = self.leader.filter(|_| self.leading.is_none()) {
+            let session = self.session();
+            self.report_progress(leader, session, out);
+        }
+    }
+
+    /// A checkpoint is in force.
+    pub(super) fn on_snapshot_installed(
+        &mut self,
+        checkpoint: CheckpointRef,
+        membership: Membership,
+    ) {
+        self.receiver = None;
+        self.checkpoint = Some(checkpoint);
+        self.delivery.jump(checkpoint.slot);
+        let position = Position {
+            slot: checkpoint.slot,
+            epoch: checkpoint.epoch,
+        };
+        if !self.log.holds(position) {
+            // Nothing of the old log goes on behind this position.
+            self.journaling.cut(position.slot.next());
+            self.log.restart(position, Arc::new(membership));
+            self.fetches.outstanding.clear();
+        }
+        self.fetches.delivery = None;
+        self.chosen = self.chosen.max(checkpoint.slot);
+        self.verify(checkpoint.slot);
+        if let Some(leader) = self.leader.filter(|_| self.leading.is_none()) {
+            let session = self.session();
+            self.acknowledge(leader, session);
+        }
+    }
+
+    /// A checkpoint did not verify: it begins anew with the next offer.
+    pub(super) fn on_snapshot_rejected(&mut self, checkpoint: CheckpointRef) {
+        if self
+            .receiver
+            .as_ref()
+            .is_some_and(|receiver| receiver.checkpoint() == checkpoint)
+        {
+            self.receiver = None;
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! How a pass ends.
+//!
+//! Everything that arrived since the last [`flush`](crate::Engine::flush) shares one write to the
+//! journal and one message per peer. The order matters in two places: the host learns of a new
+//! membership before anything is sent to its members, and the write is given before messages that
+//! wait for it.
+
+use base::{Instant, Slot};
+
+use crate::engine::{Mark, Output, Outputs, Record, Role};
+use crate::entry::Entry;
+use crate::raft::Raft;
+
+impl Raft {
+    /// Lets everything out that was held back.
+    pub(super) fn end_pass(&mut self, now: Instant, out: &mut Outputs) {
+        self.lead_alone(now, out);
+        self.drive_membership(now, out);
+        self.begin_read_round(out);
+        self.forward_reads(now, out);
+        self.hand_over();
+        self.tell(out);
+        self.write(now, out);
+        self.answer_leader();
+        self.send_outbox(out);
+        self.serve_peers(now, out);
+        self.deliver(out);
+        self.log
+            .shrink_cache(self.config.limits.cache_bytes, self.chosen);
+    }
+
+    /// A replica that is a quorum by itself need not wait for anything.
+    fn lead_alone(&mut self, now: Instant, out: &mut Outputs) {
+        let alone = self.membership().is_quorum(|id| id == self.config.id);
+        if alone && self.role == Role::Follower && self.is_electable() {
+            self.campaign(now, crate::message::Occasion::Silence, out);
+        }
+    }
+
+    /// Tells the host what changed of leadership and membership.
+    fn tell(&mut self, out: &mut Outputs) {
+        let leadership = (self.epoch, self.leader);
+        if self.told.leadership != Some(leadership) {
+            self.told.leadership = Some(leadership);
+            out.push(Output::Epoch {
+                epoch: self.epoch,
+                leader: self.leader,
+            });
+            self.handover_succeeded(out);
+        }
+        let membership = &self.log.membership().1;
+        let is_same = |told| std::sync::Arc::ptr_eq(told, membership);
+        if !self.told.membership.as_ref().is_some_and(is_same) {
+            out.push(Output::MembershipChanged {
+                membership: membership.as_ref().clone(),
+            });
+            self.told.membership = Some(std::sync::Arc::clone(membership));
+        }
+    }
+
+    /// Gives the journal what it does not have. Promises come first; what they say is chosen was
+    /// written before, so that a write that is torn in the middle says nothing untrue.
+    fn write(&mut self, now: Instant, out: &mut Outputs) {
+        if !self.hard_state_changed && !self.log.needs_writing() {
+            return;
+        }
+        let upto = self.log.last();
+        let mut hard_state = self.hard_state();
+        hard_state.chosen = self.chosen.min(self.log.written());
+        let mut records = Vec::new();
+        if self.hard_state_changed || hard_state.chosen > self.chosen_written {
+            records.push(Record::HardState(hard_state));
+            self.chosen_written = hard_state.chosen;
+            self.hard_state_changed = false;
+        }
+        let (restarted, entries) = self.log.take_unwritten();
+        if let Some(start) = restarted {
+            records.push(Record::SnapshotInstalled {
+                slot: start.slot,
+                epoch: start.epoch,
+            });
+        }
+        // A long write is given in parts, so that its progress can be seen.
+        let (mut bytes, mut first) = (0, None);
+        for entry in entries {
+            bytes += entry.bytes();
+            let slot = entry.slot;
+            records.push(Record::Entry(entry.clone()));
+            if bytes >= self.config.limits.write_bytes && slot < upto {
+                let mark = self.journaling.begin(slot, now);
+                first.get_or_insert(mark);
+                let records = std::mem::take(&mut records);
+                out.push(Output::Write { mark, records });
+                bytes = 0;
+            }
+        }
+        let mark = self.journaling.begin(upto, now);
+        out.push(Output::Write { mark, records });
+        // The promises stand at the beginning.
+        self.vote_written(first.unwrap_or(mark));
+    }
+
+    fn send_outbox(&mut self, out: &mut Outputs) {
+        let pending = self.journaling.pending();
+        for letter in self.outbox.drain(..) {
+            let after = pending.filter(|_| letter.when_durable);
+            out.push(Output::Send {
+                to: letter.to,
+                message: letter.message,
+                after,
+            });
+        }
+    }
+
+    /// The journal made everything up to `mark` durable.
+    pub(super) fn on_durable(&mut self, now: Instant, mark: Mark, out: &mut Outputs) {
+        if let Some(upto) = self.journaling.complete(mark, now) {
+            self.log.became_durable(upto);
+        }
+        self.count_own_vote(now, out);
+        self.become_certain();
+        self.advance_chosen();
+    }
+
+    /// Hands chosen entries to the replica.
+    fn deliver(&mut self, out: &mut Outputs) {
+        while self.delivery.delivered() < self.chosen
+            && self.delivery.has_room()
+            && !self.is_installing()
+        {
+            let next = self.delivery.next();
+            if next < self.log.cached_from() {
+                let upto = self.chosen.min(self.log.cached_from().previous());
+                if self.fetches.delivery.is_none() && self.request_fetch(next, upto, out) {
+                    self.fetches.delivery = Some(next);
+                }
+                return;
+            }
+            let entries = self.delivery.take(self.log.cached(next), self.chosen);
+            out.push(Output::Chosen { entries });
+        }
+    }
+
+    /// Asks the journal for entries, unless the same are on their way. Returns whether they will
+    /// come.
+    pub(super) fn request_fetch(&mut self, from: Slot, upto: Slot, out: &mut Outputs) -> bool {
+        if self.fetches.retry_at.is_some() {
+            return false;
+        }
+        if !self.fetches.outstanding.contains(&from) {
+            self.fetches.outstanding.push(from);
+            let max_bytes = self.config.limits.fetch_bytes;
+            out.push(Output::Fetch {
+                from,
+                upto,
+                max_bytes,
+            });
+        }
+        true
+    }
+
+    /// The journal read entries back.
+    pub(super) fn on_fetched(
+        &mut self,
+        now: Instant,
+        from: Slot,
+        mut entries: Vec<Entry>,
+        out: &mut Outputs,
+    ) {
+        self.fetches
+            .outstanding
+            .retain(|outstanding| *outstanding != from);
+        // The log may have been cut or forgotten meanwhile: only what is in it still counts.
+        let mut expected = from;
+        let is_current = |entry: &&Entry| {
+            let current =
+                entry.slot == expected && self.log.epoch_at(entry.slot) == Some(entry.epoch);
+            expected = entry.slot.next();
+            current
+        };
+        let current = entries.iter().take_while(is_current).count();
+        entries.truncate(current);
+        if self.fetches.delivery == Some(from) {
+            self.fetches.delivery = None;
+            if from == self.delivery.next() && !self.is_installing() && !entries.is_empty() {
+                let entries = self.delivery.take(entries.iter(), self.chosen);
+                if !entries.is_empty() {
+                    out.push(Output::Chosen { entries });
+                }
+            }
+        }
+        if entries.is_empty() {
+            self.fetches.retry_at = Some(now + self.config.heartbeat_interval);
+        }
+        self.send_fetched(now, from, &entries, out);
+    }
+
+    fn send_fetched(&mut self, now: Instant, from: Slot, entries: &[Entry], out: &mut Outputs) {
+        let Some(mut leading) = self.leading.take() else {
+            return;
+        };
+        let round = leading.round;
+        for (id, peer) in &mut leading.peers {
+            if peer.fetching != Some(from) {
+                continue;
+            }
+            peer.fetching = None;
+            if entries.is_empty() {
+                self.begin_snapshot(now, *id, peer, out);
+            } else if peer.next == from && peer.has_room(self.limits()) {
+                let limit = self.config.limits.append_bytes;
+                let entries = super::replication::take_within(entries.iter(), limit);
+                self.send_entries(*id, peer, entries, round, out);
+            }
+        }
+        self.leading = Some(leading);
+    }
+}
