@@ -1,0 +1,301 @@
+//! From records, in the order in which they were written, to what each group remembers.
+//!
+//! The oldest segments are gone, so a group's log may begin anywhere: where it starts is told by
+//! a record that stands later in the stream (written before the segments were given up). Until
+//! that is read, the first entry that is met is taken for the first, and a start with a gap behind
+//! it is not the last word: what stood there is gone, because it was replaced or released later.
+//! In the end the first entry must follow the start.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use base::{Epoch, GroupId, Slot};
+use bytes::Bytes;
+
+use super::RecoveredGroup;
+use crate::RecordKind;
+use crate::format::record::{StoredKind, StoredRecord};
+use crate::index::{GroupLog, HardState, Home, LiveCounts};
+
+/// What one group remembers, as far as it has been read.
+#[derive(Debug, Default)]
+struct Group {
+    log: GroupLog,
+    /// Everything between the log's start and its end has been read, at this point of the stream.
+    is_exact: bool,
+    memberships: VecDeque<(Slot, Bytes)>,
+}
+
+/// What all groups remember, as far as it has been read.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    groups: BTreeMap<GroupId, Group>,
+    live: LiveCounts,
+}
+
+/// What replaying ends with.
+#[derive(Debug, Default)]
+pub(crate) struct Replayed {
+    pub(crate) logs: BTreeMap<GroupId, GroupLog>,
+    pub(crate) live: LiveCounts,
+    pub(crate) groups: BTreeMap<GroupId, RecoveredGroup>,
+}
+
+impl Replay {
+    /// Takes the next record, which stands at `offset` of a segment.
+    ///
+    /// # Errors
+    /// If it contradicts the records before it, in words.
+    pub(crate) fn apply(
+        &mut self,
+        record: StoredRecord,
+        segment: u64,
+        offset: u64,
+    ) -> Result<(), String> {
+        let group = self.groups.entry(record.group).or_default();
+        let home = Home::Segment(segment);
+        let start = (record.slot, record.epoch);
+        match record.kind {
+            StoredKind::Given(RecordKind::HardState) => {
+                // A copy of its own, so that it does not keep its whole batch in memory.
+                group.log.hard_state = Some(HardState {
+                    slot: record.slot,
+                    epoch: record.epoch,
+                    body: Bytes::copy_from_slice(&record.body),
+                    home,
+                });
+            }
+            StoredKind::Given(RecordKind::Entry | RecordKind::MembershipEntry) => {
+                return group.entry(record, (home, offset), &mut self.live);
+            }
+            StoredKind::Given(RecordKind::SnapshotInstalled) => {
+                check_slot(record.group, record.slot)?;
+                group.log.reset(start, &mut self.live);
+                group.log.anchor = Some((start, home));
+                group.is_exact = true;
+                group.memberships.clear();
+            }
+            StoredKind::Start => {
+                check_slot(record.group, record.slot)?;
+                group.start_behind(record.group, start, &mut self.live)?;
+                group.log.anchor = Some((start, home));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the replay.
+    ///
+    /// # Errors
+    /// If the beginning of a group's log is missing, in words.
+    pub(crate) fn finish(self) -> Result<Replayed, String> {
+        let (mut logs, mut groups) = (BTreeMap::new(), BTreeMap::new());
+        for (
+            id,
+            Group {
+                log, memberships, ..
+            },
+        ) in self.groups
+        {
+            let (start, first) = (log.start().0, log.first());
+            if first != start.next() {
+                return Err(format!(
+                    "the log of group {id} starts behind slot {start}, but its first entry has \
+                     slot {first}"
+                ));
+            }
+            let recovered = RecoveredGroup {
+                hard_state: log.hard_state.as_ref().map(|held| held.body.clone()),
+                start: log.start(),
+                last: log.last(),
+                epochs: log.epochs().collect(),
+                memberships: memberships.into(),
+            };
+            groups.insert(id, recovered);
+            logs.insert(id, log);
+        }
+        Ok(Replayed {
+            logs,
+            live: self.live,
+            groups,
+        })
+    }
+}
+
+/// Slots are counted from 1 and never come near the end of their numbers.
+fn check_slot(group: GroupId, slot: Slot) -> Result<(), String> {
+    if slot.0 == 0 || slot.0 >= 1 << 62 {
+        return Err(format!(
+            "group {group} has a record with the impossible slot {slot}"
+        ));
+    }
+    Ok(())
+}
+
+impl Group {
+    fn entry(
+        &mut self,
+        record: StoredRecord,
+        place: (Home, u64),
+        live: &mut LiveCounts,
+    ) -> Result<(), String> {
+        let StoredRecord {
+            group,
+            kind,
+            slot,
+            epoch,
+            ..
+        } = record;
+        check_slot(group, slot)?;
+        let (first, last) = (self.log.first(), self.log.last());
+        if !self.is_exact && (slot < first || self.log.is_empty()) {
+            self.log.clear(slot, live);
+        } else if slot < first || slot > last.next() {
+            return Err(format!(
+                "group {group} has an entry at slot {slot}, but its log begins with slot {first} \
+                 and ends with slot {last}"
+            ));
+        }
+        self.log
+            .put(slot, epoch, place, record.encoded_bytes(), live);
+        while self.memberships.back().is_some_and(|(at, _)| *at >= slot) {
+            self.memberships.pop_back();
+        }
+        if kind == StoredKind::Given(RecordKind::MembershipEntry) {
+            self.memberships
+                .push_back((slot, Bytes::copy_from_slice(&record.body)));
+        }
+        Ok(())
+    }
+
+    fn start_behind(
+        &mut self,
+        group: GroupId,
+        start: (Slot, Epoch),
+        live: &mut LiveCounts,
+    ) -> Result<(), String> {
+        let (slot, epoch) = start;
+        let (old, first, last) = (self.log.start(), self.log.first(), self.log.last());
+        if !self.is_exact && self.log.is_empty() {
+            // Entries behind it may have stood in segments that are gone.
+            self.log.reset(start, live);
+            return Ok(());
+        }
+        if !self.is_exact && slot.next() < first {
+            // So they did. An entry that replaces them, or a later start, closes the gap.
+            self.log.set_start(start);
+            return Ok(());
+        }
+        if slot < old.0 || slot.next() < first || slot > last {
+            return Err(format!(
+                "group {group} has released everything up to slot {slot}, but its log begins \
+                 with slot {first} and ends with slot {last}"
+            ));
+        }
+        if slot.next() == first {
+            self.log.set_start(start);
+        } else {
+            self.log.release(slot, live);
+        }
+        if self.log.start() != start {
+            return Err(format!(
+                "group {group} has released everything up to slot {slot} of epoch {epoch}, but \
+                 the entry there is of epoch {}",
+                self.log.start().1
+            ));
+        }
+        self.is_exact = true;
+        while self.memberships.front().is_some_and(|(at, _)| *at <= slot) {
+            self.memberships.pop_front();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::Random;
+
+    fn stored(kind: StoredKind, slot: u64, epoch: u64) -> StoredRecord {
+        let (group, body) = (GroupId(1), Bytes::from_static(b"body"));
+        StoredRecord {
+            group,
+            kind,
+            slot: Slot(slot),
+            epoch: Epoch(epoch),
+            body,
+        }
+    }
+
+    const ENTRY: StoredKind = StoredKind::Given(RecordKind::Entry);
+    const SNAPSHOT: StoredKind = StoredKind::Given(RecordKind::SnapshotInstalled);
+    const START: StoredKind = StoredKind::Start;
+
+    fn replay(records: &[(StoredKind, u64, u64)]) -> Result<RecoveredGroup, String> {
+        let mut replay = Replay::default();
+        for (at, (kind, slot, epoch)) in records.iter().enumerate() {
+            replay.apply(stored(*kind, *slot, *epoch), 1, at as u64)?;
+        }
+        Ok(replay
+            .finish()?
+            .groups
+            .remove(&GroupId(1))
+            .unwrap_or_default())
+    }
+
+    #[test]
+    fn a_log_whose_beginning_is_gone_needs_its_start() {
+        let (start, last) = (Slot(4), Slot(6));
+        let group = replay(&[(ENTRY, 5, 1), (ENTRY, 6, 1), (START, 4, 1)]).unwrap();
+        assert_eq!((group.start, group.last), ((start, Epoch(1)), last));
+        // A start further down, the entry behind which was released later.
+        let group = replay(&[(START, 2, 1), (ENTRY, 5, 1), (ENTRY, 6, 1), (START, 4, 1)]).unwrap();
+        assert_eq!((group.start, group.last), ((start, Epoch(1)), last));
+        // The gap is closed by an entry that replaces what was lost.
+        let group = replay(&[(ENTRY, 7, 1), (START, 4, 1), (ENTRY, 5, 2), (ENTRY, 6, 2)]).unwrap();
+        assert_eq!((group.start, group.last), ((start, Epoch(1)), last));
+        // Everything was released.
+        let group = replay(&[(START, 4, 1)]).unwrap();
+        assert_eq!((group.start, group.last), ((start, Epoch(1)), start));
+        let error = replay(&[(ENTRY, 5, 1)]).unwrap_err();
+        assert!(
+            error.contains("starts behind slot 0, but its first entry has slot 5"),
+            "{error}"
+        );
+        replay(&[(ENTRY, 5, 1), (START, 3, 1)]).unwrap_err();
+    }
+
+    #[test]
+    fn records_that_contradict_each_other_are_refused() {
+        for records in [
+            &[(ENTRY, 1, 1), (ENTRY, 3, 1)][..],
+            &[(SNAPSHOT, 5, 1), (ENTRY, 5, 1)],
+            &[(SNAPSHOT, 5, 1), (START, 3, 1)],
+            &[(ENTRY, 1, 1), (START, 2, 1)],
+            &[(ENTRY, 1, 1), (ENTRY, 2, 2), (START, 2, 1)],
+            &[(ENTRY, 0, 1)],
+            &[(SNAPSHOT, u64::MAX, 1)],
+        ] {
+            replay(records).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn no_sequence_of_records_panics() {
+        let mut random = Random::from_seed(1);
+        let mut sound = 0;
+        for _ in 0..20_000 {
+            let records: Vec<(StoredKind, u64, u64)> = (0..random.below(9))
+                .map(|_| {
+                    let number = 1 + random.below(5) as u8;
+                    let kind = StoredKind::from_number(number).expect("it is a kind");
+                    let slot = [random.below(6), u64::MAX - random.below(3)];
+                    let far = usize::from(random.chance(0.02));
+                    (kind, slot[far], random.below(2))
+                })
+                .collect();
+            sound += u32::from(replay(&records).is_ok());
+        }
+        assert!(sound > 1000, "{sound}");
+    }
+}
