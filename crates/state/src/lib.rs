@@ -1,1 +1,39 @@
-//! (to be written)
+//! The deterministic replicated state of a group: spaces of rows, of which some keep history.
+//!
+//! - [`space`]: the named spaces, who owns them, which keep history.
+//! - [`state`]: how entries change a state; [`transaction`]: one command's buffered effects.
+//! - [`reader`]: reading, at the latest or an older revision, in place or from a snapshot.
+//! - [`origin`]: the bounded memory of which commands were executed.
+//! - [`checkpoint`]: a state as a stream of checksummed blocks, and back.
+//! - [`digest`]: one number that is equal on replicas that agree.
+//! - `tree` and `keyspace`: the ordered map beneath, and the versions, index and compaction.
+//!
+//! What a state holds is decided by its entries alone. It does no input or output and reads no
+//! clock; the only errors are those of damaged checkpoints, everything else is either a result or
+//! a mistake of the program. The format of checkpoints, and why things are as they are, is in
+//! `docs/internals/state.md`.
+
+pub mod checkpoint;
+pub mod digest;
+pub mod key_value;
+mod keyspace;
+pub mod limits;
+pub mod origin;
+pub mod reader;
+pub mod space;
+pub mod state;
+pub mod transaction;
+mod tree;
+
+pub use checkpoint::{
+    CheckpointDamage, CheckpointError, CheckpointHead, CheckpointReader, CheckpointSummary,
+    CheckpointWriter,
+};
+pub use digest::Digest;
+pub use key_value::{Event, EventBatch, EventKind, KeyRange, KeyValue, Revision};
+pub use limits::{LEVEL_MAX, Limits, Settings};
+pub use origin::{Admission, Origin};
+pub use reader::{Reader, Snapshot};
+pub use space::Space;
+pub use state::{EntryStamp, State};
+pub use transaction::Transaction;

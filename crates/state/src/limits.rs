@@ -1,0 +1,67 @@
+//! What bounds the state.
+//!
+//! Some bounds decide what a command does ([`Settings`]): these are part of the replicated state,
+//! of its digest and of its checkpoints, so that a replica that is restored from a checkpoint goes
+//! on with the numbers of its group, and replicas that began with different numbers are found out
+//! at the first comparison of digests. The others ([`Limits`]) only bound what one replica holds
+//! or reads, and may differ.
+
+/// The newest level that this build can execute. A group at a higher level is not opened.
+pub const LEVEL_MAX: u32 = 1;
+
+/// What each version and each row counts in [`crate::Reader::held_bytes`] beyond its key and its
+/// value: places in the tree and in the index of revisions, and the allocations' own overhead.
+/// Part of level 1: it decides when the quota is reached.
+pub const OVERHEAD_BYTES: u64 = 192;
+
+/// The longest key plus value, in bytes, that can be stored. Protocols refuse far shorter ones;
+/// this bound is what a reader of checkpoints relies on.
+pub const ROW_BYTES_MAX: usize = 16 << 20;
+
+/// Bounds that decide results. All replicas of a group have the same, from its first state on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How many bytes may be held before [`crate::Transaction::room_for`] says no.
+    pub quota_bytes: u64,
+    /// How many versions at most are looked at for compaction at the end of one entry.
+    pub compaction_steps_per_entry: u32,
+    /// How far below the highest executed sequence of an origin a sequence can still be told from
+    /// one that was executed.
+    pub origin_window: u64,
+    /// How many separate runs of executed sequences are remembered per origin; with more, the
+    /// lowest is forgotten and everything up to its end counts as stale.
+    pub origin_ranges_max: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            quota_bytes: 2 << 30,
+            compaction_steps_per_entry: 1000,
+            origin_window: 65_536,
+            origin_ranges_max: 1024,
+        }
+    }
+}
+
+/// All bounds of one replica's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The bounds that decide results, for a state that begins empty.
+    pub settings: Settings,
+    /// A checkpoint's block is closed once its content reaches this many bytes. Replicas with the
+    /// same value write the same bytes.
+    pub checkpoint_block_bytes: usize,
+    /// The longest membership record accepted in a checkpoint, in bytes.
+    pub checkpoint_membership_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            settings: Settings::default(),
+            checkpoint_block_bytes: 64 << 10,
+            checkpoint_membership_bytes_max: 1 << 20,
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! Transactions, case by case: what they return, and that they leave nothing behind.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use base::{Epoch, Slot, WallTime};
+use bytes::Bytes;
+use quorate_state::limits::OVERHEAD_BYTES;
+use quorate_state::{
+    EntryStamp, EventKind, KeyRange, KeyValue, LEVEL_MAX, Limits, Revision, Space, State,
+};
+
+mod support;
+
+use support::{finish_compaction, next_stamp, run, small_limits};
+
+const ETCD: Space = Space::ETCD;
+
+fn new_state() -> State {
+    State::new(small_limits())
+}
+
+fn put(state: &mut State, key: &str, value: &str) {
+    run(state, |transaction| {
+        transaction.put(ETCD, key.as_bytes(), value.as_bytes(), 0);
+    });
+}
+
+fn get(state: &State, key: &str) -> KeyValue {
+    state
+        .reader()
+        .get(ETCD, key.as_bytes(), None)
+        .expect("the key is there")
+}
+
+fn everything() -> KeyRange {
+    KeyRange::From {
+        start: Bytes::new(),
+    }
+}
+
+#[test]
+fn a_new_state_stands_at_revision_1_and_the_first_write_makes_2() {
+    let mut state = new_state();
+    assert_eq!(state.reader().revision(), Revision(1));
+    assert_eq!(
+        (state.reader().compacted(), state.reader().held_bytes()),
+        (Revision(0), 0)
+    );
+    assert!(!state.compaction_pending());
+    let batches = run(&mut state, |transaction| {
+        assert_eq!(transaction.revision(), Revision(1));
+        assert_eq!(transaction.put(ETCD, b"a", b"1", 5), None);
+        assert_eq!(transaction.revision(), Revision(2));
+    });
+    assert_eq!(state.reader().revision(), Revision(2));
+    let written = KeyValue {
+        key: Bytes::from_static(b"a"),
+        value: Bytes::from_static(b"1"),
+        create_revision: 2,
+        mod_revision: 2,
+        version: 1,
+        lease: 5,
+    };
+    assert_eq!(get(&state, "a"), written);
+    assert_eq!(batches.len(), 1);
+    assert_eq!(batches[0].events[0].kind, EventKind::Put);
+    assert_eq!(batches[0].events[0].key_value, written);
+    assert_eq!(batches[0].events[0].previous, None);
+}
+
+#[test]
+fn generations_count_as_in_etcd() {
+    let mut state = new_state();
+    put(&mut state, "a", "1");
+    put(&mut state, "a", "1");
+    let again = get(&state, "a");
+    assert_eq!(
+        (again.create_revision, again.mod_revision, again.version),
+        (2, 3, 2)
+    );
+    run(&mut state, |transaction| {
+        assert!(transaction.delete(ETCD, b"a").is_some());
+    });
+    put(&mut state, "a", "2");
+    let reborn = get(&state, "a");
+    assert_eq!(
+        (reborn.create_revision, reborn.mod_revision, reborn.version),
+        (5, 5, 1)
+    );
+    assert_eq!(state.reader().get(ETCD, b"a", Some(Revision(4))), None);
+    assert_eq!(
+        state.reader().get(ETCD, b"a", Some(Revision(3))),
+        Some(again)
+    );
+}
+
+#[test]
+fn what_changes_nothing_makes_no_revision() {
+    let mut state = new_state();
+    put(&mut state, "a", "1");
+    let batches = run(&mut state, |transaction| {
+        assert_eq!(transaction.delete(ETCD, b"missing"), None);
+        transaction.put(ETCD, b"short-lived", b"", 0);
+        assert_eq!(transaction.revision(), Revision(3));
+        transaction.delete(ETCD, b"short-lived");
+        assert_eq!(transaction.revision(), Revision(2));
+        transaction.set_row(Space::SYSTEM, b"row", b"value");
+    });
+    assert!(batches.is_empty());
+    assert_eq!(state.reader().revision(), Revision(2));
+    assert_eq!(
+        state.reader().row(Space::SYSTEM, b"row"),
+        Some(Bytes::from_static(b"value"))
+    );
+}
+
+#[test]
+fn deleting_and_putting_in_one_transaction_creates_anew() {
+    let mut state = new_state();
+    put(&mut state, "a", "1");
+    put(&mut state, "a", "2");
+    let before = get(&state, "a");
+    let batches = run(&mut state, |transaction| {
+        transaction.delete(ETCD, b"a");
+        transaction.put(ETCD, b"b", b"", 0);
+        transaction.put(ETCD, b"a", b"3", 0);
+        transaction.put(ETCD, b"a", b"4", 0);
+    });
+    let now = get(&state, "a");
+    assert_eq!(
+        (now.create_revision, now.mod_revision, now.version),
+        (4, 4, 1)
+    );
+    let events = &batches[0].events;
+    let keys: Vec<&[u8]> = events
+        .iter()
+        .map(|event| event.key_value.key.as_ref())
+        .collect();
+    assert_eq!(keys, [b"b", b"a"], "at the place of the last write");
+    assert_eq!(events[1].previous, Some(before));
+}
+
+#[test]
+fn several_transactions_of_an_entry_have_their_own_revisions() {
+    let mut state = new_state();
+    state.begin_entry(&next_stamp(&state));
+    for (key, expected) in [(b"a", 2), (b"b", 3)] {
+        let mut transaction = state.transaction();
+        transaction.put(ETCD, key, b"", 0);
+        assert_eq!(transaction.commit(), Revision(expected));
+    }
+    let transaction = state.transaction();
+    assert_eq!(transaction.count(ETCD, &everything()), 2);
+    assert_eq!(transaction.commit(), Revision(3));
+    let revisions: Vec<i64> = state
+        .end_entry()
+        .iter()
+        .map(|batch| batch.revision.0)
+        .collect();
+    assert_eq!(revisions, [2, 3]);
+}
+
+#[test]
+fn the_base_does_not_see_own_writes() {
+    let mut state = new_state();
+    put(&mut state, "a", "1");
+    run(&mut state, |transaction| {
+        transaction.put(ETCD, b"a", b"2", 0);
+        transaction.put(ETCD, b"b", b"2", 0);
+        assert_eq!(transaction.base().get(ETCD, b"a", None).unwrap().value, "1");
+        assert_eq!(transaction.base().count(ETCD, &everything(), None), 1);
+        assert_eq!(transaction.get(ETCD, b"a").unwrap().value, "2");
+        assert_eq!(transaction.count(ETCD, &everything()), 2);
+    });
+}
+
+#[test]
+fn a_panic_within_a_transaction_leaves_the_state_untouched() {
+    let mut state = new_state();
+    put(&mut state, "a", "1");
+    state.begin_entry(&next_stamp(&state));
+    let before = (state.digest(), state.reader().held_bytes());
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let mut transaction = state.transaction();
+        transaction.put(ETCD, b"a", b"2", 0);
+        transaction.delete(ETCD, b"a");
+        transaction.put(ETCD, b"b", b"2", 0);
+        transaction.set_row(Space::SYSTEM, b"row", b"value");
+        transaction.compact(Revision(1));
+        transaction.set_quota(1);
+        // History is not compacted to a revision that does not exist.
+        transaction.compact(Revision(99));
+    }));
+    assert!(result.is_err());
+    assert_eq!((state.digest(), state.reader().held_bytes()), before);
+    let mut transaction = state.transaction();
+    transaction.put(ETCD, b"c", b"", 0);
+    transaction.commit();
+    assert_eq!(state.end_entry().len(), 1, "the entry goes on");
+    assert_eq!(state.digest(), state.reader().recompute_digest());
+}
+
+#[test]
+fn the_quota_counts_what_is_held_and_what_is_about_to_be() {
+    let mut state = new_state();
+    let row = |value: u64| 1 + value + OVERHEAD_BYTES;
+    run(&mut state, |transaction| {
+        transaction.set_quota(3 * row(100))
+    });
+    run(&mut state, |transaction| {
+        assert!(transaction.room_for(3 * row(100)));
+        assert!(!transaction.room_for(3 * row(100) + 1));
+        transaction.put(ETCD, b"a", &[0; 100], 0);
+        assert!(transaction.room_for(2 * row(100)));
+        assert!(!transaction.room_for(2 * row(100) + 1));
+        assert!(!transaction.room_for(u64::MAX));
+    });
+    assert_eq!(state.reader().held_bytes(), row(100));
+    assert_eq!(state.reader().live_bytes(), 101);
+    run(&mut state, |transaction| {
+        transaction.put(ETCD, b"a", &[1; 100], 0);
+    });
+    assert_eq!(
+        state.reader().held_bytes(),
+        2 * row(100),
+        "history is held as well"
+    );
+    run(&mut state, |transaction| {
+        transaction.delete(ETCD, b"a");
+    });
+    assert_eq!(state.reader().held_bytes(), 2 * row(100) + row(0));
+    assert_eq!(
+        (state.reader().live_bytes(), state.reader().key_count()),
+        (0, 0)
+    );
+    run(&mut state, |transaction| transaction.compact(Revision(4)));
+    finish_compaction(&mut state);
+    assert_eq!(
+        state.reader().held_bytes(),
+        row(0),
+        "a deletion at the floor is kept"
+    );
+    put(&mut state, "b", "");
+    run(&mut state, |transaction| transaction.compact(Revision(5)));
+    finish_compaction(&mut state);
+    assert_eq!(state.reader().held_bytes(), row(0));
+    assert_eq!(state.reader().key_count(), 1);
+}
+
+#[test]
+fn a_deletion_at_the_floor_can_still_be_watched() {
+    let mut state = new_state();
+    put(&mut state, "a", "1");
+    run(&mut state, |transaction| {
+        transaction.delete(ETCD, b"a");
+    });
+    run(&mut state, |transaction| transaction.compact(Revision(3)));
+    finish_compaction(&mut state);
+    let batches: Vec<_> = state.reader().changes(Revision(2)).collect();
+    assert_eq!(batches.len(), 1);
+    assert_eq!(batches[0].events[0].kind, EventKind::Delete);
+    assert_eq!(
+        batches[0].events[0].previous, None,
+        "what was before is compacted"
+    );
+    assert_eq!(state.reader().get(ETCD, b"a", Some(Revision(3))), None);
+}
+
+#[test]
+fn compaction_is_done_in_bounded_steps() {
+    let mut state = new_state();
+    for _ in 0..20 {
+        put(&mut state, "a", "1");
+    }
+    let before = state.reader().held_bytes();
+    run(&mut state, |transaction| transaction.compact(Revision(21)));
+    let mut entries = 1;
+    let mut held = state.reader().held_bytes();
+    assert!(
+        held < before,
+        "the first steps are done by the entry itself"
+    );
+    while state.compaction_pending() {
+        run(&mut state, |_| {});
+        assert!(held - state.reader().held_bytes() <= 3 * (2 + OVERHEAD_BYTES));
+        held = state.reader().held_bytes();
+        entries += 1;
+    }
+    assert_eq!(
+        entries,
+        20usize.div_ceil(3),
+        "three changes are looked at per entry"
+    );
+    assert_eq!(held, 2 + OVERHEAD_BYTES);
+}
+
+#[test]
+fn entries_without_commands_move_only_the_clocks() {
+    let mut state = State::new(Limits::default());
+    let stamp = |slot, wall, elapsed| EntryStamp {
+        slot: Slot(slot),
+        epoch: Epoch(slot),
+        wall: WallTime(wall),
+        elapsed,
+    };
+    state.skip_entry(&stamp(1, 500, Duration::from_millis(3)));
+    state.skip_entry(&stamp(2, 400, Duration::from_millis(4)));
+    let reader = state.reader();
+    assert_eq!((reader.applied(), reader.epoch()), (Slot(2), Epoch(2)));
+    assert_eq!(reader.wall(), WallTime(500), "wall time never goes back");
+    assert_eq!(reader.clock(), Duration::from_millis(7));
+    assert_eq!(reader.revision(), Revision(1));
+    state.skip_entry(&stamp(3, 0, Duration::MAX));
+    assert_eq!(state.reader().clock(), Duration::MAX, "the clock saturates");
+}
+
+#[test]
+#[should_panic(expected = "does not follow")]
+fn entries_come_in_order() {
+    let mut state = new_state();
+    let stamp = next_stamp(&state);
+    state.skip_entry(&EntryStamp {
+        slot: stamp.slot.next(),
+        ..stamp
+    });
+}
+
+#[test]
+#[should_panic(expected = "compacted or in the future")]
+fn a_compacted_revision_is_never_answered() {
+    let mut state = new_state();
+    put(&mut state, "a", "1");
+    put(&mut state, "a", "2");
+    run(&mut state, |transaction| transaction.compact(Revision(3)));
+    let _ = state.reader().get(ETCD, b"a", Some(Revision(2)));
+}
+
+#[test]
+fn the_level_only_rises() {
+    let mut state = new_state();
+    assert_eq!(state.reader().level(), 1);
+    run(&mut state, |transaction| {
+        transaction.raise_level(LEVEL_MAX + 1)
+    });
+    run(&mut state, |transaction| transaction.raise_level(1));
+    assert_eq!(state.reader().level(), LEVEL_MAX + 1);
+}
+
+#[test]
+fn reads_share_what_is_stored() {
+    let mut state = new_state();
+    let network_frame = Bytes::from(vec![7; 1000]);
+    run(&mut state, |transaction| {
+        transaction.put(ETCD, &network_frame[..10], &network_frame[10..20], 0);
+    });
+    let first = state
+        .reader()
+        .get(ETCD, &network_frame[..10], None)
+        .unwrap();
+    let second = state
+        .reader()
+        .get(ETCD, &network_frame[..10], None)
+        .unwrap();
+    assert_eq!(first.value.as_ptr(), second.value.as_ptr());
+    assert_eq!(first.key.as_ptr(), second.key.as_ptr());
+    let frame = network_frame.as_ptr_range();
+    assert!(
+        !frame.contains(&first.value.as_ptr()),
+        "copied out of the frame"
+    );
+}
