@@ -1,1 +1,71 @@
-//! (to be written)
+//! etcd's v3 key-value API, translated: typed requests to reads and command records, execution of
+//! both against the state, typed responses and etcd's exact errors.
+//!
+//! ```text
+//!  Request ──plan()──┬─ Read ─────────── read() on the state or on a snapshot ──► Response | Error
+//!                    └─ command record ─ the log ─ execute() on every replica ──► Response | Error
+//! ```
+//!
+//! - [`proto`]: the messages of etcd's API; `proto/` holds their definitions.
+//! - [`Request`], [`Response`]: what a client may ask of the keyspace, and the answer.
+//! - [`plan()`]: everything about a request that can be checked without the state is checked here,
+//!   once, before it costs anything.
+//! - `command`: our own records of what is to be executed. A client's bytes never enter the log:
+//!   what a replica executes must not depend on how a library parses somebody else's format.
+//! - [`execute()`]: runs a record inside a state transaction, the same on every replica.
+//! - [`read()`]: answers a read within a budget, so that a large range never holds up the replica.
+//! - [`Error`]: etcd's errors, code and text.
+//!
+//! This crate knows neither consensus nor sockets: the node fills in who answered (cluster,
+//! member, term), `server` does gRPC.
+
+mod budget;
+mod command;
+mod error;
+mod execute;
+mod limits;
+mod overlap;
+mod plan;
+mod quota;
+mod range;
+mod read;
+mod request;
+mod span;
+mod txn;
+mod view;
+
+pub use budget::ReadBudget;
+pub use error::{Code, Error};
+pub use execute::execute;
+pub use limits::RequestLimits;
+pub use plan::{Plan, Read, plan};
+pub use read::{ReadOutcome, read};
+pub use request::{Request, Response};
+
+/// The messages of etcd's API, generated from `proto/`, where they are documented.
+///
+/// `bytes` fields are [`bytes::Bytes`], so that keys and values travel from the state to the wire
+/// without a copy.
+pub mod proto {
+    #![allow(
+        missing_docs,
+        reason = "generated; documented where the definitions say something"
+    )]
+
+    /// Users' and roles' part of the API that its requests refer to.
+    pub mod authpb {
+        include!(concat!(env!("OUT_DIR"), "/authpb.rs"));
+    }
+    /// Requests and responses.
+    pub mod etcdserverpb {
+        include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
+    }
+    /// Key-value pairs and events.
+    pub mod mvccpb {
+        include!(concat!(env!("OUT_DIR"), "/mvccpb.rs"));
+    }
+}
+
+/// The definitions of [`proto`] as an encoded `google.protobuf.FileDescriptorSet`, imports
+/// included, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

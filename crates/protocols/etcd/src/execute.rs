@@ -1,0 +1,179 @@
+//! Executes command records: the same on every replica, from nothing but the record and the state.
+//!
+//! ```text
+//!  record ─ decode ─► quota ─► checks on the state before ─► writes, buffered ─► commit
+//!              │         │               │
+//!              └─────────┴───────────────┴─► error: the transaction is dropped, nothing happened
+//! ```
+//!
+//! What can fail has failed before the first write; should something fail later nevertheless, the
+//! buffered writes are dropped with the transaction.
+
+use bytes::Bytes;
+use state::{Revision, Space, Transaction};
+
+use crate::budget::{ReadBudget, Stop};
+use crate::command::codec::{self, Damage};
+use crate::command::{Command, DeleteRange, Operation, Put, Txn};
+use crate::error::Error;
+use crate::proto::etcdserverpb::response_op::Response as OperationResponse;
+use crate::proto::etcdserverpb::{
+    CompactionResponse, DeleteRangeResponse, PutResponse, ResponseHeader, ResponseOp, TxnResponse,
+};
+use crate::quota;
+use crate::range::{self, whole_pair};
+use crate::request::{Response, header};
+use crate::span::KeySpan;
+use crate::txn::{Branches, branch, check, check_put, next};
+use crate::view::{View, key_range, oldest_revision};
+
+/// Executes a command record that [`crate::plan()`] has made. The answer's header holds the
+/// revision and nothing else; the node fills in the rest.
+///
+/// # Errors
+/// Whatever depends on the state: a missing key or lease, a revision that is compacted or not
+/// there yet, the quota. And [`Error::Internal`] if the record cannot be understood, which
+/// nothing but a bug can bring about. After an error nothing has changed.
+pub fn execute(mut transaction: Transaction<'_>, command: &[u8]) -> Result<Response, Error> {
+    let command = codec::decode(command).map_err(|damage| match damage {
+        Damage::UnknownVersion => Error::Internal("quorate: a command record of unknown version"),
+        Damage::Malformed => Error::Internal("quorate: a malformed command record"),
+    })?;
+    let cost = quota::cost(&command);
+    if cost > 0 && !transaction.room_for(cost) {
+        return Err(Error::NoSpace);
+    }
+    let response = match &command {
+        Command::Put(request) => {
+            check_put(transaction.base(), request)?;
+            Response::Put(put(&mut transaction, request)?)
+        }
+        Command::DeleteRange(request) => {
+            Response::DeleteRange(delete_range(&mut transaction, request))
+        }
+        Command::Txn(request) => Response::Txn(run(&mut transaction, request)?),
+        Command::Compact(revision) => Response::Compact(compact(&mut transaction, *revision)?),
+    };
+    transaction.commit();
+    Ok(response)
+}
+
+fn put(transaction: &mut Transaction<'_>, put: &Put<'_>) -> Result<PutResponse, Error> {
+    let mut value = put.value;
+    let mut lease = put.lease;
+    let kept;
+    if put.ignore_value || put.ignore_lease {
+        kept = View::get(transaction, put.key, None).ok_or(Error::KeyNotFound)?;
+        if put.ignore_value {
+            value = &kept.value;
+        }
+        if put.ignore_lease {
+            lease = kept.lease;
+        }
+    }
+    let previous = transaction.put(Space::ETCD, put.key, value, lease);
+    let prev_kv = previous.filter(|_| put.previous).map(whole_pair);
+    Ok(PutResponse {
+        header: header(View::revision(transaction)),
+        prev_kv,
+    })
+}
+
+fn delete_range(
+    transaction: &mut Transaction<'_>,
+    delete: &DeleteRange<'_>,
+) -> DeleteRangeResponse {
+    let mut response = DeleteRangeResponse::default();
+    let mut delete_key = |transaction: &mut Transaction<'_>, key: &[u8]| {
+        if let Some(previous) = transaction.delete(Space::ETCD, key) {
+            response.deleted += 1;
+            if delete.previous {
+                response.prev_kvs.push(whole_pair(previous));
+            }
+        }
+    };
+    match delete.span {
+        KeySpan::Single(key) => delete_key(transaction, key),
+        span if span.is_empty() => {}
+        span => {
+            let range = key_range(&span);
+            let found = View::range(transaction, &range, None);
+            let keys: Vec<Bytes> = found.map(|found| found.key).collect();
+            for key in keys {
+                delete_key(transaction, &key);
+            }
+        }
+    }
+    response.header = header(View::revision(transaction));
+    response
+}
+
+/// A revision up to which history is compacted already cannot be compacted again, a future one
+/// not yet. To compact a new keyspace at 0 is allowed, and does nothing.
+fn compact(transaction: &mut Transaction<'_>, revision: i64) -> Result<CompactionResponse, Error> {
+    if revision <= oldest_revision(transaction.base()) {
+        return Err(Error::Compacted);
+    }
+    if revision > View::revision(transaction.base()) {
+        return Err(Error::FutureRevision);
+    }
+    if revision > 0 {
+        transaction.compact(Revision(revision));
+    }
+    Ok(CompactionResponse {
+        header: header(View::revision(transaction)),
+    })
+}
+
+fn run(transaction: &mut Transaction<'_>, txn: &Txn<'_>) -> Result<TxnResponse, Error> {
+    let mut budget = ReadBudget::UNLIMITED;
+    let branches = Branches::decide(transaction.base(), txn, &mut budget).map_err(failed)?;
+    check(transaction.base(), txn, &mut branches.iter())?;
+    let mut response = run_branch(transaction, txn, &mut branches.iter())?;
+    response.header = header(View::revision(transaction));
+    Ok(response)
+}
+
+fn run_branch(
+    transaction: &mut Transaction<'_>,
+    txn: &Txn<'_>,
+    branches: &mut dyn Iterator<Item = bool>,
+) -> Result<TxnResponse, Error> {
+    let succeeded = next(branches);
+    let operations = branch(txn, succeeded);
+    let mut responses = Vec::with_capacity(operations.len());
+    for operation in operations {
+        let response = match operation {
+            Operation::Range(request) => {
+                let oldest = oldest_revision(transaction.base());
+                let mut budget = ReadBudget::UNLIMITED;
+                let answer = range::read(transaction, oldest, request, &mut budget);
+                OperationResponse::ResponseRange(answer.map_err(failed)?)
+            }
+            Operation::Put(request) => OperationResponse::ResponsePut(put(transaction, request)?),
+            Operation::DeleteRange(request) => {
+                OperationResponse::ResponseDeleteRange(delete_range(transaction, request))
+            }
+            Operation::Txn(nested) => {
+                OperationResponse::ResponseTxn(run_branch(transaction, nested, branches)?)
+            }
+        };
+        responses.push(ResponseOp {
+            response: Some(response),
+        });
+    }
+    // Only the outermost transaction tells a revision.
+    Ok(TxnResponse {
+        header: Some(ResponseHeader::default()),
+        succeeded,
+        responses,
+    })
+}
+
+/// A command has no budget: it is executed to its end.
+fn failed(stop: Stop) -> Error {
+    match stop {
+        Stop::Failed(error) => error,
+        Stop::TooLarge => Error::Internal("quorate: an unlimited budget was used up"),
+    }
+}

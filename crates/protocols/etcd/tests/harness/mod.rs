@@ -1,0 +1,261 @@
+//! A keyspace to talk to in tests: plans a request and does what the plan says, one entry per
+//! command, as a node does.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::time::Duration;
+
+use base::{Epoch, WallTime};
+use bytes::Bytes;
+use quorate_etcd::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use quorate_etcd::proto::etcdserverpb::request_op::Request as Operation;
+use quorate_etcd::proto::etcdserverpb::{
+    CompactionRequest, Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse,
+};
+use quorate_etcd::{
+    Error, Plan, ReadBudget, ReadOutcome, Request, RequestLimits, Response, execute, plan, read,
+};
+use state::{EntryStamp, EventBatch, Limits, Settings, Space, State};
+
+/// A state, its limits, and what the last entry brought about.
+pub struct Keyspace {
+    pub state: State,
+    pub limits: RequestLimits,
+    pub events: Vec<EventBatch>,
+}
+
+impl Default for Keyspace {
+    fn default() -> Self {
+        Self::with_quota(u64::MAX)
+    }
+}
+
+impl Keyspace {
+    pub fn with_quota(quota_bytes: u64) -> Self {
+        let settings = Settings {
+            quota_bytes,
+            ..Settings::default()
+        };
+        let limits = Limits {
+            settings,
+            ..Limits::default()
+        };
+        let (state, limits) = (State::new(limits), RequestLimits::default());
+        Self {
+            state,
+            limits,
+            events: Vec::new(),
+        }
+    }
+
+    pub fn ask(&mut self, request: Request) -> Result<Response, Error> {
+        match plan(request, &self.limits)? {
+            Plan::Read(request) => {
+                match read(self.state.reader(), &request, ReadBudget::UNLIMITED) {
+                    ReadOutcome::Done(answer) => answer,
+                    ReadOutcome::TooLarge => panic!("an unlimited budget was used up"),
+                }
+            }
+            Plan::Command(record) => self.execute(&record),
+        }
+    }
+
+    pub fn execute(&mut self, record: &[u8]) -> Result<Response, Error> {
+        let slot = self.state.reader().applied().next();
+        let (epoch, wall, elapsed) = (Epoch(1), WallTime(slot.0), Duration::ZERO);
+        self.state.begin_entry(&EntryStamp {
+            slot,
+            epoch,
+            wall,
+            elapsed,
+        });
+        let answer = execute(self.state.transaction(), record);
+        self.events = self.state.end_entry();
+        answer
+    }
+
+    /// Writes a key that is attached to a lease, which no request can do yet.
+    pub fn attach(&mut self, key: &str, value: &str, lease: i64) {
+        let slot = self.state.reader().applied().next();
+        let (epoch, wall, elapsed) = (Epoch(1), WallTime(slot.0), Duration::ZERO);
+        self.state.begin_entry(&EntryStamp {
+            slot,
+            epoch,
+            wall,
+            elapsed,
+        });
+        let mut transaction = self.state.transaction();
+        transaction.put(Space::ETCD, key.as_bytes(), value.as_bytes(), lease);
+        transaction.commit();
+        self.events = self.state.end_entry();
+    }
+
+    pub fn revision(&self) -> i64 {
+        self.state.reader().revision().0
+    }
+
+    pub fn range(&mut self, request: RangeRequest) -> Result<RangeResponse, Error> {
+        match self.ask(Request::Range(request))? {
+            Response::Range(response) => Ok(response),
+            other => panic!("not a range's answer: {other:?}"),
+        }
+    }
+
+    pub fn put(&mut self, request: PutRequest) -> Result<PutResponse, Error> {
+        match self.ask(Request::Put(request))? {
+            Response::Put(response) => Ok(response),
+            other => panic!("not a put's answer: {other:?}"),
+        }
+    }
+
+    pub fn delete(&mut self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse, Error> {
+        match self.ask(Request::DeleteRange(request))? {
+            Response::DeleteRange(response) => Ok(response),
+            other => panic!("not a delete's answer: {other:?}"),
+        }
+    }
+
+    pub fn txn(&mut self, request: TxnRequest) -> Result<TxnResponse, Error> {
+        match self.ask(Request::Txn(request))? {
+            Response::Txn(response) => Ok(response),
+            other => panic!("not a transaction's answer: {other:?}"),
+        }
+    }
+
+    /// Compacts and tells the header's revision.
+    pub fn compact(&mut self, revision: i64) -> Result<i64, Error> {
+        let request = CompactionRequest {
+            revision,
+            physical: false,
+        };
+        Ok(self.ask(Request::Compact(request))?.header_mut().revision)
+    }
+
+    /// Puts `key = value` pairs, one revision each.
+    pub fn fill(&mut self, pairs: &[(&str, &str)]) {
+        for (key, value) in pairs {
+            self.put(put(key, value)).expect("a plain put");
+        }
+    }
+
+    /// `key=value` of each pair in a range, in the order given.
+    pub fn list(&mut self, request: RangeRequest) -> Vec<String> {
+        let response = self.range(request).expect("a valid range");
+        pairs(&response)
+    }
+
+    /// Everything there is.
+    pub fn all(&mut self) -> Vec<String> {
+        self.list(span("\0", "\0"))
+    }
+}
+
+pub fn pairs(response: &RangeResponse) -> Vec<String> {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    response
+        .kvs
+        .iter()
+        .map(|pair| format!("{}={}", text(&pair.key), text(&pair.value)))
+        .collect()
+}
+
+pub fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+pub fn put(key: &str, value: &str) -> PutRequest {
+    PutRequest {
+        key: bytes(key),
+        value: bytes(value),
+        ..PutRequest::default()
+    }
+}
+
+pub fn single(key: &str) -> RangeRequest {
+    span(key, "")
+}
+
+pub fn span(key: &str, range_end: &str) -> RangeRequest {
+    RangeRequest {
+        key: bytes(key),
+        range_end: bytes(range_end),
+        ..RangeRequest::default()
+    }
+}
+
+pub fn delete(key: &str, range_end: &str) -> DeleteRangeRequest {
+    DeleteRangeRequest {
+        key: bytes(key),
+        range_end: bytes(range_end),
+        prev_kv: false,
+    }
+}
+
+pub fn op(request: Operation) -> RequestOp {
+    RequestOp {
+        request: Some(request),
+    }
+}
+
+pub fn op_put(key: &str, value: &str) -> RequestOp {
+    op(Operation::RequestPut(put(key, value)))
+}
+
+pub fn op_range(request: RangeRequest) -> RequestOp {
+    op(Operation::RequestRange(request))
+}
+
+pub fn op_delete(key: &str, range_end: &str) -> RequestOp {
+    op(Operation::RequestDeleteRange(delete(key, range_end)))
+}
+
+pub fn op_txn(request: TxnRequest) -> RequestOp {
+    op(Operation::RequestTxn(request))
+}
+
+/// A transaction without conditions.
+pub fn then(success: Vec<RequestOp>) -> TxnRequest {
+    txn(vec![], success, vec![])
+}
+
+pub fn txn(compare: Vec<Compare>, success: Vec<RequestOp>, failure: Vec<RequestOp>) -> TxnRequest {
+    TxnRequest {
+        compare,
+        success,
+        failure,
+    }
+}
+
+pub fn compare(
+    key: &str,
+    target: CompareTarget,
+    result: CompareResult,
+    union: TargetUnion,
+) -> Compare {
+    Compare {
+        result: result.into(),
+        target: target.into(),
+        key: bytes(key),
+        range_end: Bytes::new(),
+        target_union: Some(union),
+    }
+}
+
+pub fn compare_version(key: &str, result: CompareResult, version: i64) -> Compare {
+    compare(
+        key,
+        CompareTarget::Version,
+        result,
+        TargetUnion::Version(version),
+    )
+}
+
+pub fn compare_value(key: &str, result: CompareResult, value: &str) -> Compare {
+    compare(
+        key,
+        CompareTarget::Value,
+        result,
+        TargetUnion::Value(bytes(value)),
+    )
+}
