@@ -1,0 +1,204 @@
+//! Which endpoint is asked, and what happens when it fails.
+
+use std::error::Error as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use etcd::proto::etcdserverpb::TxnRequest;
+use etcd::proto::etcdserverpb::request_op::Request as Operation;
+use tokio::time::{Instant, timeout_at};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, ConnectError, Status};
+
+use crate::{Error, Options};
+
+/// A connection that waits for an answer is probed this often; servers bear a probe per 5 s.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// ... and given up, so that a new one is made, if a probe is not answered for this long.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What sending something twice can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing.
+    Read,
+    /// Harm.
+    Write,
+}
+
+/// A transaction of ranges alone is a read.
+pub(crate) fn kind_of(txn: &TxnRequest) -> Kind {
+    let mut operations = txn.success.iter().chain(&txn.failure);
+    let only_ranges =
+        operations.all(|operation| matches!(&operation.request, Some(Operation::RequestRange(_))));
+    if only_ranges { Kind::Read } else { Kind::Write }
+}
+
+/// What a failed try means for the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// It is the answer.
+    Final,
+    /// Certainly nothing was done: another try may go better.
+    NotDone,
+    /// Perhaps it was done.
+    Unknown,
+}
+
+impl Failure {
+    /// A status with a source was made on this side; one without was sent by a server.
+    fn of(status: &Status) -> Failure {
+        if never_connected(status) {
+            return Failure::NotDone;
+        }
+        if status.source().is_some() {
+            return Failure::Unknown;
+        }
+        // Said before anything is proposed. "no leader" is not among these: it is also what a
+        // server says of a command that was proposed and never heard of again.
+        if status.message() == etcd::Error::TooManyRequests.text() {
+            return Failure::NotDone;
+        }
+        match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Failure::Unknown,
+            _ => Failure::Final,
+        }
+    }
+}
+
+/// The request never left, because there was no connection to send it over.
+fn never_connected(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The endpoints, and the one in use.
+#[derive(Debug)]
+pub(crate) struct Endpoints {
+    channels: Vec<Channel>,
+    current: AtomicUsize,
+    options: Options,
+}
+
+impl Endpoints {
+    pub(crate) fn new<E: AsRef<str>>(
+        endpoints: impl IntoIterator<Item = E>,
+        options: Options,
+    ) -> Result<Endpoints, Error> {
+        let channel = |address: E| channel(address.as_ref(), &options);
+        let channels = endpoints
+            .into_iter()
+            .map(channel)
+            .collect::<Result<Vec<_>, _>>()?;
+        if channels.is_empty() {
+            return Err(Error::BadEndpoint("there must be at least one".into()));
+        }
+        Ok(Endpoints {
+            channels,
+            current: AtomicUsize::new(0),
+            options,
+        })
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Sends a request until it is answered, may not be sent again, or the deadline has passed.
+    pub(crate) async fn call<Request, Response, Answer>(
+        &self,
+        kind: Kind,
+        request: Request,
+        send: impl Fn(Channel, Request) -> Answer,
+    ) -> Result<Response, Error>
+    where
+        Request: Clone,
+        Answer: Future<Output = Result<tonic::Response<Response>, Status>>,
+    {
+        let deadline = Instant::now() + self.options.deadline;
+        let mut pause = self.options.pause_min;
+        let mut failed_in_round = 0;
+        let mut perhaps_done = false;
+        let may_repeat = kind == Kind::Read || self.options.retry_writes;
+        loop {
+            let index = self.current.load(Ordering::Relaxed);
+            let until = deadline.min(Instant::now() + self.options.try_timeout);
+            let answer = send(self.channels[index].clone(), request.clone());
+            let (status, failure) = match timeout_at(until, answer).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => {
+                    let failure = Failure::of(&status);
+                    (status, failure)
+                }
+                Err(_) => {
+                    let status = Status::deadline_exceeded("the endpoint did not answer in time");
+                    (status, Failure::Unknown)
+                }
+            };
+            if failure == Failure::Final {
+                return Err(Error::Refused(Box::new(status)));
+            }
+            self.leave(index);
+            perhaps_done |= kind == Kind::Write && failure == Failure::Unknown;
+            if perhaps_done && !may_repeat {
+                return Err(Error::OutcomeUnknown(Box::new(status)));
+            }
+            failed_in_round += 1;
+            if failed_in_round == self.channels.len() {
+                failed_in_round = 0;
+                pause = self.rest(pause, deadline).await;
+            }
+            if Instant::now() >= deadline {
+                let error = if perhaps_done {
+                    Error::OutcomeUnknown
+                } else {
+                    Error::Unreachable
+                };
+                return Err(error(Box::new(status)));
+            }
+        }
+    }
+
+    /// Goes on to the next endpoint, unless another call has done so already.
+    fn leave(&self, index: usize) {
+        let next = (index + 1) % self.channels.len();
+        let ordering = Ordering::Relaxed;
+        // If the exchange fails, another call has left this endpoint: just as well.
+        let _ = self
+            .current
+            .compare_exchange(index, next, ordering, ordering);
+    }
+
+    /// Waits, and says how long to wait next time.
+    async fn rest(&self, pause: Duration, deadline: Instant) -> Duration {
+        tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
+        (pause * 2).min(self.options.pause_max)
+    }
+}
+
+/// A connection that is made when it is first needed, and again whenever it is lost.
+fn channel(address: &str, options: &Options) -> Result<Channel, Error> {
+    let bad = || Error::BadEndpoint(address.to_owned());
+    let uri = if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
+    };
+    let endpoint = Endpoint::from_shared(uri).map_err(|_| bad())?;
+    if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().port().is_none() {
+        return Err(bad());
+    }
+    let endpoint = endpoint
+        .connect_timeout(options.connect_timeout)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    Ok(endpoint.connect_lazy())
+}
