@@ -120,7 +120,7 @@ pub enum Output {
         /// The call it belongs to.
         id: CallId,
         /// What to run; it owns an immutable snapshot.
-        job: Box<dyn FnOnce() -> Answer + Send>,
+        job: Job,
         // `FnOnce` has no `Debug`; see the manual implementation below.
     },
     /// Something for the log, the metrics, or the simulator's timeline.
@@ -129,6 +129,15 @@ pub enum Output {
     Ready,
     /// Stop. Nothing may be done after this.
     Halt(Halt),
+}
+
+/// A long read, ready to run on any thread.
+pub struct Job(pub Box<dyn FnOnce() -> Answer + Send>);
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Job")
+    }
 }
 
 /// Why a node stops.
@@ -266,6 +275,8 @@ pub struct Identity {
     pub name: String,
     /// How often a node has been started on this folder.
     pub incarnation: Incarnation,
+    /// A journal has been created in this folder. If it is missing, its promises are lost.
+    pub journal_created: bool,
     /// How far the node has come in belonging to a cluster.
     pub standing: Standing,
 }

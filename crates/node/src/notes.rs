@@ -1,5 +1,328 @@
 //! What a node says about itself; `server` makes logs and metrics of it, the simulator a timeline.
 
+use std::fmt;
+
+use base::{ClusterId, Epoch, NodeId, Slot};
+
+/// How loud a note is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For those who look for it.
+    Debug,
+    /// The life of a healthy node.
+    Info,
+    /// Somebody should look at this.
+    Warn,
+    /// Something is broken.
+    Error,
+}
+
 /// Something worth a log line, a metric, or a mark on a timeline.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Note;
+#[allow(
+    missing_docs,
+    reason = "each variant's text in `Display` says what it is"
+)]
+pub enum Note {
+    Recovering {
+        checkpoint: Option<Slot>,
+    },
+    CheckpointDamaged {
+        slot: Slot,
+        damage: String,
+    },
+    TornTailCut {
+        segment: u64,
+        offset: u64,
+        bytes: u64,
+    },
+    Recovered {
+        applied: Slot,
+        last: Slot,
+    },
+    WaitingForPeers {
+        missing: Vec<String>,
+    },
+    WaitingToJoin {
+        reason: String,
+    },
+    ClusterMismatch {
+        peer: String,
+        explanation: String,
+    },
+    ClusterFormed {
+        cluster: ClusterId,
+    },
+    Joined {
+        cluster: ClusterId,
+        node: NodeId,
+    },
+    PeerConnected {
+        name: String,
+        node: NodeId,
+    },
+    PeerLost {
+        name: String,
+        node: NodeId,
+    },
+    PeerRefused {
+        reason: String,
+    },
+    BadFrame {
+        reason: String,
+    },
+    LeaderChanged {
+        epoch: Epoch,
+        leader: Option<String>,
+    },
+    Engine(consensus::Note),
+    MembershipChanged {
+        voters: usize,
+        learners: usize,
+    },
+    CheckpointStarted {
+        slot: Slot,
+    },
+    CheckpointWritten {
+        slot: Slot,
+        bytes: u64,
+    },
+    CheckpointFailed {
+        slot: Slot,
+        error: String,
+    },
+    SnapshotInstalled {
+        slot: Slot,
+    },
+    SnapshotRejected {
+        slot: Slot,
+        reason: String,
+    },
+    CommandPanicked {
+        slot: Slot,
+        text: String,
+    },
+    BadEntry {
+        slot: Slot,
+    },
+    Removed,
+    Stopping,
+}
+
+impl Note {
+    /// How loud it is.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        match self {
+            Note::Engine(note) => match note {
+                consensus::Note::TwoLeaders { .. } => Level::Error,
+                consensus::Note::SteppedDown { .. } => Level::Warn,
+                consensus::Note::LogCut { .. } | consensus::Note::SendingSnapshot { .. } => {
+                    Level::Info
+                }
+                _ => Level::Debug,
+            },
+            Note::Recovering { .. }
+            | Note::Recovered { .. }
+            | Note::ClusterFormed { .. }
+            | Note::Joined { .. }
+            | Note::PeerConnected { .. }
+            | Note::LeaderChanged { .. }
+            | Note::MembershipChanged { .. }
+            | Note::CheckpointStarted { .. }
+            | Note::CheckpointWritten { .. }
+            | Note::SnapshotInstalled { .. }
+            | Note::Stopping => Level::Info,
+            Note::TornTailCut { .. }
+            | Note::WaitingForPeers { .. }
+            | Note::WaitingToJoin { .. }
+            | Note::PeerLost { .. }
+            | Note::PeerRefused { .. }
+            | Note::BadFrame { .. }
+            | Note::CheckpointFailed { .. }
+            | Note::SnapshotRejected { .. }
+            | Note::Removed => Level::Warn,
+            Note::CheckpointDamaged { .. }
+            | Note::ClusterMismatch { .. }
+            | Note::CommandPanicked { .. }
+            | Note::BadEntry { .. } => Level::Error,
+        }
+    }
+
+    /// A short, stable name for counters and timelines.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Note::Recovering { .. } => "recovering",
+            Note::CheckpointDamaged { .. } => "checkpoint_damaged",
+            Note::TornTailCut { .. } => "torn_tail_cut",
+            Note::Recovered { .. } => "recovered",
+            Note::WaitingForPeers { .. } => "waiting_for_peers",
+            Note::WaitingToJoin { .. } => "waiting_to_join",
+            Note::ClusterMismatch { .. } => "cluster_mismatch",
+            Note::ClusterFormed { .. } => "cluster_formed",
+            Note::Joined { .. } => "joined",
+            Note::PeerConnected { .. } => "peer_connected",
+            Note::PeerLost { .. } => "peer_lost",
+            Note::PeerRefused { .. } => "peer_refused",
+            Note::BadFrame { .. } => "bad_frame",
+            Note::LeaderChanged { .. } => "leader_changed",
+            Note::Engine(_) => "engine",
+            Note::MembershipChanged { .. } => "membership_changed",
+            Note::CheckpointStarted { .. } => "checkpoint_started",
+            Note::CheckpointWritten { .. } => "checkpoint_written",
+            Note::CheckpointFailed { .. } => "checkpoint_failed",
+            Note::SnapshotInstalled { .. } => "snapshot_installed",
+            Note::SnapshotRejected { .. } => "snapshot_rejected",
+            Note::CommandPanicked { .. } => "command_panicked",
+            Note::BadEntry { .. } => "bad_entry",
+            Note::Removed => "removed",
+            Note::Stopping => "stopping",
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Recovering {
+                checkpoint: Some(slot),
+            } => {
+                write!(out, "recovering from the checkpoint at slot {slot}")
+            }
+            Note::Recovering { checkpoint: None } => write!(out, "recovering from the log alone"),
+            Note::CheckpointDamaged { slot, damage } => {
+                write!(
+                    out,
+                    "the checkpoint at slot {slot} is damaged: {damage}; trying an older one"
+                )
+            }
+            Note::TornTailCut {
+                segment,
+                offset,
+                bytes,
+            } => {
+                write!(
+                    out,
+                    "cut off a batch that a crash left half written: {bytes} bytes at offset \
+                     {offset} of segment {segment:016x}; nothing of it had been acknowledged"
+                )
+            }
+            Note::Recovered { applied, last } => {
+                write!(
+                    out,
+                    "recovered up to slot {applied}; the log ends at slot {last}"
+                )
+            }
+            Note::WaitingForPeers { missing } => {
+                write!(
+                    out,
+                    "the cluster forms once all its nodes answer; waiting for {}",
+                    missing.join(", ")
+                )
+            }
+            Note::WaitingToJoin { reason } => write!(out, "asking again to join: {reason}"),
+            Note::ClusterMismatch { peer, explanation } => write!(out, "{peer}: {explanation}"),
+            Note::ClusterFormed { cluster } => write!(out, "cluster {cluster} has formed"),
+            Note::Joined { cluster, node } => {
+                write!(out, "joined cluster {cluster} as member {node}")
+            }
+            Note::PeerConnected { name, node } => write!(out, "connected to {name} ({node})"),
+            Note::PeerLost { name, node } => write!(out, "lost the connection to {name} ({node})"),
+            Note::PeerRefused { reason } => write!(out, "refused a peer: {reason}"),
+            Note::BadFrame { reason } => write!(out, "closed a peer connection: {reason}"),
+            Note::LeaderChanged {
+                epoch,
+                leader: Some(name),
+            } => {
+                write!(out, "{name} leads term {epoch}")
+            }
+            Note::LeaderChanged {
+                epoch,
+                leader: None,
+            } => {
+                write!(out, "nobody is known to lead term {epoch}")
+            }
+            Note::Engine(note) => write!(out, "{note:?}"),
+            Note::MembershipChanged { voters, learners } => {
+                write!(out, "the group has {voters} voters and {learners} learners")
+            }
+            Note::CheckpointStarted { slot } => write!(out, "writing a checkpoint at slot {slot}"),
+            Note::CheckpointWritten { slot, bytes } => {
+                write!(out, "wrote a checkpoint at slot {slot} of {bytes} bytes")
+            }
+            Note::CheckpointFailed { slot, error } => {
+                write!(
+                    out,
+                    "could not write the checkpoint at slot {slot}: {error}; the log is kept"
+                )
+            }
+            Note::SnapshotInstalled { slot } => {
+                write!(
+                    out,
+                    "installed a checkpoint received from a peer, at slot {slot}"
+                )
+            }
+            Note::SnapshotRejected { slot, reason } => {
+                write!(
+                    out,
+                    "rejected the checkpoint received for slot {slot}: {reason}"
+                )
+            }
+            Note::CommandPanicked { slot, text } => {
+                write!(
+                    out,
+                    "a command at slot {slot} failed inside; please report this: {text}"
+                )
+            }
+            Note::BadEntry { slot } => {
+                write!(
+                    out,
+                    "the entry at slot {slot} cannot be read and is skipped on every replica"
+                )
+            }
+            Note::Removed => write!(out, "this node has been removed from the cluster"),
+            Note::Stopping => write!(
+                out,
+                "stopping: handing over and finishing what is under way"
+            ),
+        }
+    }
+}
+
+/// Counters of one node, since it was started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Entries proposed here while leading.
+    pub entries_proposed: u64,
+    /// Commands put into them.
+    pub commands_proposed: u64,
+    /// Commands sent to another node that leads.
+    pub commands_forwarded: u64,
+    /// Commands executed (on this replica, whoever proposed them).
+    pub commands_executed: u64,
+    /// Commands skipped because they had been executed before.
+    pub commands_repeated: u64,
+    /// Commands that panicked inside and were undone.
+    pub commands_panicked: u64,
+    /// Read rounds asked for.
+    pub read_rounds: u64,
+    /// Reads answered.
+    pub reads: u64,
+    /// Reads that ran elsewhere, on a snapshot.
+    pub reads_offloaded: u64,
+    /// Calls answered "timed out".
+    pub calls_timed_out: u64,
+    /// Calls refused because too many bytes wait already.
+    pub calls_refused: u64,
+    /// Leaders seen.
+    pub leader_changes: u64,
+    /// Checkpoints written.
+    pub checkpoints_written: u64,
+    /// Checkpoints that could not be written.
+    pub checkpoints_failed: u64,
+    /// Peer frames that made no sense.
+    pub bad_frames: u64,
+    /// What the journal counts.
+    pub journal: journal::Metrics,
+}

@@ -1,0 +1,696 @@
+//! What clients wait for.
+//!
+//! This node is the *origin* of the commands its clients send: it numbers them, sends them to the
+//! leader (itself or another node), and answers from its own execution of the chosen entry, so a
+//! leader change loses no result. A command stays here until it has been executed or its time is
+//! up. Sending it again is always allowed: the state executes each sequence number at most once.
+//!
+//! ```text
+//!             ┌────────── refused, or another leader ─────────┐
+//!             ▼                                               │
+//! command ▶ unsent ──▶ sent ──(executed here)──▶ answered     ├─▶ time is up: "timed out, unknown"
+//!    read ▶ unasked ──▶ in a round ──▶ waiting for a slot ──▶ answered
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use base::{Instant, NodeId, Slot};
+use bytes::Bytes;
+use consensus::Ticket;
+
+use crate::batch::COMMAND_OVERHEAD;
+use crate::interface::{Answer, CallId, ConnectionId};
+use crate::wire::ForwardedCommand;
+
+/// What kind of answer a call gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallKind {
+    /// A key-value call of etcd.
+    Etcd,
+    /// etcd's list of members.
+    EtcdMemberList,
+    /// Readiness.
+    Ready,
+    /// An operator's request.
+    Operator,
+}
+
+impl CallKind {
+    /// The answer that says "the time is up, and nobody knows what came of it".
+    #[must_use]
+    pub fn failure(self, error: etcd::Error) -> Answer {
+        match self {
+            CallKind::Etcd => Answer::Etcd(Err(error)),
+            CallKind::EtcdMemberList => Answer::EtcdMemberList(Err(error)),
+            CallKind::Ready => Answer::Ready(Err(error.text().to_string())),
+            CallKind::Operator => Answer::Operator(Err(error.text().to_string())),
+        }
+    }
+}
+
+/// Who waits for a command of this origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiter {
+    /// A client.
+    Call {
+        /// Its call.
+        call: CallId,
+        /// It asked for a compaction and wants to hear when the space is free.
+        until_compacted: bool,
+    },
+    /// A node that wants to join.
+    Joiner {
+        /// Where to answer.
+        connection: ConnectionId,
+        /// Whose place it claims.
+        member: NodeId,
+    },
+    /// This node itself; nobody is told.
+    Nobody,
+}
+
+/// A command that has not been executed here yet.
+#[derive(Clone, Debug)]
+struct Command {
+    protocol: u8,
+    bytes: Bytes,
+    waiter: Waiter,
+    deadline: Instant,
+    /// When it was sent, unless it has to be sent (again).
+    sent_at: Option<Instant>,
+    /// It was sent at least once: nobody can say that it will not execute.
+    left: bool,
+}
+
+impl Command {
+    /// What it counts for.
+    fn size(&self) -> usize {
+        self.bytes.len() + COMMAND_OVERHEAD
+    }
+}
+
+/// There is no room for another command; this one is certainly not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+/// What a read is for.
+#[derive(Debug)]
+pub enum ReadKind {
+    /// A read of etcd's keys.
+    Etcd(etcd::Read),
+    /// etcd's list of members.
+    EtcdMemberList,
+    /// Only whether a round succeeds.
+    Ready,
+    /// Whether a node that wants to join has been added: only a current membership tells.
+    Join(Join),
+}
+
+/// A node that asks to be let in. No call of a client stands behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// Where to answer.
+    pub connection: ConnectionId,
+    /// The name that an operator has added.
+    pub name: String,
+    /// Identifies the folder that asks.
+    pub claimant: NodeId,
+    /// When it has asked again, and this request counts no more.
+    pub deadline: Instant,
+}
+
+/// A read that waits for its round or its slot.
+#[derive(Debug)]
+pub struct PendingRead {
+    /// Who asked; nobody who waits for a call, if it is [`ReadKind::Join`].
+    pub call: Option<CallId>,
+    /// What for.
+    pub kind: ReadKind,
+}
+
+/// A call that has not been answered yet.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    kind: CallKind,
+    deadline: Instant,
+    /// The command that it waits for, if it waits for one.
+    sequence: Option<u64>,
+}
+
+/// Everything that clients of this node wait for.
+#[derive(Debug)]
+pub struct Calls {
+    limits: CallLimits,
+    open: BTreeMap<CallId, Open>,
+    /// Open calls by deadline.
+    expiry: BTreeSet<(Instant, CallId)>,
+    last_sequence: u64,
+    commands: BTreeMap<u64, Command>,
+    command_bytes: usize,
+    /// Bytes of commands that were sent and neither executed nor refused since.
+    sent_bytes: usize,
+    unsent: BTreeSet<u64>,
+    resend_at: Option<Instant>,
+    /// When to look for commands that were sent long ago.
+    look_for_stale_at: Instant,
+    unasked: Vec<PendingRead>,
+    ask_again_at: Option<Instant>,
+    rounds: BTreeMap<Ticket, Vec<PendingRead>>,
+    waiting: BTreeMap<Slot, Vec<PendingRead>>,
+    last_ticket: u64,
+}
+
+/// What bounds the calls of one node.
+#[derive(Clone, Copy, Debug)]
+pub struct CallLimits {
+    /// Bytes of commands that wait to be executed here; more are refused.
+    pub command_bytes: usize,
+    /// Bytes of commands that are on their way to the leader and not executed yet.
+    pub window_bytes: usize,
+    /// A command that was sent this long ago is sent again: a frame may have been lost without
+    /// the connection that this node looks at being closed.
+    pub resend_after: Duration,
+}
+
+impl Calls {
+    /// Nobody waits for anything.
+    #[must_use]
+    pub fn new(limits: CallLimits) -> Calls {
+        Calls {
+            limits,
+            open: BTreeMap::new(),
+            expiry: BTreeSet::new(),
+            last_sequence: 0,
+            commands: BTreeMap::new(),
+            command_bytes: 0,
+            sent_bytes: 0,
+            unsent: BTreeSet::new(),
+            resend_at: None,
+            look_for_stale_at: Instant(0),
+            unasked: Vec::new(),
+            ask_again_at: None,
+            rounds: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            last_ticket: 0,
+        }
+    }
+
+    /// A client asks for something; it is answered by `deadline`.
+    pub fn open(&mut self, call: CallId, kind: CallKind, deadline: Instant) {
+        let open = Open {
+            kind,
+            deadline,
+            sequence: None,
+        };
+        let before = self.open.insert(call, open);
+        assert!(before.is_none(), "a call id is never used twice");
+        self.expiry.insert((deadline, call));
+    }
+
+    /// Ends a call; `None` if the client no longer waits.
+    pub fn close(&mut self, call: CallId) -> Option<CallKind> {
+        let open = self.open.remove(&call)?;
+        self.expiry.remove(&(open.deadline, call));
+        Some(open.kind)
+    }
+
+    /// The client no longer waits. A command that never left this node is dropped.
+    pub fn forget(&mut self, call: CallId) {
+        let sequence = self.open.get(&call).and_then(|open| open.sequence);
+        self.close(call);
+        if let Some(sequence) = sequence
+            && self
+                .commands
+                .get(&sequence)
+                .is_some_and(|command| !command.left)
+        {
+            self.remove_command(sequence);
+        }
+    }
+
+    /// Whether somebody still waits for this call.
+    #[must_use]
+    pub fn is_open(&self, call: CallId) -> bool {
+        self.open.contains_key(&call)
+    }
+
+    /// The number of calls under way.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Ends every call, for a node that stops.
+    pub fn close_all(&mut self) -> Vec<(CallId, CallKind)> {
+        self.expiry.clear();
+        let open = std::mem::take(&mut self.open);
+        open.into_iter()
+            .map(|(call, open)| (call, open.kind))
+            .collect()
+    }
+
+    /// The first moment at which something has to be done. Commands can only be sent while a
+    /// leader is known.
+    #[must_use]
+    pub fn deadline(&self, leader_known: bool) -> Option<Instant> {
+        let expiry = self.expiry.first().map(|(deadline, _)| *deadline);
+        let command = self
+            .commands
+            .first_key_value()
+            .map(|(_, command)| command.deadline);
+        let resend = self
+            .resend_at
+            .filter(|_| leader_known && !self.unsent.is_empty());
+        let stale = (leader_known && self.sent_bytes > 0).then_some(self.look_for_stale_at);
+        let ask = self.ask_again_at.filter(|_| !self.unasked.is_empty());
+        [expiry, command, resend, stale, ask]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Calls whose time is up; their commands may still execute.
+    pub fn expire(&mut self, now: Instant) -> Vec<(CallId, CallKind)> {
+        let mut expired = Vec::new();
+        while let Some((deadline, call)) = self.expiry.first().copied()
+            && deadline <= now
+        {
+            let kind = self.close(call).expect("what expires is open");
+            expired.push((call, kind));
+        }
+        // Sequences grow with time, and with them the deadlines.
+        while let Some((sequence, command)) = self.commands.first_key_value()
+            && command.deadline <= now
+        {
+            let sequence = *sequence;
+            self.remove_command(sequence);
+        }
+        if !expired.is_empty() {
+            self.forget_closed_reads(now);
+        }
+        self.find_stale(now);
+        expired
+    }
+
+    /// Drops reads that nobody waits for, so that a long time without a leader, or with a slow
+    /// replica, cannot pile them up.
+    fn forget_closed_reads(&mut self, now: Instant) {
+        let open = &self.open;
+        let is_open = |read: &PendingRead| match (&read.kind, read.call) {
+            (ReadKind::Join(join), _) => join.deadline > now,
+            (_, call) => call.is_some_and(|call| open.contains_key(&call)),
+        };
+        self.unasked.retain(is_open);
+        self.rounds
+            .values_mut()
+            .for_each(|reads| reads.retain(is_open));
+        self.waiting.retain(|_, reads| {
+            reads.retain(is_open);
+            !reads.is_empty()
+        });
+    }
+
+    // --- commands
+
+    /// Takes a command in; it is sent with the next pass.
+    ///
+    /// # Errors
+    /// If there is no room for it; it is certainly not done then.
+    pub fn add_command(
+        &mut self,
+        protocol: u8,
+        bytes: Bytes,
+        waiter: Waiter,
+        deadline: Instant,
+    ) -> Result<(), NoRoom> {
+        let total = self.command_bytes + bytes.len() + COMMAND_OVERHEAD;
+        if total > self.limits.command_bytes && !self.commands.is_empty() {
+            return Err(NoRoom);
+        }
+        self.command_bytes = total;
+        self.last_sequence += 1;
+        if let Waiter::Call { call, .. } = &waiter
+            && let Some(open) = self.open.get_mut(call)
+        {
+            open.sequence = Some(self.last_sequence);
+        }
+        let command = Command {
+            protocol,
+            bytes,
+            waiter,
+            deadline,
+            sent_at: None,
+            left: false,
+        };
+        self.commands.insert(self.last_sequence, command);
+        self.unsent.insert(self.last_sequence);
+        Ok(())
+    }
+
+    fn remove_command(&mut self, sequence: u64) -> Option<Waiter> {
+        let command = self.commands.remove(&sequence)?;
+        self.command_bytes -= command.size();
+        if command.sent_at.is_some() {
+            self.sent_bytes -= command.size();
+        }
+        self.unsent.remove(&sequence);
+        Some(command.waiter)
+    }
+
+    /// Whether commands can be sent now.
+    #[must_use]
+    pub fn can_send(&self, now: Instant) -> bool {
+        !self.unsent.is_empty()
+            && self.resend_at.is_none_or(|at| at <= now)
+            && self.sent_bytes < self.limits.window_bytes
+    }
+
+    /// The commands to send now, in order: as many as the window has room for, at least one.
+    pub fn take_unsent(&mut self, now: Instant) -> Vec<ForwardedCommand> {
+        self.resend_at = None;
+        if self.sent_bytes == 0 {
+            self.look_for_stale_at = now + self.limits.resend_after;
+        }
+        let mut taken = Vec::new();
+        while self.sent_bytes < self.limits.window_bytes
+            && let Some(sequence) = self.unsent.pop_first()
+        {
+            let command = self
+                .commands
+                .get_mut(&sequence)
+                .expect("unsent commands are kept");
+            command.sent_at = Some(now);
+            command.left = true;
+            self.sent_bytes += command.size();
+            taken.push(ForwardedCommand {
+                sequence,
+                protocol: command.protocol,
+                command: command.bytes.clone(),
+            });
+        }
+        taken
+    }
+
+    /// These were certainly not proposed: send them again, now or after a pause.
+    pub fn refused(
+        &mut self,
+        sequences: impl IntoIterator<Item = u64>,
+        resend_at: Option<Instant>,
+    ) {
+        for sequence in sequences {
+            self.take_back(sequence);
+        }
+        self.resend_at = match (self.resend_at, resend_at) {
+            (Some(earlier), Some(later)) => Some(earlier.min(later)),
+            (_, resend_at) => resend_at,
+        };
+    }
+
+    /// What was taken last could not be sent, from this sequence number on.
+    pub fn not_sent(&mut self, first: u64, resend_at: Instant) {
+        let sequences: Vec<u64> = self
+            .commands
+            .range(first..)
+            .map(|(each, _)| *each)
+            .collect();
+        self.refused(sequences, Some(resend_at));
+    }
+
+    /// A command that was sent is to be sent again.
+    fn take_back(&mut self, sequence: u64) {
+        if let Some(command) = self.commands.get_mut(&sequence)
+            && command.sent_at.take().is_some()
+        {
+            self.sent_bytes -= command.size();
+            self.unsent.insert(sequence);
+        }
+    }
+
+    /// What was sent may be lost (another leader, a broken connection): send everything again.
+    pub fn resend_everything(&mut self) {
+        let sent: Vec<u64> = self.commands.keys().copied().collect();
+        sent.into_iter()
+            .for_each(|sequence| self.take_back(sequence));
+        self.resend_at = None;
+    }
+
+    /// Commands that were sent long ago are sent again.
+    fn find_stale(&mut self, now: Instant) {
+        if self.sent_bytes == 0 || now < self.look_for_stale_at {
+            return;
+        }
+        self.look_for_stale_at = now + self.limits.resend_after;
+        let age = self.limits.resend_after;
+        let stale: Vec<u64> = self
+            .commands
+            .iter()
+            .filter(|(_, command)| command.sent_at.is_some_and(|at| at + age <= now))
+            .map(|(sequence, _)| *sequence)
+            .collect();
+        stale
+            .into_iter()
+            .for_each(|sequence| self.take_back(sequence));
+    }
+
+    /// A command of this origin was executed (or skipped as a repetition): who waits for it?
+    pub fn executed(&mut self, sequence: u64) -> Option<Waiter> {
+        self.remove_command(sequence)
+    }
+
+    // --- reads
+
+    /// Takes a linearizable read in; its round begins with the next pass.
+    pub fn add_read(&mut self, call: CallId, kind: ReadKind) {
+        let call = Some(call);
+        self.unasked.push(PendingRead { call, kind });
+    }
+
+    /// Takes in that a node wants to join; of what it asked before only the newest counts.
+    pub fn add_join(&mut self, now: Instant, join: Join) {
+        self.forget_closed_reads(now);
+        self.unasked.retain(|read| match &read.kind {
+            ReadKind::Join(other) => other.claimant != join.claimant,
+            _ => true,
+        });
+        let kind = ReadKind::Join(join);
+        self.unasked.push(PendingRead { call: None, kind });
+    }
+
+    /// Whether a claim to this member's place is under way.
+    #[must_use]
+    pub fn is_claimed(&self, member: NodeId) -> bool {
+        self.commands.values().any(|command| match command.waiter {
+            Waiter::Joiner {
+                member: claimed, ..
+            } => claimed == member,
+            Waiter::Call { .. } | Waiter::Nobody => false,
+        })
+    }
+
+    /// A ticket for a new round with every read that waits for one.
+    pub fn begin_round(&mut self, now: Instant) -> Option<Ticket> {
+        if self.unasked.is_empty() || self.ask_again_at.is_some_and(|at| at > now) {
+            return None;
+        }
+        self.ask_again_at = None;
+        let ticket = self.next_ticket();
+        self.rounds
+            .insert(ticket, std::mem::take(&mut self.unasked));
+        Some(ticket)
+    }
+
+    /// A ticket that was never used before.
+    pub fn next_ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
+    }
+
+    /// A round is complete: its reads wait until `slot` is executed.
+    pub fn round_ready(&mut self, ticket: Ticket, slot: Slot) {
+        if let Some(reads) = self.rounds.remove(&ticket) {
+            self.waiting.entry(slot).or_default().extend(reads);
+        }
+    }
+
+    /// A round failed: its reads begin another one, after a pause. Tells whether it was a round.
+    pub fn round_refused(&mut self, ticket: Ticket, now: Instant, pause: Duration) -> bool {
+        let Some(reads) = self.rounds.remove(&ticket) else {
+            return false;
+        };
+        self.unasked.extend(reads);
+        self.ask_again_at = Some(now + pause);
+        true
+    }
+
+    /// A leader is known: do not wait any longer with what was put off.
+    pub fn leader_known(&mut self) {
+        self.ask_again_at = None;
+    }
+
+    /// Reads that may be answered now that everything up to `applied` is executed.
+    pub fn take_ready(&mut self, applied: Slot) -> Vec<PendingRead> {
+        let mut ready = Vec::new();
+        while let Some(first) = self.waiting.first_entry()
+            && *first.key() <= applied
+        {
+            ready.extend(first.remove());
+        }
+        ready
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calls() -> Calls {
+        Calls::new(CallLimits {
+            command_bytes: 1000,
+            window_bytes: 100,
+            resend_after: Duration::from_nanos(1000),
+        })
+    }
+
+    fn sent(calls: &mut Calls, now: u64) -> Vec<u64> {
+        let taken = calls.take_unsent(Instant(now));
+        taken.iter().map(|each| each.sequence).collect()
+    }
+
+    fn call(calls: &mut Calls, id: u64, at: u64) {
+        calls.open(CallId(id), CallKind::Etcd, Instant(at));
+        let waiter = Waiter::Call {
+            call: CallId(id),
+            until_compacted: false,
+        };
+        calls
+            .add_command(1, Bytes::from(vec![id as u8]), waiter, Instant(at))
+            .expect("there is room");
+    }
+
+    #[test]
+    fn refused_commands_are_sent_again_in_order_and_executed_ones_are_not() {
+        let mut calls = calls();
+        (1..=3).for_each(|id| call(&mut calls, id, 100));
+        assert_eq!(sent(&mut calls, 0), [1, 2, 3]);
+        assert!(!calls.can_send(Instant(0)));
+        calls.refused([3, 1], Some(Instant(10)));
+        assert!(!calls.can_send(Instant(9)), "put off");
+        assert!(
+            calls.executed(1).is_some(),
+            "it was proposed after all, by an earlier attempt"
+        );
+        assert!(calls.can_send(Instant(10)));
+        assert_eq!(sent(&mut calls, 0), [3]);
+        calls.resend_everything();
+        assert_eq!(sent(&mut calls, 0), [2, 3]);
+    }
+
+    #[test]
+    fn a_call_is_answered_once_in_time_or_not() {
+        let mut calls = calls();
+        call(&mut calls, 1, 100);
+        call(&mut calls, 2, 200);
+        assert_eq!(calls.expire(Instant(100)), [(CallId(1), CallKind::Etcd)]);
+        assert_eq!(calls.executed(1), None, "its time was up");
+        assert!(calls.executed(2).is_some());
+        assert_eq!(calls.close(CallId(2)), Some(CallKind::Etcd));
+        assert_eq!(calls.expire(Instant(300)), []);
+    }
+
+    #[test]
+    fn reads_wait_for_their_round_and_then_for_their_slot() {
+        let mut calls = calls();
+        calls.open(CallId(1), CallKind::Ready, Instant(100));
+        calls.add_read(CallId(1), ReadKind::Ready);
+        let ticket = calls.begin_round(Instant(0)).expect("a read waits");
+        assert!(
+            calls.begin_round(Instant(0)).is_none(),
+            "nothing else waits"
+        );
+        assert!(calls.round_refused(ticket, Instant(0), Duration::from_nanos(5)));
+        assert!(calls.begin_round(Instant(4)).is_none(), "put off");
+        let ticket = calls.begin_round(Instant(5)).expect("the pause is over");
+        calls.round_ready(ticket, Slot(7));
+        assert!(calls.take_ready(Slot(6)).is_empty());
+        assert_eq!(calls.take_ready(Slot(7)).len(), 1);
+    }
+
+    #[test]
+    fn a_window_bounds_what_is_on_its_way_and_execution_gives_room() {
+        let mut calls = calls();
+        (1..=6).for_each(|id| call(&mut calls, id, 100));
+        // Each counts for one byte and its overhead of 29: the fourth crosses the window of 100.
+        assert_eq!(sent(&mut calls, 0), [1, 2, 3, 4]);
+        assert!(!calls.can_send(Instant(0)), "the window is full");
+        calls.executed(1);
+        assert!(calls.can_send(Instant(0)));
+        assert_eq!(sent(&mut calls, 0), [5]);
+        calls.refused([2, 3], None);
+        assert_eq!(sent(&mut calls, 0), [2, 3]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_what_never_left_can_be_forgotten() {
+        let mut calls = calls();
+        let waiter = |id| Waiter::Call {
+            call: CallId(id),
+            until_compacted: false,
+        };
+        calls.open(CallId(1), CallKind::Etcd, Instant(100));
+        let large = Bytes::from(vec![0; 900]);
+        assert_eq!(
+            calls.add_command(1, large.clone(), waiter(1), Instant(100)),
+            Ok(())
+        );
+        assert_eq!(
+            calls.add_command(1, large.clone(), waiter(2), Instant(100)),
+            Err(NoRoom)
+        );
+        calls.forget(CallId(1));
+        assert_eq!(
+            calls.add_command(1, large.clone(), waiter(2), Instant(100)),
+            Ok(())
+        );
+        // Once it has left, only execution or time ends it.
+        assert_eq!(sent(&mut calls, 0), [2]);
+        calls.forget(CallId(2));
+        assert_eq!(
+            calls.add_command(1, large, waiter(3), Instant(100)),
+            Err(NoRoom)
+        );
+        calls.expire(Instant(100));
+        assert_eq!(calls.command_bytes, 0);
+        assert_eq!(calls.sent_bytes, 0);
+    }
+
+    #[test]
+    fn a_command_without_an_answer_is_sent_again_and_nothing_is_due_without_a_leader() {
+        let mut calls = calls();
+        call(&mut calls, 1, 5000);
+        assert_eq!(sent(&mut calls, 0), [1]);
+        assert_eq!(calls.deadline(true), Some(Instant(1000)));
+        assert_eq!(calls.deadline(false), Some(Instant(5000)));
+        calls.expire(Instant(1000));
+        assert_eq!(sent(&mut calls, 1000), [1]);
+        calls.refused([1], Some(Instant(1020)));
+        assert_eq!(calls.deadline(true), Some(Instant(1020)));
+        assert_eq!(
+            calls.deadline(false),
+            Some(Instant(5000)),
+            "there is nobody to send to"
+        );
+    }
+
+    #[test]
+    fn calls_expire_each_at_its_own_time() {
+        let mut calls = calls();
+        calls.open(CallId(1), CallKind::Operator, Instant(200));
+        calls.open(CallId(2), CallKind::Etcd, Instant(100));
+        assert_eq!(calls.expire(Instant(100)), [(CallId(2), CallKind::Etcd)]);
+        assert_eq!(
+            calls.expire(Instant(200)),
+            [(CallId(1), CallKind::Operator)]
+        );
+    }
+}

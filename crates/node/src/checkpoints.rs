@@ -1,0 +1,615 @@
+//! Checkpoint files: written here, read for a peer, received from one.
+//!
+//! ```text
+//! writing:    snapshot ─▶ blocks ─▶ SLOT.partial ─▶ sync ─▶ rename to SLOT.checkpoint ─▶ Written
+//! sending:    ReadPiece ─▶ read SLOT.checkpoint ─▶ PieceRead
+//! receiving:  StorePiece ─▶ write SLOT.incoming ─▶ PieceStored
+//! installing: sync ─▶ read back and verify ─▶ rename to SLOT.checkpoint ─▶ Installed
+//! ```
+//!
+//! Blocks are drained at a paced rate while the node serves; one write is under way at a time. The
+//! newest [`Limits::checkpoints_kept`](crate::Limits) files are kept, so that a damaged newest one
+//! has a stand-in; the journal keeps the entries since the oldest kept.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base::{ClusterId, GroupId, Instant, NodeId, Slot};
+use bytes::{Bytes, BytesMut};
+use consensus::Membership;
+use consensus::engine::CheckpointRef;
+use journal::disk::{Completion, DiskError, File, Lane, Operation, Request, RequestId};
+use state::{CheckpointHead, CheckpointReader, CheckpointWriter, Snapshot, State};
+
+use crate::interface::Output;
+use crate::limits::Limits;
+
+/// Ids of the node's own disk requests have this bit; the journal's do not.
+pub const OWN_REQUESTS: u64 = 1 << 63;
+
+/// What a disk request was for.
+#[derive(Debug)]
+enum Purpose {
+    Writing {
+        slot: Slot,
+        step: WritingStep,
+    },
+    Piece {
+        to: NodeId,
+        checkpoint: CheckpointRef,
+        offset: u64,
+    },
+    Stored {
+        checkpoint: CheckpointRef,
+        stored: u64,
+    },
+    Installing(InstallingStep),
+    Nothing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WritingStep {
+    Blocks,
+    Sync,
+    Rename,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InstallingStep {
+    Sync,
+    Read,
+    Rename,
+}
+
+/// A checkpoint that is being written.
+struct Writing {
+    slot: Slot,
+    writer: CheckpointWriter,
+    written: u64,
+    started: Instant,
+    /// When the next chunk may be written; `None` while one is under way.
+    next_chunk: Option<Instant>,
+}
+
+/// A received checkpoint that is being verified.
+struct Installing {
+    checkpoint: CheckpointRef,
+    loading: Loading,
+    loaded: Option<Box<(State, Membership)>>,
+}
+
+/// A checkpoint file on its way into memory.
+pub struct Loading {
+    reader: CheckpointReader,
+    read: u64,
+}
+
+/// The checkpoint files that recovery found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The newest good one, which the state was loaded from.
+    pub loaded: Option<CheckpointRef>,
+    /// Older ones, not looked into.
+    pub older: Vec<Slot>,
+    /// Newer ones that are damaged.
+    pub damaged: Vec<Slot>,
+    /// The last number used for a disk request.
+    pub last_request: u64,
+}
+
+/// What became of something.
+pub enum Event {
+    /// A checkpoint of this node's own state is on stable storage.
+    Written(CheckpointRef),
+    /// One could not be written; the log is kept.
+    WriteFailed(Slot, String),
+    /// Bytes for a peer.
+    PieceRead {
+        /// For whom.
+        to: NodeId,
+        /// Of which checkpoint.
+        checkpoint: CheckpointRef,
+        /// From where.
+        offset: u64,
+        /// The bytes; empty if the file is gone.
+        bytes: Bytes,
+    },
+    /// A received piece is written.
+    PieceStored(CheckpointRef, u64),
+    /// A received checkpoint is verified and on stable storage.
+    Installed(CheckpointRef, Box<(State, Membership)>),
+    /// A received checkpoint did not verify.
+    Rejected(CheckpointRef, String),
+}
+
+/// The checkpoint files of this node.
+pub struct Checkpoints {
+    cluster: ClusterId,
+    group: GroupId,
+    limits: Limits,
+    /// By slot; what an older one holds is not known until it is needed.
+    kept: BTreeMap<Slot, Option<CheckpointRef>>,
+    /// Damaged or given up ones, deleted once there is a newer good one.
+    damaged: Vec<Slot>,
+    writing: Option<Writing>,
+    installing: Option<Installing>,
+    /// The checkpoint that is being received.
+    incoming: Option<Slot>,
+    /// Checkpoints on end that could not be written, and when to try again.
+    failures: u32,
+    retry_at: Option<Instant>,
+    purposes: BTreeMap<RequestId, Purpose>,
+    last_request: u64,
+}
+
+impl Checkpoints {
+    /// The files that recovery found.
+    #[must_use]
+    pub fn new(cluster: ClusterId, group: GroupId, limits: Limits, found: Found) -> Checkpoints {
+        let newest = found
+            .loaded
+            .map(|reference| (reference.slot, Some(reference)));
+        let older = found.older.into_iter().map(|slot| (slot, None));
+        Checkpoints {
+            cluster,
+            group,
+            limits,
+            kept: older.chain(newest).collect(),
+            damaged: found.damaged,
+            writing: None,
+            installing: None,
+            incoming: None,
+            failures: 0,
+            retry_at: None,
+            purposes: BTreeMap::new(),
+            last_request: found.last_request,
+        }
+    }
+
+    /// The newest checkpoint.
+    #[must_use]
+    pub fn newest(&self) -> Option<CheckpointRef> {
+        self.kept.values().next_back().copied().flatten()
+    }
+
+    /// The slot that the journal must keep entries after.
+    #[must_use]
+    pub fn log_kept_after(&self) -> Slot {
+        if self.kept.len() < self.limits.checkpoints_kept {
+            return Slot(0);
+        }
+        self.kept.keys().next().copied().unwrap_or_default()
+    }
+
+    /// Whether a checkpoint is being written or installed.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.writing.is_some() || self.installing.is_some()
+    }
+
+    /// Whether so much log has gathered that a checkpoint is due.
+    #[must_use]
+    pub fn is_due(&self, now: Instant, log_bytes: u64) -> bool {
+        let last = self.newest().map_or(0, |newest| newest.length);
+        let may_try = self.retry_at.is_none_or(|at| at <= now);
+        !self.is_busy() && may_try && log_bytes > self.limits.checkpoint_log_bytes.max(last / 2)
+    }
+
+    /// When [`Checkpoints::drain`] has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.writing.as_ref()?.next_chunk
+    }
+
+    /// Begins to write `snapshot`.
+    pub fn start(&mut self, now: Instant, snapshot: Snapshot, membership: &Membership) {
+        assert!(!self.is_busy(), "one checkpoint at a time");
+        let slot = snapshot.applied();
+        let mut encoded = BytesMut::new();
+        membership.encode(&mut encoded);
+        let head = CheckpointHead {
+            cluster: self.cluster,
+            group: self.group,
+            membership: encoded.freeze(),
+        };
+        let writer = CheckpointWriter::new(snapshot, head, self.limits.state);
+        self.writing = Some(Writing {
+            slot,
+            writer,
+            written: 0,
+            started: now,
+            next_chunk: Some(now),
+        });
+    }
+
+    /// Writes the next chunk if its time has come.
+    pub fn drain(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let chunk_bytes = self.limits.checkpoint_chunk_bytes;
+        let Some(writing) = self.writing.as_mut() else {
+            return;
+        };
+        if writing.next_chunk.is_none_or(|at| at > now) {
+            return;
+        }
+        writing.next_chunk = None;
+        let mut data = Vec::new();
+        let mut length = 0;
+        while length < chunk_bytes
+            && let Some(block) = writing.writer.next_block()
+        {
+            length += block.len() as u64;
+            data.push(block);
+        }
+        let slot = writing.slot;
+        let file = File::PartialCheckpoint(slot);
+        let offset = writing.written;
+        writing.written += length;
+        let (operation, step) = if data.is_empty() {
+            (Operation::Sync { file }, WritingStep::Sync)
+        } else {
+            (
+                Operation::Write {
+                    file,
+                    offset,
+                    data,
+                    sync: crosses(offset, offset + length, self.limits.checkpoint_sync_bytes),
+                },
+                WritingStep::Blocks,
+            )
+        };
+        self.request(operation, Purpose::Writing { slot, step }, out);
+    }
+
+    /// Reads a piece for a peer.
+    pub fn read_piece(
+        &mut self,
+        to: NodeId,
+        checkpoint: CheckpointRef,
+        offset: u64,
+        length: u64,
+        out: &mut Vec<Output>,
+    ) {
+        let file = File::Checkpoint(checkpoint.slot);
+        let purpose = Purpose::Piece {
+            to,
+            checkpoint,
+            offset,
+        };
+        self.request(
+            Operation::Read {
+                file,
+                offset,
+                length,
+            },
+            purpose,
+            out,
+        );
+    }
+
+    /// Stores a piece from a peer.
+    pub fn store_piece(
+        &mut self,
+        checkpoint: CheckpointRef,
+        offset: u64,
+        bytes: Bytes,
+        out: &mut Vec<Output>,
+    ) {
+        let file = File::IncomingCheckpoint(checkpoint.slot);
+        if let Some(slot) = self.incoming.filter(|slot| *slot != checkpoint.slot) {
+            let file = File::IncomingCheckpoint(slot);
+            self.request(Operation::Delete { file }, Purpose::Nothing, out);
+        }
+        self.incoming = Some(checkpoint.slot);
+        if offset == 0 {
+            self.request(
+                Operation::CreateZeroed { file, length: 0 },
+                Purpose::Nothing,
+                out,
+            );
+        }
+        let stored = offset + bytes.len() as u64;
+        let operation = Operation::Write {
+            file,
+            offset,
+            data: vec![bytes],
+            sync: crosses(offset, stored, self.limits.checkpoint_sync_bytes),
+        };
+        self.request(operation, Purpose::Stored { checkpoint, stored }, out);
+    }
+
+    /// Verifies a received checkpoint and puts it in place.
+    pub fn install(&mut self, checkpoint: CheckpointRef, out: &mut Vec<Output>) {
+        // What is being written here is older than what has just been received.
+        if let Some(writing) = self.writing.take() {
+            let file = File::PartialCheckpoint(writing.slot);
+            self.request(Operation::Delete { file }, Purpose::Nothing, out);
+        }
+        let loading = Loading::new(&self.limits);
+        self.installing = Some(Installing {
+            checkpoint,
+            loading,
+            loaded: None,
+        });
+        let file = File::IncomingCheckpoint(checkpoint.slot);
+        self.request(
+            Operation::Sync { file },
+            Purpose::Installing(InstallingStep::Sync),
+            out,
+        );
+    }
+
+    fn request(&mut self, operation: Operation, purpose: Purpose, out: &mut Vec<Output>) {
+        self.last_request += 1;
+        let id = RequestId(OWN_REQUESTS | self.last_request);
+        self.purposes.insert(id, purpose);
+        out.push(Output::Disk(Request {
+            id,
+            lane: Lane::Background,
+            operation,
+        }));
+    }
+
+    /// A disk request of this machine has ended.
+    pub fn complete(
+        &mut self,
+        now: Instant,
+        completion: Completion,
+        out: &mut Vec<Output>,
+    ) -> Option<Event> {
+        let purpose = self.purposes.remove(&completion.id)?;
+        match purpose {
+            Purpose::Nothing => None,
+            Purpose::Piece {
+                to,
+                checkpoint,
+                offset,
+            } => {
+                let known = self.kept.get(&checkpoint.slot) == Some(&Some(checkpoint));
+                let bytes = completion.result.ok().filter(|_| known).unwrap_or_default();
+                Some(Event::PieceRead {
+                    to,
+                    checkpoint,
+                    offset,
+                    bytes,
+                })
+            }
+            Purpose::Stored { checkpoint, stored } => match completion.result {
+                Ok(_) => Some(Event::PieceStored(checkpoint, stored)),
+                Err(error) => {
+                    let file = File::IncomingCheckpoint(checkpoint.slot);
+                    self.request(Operation::Delete { file }, Purpose::Nothing, out);
+                    self.incoming = None;
+                    Some(Event::Rejected(checkpoint, error.to_string()))
+                }
+            },
+            Purpose::Writing { slot, step } => {
+                if self
+                    .writing
+                    .as_ref()
+                    .is_none_or(|writing| writing.slot != slot)
+                {
+                    // Given up, because a newer one came from a peer.
+                    self.damaged
+                        .extend((step == WritingStep::Rename).then_some(slot));
+                    return None;
+                }
+                match completion.result {
+                    Ok(_) => self.write_on(now, step, out),
+                    Err(error) => self.give_up_writing(now, &error, out),
+                }
+            }
+            Purpose::Installing(step) => match completion.result {
+                Ok(bytes) => self.install_on(step, &bytes, out),
+                Err(error) => self.reject(error.to_string(), out),
+            },
+        }
+    }
+
+    fn write_on(
+        &mut self,
+        now: Instant,
+        step: WritingStep,
+        out: &mut Vec<Output>,
+    ) -> Option<Event> {
+        let pace = self.limits.checkpoint_bytes_per_second.max(1);
+        let writing = self.writing.as_mut()?;
+        match step {
+            WritingStep::Blocks => {
+                let due = Duration::from_nanos(
+                    u64::try_from(u128::from(writing.written) * 1_000_000_000 / u128::from(pace))
+                        .unwrap_or(u64::MAX),
+                );
+                writing.next_chunk = Some((writing.started + due).max(now));
+                None
+            }
+            WritingStep::Sync => {
+                let from = File::PartialCheckpoint(writing.slot);
+                let to = File::Checkpoint(writing.slot);
+                let purpose = Purpose::Writing {
+                    slot: writing.slot,
+                    step: WritingStep::Rename,
+                };
+                self.request(Operation::Rename { from, to }, purpose, out);
+                None
+            }
+            WritingStep::Rename => {
+                let writing = self.writing.take()?;
+                let summary = writing
+                    .writer
+                    .summary()
+                    .expect("all blocks have been drained");
+                let checkpoint = reference(&summary);
+                self.keep(checkpoint, out);
+                Some(Event::Written(checkpoint))
+            }
+        }
+    }
+
+    fn give_up_writing(
+        &mut self,
+        now: Instant,
+        error: &DiskError,
+        out: &mut Vec<Output>,
+    ) -> Option<Event> {
+        let (min, max) = (
+            self.limits.checkpoint_retry_min,
+            self.limits.checkpoint_retry_max,
+        );
+        let pause = min.saturating_mul(1 << self.failures.min(16)).min(max);
+        self.failures += 1;
+        self.retry_at = Some(now + pause);
+        let slot = self.writing.take()?.slot;
+        let file = File::PartialCheckpoint(slot);
+        self.request(Operation::Delete { file }, Purpose::Nothing, out);
+        Some(Event::WriteFailed(slot, error.to_string()))
+    }
+
+    fn install_on(
+        &mut self,
+        step: InstallingStep,
+        bytes: &Bytes,
+        out: &mut Vec<Output>,
+    ) -> Option<Event> {
+        let chunk = self.limits.checkpoint_chunk_bytes;
+        let installing = self.installing.as_mut()?;
+        let checkpoint = installing.checkpoint;
+        let file = File::IncomingCheckpoint(checkpoint.slot);
+        match step {
+            InstallingStep::Sync => {}
+            InstallingStep::Read => {
+                if let Err(damage) = installing.loading.feed(bytes) {
+                    return self.reject(damage, out);
+                }
+            }
+            InstallingStep::Rename => {
+                let loaded = self.installing.take()?.loaded?;
+                self.incoming = None;
+                self.keep(checkpoint, out);
+                return Some(Event::Installed(checkpoint, loaded));
+            }
+        }
+        if installing.loading.read < checkpoint.length {
+            let offset = installing.loading.read;
+            let length = chunk.min(checkpoint.length - offset);
+            let purpose = Purpose::Installing(InstallingStep::Read);
+            self.request(
+                Operation::Read {
+                    file,
+                    offset,
+                    length,
+                },
+                purpose,
+                out,
+            );
+            return None;
+        }
+        let loading = std::mem::replace(&mut installing.loading, Loading::new(&self.limits));
+        match loading.finish(self.cluster, self.group) {
+            Ok((loaded, found)) if found == checkpoint => {
+                installing.loaded = Some(Box::new(loaded));
+                let to = File::Checkpoint(checkpoint.slot);
+                let purpose = Purpose::Installing(InstallingStep::Rename);
+                self.request(Operation::Rename { from: file, to }, purpose, out);
+                None
+            }
+            Ok(_) => self.reject("it is not the checkpoint that was announced".into(), out),
+            Err(damage) => self.reject(damage, out),
+        }
+    }
+
+    fn reject(&mut self, reason: String, out: &mut Vec<Output>) -> Option<Event> {
+        let checkpoint = self.installing.take()?.checkpoint;
+        self.incoming = None;
+        let file = File::IncomingCheckpoint(checkpoint.slot);
+        self.request(Operation::Delete { file }, Purpose::Nothing, out);
+        Some(Event::Rejected(checkpoint, reason))
+    }
+
+    /// A checkpoint is complete; the oldest are deleted.
+    fn keep(&mut self, checkpoint: CheckpointRef, out: &mut Vec<Output>) {
+        self.failures = 0;
+        self.retry_at = None;
+        self.kept.insert(checkpoint.slot, Some(checkpoint));
+        for slot in std::mem::take(&mut self.damaged) {
+            if !self.kept.contains_key(&slot) {
+                let file = File::Checkpoint(slot);
+                self.request(Operation::Delete { file }, Purpose::Nothing, out);
+            }
+        }
+        while self.kept.len() > self.limits.checkpoints_kept.max(1)
+            && let Some((slot, _)) = self.kept.pop_first()
+        {
+            let file = File::Checkpoint(slot);
+            self.request(Operation::Delete { file }, Purpose::Nothing, out);
+        }
+    }
+}
+
+/// Whether writing from `start` to `end` crosses a multiple of `step`.
+fn crosses(start: u64, end: u64, step: u64) -> bool {
+    start / step.max(1) != end / step.max(1)
+}
+
+/// The engine's name for a checkpoint.
+fn reference(summary: &state::CheckpointSummary) -> CheckpointRef {
+    CheckpointRef {
+        slot: summary.slot,
+        epoch: summary.epoch,
+        length: summary.length,
+        // The engine's name for it is shorter; the file itself is checked with all of it.
+        checksum: (summary.checksum ^ (summary.checksum >> 32)) as u32,
+    }
+}
+
+impl Loading {
+    /// Nothing read yet.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Loading {
+        Loading {
+            reader: CheckpointReader::new(limits.state),
+            read: 0,
+        }
+    }
+
+    /// How many bytes have been read.
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// The next bytes of the file.
+    ///
+    /// # Errors
+    /// If they are damaged: where and how.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), String> {
+        if bytes.is_empty() {
+            return Err(format!(
+                "the file ends at byte {}, before its footer",
+                self.read
+            ));
+        }
+        self.read += bytes.len() as u64;
+        self.reader.feed(bytes).map_err(|damage| damage.to_string())
+    }
+
+    /// The whole file has been read.
+    ///
+    /// # Errors
+    /// If it is damaged, or is not of this cluster and group.
+    pub fn finish(
+        self,
+        cluster: ClusterId,
+        group: GroupId,
+    ) -> Result<((State, Membership), CheckpointRef), String> {
+        let (state, head, summary) = self.reader.finish().map_err(|damage| damage.to_string())?;
+        if head.cluster != cluster || head.group != group {
+            return Err(format!(
+                "it belongs to group {} of cluster {}, not to group {group} of cluster {cluster}",
+                head.group, head.cluster
+            ));
+        }
+        let membership = Membership::decode(head.membership)
+            .map_err(|_| "its membership cannot be decoded".to_owned())?;
+        Ok(((state, membership), reference(&summary)))
+    }
+}

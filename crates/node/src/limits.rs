@@ -1,0 +1,100 @@
+//! Named bounds of everything a node holds or does. Values, so that the simulator can shrink them.
+
+use std::time::Duration;
+
+use crate::calls::CallLimits;
+
+/// What bounds a node.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The engine's own limits.
+    pub consensus: consensus::Limits,
+    /// The journal's own limits.
+    pub journal: journal::Limits,
+    /// The state's own limits.
+    pub state: state::Limits,
+    /// What etcd clients may ask for at once.
+    pub etcd: etcd::RequestLimits,
+    /// Commands that are put into one entry at most.
+    pub entry_commands: usize,
+    /// Bytes that are put into one entry at most (one larger command still fits alone).
+    pub entry_bytes: usize,
+    /// Bytes of commands that a leader proposes in one pass; the next pass follows at once, but
+    /// first lets the engine see messages and deadlines, so that heartbeats are never late.
+    pub pass_bytes: usize,
+    /// Commands waiting on the leader for room in the engine's window; more are refused, and
+    /// their origin sends them again after [`Limits::resend_delay`].
+    pub queued_commands: usize,
+    /// Bytes of commands waiting on the leader for room in the engine's window; likewise.
+    pub queued_bytes: usize,
+    /// What bounds the calls of this node's clients.
+    pub calls: CallLimits,
+    /// How long an origin waits before it sends again what was refused for lack of room, or
+    /// because nobody is known to lead.
+    pub resend_delay: Duration,
+    /// Rows and bytes that a read may touch inside the executing pass; a larger read runs
+    /// elsewhere, on a snapshot.
+    pub small_read: etcd::ReadBudget,
+    /// A checkpoint starts when the log since the last one exceeds this many bytes and half the
+    /// last checkpoint.
+    pub checkpoint_log_bytes: u64,
+    /// Bytes of a checkpoint that are written or read at once.
+    pub checkpoint_chunk_bytes: u64,
+    /// Bytes per second at which a checkpoint is written while the node serves.
+    pub checkpoint_bytes_per_second: u64,
+    /// A checkpoint that is being written or received is synced each time this many bytes were
+    /// added, so that the log's syncs never wait behind hundreds of megabytes.
+    pub checkpoint_sync_bytes: u64,
+    /// How long to wait after a checkpoint could not be written; doubles with each failure.
+    pub checkpoint_retry_min: Duration,
+    /// The longest such wait.
+    pub checkpoint_retry_max: Duration,
+    /// Complete checkpoints that are kept.
+    pub checkpoints_kept: usize,
+    /// While compaction work is left and nothing is written, the leader proposes an empty entry
+    /// this often, so that the work goes on.
+    pub compaction_interval: Duration,
+    /// How often a node tells its peers what they cannot see.
+    pub facts_interval: Duration,
+    /// How long an operator's request may take before it is given up.
+    pub operator_patience: Duration,
+    /// A peer frame is at most this long.
+    pub frame_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            consensus: consensus::Limits::default(),
+            journal: journal::Limits::default(),
+            state: state::Limits::default(),
+            etcd: etcd::RequestLimits::default(),
+            entry_commands: 4096,
+            entry_bytes: 1 << 20,
+            pass_bytes: 4 << 20,
+            queued_commands: 16_384,
+            queued_bytes: 64 << 20,
+            calls: CallLimits {
+                command_bytes: 256 << 20,
+                window_bytes: 8 << 20,
+                resend_after: Duration::from_secs(3),
+            },
+            resend_delay: Duration::from_millis(20),
+            small_read: etcd::ReadBudget {
+                keys: 1_000,
+                bytes: 1 << 20,
+            },
+            checkpoint_log_bytes: 64 << 20,
+            checkpoint_chunk_bytes: 1 << 20,
+            checkpoint_bytes_per_second: 128 << 20,
+            checkpoint_sync_bytes: 8 << 20,
+            checkpoint_retry_min: Duration::from_secs(1),
+            checkpoint_retry_max: Duration::from_secs(60),
+            checkpoints_kept: 2,
+            compaction_interval: Duration::from_millis(10),
+            facts_interval: Duration::from_secs(1),
+            operator_patience: Duration::from_secs(10),
+            frame_bytes: 16 << 20,
+        }
+    }
+}

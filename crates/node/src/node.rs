@@ -1,0 +1,785 @@
+//! The node: from an empty or full data folder to a serving member, and to a clean stop.
+//!
+//! ```text
+//! starting ─▶ forming or joining ─▶ recovering ─▶ running ─▶ stopping ─▶ halted
+//!     └──────── already a member ──────▲
+//! ```
+//!
+//! Each start writes the identity file first: it counts the incarnation, without which commands
+//! of this start could be taken for those of an earlier one.
+
+use std::collections::BTreeSet;
+
+use base::{ClusterId, DiskId, Epoch, Incarnation, Instant, NodeId, Random, Slot, WallTime};
+use bytes::Bytes;
+use consensus::{Member, Membership, Role};
+use journal::disk::{Completion, File};
+
+use crate::checkpoints::OWN_REQUESTS;
+use crate::config::{Config, Startup};
+use crate::formation::{self, Formation};
+use crate::interface::{
+    Answer, Call, CallId, ConnectionId, Halt, Identity, Input, Output, Standing, Status,
+};
+use crate::notes::{Metrics, Note};
+use crate::peers::Peers;
+use crate::recovery::{self, Recovered, Recovery};
+use crate::running::trust::{Known, REMOVED, was_removed};
+use crate::running::{GROUP, Moment, Running};
+use crate::wire::{Frame, Hello, HelloStanding, VERSIONS};
+
+/// Where a node is in its life.
+enum Phase {
+    /// The identity file is being written for the first time in this incarnation.
+    Starting,
+    Forming(Box<Formation>),
+    Recovering(Box<Recovery>),
+    /// The identity file is to say that there is a journal, before anything is promised in it.
+    Confirming {
+        recovered: Box<Recovered>,
+        /// What the journal will hear once it is at work.
+        completions: Vec<Completion>,
+    },
+    Running(Box<Running>),
+    /// Nothing is done any more.
+    Halted,
+}
+
+/// One server, as a pure function of its inputs.
+pub struct Node {
+    config: Config,
+    identity: Identity,
+    /// What the identity file will say once the write under way is done.
+    persisting: Option<Identity>,
+    files: Vec<(File, u64)>,
+    /// Tells this process from another one that runs on a copy of the data folder.
+    process: u64,
+    random: Random,
+    peers: Peers,
+    phase: Phase,
+    /// When a stop that was asked for happens at the latest.
+    stop_by: Option<Instant>,
+    bad_frames: u64,
+    startup_refusal: Option<String>,
+    started: bool,
+}
+
+impl Node {
+    /// A node that has not done anything yet; [`Node::flush`] begins.
+    #[must_use]
+    pub fn new(startup: Startup, _now: Instant) -> Node {
+        let Startup {
+            config,
+            identity,
+            files,
+            seed,
+        } = startup;
+        let mut random = Random::from_seed(seed);
+        let process = random.next_u64();
+        let startup_refusal = check_folder(identity.as_ref(), &config, &files);
+        let identity = match identity {
+            Some(found) => Identity {
+                incarnation: Incarnation(found.incarnation.0 + 1),
+                ..found
+            },
+            None => Identity {
+                node: NodeId(random.next_u64().max(1)),
+                disk: DiskId(random.next_u64().max(1)),
+                name: config.name.clone(),
+                incarnation: Incarnation(1),
+                journal_created: false,
+                standing: Standing::Alone,
+            },
+        };
+        let peers = Peers::new(hello(&config, &identity, process));
+        Node {
+            config,
+            identity,
+            persisting: None,
+            files,
+            process,
+            random,
+            peers,
+            phase: Phase::Starting,
+            stop_by: None,
+            bad_frames: 0,
+            startup_refusal,
+            started: false,
+        }
+    }
+
+    /// Takes one input. Whatever can wait for the others that are ready is done by
+    /// [`Node::flush`].
+    pub fn step(&mut self, now: Instant, wall: WallTime, input: Input, out: &mut Vec<Output>) {
+        let moment = Moment { now, wall };
+        let before = out.len();
+        match input {
+            Input::Connected { connection, dial } => self.peers.connected(connection, dial, out),
+            Input::Frame { connection, body } => self.frame(moment, connection, body, out),
+            Input::Disconnected {
+                connection,
+                by_peer,
+            } => {
+                self.disconnected(moment, connection, by_peer, out);
+            }
+            Input::Call { id, call } => self.call(moment, id, call, out),
+            Input::Forget { id } => {
+                if let Phase::Running(running) = &mut self.phase {
+                    running.calls.forget(id);
+                }
+            }
+            Input::Disk(completion) => self.disk(moment, completion, out),
+            Input::IdentityPersisted => self.identity_persisted(moment, out),
+            Input::JobDone { id, answer } => {
+                if let Phase::Running(running) = &mut self.phase {
+                    running.answer(id, answer, out);
+                }
+            }
+            Input::Deadline => {}
+            Input::Shutdown => self.shutdown(moment, out),
+        }
+        self.stop_at_halt(before, out);
+    }
+
+    /// Ends a pass over everything that was ready.
+    pub fn flush(&mut self, now: Instant, wall: WallTime, out: &mut Vec<Output>) {
+        let moment = Moment { now, wall };
+        let before = out.len();
+        if !std::mem::replace(&mut self.started, true) {
+            self.start(out);
+        }
+        match &mut self.phase {
+            Phase::Forming(formation) => {
+                let progress = formation.step(now, &self.peers, out);
+                self.formation_progress(progress, out);
+            }
+            Phase::Running(running) => {
+                if self.stop_by.is_some() {
+                    running.hand_over(moment, &mut self.peers, out);
+                }
+                running.flush(moment, &mut self.peers, out);
+                self.stop_if_done(now, out);
+            }
+            Phase::Starting | Phase::Recovering(_) | Phase::Confirming { .. } | Phase::Halted => {}
+        }
+        self.stop_at_halt(before, out);
+    }
+
+    /// When to call [`Node::step`] with [`Input::Deadline`] if nothing happens before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let phase = match &self.phase {
+            Phase::Forming(formation) => formation.deadline(),
+            Phase::Running(running) => running.deadline(),
+            Phase::Starting | Phase::Recovering(_) | Phase::Confirming { .. } | Phase::Halted => {
+                None
+            }
+        };
+        [phase, self.stop_by].into_iter().flatten().min()
+    }
+
+    /// What this node counts.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        let metrics = match &self.phase {
+            Phase::Running(running) => running.metrics(),
+            _ => Metrics::default(),
+        };
+        Metrics {
+            bad_frames: self.bad_frames,
+            ..metrics
+        }
+    }
+
+    /// What this node sees of itself and its group.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let mut status = match &self.phase {
+            Phase::Running(running) => running.status(),
+            _ => self.status_before_running(),
+        };
+        if self.stop_by.is_some() {
+            status.phase = "stopping";
+        }
+        status
+    }
+
+    fn status_before_running(&self) -> Status {
+        let phase = match (&self.phase, self.config.join.is_empty()) {
+            (Phase::Forming(_), true) => "forming",
+            (Phase::Forming(_), false) => "joining",
+            (Phase::Halted, _) => "stopping",
+            _ => "recovering",
+        };
+        Status {
+            name: self.config.name.clone(),
+            id: self.identity.node,
+            cluster: member_of(&self.identity).map(|(cluster, _)| cluster),
+            role: Role::Learner,
+            phase,
+            leader: None,
+            term: Epoch(0),
+            chosen: Slot(0),
+            applied: Slot(0),
+            revision: 0,
+            compacted: 0,
+            level: 0,
+            digest: 0,
+            held_bytes: 0,
+            live_bytes: 0,
+            quota_bytes: 0,
+            members: Vec::new(),
+        }
+    }
+
+    // --- starting
+
+    fn start(&mut self, out: &mut Vec<Output>) {
+        if let Some(reason) = self.startup_refusal.take() {
+            out.push(Output::Halt(Halt::Refused(reason)));
+            return;
+        }
+        let alone = self.config.cluster.is_empty() && self.config.join.is_empty();
+        let mut identity = self.identity.clone();
+        if alone && identity.standing == Standing::Alone {
+            let member = Member {
+                name: self.config.name.clone(),
+                peer_address: self.config.peer_address.clone().unwrap_or_default(),
+            };
+            let genesis = Membership {
+                members: [(identity.node, member)].into(),
+                voters: [identity.node].into(),
+                outgoing: BTreeSet::new(),
+            };
+            let cluster = ClusterId(self.random.next_u64().max(1));
+            identity.standing = Standing::Member { cluster, genesis };
+        }
+        self.persist(identity, out);
+    }
+
+    fn persist(&mut self, identity: Identity, out: &mut Vec<Output>) {
+        assert!(
+            self.persisting.is_none(),
+            "one identity is written at a time"
+        );
+        self.persisting = Some(identity.clone());
+        out.push(Output::PersistIdentity(identity));
+    }
+
+    fn identity_persisted(&mut self, moment: Moment, out: &mut Vec<Output>) {
+        let Some(identity) = self.persisting.take() else {
+            return;
+        };
+        let joined = identity.node != self.identity.node;
+        self.identity = identity;
+        self.peers
+            .introduce(hello(&self.config, &self.identity, self.process), out);
+        let member = member_of(&self.identity);
+        match (&mut self.phase, member) {
+            (Phase::Halted, _) => {}
+            (Phase::Starting, Some((cluster, genesis))) => self.recover(cluster, genesis, out),
+            (Phase::Starting, None) => {
+                let formation = Formation::new(
+                    self.config.clone(),
+                    &self.identity,
+                    self.random.fork(),
+                    moment.now,
+                    &mut self.peers,
+                    out,
+                );
+                self.phase = Phase::Forming(Box::new(formation));
+            }
+            (Phase::Forming(formation), None) => {
+                formation.persisted(self.identity.standing.clone(), &self.peers, out);
+            }
+            (Phase::Forming(_), Some((cluster, genesis))) => {
+                let node = self.identity.node;
+                out.push(Output::Note(match joined {
+                    true => Note::Joined { cluster, node },
+                    false => Note::ClusterFormed { cluster },
+                }));
+                let body = Frame::Formed(cluster).encode();
+                for other in genesis.members.keys().filter(|other| **other != node) {
+                    self.peers.send(*other, body.clone(), out);
+                }
+                self.recover(cluster, genesis, out);
+            }
+            (Phase::Confirming { .. }, _) => {
+                if let Phase::Confirming {
+                    recovered,
+                    completions,
+                } = std::mem::replace(&mut self.phase, Phase::Halted)
+                {
+                    self.run(moment.now, *recovered, out);
+                    for completion in completions {
+                        self.disk(moment, completion, out);
+                    }
+                }
+            }
+            (Phase::Recovering(_) | Phase::Running(_), _) => {}
+        }
+    }
+
+    fn formation_progress(&mut self, progress: formation::Progress, out: &mut Vec<Output>) {
+        match progress {
+            formation::Progress::Waiting => {}
+            formation::Progress::Persist(standing, node) => {
+                let identity = Identity {
+                    node,
+                    standing,
+                    ..self.identity.clone()
+                };
+                self.persist(identity, out);
+            }
+            formation::Progress::Refused(reason) => {
+                out.push(Output::Halt(Halt::Refused(reason)));
+            }
+        }
+    }
+
+    fn recover(&mut self, cluster: ClusterId, genesis: Membership, out: &mut Vec<Output>) {
+        let identity = journal::Identity {
+            cluster,
+            node: self.identity.node,
+            disk: self.identity.disk,
+        };
+        let files = std::mem::take(&mut self.files);
+        let limits = self.config.limits.clone();
+        let mut recovery = Recovery::new(identity, GROUP, genesis, limits, files);
+        let progress = recovery.start(out);
+        self.phase = Phase::Recovering(Box::new(recovery));
+        self.recovery_progress(Instant::default(), progress, out);
+    }
+
+    fn recovery_progress(
+        &mut self,
+        now: Instant,
+        progress: recovery::Progress,
+        out: &mut Vec<Output>,
+    ) {
+        let recovered = match progress {
+            recovery::Progress::Working => return,
+            recovery::Progress::Refused(reason) => {
+                out.push(Output::Halt(Halt::Refused(reason)));
+                return;
+            }
+            recovery::Progress::Done(recovered) => *recovered,
+        };
+        match (recovered.journal_created, self.identity.journal_created) {
+            (true, true) => out.push(Output::Halt(Halt::Refused(
+                "the journal of this node is gone: its identity file says that there was one. What \
+                 it had promised is lost, so it may not take part under its old id. Restore the \
+                 journal folder from where it went, or replace this node: remove it with `quorate \
+                 member remove`, empty its data folder, add it again with `quorate member add` and \
+                 start it with --join"
+                    .to_owned(),
+            ))),
+            (false, true) => self.run(now, recovered, out),
+            // A journal that is there without being confirmed: an earlier start came no further.
+            (_, false) => {
+                self.phase = Phase::Confirming {
+                    recovered: Box::new(recovered),
+                    completions: Vec::new(),
+                };
+                self.confirm(out);
+            }
+        }
+    }
+
+    /// Writes down that there is a journal, once its first segment is in place.
+    fn confirm(&mut self, out: &mut Vec<Output>) {
+        if let Phase::Confirming {
+            recovered,
+            completions,
+        } = &self.phase
+            && completions.len() == recovered.outstanding
+        {
+            let identity = Identity {
+                journal_created: true,
+                ..self.identity.clone()
+            };
+            self.persist(identity, out);
+        }
+    }
+
+    fn run(&mut self, now: Instant, recovered: Recovered, out: &mut Vec<Output>) {
+        let (cluster, genesis) =
+            member_of(&self.identity).expect("only members have anything to recover");
+        let (reader, chosen) = (recovered.state.reader(), &recovered.membership);
+        if was_removed(reader, chosen, &genesis, self.identity.node) {
+            out.push(Output::Note(Note::Removed));
+            out.push(Output::Halt(Halt::Refused(REMOVED.to_owned())));
+            return;
+        }
+        let config = self.config.clone();
+        let random = self.random.fork();
+        let running = Running::new(
+            config,
+            &self.identity,
+            cluster,
+            genesis,
+            recovered,
+            random,
+            now,
+        );
+        match running {
+            Ok(running) => self.phase = Phase::Running(Box::new(running)),
+            Err(reason) => out.push(Output::Halt(Halt::Refused(reason))),
+        }
+    }
+
+    // --- what happens
+
+    fn disk(&mut self, moment: Moment, completion: Completion, out: &mut Vec<Output>) {
+        match &mut self.phase {
+            Phase::Recovering(recovery) => {
+                let progress = recovery.complete(completion, out);
+                self.recovery_progress(moment.now, progress, out);
+            }
+            Phase::Running(running) => running.disk(moment, completion, &mut self.peers, out),
+            Phase::Confirming { completions, .. } => {
+                // Unfinished files of checkpoints may still be going away: nobody waits for that.
+                if completion.id.0 & OWN_REQUESTS != 0 {
+                    return;
+                }
+                if let Err(error) = &completion.result {
+                    let reason = format!(
+                        "the journal cannot be created: {error}. See that the data folder can be \
+                         written and has room, then start this node again"
+                    );
+                    out.push(Output::Halt(Halt::Refused(reason)));
+                    return;
+                }
+                completions.push(completion);
+                self.confirm(out);
+            }
+            Phase::Starting | Phase::Forming(_) | Phase::Halted => {}
+        }
+    }
+
+    fn disconnected(
+        &mut self,
+        moment: Moment,
+        connection: ConnectionId,
+        by_peer: bool,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(lost) = self.peers.disconnected(connection) else {
+            return;
+        };
+        out.push(Output::Note(Note::PeerLost {
+            name: lost.name,
+            node: lost.node,
+        }));
+        if let Phase::Running(running) = &mut self.phase {
+            running.peer_lost(moment, lost.node, by_peer, &mut self.peers, out);
+        }
+    }
+
+    fn frame(
+        &mut self,
+        moment: Moment,
+        connection: ConnectionId,
+        body: Bytes,
+        out: &mut Vec<Output>,
+    ) {
+        let frame = match Frame::decode(body) {
+            Ok(frame) => frame,
+            Err(error) => {
+                self.bad_frames += 1;
+                return self.peers.nonsense(connection, error.0, out);
+            }
+        };
+        match frame {
+            Frame::Hello(hello) => self.greeted(moment, connection, hello, out),
+            Frame::Goodbye(reason) => {
+                let who = self
+                    .peers
+                    .who(connection)
+                    .map_or("a peer", |hello| &hello.name);
+                let reason = format!("{who} does not talk to this node: {reason}");
+                out.push(Output::Note(Note::PeerRefused { reason }));
+            }
+            frame if self.peers.who(connection).is_none() => {
+                let _ = frame;
+                self.bad_frames += 1;
+                self.peers
+                    .nonsense(connection, "it did not say who it is first", out);
+            }
+            frame => self.dispatch(moment, connection, frame, out),
+        }
+    }
+
+    fn greeted(
+        &mut self,
+        moment: Moment,
+        connection: ConnectionId,
+        hello: Hello,
+        out: &mut Vec<Output>,
+    ) {
+        let (node, name) = (hello.node, hello.name.clone());
+        let fellow = match &self.phase {
+            Phase::Running(running) if hello.standing == HelloStanding::Member(running.cluster) => {
+                Some(running.known(node, &name))
+            }
+            _ => None,
+        };
+        // Before it could take the place of the real one's connections.
+        if let Some(known @ Known::Misnamed(_)) = fellow {
+            judge(&mut self.peers, connection, known, true, out);
+            return;
+        }
+        match self.peers.hello(connection, hello, out) {
+            Err(reason) => out.push(Output::Note(Note::PeerRefused { reason })),
+            Ok(first) => {
+                if first {
+                    out.push(Output::Note(Note::PeerConnected { name, node }));
+                }
+                if let Phase::Running(running) = &mut self.phase
+                    && fellow.is_some()
+                {
+                    running.peer_found(moment, node, &mut self.peers, out);
+                }
+            }
+        }
+    }
+
+    fn dispatch(
+        &mut self,
+        moment: Moment,
+        connection: ConnectionId,
+        frame: Frame,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(hello) = self.peers.who(connection) else {
+            return;
+        };
+        let (from, name) = (hello.node, hello.name.clone());
+        match &mut self.phase {
+            Phase::Forming(formation) => {
+                let progress = match frame {
+                    Frame::Form { cluster, genesis } => {
+                        formation.form(connection, cluster, genesis, &name, out)
+                    }
+                    Frame::FormPromised(cluster) => {
+                        formation.promised(cluster, from);
+                        formation.step(moment.now, &self.peers, out)
+                    }
+                    Frame::Formed(cluster) => formation.formed(cluster, from),
+                    Frame::JoinReply(reply) => formation.join_reply(moment.now, reply, out),
+                    // Members speak of things that a node on its way does not know yet.
+                    _ => formation::Progress::Waiting,
+                };
+                self.formation_progress(progress, out);
+            }
+            Phase::Running(running) => match frame {
+                Frame::JoinRequest { name, claimant } => {
+                    running.join_request(moment, connection, name, claimant);
+                }
+                Frame::Form { .. } | Frame::FormPromised(_) | Frame::Formed(_) => {}
+                Frame::JoinReply(_) => {}
+                frame => {
+                    if self.peers.member(connection, running.cluster).is_none() {
+                        return;
+                    }
+                    let known = running.known(from, &name);
+                    if frame == Frame::Removed {
+                        if known == Known::Member && !running.is_leaving() {
+                            out.push(Output::Note(Note::Removed));
+                            out.push(Output::Halt(Halt::Refused(REMOVED.to_owned())));
+                        }
+                        return;
+                    }
+                    let of_engine = matches!(frame, Frame::Engine(_));
+                    if judge(&mut self.peers, connection, known, of_engine, out) {
+                        running.frame(moment, connection, from, frame, &mut self.peers, out);
+                    }
+                }
+            },
+            Phase::Starting | Phase::Recovering(_) | Phase::Confirming { .. } | Phase::Halted => {}
+        }
+    }
+
+    fn call(&mut self, moment: Moment, id: CallId, call: Call, out: &mut Vec<Output>) {
+        if matches!(call, Call::Status) {
+            let answer = Answer::Status(Box::new(self.status()));
+            out.push(Output::Answer { id, answer });
+            return;
+        }
+        let stopping = self.stop_by.is_some();
+        match &mut self.phase {
+            Phase::Running(running) if !stopping => {
+                running.call(moment, id, call, &mut self.peers, out);
+            }
+            _ => {
+                let error = if stopping {
+                    etcd::Error::Stopped
+                } else {
+                    etcd::Error::NoLeader
+                };
+                out.push(Output::Answer {
+                    id,
+                    answer: refuse(&call, error, self.status().phase),
+                });
+            }
+        }
+    }
+
+    // --- stopping
+
+    fn shutdown(&mut self, moment: Moment, out: &mut Vec<Output>) {
+        if self.stop_by.is_some() {
+            return;
+        }
+        self.stop_by = Some(moment.now + self.config.timing.shutdown_patience);
+        match &mut self.phase {
+            Phase::Running(running) => {
+                out.push(Output::Note(Note::Stopping));
+                running.hand_over(moment, &mut self.peers, out);
+            }
+            _ => out.push(Output::Halt(Halt::Stopped)),
+        }
+    }
+
+    /// A stopping node halts once it does not lead and owes no answer, or when patience ends.
+    fn stop_if_done(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let (Some(stop_by), Phase::Running(running)) = (self.stop_by, &mut self.phase) else {
+            return;
+        };
+        let only_voter = running.membership.voters.len() <= 1;
+        let led_by_another = running.leader.is_some() && !running.leads();
+        let done = running.calls.under_way() == 0 && (led_by_another || only_voter);
+        if done || now >= stop_by {
+            for (id, kind) in running.calls.close_all() {
+                let answer = kind.failure(etcd::Error::Stopped);
+                out.push(Output::Answer { id, answer });
+            }
+            out.push(Output::Halt(Halt::Stopped));
+        }
+    }
+
+    /// Nothing happens after a halt. `before`: how many outputs are of earlier steps.
+    fn stop_at_halt(&mut self, before: usize, out: &mut Vec<Output>) {
+        let is_halt = |output: &Output| matches!(output, Output::Halt(_));
+        if let Some(at) = out[before..].iter().position(is_halt) {
+            out.truncate(before + at + 1);
+            self.phase = Phase::Halted;
+            self.stop_by = None;
+        }
+    }
+}
+
+/// The cluster that a folder belongs to, and the membership that its log starts from.
+fn member_of(identity: &Identity) -> Option<(ClusterId, Membership)> {
+    match &identity.standing {
+        Standing::Member { cluster, genesis } => Some((*cluster, genesis.clone())),
+        Standing::Alone | Standing::Forming { .. } => None,
+    }
+}
+
+fn hello(config: &Config, identity: &Identity, process: u64) -> Hello {
+    Hello {
+        versions: VERSIONS,
+        node: identity.node,
+        incarnation: identity.incarnation,
+        process,
+        standing: match &identity.standing {
+            Standing::Alone => HelloStanding::Alone,
+            Standing::Forming { cluster, .. } => HelloStanding::Forming(*cluster),
+            Standing::Member { cluster, .. } => HelloStanding::Member(*cluster),
+        },
+        name: config.name.clone(),
+        address: config.peer_address.clone().unwrap_or_default(),
+    }
+}
+
+/// Whether what a member of this cluster says counts (see [`crate::running::trust`]), `of_engine`
+/// or otherwise; whoever has no business here is told so.
+fn judge(
+    peers: &mut Peers,
+    connection: ConnectionId,
+    known: Known,
+    of_engine: bool,
+    out: &mut Vec<Output>,
+) -> bool {
+    match known {
+        Known::Member => true,
+        Known::Stranger => of_engine,
+        Known::Removed => {
+            // Told whenever it tells its facts, not for each message of its engine.
+            if !of_engine {
+                let body = Frame::Removed.encode();
+                out.push(Output::Frame { connection, body });
+            }
+            of_engine
+        }
+        Known::Misnamed(name) => {
+            let reason = format!(
+                "the member with your node id is called {name}; a data folder has been copied, or \
+                 its identity file was changed"
+            );
+            peers.refuse(connection, &reason, out);
+            out.push(Output::Note(Note::PeerRefused { reason }));
+            false
+        }
+    }
+}
+
+/// What speaks against starting on this folder.
+fn check_folder(
+    identity: Option<&Identity>,
+    config: &Config,
+    files: &[(File, u64)],
+) -> Option<String> {
+    let has_data = files
+        .iter()
+        .any(|(file, _)| matches!(file, File::Segment(_) | File::Checkpoint(_)));
+    match identity {
+        None if has_data => Some(
+            "the data folder holds a journal or checkpoints, but no identity file, so nobody knows \
+             whose they are. Nothing has been changed. Restore identity.toml from a copy, or \
+             choose an empty folder with --data-dir"
+                .to_owned(),
+        ),
+        Some(found) if found.name != config.name => Some(format!(
+            "the data folder belongs to the node {}, but this node is called {}; correct --name, \
+             or choose another folder with --data-dir",
+            found.name, config.name
+        )),
+        Some(Identity { standing: Standing::Member { .. }, .. }) | None => None,
+        Some(Identity { standing: Standing::Forming { .. }, .. })
+            if config.cluster.is_empty() && config.join.is_empty() =>
+        {
+            Some(
+                "this data folder has promised to be part of a cluster that was forming, so the \
+                 node cannot stand alone. Start it with the same --cluster as before, or choose an \
+                 empty folder with --data-dir"
+                    .to_owned(),
+            )
+        }
+        Some(_) if has_data => Some(
+            "the data folder holds a journal although its identity file says that the node never \
+             was a member of a cluster. Nothing has been changed. Restore identity.toml from a \
+             copy, or choose an empty folder with --data-dir"
+                .to_owned(),
+        ),
+        Some(_) => None,
+    }
+}
+
+/// The answer of a node that does not serve (yet, or any more).
+fn refuse(call: &Call, error: etcd::Error, phase: &str) -> Answer {
+    match call {
+        Call::Etcd(_) => Answer::Etcd(Err(error)),
+        Call::EtcdMemberList { .. } => Answer::EtcdMemberList(Err(error)),
+        Call::EtcdStatus => Answer::EtcdStatus(Err(error)),
+        Call::Ready => Answer::Ready(Err(format!("the node is {phase}"))),
+        Call::Status
+        | Call::MemberAdd { .. }
+        | Call::MemberPromote { .. }
+        | Call::MemberRemove { .. }
+        | Call::TransferLeadership { .. } => Answer::Operator(Err(format!(
+            "this node is {phase}; ask another one, or ask again"
+        ))),
+    }
+}

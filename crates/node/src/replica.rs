@@ -1,0 +1,200 @@
+//! Executes chosen entries against the state, in order, each command at most once.
+//!
+//! A committed entry can never stop a replica: an entry that cannot be decoded is skipped, and a
+//! panic inside a command is caught here, in one place; its buffered effects are dropped with the
+//! transaction, and every replica answers "internal error" alike.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Incarnation, NodeId, Slot, WallTime};
+use bytes::Bytes;
+use consensus::{Entry, Membership, Payload};
+use state::{Admission, EntryStamp, Reader, Snapshot, State};
+
+use crate::batch::{self, OriginatedCommand};
+use crate::notes::{Metrics, Note};
+use crate::system;
+
+/// The number of etcd's protocol in an entry.
+pub const ETCD: u8 = 1;
+
+/// What a command came to, on the replica of its origin.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A command of etcd's protocol.
+    Etcd(Result<etcd::Response, etcd::Error>),
+    /// A command of the node itself.
+    System(Result<(), String>),
+    /// It ran before, and its result went with a snapshot or an earlier incarnation: unknown.
+    Unknown,
+}
+
+/// A result for a command that this node is the origin of.
+#[derive(Debug)]
+pub struct Executed {
+    /// The origin's sequence number.
+    pub sequence: u64,
+    /// What it came to.
+    pub outcome: Outcome,
+}
+
+/// One replica of the group's state.
+pub struct Replica {
+    own: (NodeId, Incarnation),
+    state: State,
+    /// The membership in force at the applied slot; goes into checkpoints.
+    membership: Arc<Membership>,
+}
+
+impl Replica {
+    /// A replica whose clients' commands carry `own` as origin.
+    #[must_use]
+    pub fn new(own: (NodeId, Incarnation), state: State, membership: Membership) -> Replica {
+        Replica {
+            own,
+            state,
+            membership: Arc::new(membership),
+        }
+    }
+
+    /// What can be read.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        self.state.reader()
+    }
+
+    /// A handle on the state as it is now, that never changes.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.state.snapshot()
+    }
+
+    /// Everything up to here is executed.
+    #[must_use]
+    pub fn applied(&self) -> Slot {
+        self.state.reader().applied()
+    }
+
+    /// The membership at the applied slot.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The digest of the state at the applied slot.
+    #[must_use]
+    pub fn digest(&self) -> u128 {
+        self.state.digest().0
+    }
+
+    /// Whether entries are needed so that compaction can go on.
+    #[must_use]
+    pub fn compaction_pending(&self) -> bool {
+        self.state.compaction_pending()
+    }
+
+    /// A snapshot from a peer replaces everything.
+    pub fn install(&mut self, state: State, membership: Membership) {
+        assert!(
+            state.reader().applied() >= self.applied(),
+            "a snapshot never takes the state back"
+        );
+        self.state = state;
+        self.membership = Arc::new(membership);
+    }
+
+    /// Executes the next entry. Appends what came of this node's own commands to `executed`.
+    pub fn execute(
+        &mut self,
+        entry: Entry,
+        executed: &mut Vec<Executed>,
+        metrics: &mut Metrics,
+        notes: &mut Vec<Note>,
+    ) {
+        let Entry {
+            slot,
+            epoch,
+            payload,
+        } = entry;
+        let quiet = EntryStamp {
+            slot,
+            epoch,
+            wall: WallTime::default(),
+            elapsed: Duration::ZERO,
+        };
+        let body = match payload {
+            Payload::Empty => return self.state.skip_entry(&quiet),
+            Payload::Membership(membership) => {
+                self.membership = membership;
+                return self.state.skip_entry(&quiet);
+            }
+            Payload::Commands(body) => body,
+        };
+        let Some(batch) = batch::decode(body) else {
+            notes.push(Note::BadEntry { slot });
+            return self.state.skip_entry(&quiet);
+        };
+        let stamp = EntryStamp {
+            slot,
+            epoch,
+            wall: batch.wall,
+            elapsed: batch.elapsed,
+        };
+        self.state.begin_entry(&stamp);
+        for command in &batch.commands {
+            let outcome = self.execute_command(slot, command, metrics, notes);
+            if (command.origin.node, command.origin.incarnation) == self.own {
+                executed.push(Executed {
+                    sequence: command.origin.sequence,
+                    outcome,
+                });
+            }
+        }
+        // Event batches feed watches; nothing watches yet.
+        drop(self.state.end_entry());
+    }
+
+    fn execute_command(
+        &mut self,
+        slot: Slot,
+        command: &OriginatedCommand,
+        metrics: &mut Metrics,
+        notes: &mut Vec<Note>,
+    ) -> Outcome {
+        match self.state.admit(command.origin) {
+            Admission::Fresh => metrics.commands_executed += 1,
+            Admission::Duplicate | Admission::Stale => {
+                metrics.commands_repeated += 1;
+                return Outcome::Unknown;
+            }
+        }
+        let run = || self.dispatch(command.protocol, &command.command);
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(outcome) => outcome,
+            Err(panic) => {
+                metrics.commands_panicked += 1;
+                let text = panic_text(&*panic);
+                notes.push(Note::CommandPanicked { slot, text });
+                Outcome::Etcd(Err(etcd::Error::Internal(
+                    "quorate: the command failed inside and changed nothing; please report this",
+                )))
+            }
+        }
+    }
+
+    fn dispatch(&mut self, protocol: u8, command: &Bytes) -> Outcome {
+        match protocol {
+            system::PROTOCOL => Outcome::System(system::execute(self.state.transaction(), command)),
+            ETCD => Outcome::Etcd(etcd::execute(self.state.transaction(), command)),
+            _ => Outcome::Unknown,
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}

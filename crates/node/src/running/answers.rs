@@ -1,0 +1,397 @@
+//! What clients ask of this node, and what they are told.
+
+use base::NodeId;
+use consensus::{Engine as _, Role};
+use etcd::proto::etcdserverpb::{Member, MemberListResponse, ResponseHeader, StatusResponse};
+
+use super::{Moment, Running};
+use crate::calls::{CallKind, PendingRead, ReadKind, Waiter};
+use crate::interface::{Answer, Call, CallId, Job, MemberStatus, Output, Status};
+use crate::operator::{Asker, Request, translate};
+use crate::peers::Peers;
+use crate::replica::ETCD;
+use crate::system;
+use crate::wire::{Frame, Operation};
+
+/// What every answer to an etcd client says about who answers.
+#[derive(Clone, Copy)]
+struct Header {
+    cluster: u64,
+    member: u64,
+    term: u64,
+}
+
+impl Header {
+    fn fill(self, header: &mut ResponseHeader) {
+        header.cluster_id = self.cluster;
+        header.member_id = self.member;
+        header.raft_term = self.term;
+    }
+
+    fn filled(self, result: Result<etcd::Response, etcd::Error>) -> Answer {
+        Answer::Etcd(result.map(|mut response| {
+            self.fill(response.header_mut());
+            response
+        }))
+    }
+}
+
+impl Running {
+    /// A client asks for something.
+    pub fn call(
+        &mut self,
+        moment: Moment,
+        id: CallId,
+        call: Call,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        match call {
+            Call::Etcd(request) => self.call_etcd(moment, id, request, out),
+            Call::EtcdMemberList { linearizable: true } => {
+                self.open(moment, id, CallKind::EtcdMemberList);
+                self.calls.add_read(id, ReadKind::EtcdMemberList);
+            }
+            Call::EtcdMemberList {
+                linearizable: false,
+            } => {
+                let answer = Answer::EtcdMemberList(Ok(self.etcd_members()));
+                out.push(Output::Answer { id, answer });
+            }
+            Call::EtcdStatus => {
+                let answer = Answer::EtcdStatus(Ok(self.etcd_status()));
+                out.push(Output::Answer { id, answer });
+            }
+            Call::Status => {
+                let answer = Answer::Status(Box::new(self.status()));
+                out.push(Output::Answer { id, answer });
+            }
+            Call::Ready => {
+                self.open(moment, id, CallKind::Ready);
+                self.calls.add_read(id, ReadKind::Ready);
+            }
+            Call::MemberAdd { name, peer_address } => {
+                let node = NodeId(self.random.next_u64().max(1));
+                let operation = Operation::MemberAdd {
+                    id: node,
+                    name,
+                    address: peer_address,
+                };
+                self.call_operator(moment, id, operation, peers, out);
+            }
+            Call::MemberPromote { member } => {
+                self.call_operator(moment, id, Operation::MemberPromote { member }, peers, out);
+            }
+            Call::MemberRemove { member } => {
+                self.call_operator(moment, id, Operation::MemberRemove { member }, peers, out);
+            }
+            Call::TransferLeadership { to } => {
+                self.call_operator(moment, id, Operation::TransferLeadership { to }, peers, out);
+            }
+        }
+    }
+
+    fn open(&mut self, moment: Moment, id: CallId, kind: CallKind) {
+        self.calls
+            .open(id, kind, moment.now + self.config.timing.request_timeout);
+    }
+
+    fn call_etcd(
+        &mut self,
+        moment: Moment,
+        id: CallId,
+        request: etcd::Request,
+        out: &mut Vec<Output>,
+    ) {
+        let until_compacted =
+            matches!(&request, etcd::Request::Compact(compact) if compact.physical);
+        match etcd::plan(request, &self.config.limits.etcd) {
+            Err(error) => out.push(Output::Answer {
+                id,
+                answer: Answer::Etcd(Err(error)),
+            }),
+            Ok(etcd::Plan::Read(read)) => {
+                self.open(moment, id, CallKind::Etcd);
+                if read.serializable() {
+                    self.read_etcd(id, read, out);
+                } else {
+                    self.calls.add_read(id, ReadKind::Etcd(read));
+                }
+            }
+            Ok(etcd::Plan::Command(command)) => {
+                self.open(moment, id, CallKind::Etcd);
+                let waiter = Waiter::Call {
+                    call: id,
+                    until_compacted,
+                };
+                let deadline = moment.now + self.config.timing.request_timeout;
+                if self
+                    .calls
+                    .add_command(ETCD, command, waiter, deadline)
+                    .is_err()
+                {
+                    self.metrics.calls_refused += 1;
+                    self.answer_etcd(id, Err(etcd::Error::TooManyRequests), out);
+                }
+            }
+        }
+    }
+
+    /// Answers an etcd read from the state as it is now, here or elsewhere.
+    fn read_etcd(&mut self, id: CallId, read: etcd::Read, out: &mut Vec<Output>) {
+        self.metrics.reads += 1;
+        match etcd::read(self.replica.reader(), &read, self.config.limits.small_read) {
+            etcd::ReadOutcome::Done(result) => self.answer_etcd(id, result, out),
+            etcd::ReadOutcome::TooLarge => {
+                self.metrics.reads_offloaded += 1;
+                let (snapshot, header) = (self.replica.snapshot(), self.header());
+                let job = move || match etcd::read(&snapshot, &read, etcd::ReadBudget::UNLIMITED) {
+                    etcd::ReadOutcome::Done(result) => header.filled(result),
+                    etcd::ReadOutcome::TooLarge => header.filled(Err(etcd::Error::Internal(
+                        "quorate: an unlimited read was too large",
+                    ))),
+                };
+                out.push(Output::Offload {
+                    id,
+                    job: Job(Box::new(job)),
+                });
+            }
+        }
+    }
+
+    /// Answers the reads whose slot has been executed.
+    pub(super) fn answer_reads(&mut self, out: &mut Vec<Output>) {
+        for PendingRead { call, kind } in self.calls.take_ready(self.replica.applied()) {
+            match (call, kind) {
+                (_, ReadKind::Join(join)) => self.answer_join(join, out),
+                (Some(call), kind) if self.calls.is_open(call) => match kind {
+                    ReadKind::Etcd(read) => self.read_etcd(call, read, out),
+                    ReadKind::EtcdMemberList => {
+                        let answer = Answer::EtcdMemberList(Ok(self.etcd_members()));
+                        self.answer(call, answer, out);
+                    }
+                    ReadKind::Ready => self.answer(call, Answer::Ready(Ok(())), out),
+                    ReadKind::Join(_) => {}
+                },
+                _ => {}
+            }
+        }
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            cluster: self.cluster.0,
+            member: self.own.0,
+            term: self.epoch.0,
+        }
+    }
+
+    pub(super) fn answer_etcd(
+        &mut self,
+        id: CallId,
+        result: Result<etcd::Response, etcd::Error>,
+        out: &mut Vec<Output>,
+    ) {
+        let answer = self.header().filled(result);
+        self.answer(id, answer, out);
+    }
+
+    /// Answers a call, if somebody still waits for it.
+    pub(crate) fn answer(&mut self, id: CallId, answer: Answer, out: &mut Vec<Output>) {
+        if self.calls.close(id).is_some() {
+            out.push(Output::Answer { id, answer });
+        }
+    }
+
+    // --- operators
+
+    fn call_operator(
+        &mut self,
+        moment: Moment,
+        id: CallId,
+        operation: Operation,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        if matches!(operation, Operation::MemberAdd { .. }) && self.config.peer_address.is_none() {
+            let text = "this node has no peer listener, so no other node could reach it; start it \
+                        again with --listen-peer HOST:PORT, then add members";
+            let answer = Answer::Operator(Err(text.to_owned()));
+            out.push(Output::Answer { id, answer });
+            return;
+        }
+        let patience = self.config.limits.operator_patience;
+        self.calls
+            .open(id, CallKind::Operator, moment.now + patience);
+        match self.leader {
+            Some(leader) if leader == self.own => {
+                self.operate(moment, Asker::Call(id), operation, peers, out);
+            }
+            Some(leader) => {
+                let number = self.operators.asked_leader(id, moment.now, patience);
+                let body = Frame::Operate {
+                    id: number,
+                    operation,
+                }
+                .encode();
+                if !peers.send(leader, body, out) {
+                    let name = self.name_of(leader);
+                    let text = format!("{name} leads, but there is no connection to it; ask again");
+                    self.answer(id, Answer::Operator(Err(text)), out);
+                }
+            }
+            None => {
+                let text = "nobody leads just now, so nothing can be changed; ask again, and if \
+                            this stays, see how many members are up with `quorate status`";
+                self.answer(id, Answer::Operator(Err(text.to_owned())), out);
+            }
+        }
+    }
+
+    /// Asks this node's engine for what an operator wants.
+    pub(crate) fn operate(
+        &mut self,
+        moment: Moment,
+        asker: Asker,
+        operation: Operation,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        if !self.leads() {
+            let refusal = crate::operator::explain(&consensus::Refusal::NotLeader);
+            return self.operated(asker, Err(refusal), peers, out);
+        }
+        match translate(&operation, &self.membership) {
+            Err(reason) => self.operated(asker, Err(reason), peers, out),
+            Ok((request, success)) => {
+                let ticket = self.calls.next_ticket();
+                self.operators.asked_engine(ticket, asker, success);
+                let input = match request {
+                    Request::Change(change) => consensus::Input::Reconfigure { ticket, change },
+                    Request::Transfer(to) => consensus::Input::Transfer { ticket, to },
+                };
+                self.drive(moment, input, peers, out);
+            }
+        }
+    }
+
+    /// A node that stops hands over what it leads; again, if an attempt came to nothing.
+    pub(crate) fn hand_over(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
+        let alone = self.membership.voters.len() <= 1;
+        if self.leads() && !alone && !self.operators.is_asked_by_itself() {
+            let operation = Operation::TransferLeadership { to: None };
+            self.operate(moment, Asker::Itself, operation, peers, out);
+        }
+    }
+
+    /// Tells whoever asked what came of it.
+    pub(crate) fn operated(
+        &mut self,
+        asker: Asker,
+        result: Result<String, String>,
+        peers: &Peers,
+        out: &mut Vec<Output>,
+    ) {
+        match asker {
+            Asker::Call(call) => self.answer(call, Answer::Operator(result), out),
+            Asker::Node { node, id } => {
+                peers.send(node, Frame::Operated { id, result }.encode(), out);
+            }
+            Asker::Itself => {}
+        }
+    }
+
+    // --- status
+
+    fn etcd_members(&self) -> MemberListResponse {
+        let reader = self.replica.reader();
+        // What the leader has only proposed may never be so.
+        let membership = self.replica.membership();
+        let members = membership.members.iter().map(|(id, member)| {
+            let published = system::published(reader, *id);
+            Member {
+                id: id.0,
+                // As in etcd, a member has a name from when it has started.
+                name: published
+                    .as_ref()
+                    .map_or_else(String::new, |_| member.name.clone()),
+                peer_ur_ls: vec![format!("http://{}", member.peer_address)],
+                client_ur_ls: published.map_or_else(Vec::new, |(_, urls)| urls),
+                is_learner: !membership.is_voter(*id),
+            }
+        });
+        let mut header = ResponseHeader::default();
+        self.header().fill(&mut header);
+        MemberListResponse {
+            header: Some(header),
+            members: members.collect(),
+        }
+    }
+
+    fn etcd_status(&self) -> StatusResponse {
+        let (reader, view) = (self.replica.reader(), self.engine.view());
+        let mut header = ResponseHeader {
+            revision: reader.revision().0,
+            ..Default::default()
+        };
+        self.header().fill(&mut header);
+        StatusResponse {
+            header: Some(header),
+            version: crate::ETCD_VERSION.to_owned(),
+            storage_version: crate::ETCD_STORAGE_VERSION.to_owned(),
+            db_size: reader.held_bytes() as i64,
+            db_size_in_use: reader.held_bytes() as i64,
+            db_size_quota: reader.quota_bytes() as i64,
+            leader: self.leader.map_or(0, |leader| leader.0),
+            raft_index: view.chosen.0,
+            raft_term: self.epoch.0,
+            raft_applied_index: reader.applied().0,
+            is_learner: view.role == Role::Learner,
+            ..Default::default()
+        }
+    }
+
+    /// What this node sees.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let (reader, view) = (self.replica.reader(), self.engine.view());
+        let membership = self.replica.membership();
+        let members = membership.members.iter().map(|(id, member)| {
+            let progress = view.progress.iter().find(|progress| progress.id == *id);
+            let matched = progress.map(|progress| progress.matched);
+            let matched = if *id == self.own {
+                Some(view.durable)
+            } else {
+                matched
+            };
+            MemberStatus {
+                id: *id,
+                name: member.name.clone(),
+                peer_address: member.peer_address.clone(),
+                client_urls: system::published(reader, *id).map_or_else(Vec::new, |(_, u)| u),
+                voter: membership.is_voter(*id),
+                lag: matched.map(|matched| view.last.0.saturating_sub(matched.0)),
+                data_bytes: self.facts.get(id).map(|facts| facts.data_bytes),
+            }
+        });
+        Status {
+            name: self.config.name.clone(),
+            id: self.own,
+            cluster: Some(self.cluster),
+            role: view.role,
+            phase: "serving",
+            leader: self.leader.map(|leader| self.name_of(leader)),
+            term: self.epoch,
+            chosen: view.chosen,
+            applied: reader.applied(),
+            revision: reader.revision().0,
+            compacted: reader.compacted().0,
+            level: reader.level(),
+            digest: self.replica.digest(),
+            held_bytes: reader.held_bytes(),
+            live_bytes: reader.live_bytes(),
+            quota_bytes: reader.quota_bytes(),
+            members: members.collect(),
+        }
+    }
+}

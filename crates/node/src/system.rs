@@ -1,0 +1,212 @@
+//! The node's own commands: what members say about themselves, and who may join.
+//!
+//! ```text
+//! version u8 = 1 | kind u8 | fields          rows of Space::MEMBERS
+//! kind 1 publish:  member u64 | level u32 | count u16 | texts     key: member u64 | 'p'
+//! kind 2 claim:    member u64 | claimant u64                      key: member u64 | 'c'
+//! kind 3 nothing:  lets the group's clock and its compaction go on
+//! ```
+//!
+//! Integers are little-endian, in keys big-endian; a text is its length u16 and UTF-8.
+
+use base::NodeId;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use state::{Reader, Space, Transaction};
+
+/// The number of this protocol in an entry.
+pub const PROTOCOL: u8 = 0;
+const VERSION: u8 = 1;
+
+/// A command of the node itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SystemCommand {
+    /// A member says where its clients reach it, and which level it knows.
+    Publish {
+        /// Which member.
+        member: NodeId,
+        /// The highest level of the state that it can execute.
+        level: u32,
+        /// Where clients reach it.
+        client_urls: Vec<String>,
+    },
+    /// A folder claims the place of a member that an operator has added.
+    Claim {
+        /// The member's id.
+        member: NodeId,
+        /// The folder that claims it.
+        claimant: NodeId,
+    },
+    /// Nothing: the entry's stamp is all that matters.
+    Nothing,
+}
+
+impl SystemCommand {
+    /// The command's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(32);
+        out.put_u8(VERSION);
+        match self {
+            SystemCommand::Publish {
+                member,
+                level,
+                client_urls,
+            } => {
+                out.put_u8(1);
+                out.put_u64_le(member.0);
+                put_published(&mut out, *level, client_urls);
+            }
+            SystemCommand::Claim { member, claimant } => {
+                out.put_u8(2);
+                out.put_u64_le(member.0);
+                out.put_u64_le(claimant.0);
+            }
+            SystemCommand::Nothing => out.put_u8(3),
+        }
+        out.freeze()
+    }
+
+    /// The command in `bytes`, or `None` if there is none.
+    #[must_use]
+    pub fn decode(mut bytes: &[u8]) -> Option<SystemCommand> {
+        let input = &mut bytes;
+        if input.try_get_u8().ok()? != VERSION {
+            return None;
+        }
+        let command = match input.try_get_u8().ok()? {
+            1 => {
+                let member = NodeId(input.try_get_u64_le().ok()?);
+                let (level, client_urls) = get_published(input)?;
+                SystemCommand::Publish {
+                    member,
+                    level,
+                    client_urls,
+                }
+            }
+            2 => SystemCommand::Claim {
+                member: NodeId(input.try_get_u64_le().ok()?),
+                claimant: NodeId(input.try_get_u64_le().ok()?),
+            },
+            3 => SystemCommand::Nothing,
+            _ => return None,
+        };
+        (!input.has_remaining()).then_some(command)
+    }
+}
+
+fn put_published(out: &mut BytesMut, level: u32, client_urls: &[String]) {
+    out.put_u32_le(level);
+    out.put_u16_le(client_urls.len() as u16);
+    for url in client_urls {
+        out.put_u16_le(url.len() as u16);
+        out.put_slice(url.as_bytes());
+    }
+}
+
+fn get_published(input: &mut &[u8]) -> Option<(u32, Vec<String>)> {
+    let level = input.try_get_u32_le().ok()?;
+    let count = input.try_get_u16_le().ok()?;
+    let mut urls = Vec::new();
+    for _ in 0..count {
+        let length = usize::from(input.try_get_u16_le().ok()?);
+        let (url, rest) = input.split_at_checked(length)?;
+        urls.push(String::from_utf8(url.to_vec()).ok()?);
+        *input = rest;
+    }
+    Some((level, urls))
+}
+
+fn row_key(member: NodeId, tag: u8) -> [u8; 9] {
+    let mut key = [0; 9];
+    key[..8].copy_from_slice(&member.0.to_be_bytes());
+    key[8] = tag;
+    key
+}
+
+/// Executes a command of the node itself.
+///
+/// # Errors
+/// With a sentence for people, if it was refused; alike on every replica.
+pub fn execute(mut transaction: Transaction<'_>, command: &[u8]) -> Result<(), String> {
+    match SystemCommand::decode(command) {
+        Some(SystemCommand::Publish {
+            member,
+            level,
+            client_urls,
+        }) => {
+            let mut row = BytesMut::new();
+            put_published(&mut row, level, &client_urls);
+            transaction.set_row(Space::MEMBERS, &row_key(member, b'p'), &row);
+        }
+        Some(SystemCommand::Claim { member, claimant }) => {
+            let key = row_key(member, b'c');
+            let holder = transaction.row(Space::MEMBERS, &key);
+            if holder.is_some_and(|holder| holder[..] != claimant.0.to_be_bytes()) {
+                return Err(
+                    "the place of this member has already been taken by another data \
+                            folder; remove the member and add it again"
+                        .to_owned(),
+                );
+            }
+            // Whoever has published has run, and what it promised since is only in its folder.
+            if transaction
+                .row(Space::MEMBERS, &row_key(member, b'p'))
+                .is_some()
+            {
+                return Err(
+                    "this member has already run on a data folder, so what it promised would be \
+                     lost with another one or an older copy; remove the member, add it again and \
+                     start it on an empty folder"
+                        .to_owned(),
+                );
+            }
+            transaction.set_row(Space::MEMBERS, &key, &claimant.0.to_be_bytes());
+        }
+        Some(SystemCommand::Nothing) => {}
+        None => return Err("the command cannot be read".to_owned()),
+    }
+    transaction.commit();
+    Ok(())
+}
+
+/// What a member has published: the level it knows and where clients reach it.
+#[must_use]
+pub fn published(reader: &Reader, member: NodeId) -> Option<(u32, Vec<String>)> {
+    let row = reader.row(Space::MEMBERS, &row_key(member, b'p'))?;
+    get_published(&mut &row[..])
+}
+
+/// Whether a folder has ever taken this member's place, or the member has run.
+#[must_use]
+pub fn has_joined(reader: &Reader, member: NodeId) -> bool {
+    let row = |tag| reader.row(Space::MEMBERS, &row_key(member, tag));
+    row(b'p').is_some() || row(b'c').is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_survives_and_no_part_of_one_does() {
+        let commands = [
+            SystemCommand::Publish {
+                member: NodeId(1),
+                level: 2,
+                client_urls: vec!["http://a:1".into(), "http://b:2".into()],
+            },
+            SystemCommand::Claim {
+                member: NodeId(1),
+                claimant: NodeId(9),
+            },
+            SystemCommand::Nothing,
+        ];
+        for command in commands {
+            let bytes = command.encode();
+            assert_eq!(SystemCommand::decode(&bytes), Some(command));
+            for length in 0..bytes.len() {
+                assert_eq!(SystemCommand::decode(&bytes[..length]), None);
+            }
+        }
+    }
+}

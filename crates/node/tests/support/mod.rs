@@ -1,0 +1,764 @@
+//! A small simulated world: nodes with disks that lose what was not synced, joined by connections
+//! with delays, on one event queue. The same seed gives the same run.
+
+#![allow(
+    unreachable_pub,
+    dead_code,
+    reason = "shared by the test files beside it, none of which needs all of it"
+)]
+
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
+
+use base::{Instant, Random, WallTime};
+use bytes::Bytes;
+use journal::disk::{Completion, DiskError, File, Operation, Request};
+use quorate_node::{
+    Answer, Call, CallId, Config, ConnectionId, DialId, Halt, Identity, Input, Limits, Node, Note,
+    Output, Startup, Timing,
+};
+
+/// A file with what would survive a crash.
+#[derive(Clone, Debug, Default)]
+struct Contents {
+    now: Vec<u8>,
+    synced: Vec<u8>,
+    /// What has been written since the last sync: start and end.
+    unsynced: Vec<(usize, usize)>,
+}
+
+impl Contents {
+    fn write(&mut self, at: usize, piece: &[u8]) {
+        let end = at + piece.len();
+        if self.now.len() < end {
+            self.now.resize(end, 0);
+        }
+        self.now[at..end].copy_from_slice(piece);
+        self.unsynced.push((at, end));
+    }
+
+    fn sync(&mut self) {
+        self.synced.resize(self.now.len(), 0);
+        for (start, end) in self.unsynced.drain(..) {
+            self.synced[start..end].copy_from_slice(&self.now[start..end]);
+        }
+    }
+
+    fn crash(&mut self) {
+        self.now.resize(self.synced.len(), 0);
+        for (start, end) in self.unsynced.drain(..) {
+            let end = end.min(self.synced.len());
+            let start = start.min(end);
+            self.now[start..end].copy_from_slice(&self.synced[start..end]);
+        }
+    }
+}
+
+/// A disk: files, and what of them is synced.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    files: BTreeMap<File, Contents>,
+    /// No checkpoint can be written.
+    pub refuses_checkpoints: bool,
+    pub identity: Option<Identity>,
+}
+
+impl Disk {
+    fn carry_out(&mut self, operation: Operation) -> Result<Bytes, DiskError> {
+        if let Operation::Write { file, .. } = &operation
+            && matches!(file, File::PartialCheckpoint(_))
+            && self.refuses_checkpoints
+        {
+            return Err(DiskError::Full);
+        }
+        match operation {
+            Operation::CreateZeroed { file, length } => {
+                let zeroes = vec![0; length as usize];
+                let contents = Contents {
+                    now: zeroes.clone(),
+                    synced: zeroes,
+                    unsynced: Vec::new(),
+                };
+                self.files.insert(file, contents);
+            }
+            Operation::Write {
+                file,
+                offset,
+                data,
+                sync,
+            } => {
+                let contents = self.files.entry(file).or_default();
+                let mut at = offset as usize;
+                for piece in data {
+                    contents.write(at, &piece);
+                    at += piece.len();
+                }
+                if sync {
+                    contents.sync();
+                }
+            }
+            Operation::Read {
+                file,
+                offset,
+                length,
+            } => {
+                let contents = self.files.get(&file).ok_or(DiskError::NotFound)?;
+                let start = (offset as usize).min(contents.now.len());
+                let end = start
+                    .saturating_add(length as usize)
+                    .min(contents.now.len());
+                return Ok(Bytes::copy_from_slice(&contents.now[start..end]));
+            }
+            Operation::Sync { file } => {
+                let contents = self.files.get_mut(&file).ok_or(DiskError::NotFound)?;
+                contents.sync();
+            }
+            Operation::Rename { from, to } => {
+                let contents = self.files.remove(&from).ok_or(DiskError::NotFound)?;
+                self.files.insert(to, contents);
+            }
+            Operation::Delete { file } => {
+                self.files.remove(&file);
+            }
+        }
+        Ok(Bytes::new())
+    }
+
+    fn crash(&mut self) {
+        for contents in self.files.values_mut() {
+            contents.crash();
+        }
+    }
+
+    /// The files with their lengths.
+    pub fn list(&self) -> Vec<(File, u64)> {
+        self.files
+            .iter()
+            .map(|(file, each)| (*file, each.now.len() as u64))
+            .collect()
+    }
+
+    /// Takes over a file of another disk.
+    pub fn copy_from(&mut self, other: &Disk, file: File) {
+        self.files.insert(file, other.files[&file].clone());
+    }
+
+    /// Flips a bit of a file, for good.
+    pub fn flip(&mut self, file: File, offset: usize) {
+        let contents = self.files.get_mut(&file).expect("the file is there");
+        contents.now[offset] ^= 1;
+        contents.synced[offset] ^= 1;
+    }
+}
+
+/// A place where a node runs, with what it leaves behind.
+struct Host {
+    config: Config,
+    disk: Disk,
+    node: Option<Node>,
+    /// Counts starts, so that events for an earlier start are dropped.
+    life: u64,
+    dials: BTreeMap<DialId, String>,
+    paused: bool,
+    /// What happened while it was paused.
+    missed: Vec<Input>,
+    halted: Option<Halt>,
+    woken_at: Option<Instant>,
+    /// Passes on end that left something due.
+    restless: u32,
+}
+
+enum Happening {
+    Input(Input),
+    Wake,
+    TryDial(DialId),
+    Persisted(Identity),
+    Disk(Request),
+}
+
+struct Event {
+    at: Instant,
+    sequence: u64,
+    host: usize,
+    life: u64,
+    what: Happening,
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Event) -> bool {
+        self.sequence == other.sequence
+    }
+}
+impl Eq for Event {}
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Event) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Event {
+    fn cmp(&self, other: &Event) -> std::cmp::Ordering {
+        (other.at, other.sequence).cmp(&(self.at, self.sequence))
+    }
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy)]
+struct End {
+    host: usize,
+    other_host: usize,
+    other_end: ConnectionId,
+    dial: Option<DialId>,
+    /// When the last frame arrives at the other end: frames do not overtake each other.
+    busy_until: Instant,
+}
+
+/// Hosts, their nodes, and what connects them.
+pub struct World {
+    pub now: Instant,
+    hosts: Vec<Host>,
+    events: BinaryHeap<Event>,
+    sequence: u64,
+    ends: BTreeMap<ConnectionId, End>,
+    last_connection: u64,
+    last_call: u64,
+    answers: BTreeMap<CallId, Answer>,
+    pub cut: BTreeSet<(usize, usize)>,
+    random: Random,
+    pub notes: Vec<(usize, Note)>,
+    /// The most bytes that one pass of a node put on one connection.
+    pub largest_burst: usize,
+}
+
+/// The settings of node `index` (from 0) of a cluster of `count`.
+pub fn config(index: usize, count: usize) -> Config {
+    let journal_limits = journal::Limits {
+        segment_bytes: 1 << 20,
+        ..journal::Limits::default()
+    };
+    let name = |index: usize| format!("n{}", index + 1);
+    let address = |index: usize| format!("host{index}:2380");
+    Config {
+        name: name(index),
+        peer_address: Some(address(index)),
+        client_urls: vec![format!("http://host{index}:2379")],
+        cluster: match count {
+            1 => Vec::new(),
+            _ => (0..count).map(|each| (name(each), address(each))).collect(),
+        },
+        join: Vec::new(),
+        timing: Timing::default(),
+        limits: Limits {
+            journal: journal_limits,
+            ..Limits::default()
+        },
+    }
+}
+
+impl World {
+    /// Hosts with these settings, none running.
+    pub fn new(seed: u64, configs: Vec<Config>) -> World {
+        let mut world = World {
+            now: Instant(1),
+            hosts: Vec::new(),
+            events: BinaryHeap::new(),
+            sequence: 0,
+            ends: BTreeMap::new(),
+            last_connection: 0,
+            last_call: 0,
+            answers: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            random: Random::from_seed(seed),
+            notes: Vec::new(),
+            largest_burst: 0,
+        };
+        configs
+            .into_iter()
+            .for_each(|config| world.add_host(config));
+        world
+    }
+
+    /// A cluster of `count` nodes, started.
+    pub fn cluster(seed: u64, count: usize) -> World {
+        let mut world = World::new(seed, (0..count).map(|each| config(each, count)).collect());
+        (0..count).for_each(|host| world.start(host));
+        world
+    }
+
+    /// Another host, not running.
+    pub fn add_host(&mut self, config: Config) {
+        self.hosts.push(Host {
+            config,
+            disk: Disk::default(),
+            node: None,
+            life: 0,
+            dials: BTreeMap::new(),
+            paused: false,
+            missed: Vec::new(),
+            halted: None,
+            woken_at: None,
+            restless: 0,
+        });
+    }
+
+    pub fn config_of(&mut self, host: usize) -> &mut Config {
+        &mut self.hosts[host].config
+    }
+
+    pub fn disk_of(&mut self, host: usize) -> &mut Disk {
+        &mut self.hosts[host].disk
+    }
+
+    pub fn identity_of(&self, host: usize) -> Option<&Identity> {
+        self.hosts[host].disk.identity.as_ref()
+    }
+
+    pub fn halted(&self, host: usize) -> Option<&Halt> {
+        self.hosts[host].halted.as_ref()
+    }
+
+    pub fn is_running(&self, host: usize) -> bool {
+        self.hosts[host].node.is_some()
+    }
+
+    pub fn node(&self, host: usize) -> &Node {
+        self.hosts[host].node.as_ref().expect("the node runs")
+    }
+
+    pub fn start(&mut self, index: usize) {
+        let seed = self.random.next_u64();
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        assert!(host.node.is_none(), "it runs already");
+        let startup = Startup {
+            config: host.config.clone(),
+            identity: host.disk.identity.clone(),
+            files: host.disk.list(),
+            seed,
+        };
+        host.node = Some(Node::new(startup, now));
+        host.life += 1;
+        host.halted = None;
+        host.woken_at = None;
+        self.pass(index, vec![]);
+    }
+
+    /// The process dies: what was not synced is lost, connections are closed.
+    pub fn kill(&mut self, index: usize) {
+        self.hosts[index].node = None;
+        self.hosts[index].disk.crash();
+        self.clear(index);
+    }
+
+    fn clear(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        host.life += 1;
+        host.dials.clear();
+        host.paused = false;
+        host.missed.clear();
+        let ends: Vec<ConnectionId> = self
+            .ends
+            .iter()
+            .filter(|(_, end)| end.host == index)
+            .map(|(id, _)| *id)
+            .collect();
+        ends.into_iter().for_each(|end| self.close(end));
+    }
+
+    /// Everything in the data folder is lost.
+    pub fn wipe(&mut self, index: usize) {
+        assert!(self.hosts[index].node.is_none(), "stop it first");
+        self.hosts[index].disk = Disk::default();
+    }
+
+    pub fn pause(&mut self, index: usize) {
+        self.hosts[index].paused = true;
+    }
+
+    pub fn resume(&mut self, index: usize) {
+        self.hosts[index].paused = false;
+        let missed = std::mem::take(&mut self.hosts[index].missed);
+        self.pass(index, missed);
+    }
+
+    fn schedule(&mut self, delay: Duration, host: usize, what: Happening) {
+        self.schedule_at(self.now + delay, host, what);
+    }
+
+    fn schedule_at(&mut self, at: Instant, host: usize, what: Happening) {
+        self.sequence += 1;
+        let (sequence, life) = (self.sequence, self.hosts[host].life);
+        self.events.push(Event {
+            at,
+            sequence,
+            host,
+            life,
+            what,
+        });
+    }
+
+    /// Closes a connection from one end; the other end hears of it.
+    fn close(&mut self, connection: ConnectionId) {
+        let Some(end) = self.ends.remove(&connection) else {
+            return;
+        };
+        self.ends.remove(&end.other_end);
+        let delay = Duration::from_micros(100);
+        let gone = Input::Disconnected {
+            connection: end.other_end,
+            by_peer: true,
+        };
+        self.schedule(delay, end.other_host, Happening::Input(gone));
+        if self.hosts[end.host].node.is_some() {
+            let gone = Input::Disconnected {
+                connection,
+                by_peer: false,
+            };
+            self.schedule(Duration::ZERO, end.host, Happening::Input(gone));
+        }
+        let dialer = match end.dial {
+            Some(dial) => (end.host, dial),
+            None => {
+                let Some(dial) = self.dial_between(end.other_host, end.host) else {
+                    return;
+                };
+                (end.other_host, dial)
+            }
+        };
+        if self.hosts[dialer.0].node.is_some() {
+            self.schedule(
+                Duration::from_millis(20),
+                dialer.0,
+                Happening::TryDial(dialer.1),
+            );
+        }
+    }
+
+    fn dial_between(&self, from: usize, to: usize) -> Option<DialId> {
+        let address = self.hosts[to].config.peer_address.clone()?;
+        let dials = &self.hosts[from].dials;
+        dials
+            .iter()
+            .find(|(_, dialed)| **dialed == address)
+            .map(|(dial, _)| *dial)
+    }
+
+    fn try_dial(&mut self, host: usize, dial: DialId) {
+        let Some(address) = self.hosts[host].dials.get(&dial).cloned() else {
+            return;
+        };
+        if self
+            .ends
+            .values()
+            .any(|end| end.host == host && end.dial == Some(dial))
+        {
+            return;
+        }
+        let target = self.hosts.iter().position(|each| {
+            each.node.is_some() && each.config.peer_address.as_deref() == Some(&address)
+        });
+        let Some(target) = target.filter(|target| !self.is_cut(host, *target)) else {
+            self.schedule(Duration::from_millis(50), host, Happening::TryDial(dial));
+            return;
+        };
+        let near = ConnectionId(self.last_connection + 1);
+        let far = ConnectionId(self.last_connection + 2);
+        self.last_connection += 2;
+        let busy_until = self.now;
+        let end = |host, other_host, other_end, dial| End {
+            host,
+            other_host,
+            other_end,
+            dial,
+            busy_until,
+        };
+        self.ends.insert(near, end(host, target, far, Some(dial)));
+        self.ends.insert(far, end(target, host, near, None));
+        let delay = Duration::from_micros(200);
+        let input = Input::Connected {
+            connection: near,
+            dial: Some(dial),
+        };
+        self.schedule(delay, host, Happening::Input(input));
+        let input = Input::Connected {
+            connection: far,
+            dial: None,
+        };
+        self.schedule(delay, target, Happening::Input(input));
+    }
+
+    fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut.contains(&(from, to))
+    }
+
+    /// Cuts a host off from the others, or joins it again.
+    pub fn isolate(&mut self, host: usize, cut: bool) {
+        for other in 0..self.hosts.len() {
+            for pair in [(host, other), (other, host)] {
+                if cut {
+                    self.cut.insert(pair);
+                } else {
+                    self.cut.remove(&pair);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, connection: ConnectionId, body: Bytes) {
+        let jitter = Duration::from_micros(50 + self.random.below(200));
+        let Some(end) = self.ends.get_mut(&connection) else {
+            return;
+        };
+        let at = (self.now + jitter).max(end.busy_until);
+        end.busy_until = at;
+        let (from, to, other) = (end.host, end.other_host, end.other_end);
+        if self.is_cut(from, to) {
+            return;
+        }
+        let input = Input::Frame {
+            connection: other,
+            body,
+        };
+        self.schedule_at(at, to, Happening::Input(input));
+    }
+
+    /// One pass of a node over these inputs.
+    fn pass(&mut self, index: usize, inputs: Vec<Input>) {
+        if self.hosts[index].paused {
+            self.hosts[index].missed.extend(inputs);
+            return;
+        }
+        let (now, wall) = (
+            self.now,
+            WallTime(1_700_000_000_000 + self.now.0 / 1_000_000),
+        );
+        let Some(node) = self.hosts[index].node.as_mut() else {
+            return;
+        };
+        let mut out = Vec::new();
+        for input in inputs {
+            node.step(now, wall, input, &mut out);
+        }
+        node.flush(now, wall, &mut out);
+        let deadline = node.deadline();
+        let host = &mut self.hosts[index];
+        match deadline.is_some_and(|at| at <= now) {
+            true => host.restless += 1,
+            false => host.restless = 0,
+        }
+        assert!(
+            host.restless < 10,
+            "it always has something due: {deadline:?}"
+        );
+        let mut bursts: BTreeMap<ConnectionId, usize> = BTreeMap::new();
+        for output in &out {
+            if let Output::Frame { connection, body } = output {
+                *bursts.entry(*connection).or_default() += body.len();
+            }
+        }
+        let largest = bursts.into_values().max().unwrap_or(0);
+        self.largest_burst = self.largest_burst.max(largest);
+        for output in out {
+            self.carry_out(index, output);
+        }
+        if let Some(at) = deadline
+            && self.hosts[index].node.is_some()
+            && self.hosts[index]
+                .woken_at
+                .is_none_or(|woken| woken > at || woken <= now)
+        {
+            let at = at.max(Instant(now.0 + 1));
+            self.hosts[index].woken_at = Some(at);
+            self.schedule_at(at, index, Happening::Wake);
+        }
+    }
+
+    fn carry_out(&mut self, index: usize, output: Output) {
+        match output {
+            Output::Dial { dial, address } => {
+                self.hosts[index].dials.insert(dial, address);
+                self.schedule(Duration::from_millis(1), index, Happening::TryDial(dial));
+            }
+            Output::HangUp { dial } => {
+                self.hosts[index].dials.remove(&dial);
+                let ends: Vec<ConnectionId> = self
+                    .ends
+                    .iter()
+                    .filter(|(_, end)| end.host == index && end.dial == Some(dial))
+                    .map(|(id, _)| *id)
+                    .collect();
+                ends.into_iter().for_each(|end| self.close(end));
+            }
+            Output::Frame { connection, body } => self.send(connection, body),
+            Output::Disconnect { connection } => self.close(connection),
+            Output::Answer { id, answer } => {
+                let before = self.answers.insert(id, answer);
+                assert!(before.is_none(), "a call is answered once");
+            }
+            Output::Disk(request) => {
+                let delay = Duration::from_micros(100 + self.random.below(100));
+                self.schedule(delay, index, Happening::Disk(request));
+            }
+            Output::PersistIdentity(identity) => {
+                self.schedule(
+                    Duration::from_millis(1),
+                    index,
+                    Happening::Persisted(identity),
+                );
+            }
+            Output::Offload { id, job } => {
+                let input = Input::JobDone {
+                    id,
+                    answer: (job.0)(),
+                };
+                self.schedule(Duration::from_millis(1), index, Happening::Input(input));
+            }
+            Output::Note(note) => self.notes.push((index, note)),
+            Output::Ready => {}
+            Output::Halt(halt) => {
+                let host = &mut self.hosts[index];
+                host.node = None;
+                host.halted = Some(halt);
+                self.clear(index);
+            }
+        }
+    }
+
+    /// Lets the next event happen; false if there is none.
+    pub fn step(&mut self) -> bool {
+        let Some(event) = self.events.pop() else {
+            return false;
+        };
+        self.now = self.now.max(event.at);
+        let Event {
+            host, life, what, ..
+        } = event;
+        if life != self.hosts[host].life {
+            return true;
+        }
+        match what {
+            Happening::Input(input) => self.pass(host, vec![input]),
+            Happening::Wake => self.pass(host, vec![Input::Deadline]),
+            Happening::TryDial(dial) => self.try_dial(host, dial),
+            Happening::Persisted(identity) => {
+                self.hosts[host].disk.identity = Some(identity);
+                self.pass(host, vec![Input::IdentityPersisted]);
+            }
+            Happening::Disk(request) => {
+                let result = self.hosts[host].disk.carry_out(request.operation);
+                self.pass(
+                    host,
+                    vec![Input::Disk(Completion {
+                        id: request.id,
+                        result,
+                    })],
+                );
+            }
+        }
+        true
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, duration: Duration) {
+        let until = self.now + duration;
+        while self.events.peek().is_some_and(|event| event.at <= until) {
+            self.step();
+        }
+        self.now = until;
+    }
+
+    /// Lets time pass until something is so.
+    ///
+    /// # Panics
+    /// If it is not so within `patience`.
+    pub fn run_until(&mut self, patience: Duration, what: &str, so: impl Fn(&World) -> bool) {
+        let until = self.now + patience;
+        while !so(self) {
+            assert!(
+                self.now < until,
+                "waited {patience:?} in vain: {what}\n{}",
+                self.picture()
+            );
+            let slice = Duration::from_millis(1);
+            self.run(slice);
+        }
+    }
+
+    /// What every node says of itself, for failures.
+    pub fn picture(&self) -> String {
+        let nodes = self
+            .hosts
+            .iter()
+            .enumerate()
+            .map(|(index, host)| match &host.node {
+                Some(node) => format!("{index}: {:?}\n", node.status()),
+                None => format!("{index}: not running, {:?}\n", host.halted),
+            });
+        let notes = self.notes.iter().rev().take(40).rev();
+        let notes = notes.map(|(host, note)| format!("  {host} {note}\n"));
+        nodes.chain(notes).collect()
+    }
+
+    /// A connection from nowhere says these frames to a node.
+    pub fn whisper(&mut self, host: usize, frames: Vec<Bytes>) {
+        self.last_connection += 1;
+        let connection = ConnectionId(self.last_connection);
+        let dial = None;
+        let mut inputs = vec![Input::Connected { connection, dial }];
+        inputs.extend(
+            frames
+                .into_iter()
+                .map(|body| Input::Frame { connection, body }),
+        );
+        self.pass(host, inputs);
+    }
+
+    /// Asks something of a node; the answer comes later.
+    pub fn call(&mut self, host: usize, call: Call) -> CallId {
+        self.last_call += 1;
+        let id = CallId(self.last_call);
+        self.pass(host, vec![Input::Call { id, call }]);
+        id
+    }
+
+    /// The answer to a call, once.
+    pub fn answer(&mut self, id: CallId) -> Option<Answer> {
+        self.answers.remove(&id)
+    }
+
+    /// Asks something of a node and waits for the answer.
+    pub fn ask(&mut self, host: usize, call: Call) -> Answer {
+        let text = format!("{call:?}");
+        let id = self.call(host, call);
+        self.run_until(Duration::from_secs(30), &text, |world| {
+            world.answers.contains_key(&id)
+        });
+        self.answer(id).expect("it is there")
+    }
+
+    pub fn shutdown(&mut self, host: usize) {
+        self.pass(host, vec![Input::Shutdown]);
+    }
+
+    /// The host that leads, if all running nodes agree on it.
+    pub fn leader(&self) -> Option<usize> {
+        let mut leader = None;
+        for host in self.hosts.iter().filter(|host| !host.paused) {
+            let Some(node) = &host.node else { continue };
+            let name = node.status().leader?;
+            if leader.get_or_insert(name.clone()) != &name {
+                return None;
+            }
+        }
+        let name = leader?;
+        self.hosts
+            .iter()
+            .position(|host| host.config.name == name && host.node.is_some())
+    }
+
+    pub fn wait_for_leader(&mut self) -> usize {
+        self.run_until(Duration::from_secs(10), "a leader", |world| {
+            world.leader().is_some()
+        });
+        self.leader().expect("it has been waited for")
+    }
+}
