@@ -1,0 +1,219 @@
+//! What a server is told before it starts.
+//!
+//! ```text
+//!   defaults  <  file (--config, TOML)  <  variables (QUORATE_*)  <  flags (--key value)
+//! ```
+//!
+//! One table ([`keys::KEYS`]) names every key once, with its default and what it means; the file,
+//! the variables and the flags are three spellings of that table, so that a key cannot exist in
+//! one of them only. A wrong value is answered with the key, where the value came from, and what
+//! was expected: whoever reads that line at three in the morning has not read this file.
+//!
+//! - [`keys`]: the table, and how the text of each value becomes a field.
+//! - [`sources`]: file, variables and flags, and where each value came from.
+//! - [`checks`]: what must hold between values, and hints about what is allowed but unwise.
+
+mod checks;
+mod keys;
+mod sources;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use keys::{KEYS, Key};
+pub use sources::{ConfigurationError, Origin, Sources};
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Nowhere: the listener is off.
+    None,
+    /// On a TCP address, `host:port`; port 0 lets the system choose.
+    Tcp(String),
+    /// On a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::None => write!(formatter, "none"),
+            Listen::Tcp(address) => write!(formatter, "{address}"),
+            Listen::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Only what stops the server or loses redundancy.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// What happens to the cluster as a whole.
+    Info,
+    /// Decisions of the machines.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// In which form log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Everything that can be set. [`Configuration::default`] is one embedded node that keeps its data
+/// in `./quorate-data` and serves etcd's clients of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    /// The node's name, unique in its cluster; `None`: the name in the data folder, or `n1`.
+    pub name: Option<String>,
+    /// The data folder.
+    pub data_dir: PathBuf,
+    /// Where peers connect; `None`: see [`Configuration::peer_listener`].
+    pub listen_peer: Option<Listen>,
+    /// Where etcd's clients connect.
+    pub listen_etcd: Listen,
+    /// Where operators and scrapers connect.
+    pub listen_admin: Listen,
+    /// The address that peers are told; `None`: the own entry of `cluster`, or where this node
+    /// listens.
+    pub advertise_peer: Option<String>,
+    /// The URLs that clients are told; empty: derived from where this node listens.
+    pub advertise_etcd: Vec<String>,
+    /// The nodes that form a cluster: name and `host:port` of each.
+    pub cluster: Vec<(String, String)>,
+    /// Addresses of nodes of a cluster that this node shall join.
+    pub join: Vec<String>,
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// In which form.
+    pub log_format: LogFormat,
+    /// A follower that has heard nothing from a leader for this long asks for votes.
+    pub election_timeout: Duration,
+    /// A leader shows that it is there this often.
+    pub heartbeat_interval: Duration,
+    /// A client's call is answered after this long, if need be by a time-out.
+    pub request_timeout: Duration,
+    /// How many client connections are held at a time, over all listeners.
+    pub max_connections: usize,
+    /// How many client calls are under way at a time; see `limits.rs`.
+    pub max_calls: usize,
+    /// How long a stopping server waits for another leader and for calls under way.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Configuration {
+    fn default() -> Configuration {
+        Configuration {
+            name: None,
+            data_dir: PathBuf::from("quorate-data"),
+            listen_peer: None,
+            listen_etcd: Listen::Tcp("127.0.0.1:2379".into()),
+            listen_admin: Listen::Tcp("127.0.0.1:2390".into()),
+            advertise_peer: None,
+            advertise_etcd: Vec::new(),
+            cluster: Vec::new(),
+            join: Vec::new(),
+            log_level: LogLevel::Info,
+            log_format: LogFormat::Text,
+            election_timeout: Duration::from_millis(500),
+            heartbeat_interval: Duration::from_millis(100),
+            request_timeout: Duration::from_secs(7),
+            max_connections: 16_384,
+            max_calls: 8_192,
+            shutdown_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+impl Configuration {
+    /// Puts together what file, variables and flags say.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with the key, where it came from, and what was expected.
+    pub fn load(sources: &Sources) -> Result<Configuration, ConfigurationError> {
+        let (configuration, origins) = sources::read(sources)?;
+        checks::check(&configuration, &origins)?;
+        Ok(configuration)
+    }
+
+    /// Checks what must hold between the values, for a configuration put together by a program.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), ConfigurationError> {
+        checks::check(self, &sources::Origins::default())
+    }
+
+    /// What is allowed but perhaps not meant, a sentence each.
+    #[must_use]
+    pub fn hints(&self) -> Vec<String> {
+        checks::hints(self)
+    }
+
+    /// Where peers connect. Unless it is said, a node of a `cluster` listens on its own entry
+    /// there, a node that joins on 127.0.0.1:2380, and a node alone not at all.
+    #[must_use]
+    pub fn peer_listener(&self) -> Listen {
+        if let Some(listen) = &self.listen_peer {
+            return listen.clone();
+        }
+        if let Some(address) = self.own_cluster_entry() {
+            return Listen::Tcp(address.to_owned());
+        }
+        if self.join.is_empty() {
+            Listen::None
+        } else {
+            Listen::Tcp("127.0.0.1:2380".into())
+        }
+    }
+
+    /// The address that peers are told, given where this node really listens.
+    #[must_use]
+    pub fn advertised_peer(&self, bound: Option<SocketAddr>) -> Option<String> {
+        self.advertise_peer
+            .clone()
+            .or_else(|| self.own_cluster_entry().map(str::to_owned))
+            .or_else(|| bound.map(|address| address.to_string()))
+    }
+
+    /// The URLs that clients are told, given where this node really listens. A wildcard address
+    /// is no address to be told: the host of the peer address stands in for it.
+    #[must_use]
+    pub fn advertised_etcd(&self, bound: Option<SocketAddr>, peer: Option<&str>) -> Vec<String> {
+        if !self.advertise_etcd.is_empty() {
+            return self.advertise_etcd.clone();
+        }
+        let Some(bound) = bound else {
+            return Vec::new();
+        };
+        if !bound.ip().is_unspecified() {
+            return vec![format!("http://{bound}")];
+        }
+        let host = peer
+            .and_then(|peer| peer.rsplit_once(':'))
+            .map_or("127.0.0.1", |(host, _)| host);
+        vec![format!("http://{host}:{}", bound.port())]
+    }
+
+    /// This node's entry in `cluster`.
+    fn own_cluster_entry(&self) -> Option<&str> {
+        let name = self.name.as_deref()?;
+        self.cluster
+            .iter()
+            .find(|(other, _)| other == name)
+            .map(|(_, address)| address.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests;

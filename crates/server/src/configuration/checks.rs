@@ -1,0 +1,194 @@
+//! What must hold between values, and hints about what is allowed but unwise.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::sources::Origins;
+use super::{Configuration, ConfigurationError, Listen};
+
+/// etcd's upper bound, for the same reason: beyond it a failure is not noticed in a useful time.
+const LONGEST_ELECTION_TIMEOUT: Duration = Duration::from_secs(50);
+/// Below this, a scheduler's hiccup looks like a dead leader.
+const SHORTEST_HEARTBEAT_INTERVAL: Duration = Duration::from_millis(5);
+/// An election timeout must see several heartbeats fail.
+const HEARTBEATS_IN_A_TIMEOUT: u32 = 3;
+
+/// Says what is wrong first.
+pub(super) fn check(
+    configuration: &Configuration,
+    origins: &Origins,
+) -> Result<(), ConfigurationError> {
+    let wrong = |key: &str, problem: String| {
+        Err(ConfigurationError {
+            key: key.to_owned(),
+            origin: origins.of(key),
+            problem,
+        })
+    };
+    if !configuration.cluster.is_empty() && !configuration.join.is_empty() {
+        let problem = "cannot be combined with cluster: a node either forms a new cluster or \
+                       joins one that exists";
+        return wrong("join", problem.into());
+    }
+    if let Err((key, problem)) = check_cluster(configuration) {
+        return wrong(key, problem);
+    }
+    if let Err((key, problem)) = check_peer_addresses(configuration) {
+        return wrong(key, problem);
+    }
+    if let Err((key, problem)) = check_timing(configuration) {
+        return wrong(key, problem);
+    }
+    Ok(())
+}
+
+type Problem = (&'static str, String);
+
+fn check_cluster(configuration: &Configuration) -> Result<(), Problem> {
+    let cluster = &configuration.cluster;
+    if cluster.is_empty() {
+        return Ok(());
+    }
+    let mut names = BTreeSet::new();
+    let mut addresses = BTreeSet::new();
+    for (name, address) in cluster {
+        if !names.insert(name) {
+            return Err(("cluster", format!("the name {name} stands there twice")));
+        }
+        if !addresses.insert(address) {
+            return Err((
+                "cluster",
+                format!("the address {address} stands there twice"),
+            ));
+        }
+    }
+    let Some(own) = &configuration.name else {
+        let problem = "expected with cluster: which of its nodes is this one?";
+        return Err(("name", problem.into()));
+    };
+    let Some((_, address)) = cluster.iter().find(|(name, _)| name == own) else {
+        let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        let problem = format!("{own} is not in cluster, which names {}", names.join(", "));
+        return Err(("name", problem));
+    };
+    match &configuration.advertise_peer {
+        Some(advertised) if advertised != address => {
+            let problem = format!(
+                "{advertised} differs from {address}, which cluster tells the others; expected \
+                 the same"
+            );
+            Err(("advertise-peer", problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_peer_addresses(configuration: &Configuration) -> Result<(), Problem> {
+    let in_a_cluster = !configuration.join.is_empty() || configuration.cluster.len() > 1;
+    let listener = configuration.peer_listener();
+    match &listener {
+        Listen::None if in_a_cluster => {
+            let problem = "none cannot be combined with cluster or join: the others would not \
+                           reach this node";
+            return Err(("listen-peer", problem.into()));
+        }
+        Listen::Unix(_) => {
+            return Err(("listen-peer", "expected host:port or none".into()));
+        }
+        _ => {}
+    }
+    let advertised = configuration.advertised_peer(None);
+    if let Some(host) = advertised.as_deref().and_then(literal_host)
+        && host.is_unspecified()
+    {
+        let key = if configuration.cluster.is_empty() {
+            "advertise-peer"
+        } else {
+            "cluster"
+        };
+        let problem = format!("{host} is no address that others can connect to");
+        return Err((key, problem));
+    }
+    if let Listen::Tcp(address) = &listener
+        && advertised.is_none()
+        && literal_host(address).is_some_and(|host| host.is_unspecified())
+    {
+        let problem = format!("expected, since listen-peer {address} is no address to be told");
+        return Err(("advertise-peer", problem));
+    }
+    Ok(())
+}
+
+fn check_timing(configuration: &Configuration) -> Result<(), Problem> {
+    let election = configuration.election_timeout;
+    let heartbeat = configuration.heartbeat_interval;
+    if heartbeat < SHORTEST_HEARTBEAT_INTERVAL {
+        let least = SHORTEST_HEARTBEAT_INTERVAL.as_millis();
+        return Err(("heartbeat-interval", format!("expected at least {least}ms")));
+    }
+    if election > LONGEST_ELECTION_TIMEOUT {
+        let most = LONGEST_ELECTION_TIMEOUT.as_secs();
+        return Err(("election-timeout", format!("expected at most {most}s")));
+    }
+    if heartbeat * HEARTBEATS_IN_A_TIMEOUT > election {
+        let problem = format!(
+            "expected at least {HEARTBEATS_IN_A_TIMEOUT} times heartbeat-interval \
+             ({heartbeat:?}), better ten times"
+        );
+        return Err(("election-timeout", problem));
+    }
+    if configuration.request_timeout < election {
+        return Err((
+            "request-timeout",
+            "expected at least election-timeout".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// See [`Configuration::hints`].
+pub(super) fn hints(configuration: &Configuration) -> Vec<String> {
+    let mut hints = Vec::new();
+    let size = configuration.cluster.len();
+    if size > 1 && size.is_multiple_of(2) {
+        hints.push(format!(
+            "cluster has {size} nodes: an even number survives no more failures than {} do",
+            size - 1
+        ));
+    }
+    if size > 7 {
+        hints.push(format!(
+            "cluster has {size} nodes: more than 7 voters slow down every write"
+        ));
+    }
+    let hosts = configuration
+        .cluster
+        .iter()
+        .filter_map(|(_, address)| literal_host(address));
+    let (loopback, others): (Vec<IpAddr>, Vec<IpAddr>) = hosts.partition(IpAddr::is_loopback);
+    if !loopback.is_empty() && !others.is_empty() {
+        hints.push(
+            "cluster mixes loopback addresses with others: no other machine reaches \
+                    a loopback address"
+                .into(),
+        );
+    }
+    if let Listen::Tcp(address) = &configuration.listen_admin
+        && literal_host(address).is_some_and(|host| !host.is_loopback())
+    {
+        hints.push(format!(
+            "listen-admin {address} is open to other machines: they can read, while changes are \
+             accepted from this machine only"
+        ));
+    }
+    hints
+}
+
+/// The host part, if it is an address and not a name.
+fn literal_host(address: &str) -> Option<IpAddr> {
+    address
+        .parse::<SocketAddr>()
+        .ok()
+        .map(|address| address.ip())
+}

@@ -1,0 +1,323 @@
+//! The table of keys, and how the text of each value becomes a field.
+//!
+//! The table is data, so that the command line can make its flags of it, and a test can hold the
+//! operators' page (`docs/operating/configuration.md`) to it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Configuration, Listen, LogFormat, LogLevel};
+
+/// One thing that can be set.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// As it stands in the file and, behind `--`, among the flags. The variable is
+    /// [`Key::variable`].
+    pub name: &'static str,
+    /// What a value looks like, for a line of help.
+    pub value: &'static str,
+    /// What holds if nothing is said, for people.
+    pub default: &'static str,
+    /// What it means, a sentence.
+    pub meaning: &'static str,
+    /// Puts the text of a value into the configuration, or says what was expected.
+    pub(super) apply: fn(&mut Configuration, &str) -> Result<(), String>,
+}
+
+impl Key {
+    /// The variable of this key: `QUORATE_LISTEN_ETCD` for `listen-etcd`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("QUORATE_{}", self.name.replace('-', "_").to_uppercase())
+    }
+}
+
+/// Every key there is.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "name",
+        value: "NAME",
+        default: "the name in the data folder, or n1",
+        meaning: "The node's name, unique in its cluster.",
+        apply: |configuration, text| {
+            configuration.name = Some(node_name(text)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "data-dir",
+        value: "FOLDER",
+        default: "quorate-data",
+        meaning: "The folder that holds everything the node must not lose.",
+        apply: |configuration, text| {
+            if text.is_empty() {
+                return Err("expected a folder".into());
+            }
+            configuration.data_dir = PathBuf::from(text);
+            Ok(())
+        },
+    },
+    Key {
+        name: "listen-peer",
+        value: "ADDRESS",
+        default: "with cluster: the own entry there; with join: 127.0.0.1:2380; else none",
+        meaning: "Where the other nodes of the cluster connect.",
+        apply: |configuration, text| {
+            configuration.listen_peer = Some(tcp_listen(text)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "listen-etcd",
+        value: "ADDRESS",
+        default: "127.0.0.1:2379",
+        meaning: "Where clients that speak etcd's protocol connect.",
+        apply: |configuration, text| {
+            configuration.listen_etcd = listen(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "listen-admin",
+        value: "ADDRESS",
+        default: "127.0.0.1:2390",
+        meaning: "Where operators, probes and scrapers of metrics connect.",
+        apply: |configuration, text| {
+            configuration.listen_admin = listen(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "advertise-peer",
+        value: "HOST:PORT",
+        default: "the own entry of cluster, else where the node listens",
+        meaning: "The address under which the other nodes reach this one.",
+        apply: |configuration, text| {
+            configuration.advertise_peer = Some(host_and_port(text, false)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "advertise-etcd",
+        value: "URL,...",
+        default: "http:// and where the node listens",
+        meaning: "The URLs under which clients reach this node, as told to them.",
+        apply: |configuration, text| {
+            configuration.advertise_etcd = list(text, url)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "cluster",
+        value: "NAME=HOST:PORT,...",
+        default: "none: one node alone",
+        meaning: "The nodes that form a new cluster; the same on each of them.",
+        apply: |configuration, text| {
+            configuration.cluster = list(text, cluster_entry)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "join",
+        value: "HOST:PORT,...",
+        default: "none",
+        meaning: "Peer addresses of nodes of a cluster that this node was added to.",
+        apply: |configuration, text| {
+            configuration.join = list(text, |item| host_and_port(item, false))?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "log-level",
+        value: "LEVEL",
+        default: "info",
+        meaning: "How much is logged: error, warn, info, debug or trace.",
+        apply: |configuration, text| {
+            configuration.log_level = match text {
+                "error" => LogLevel::Error,
+                "warn" => LogLevel::Warn,
+                "info" => LogLevel::Info,
+                "debug" => LogLevel::Debug,
+                "trace" => LogLevel::Trace,
+                _ => return Err("expected error, warn, info, debug or trace".into()),
+            };
+            Ok(())
+        },
+    },
+    Key {
+        name: "log-format",
+        value: "FORMAT",
+        default: "text",
+        meaning: "The form of log lines: text, or json (one object a line).",
+        apply: |configuration, text| {
+            configuration.log_format = match text {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => return Err("expected text or json".into()),
+            };
+            Ok(())
+        },
+    },
+    Key {
+        name: "election-timeout",
+        value: "DURATION",
+        default: "500ms",
+        meaning: "A follower that hears nothing from a leader for this long asks for votes.",
+        apply: |configuration, text| {
+            configuration.election_timeout = duration(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "heartbeat-interval",
+        value: "DURATION",
+        default: "100ms",
+        meaning: "How often a leader shows that it is there.",
+        apply: |configuration, text| {
+            configuration.heartbeat_interval = duration(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "request-timeout",
+        value: "DURATION",
+        default: "7s",
+        meaning: "After this long a client's call is answered, if need be by a time-out.",
+        apply: |configuration, text| {
+            configuration.request_timeout = duration(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "max-connections",
+        value: "NUMBER",
+        default: "16384",
+        meaning: "How many client connections are held at a time; further ones wait.",
+        apply: |configuration, text| {
+            configuration.max_connections = count(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "max-calls",
+        value: "NUMBER",
+        default: "8192",
+        meaning: "How many client calls are under way at a time; further ones wait, then are told \
+                  \"too many requests\".",
+        apply: |configuration, text| {
+            configuration.max_calls = count(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "shutdown-timeout",
+        value: "DURATION",
+        default: "3s",
+        meaning: "How long a stopping server waits for another leader and for calls under way.",
+        apply: |configuration, text| {
+            configuration.shutdown_timeout = duration(text)?;
+            Ok(())
+        },
+    },
+];
+
+fn node_name(text: &str) -> Result<String, String> {
+    node::operator::check_name(text)?;
+    Ok(text.to_owned())
+}
+
+/// Splits at commas, leaves out empty items, and refuses an empty list.
+fn list<T>(text: &str, item: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    let items = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
+    let items = items
+        .map(|part| item(part).map_err(|expected| format!("{part:?}: {expected}")))
+        .collect::<Result<Vec<T>, String>>()?;
+    if items.is_empty() {
+        Err("expected at least one item".into())
+    } else {
+        Ok(items)
+    }
+}
+
+fn cluster_entry(text: &str) -> Result<(String, String), String> {
+    let (name, address) = text.split_once('=').ok_or("expected NAME=HOST:PORT")?;
+    let address = address.strip_prefix("http://").unwrap_or(address);
+    Ok((
+        node_name(name.trim())?,
+        host_and_port(address.trim(), false)?,
+    ))
+}
+
+fn url(text: &str) -> Result<String, String> {
+    let expected = "expected a URL such as http://10.0.0.1:2379";
+    let rest = text.strip_prefix("http://").ok_or(expected)?;
+    host_and_port(rest, false).map_err(|_| expected)?;
+    Ok(text.to_owned())
+}
+
+fn listen(text: &str) -> Result<Listen, String> {
+    match text.strip_prefix("unix:") {
+        Some(path) if path.starts_with('/') => Ok(Listen::Unix(PathBuf::from(path))),
+        Some(_) => Err("expected unix:/ and an absolute path".into()),
+        None => tcp_listen(text).map_err(|_| "expected host:port, unix:/path or none".into()),
+    }
+}
+
+fn tcp_listen(text: &str) -> Result<Listen, String> {
+    if text == "none" {
+        return Ok(Listen::None);
+    }
+    host_and_port(text, true)
+        .map(Listen::Tcp)
+        .map_err(|_| "expected host:port (such as 127.0.0.1:2380 or [::1]:2380) or none".into())
+}
+
+/// `host:port`, with brackets around an IPv6 address. A name is not resolved here.
+fn host_and_port(text: &str, zero_port: bool) -> Result<String, String> {
+    let expected = "expected host:port, such as 10.0.0.1:2380 or n1.example:2380";
+    let (host, port) = text.rsplit_once(':').ok_or(expected)?;
+    let port: u16 = port.parse().map_err(|_| expected)?;
+    let host_is_good = match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            !host.is_empty() && host.len() <= 253 && host.chars().all(allowed)
+        }
+    };
+    if !host_is_good || (port == 0 && !zero_port) {
+        return Err(expected.into());
+    }
+    Ok(text.to_owned())
+}
+
+/// A number with a unit: `250ms`, `2s`, `1m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let expected = "expected a duration such as 250ms, 2s or 1m, more than zero";
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| expected)?;
+    let milliseconds = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        _ => None,
+    };
+    match milliseconds {
+        Some(milliseconds) if milliseconds > 0 => Ok(Duration::from_millis(milliseconds)),
+        _ => Err(expected.into()),
+    }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse::<u32>() {
+        Ok(number) if (1..=1_000_000).contains(&number) => Ok(number as usize),
+        _ => Err("expected a number from 1 to 1000000".into()),
+    }
+}

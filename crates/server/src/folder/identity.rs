@@ -1,0 +1,204 @@
+//! The identity file: readable by people, checked by its last line.
+//!
+//! ```text
+//!   # Whom this data folder belongs to. Written by quorate; the last line guards it.
+//!   format = 1
+//!   name = "n1"
+//!   node = "8c1f0f64c2ab90d1"
+//!   disk = "51b8b3fe6a2f3c07"
+//!   incarnation = 3
+//!   journal-created = true
+//!   standing = "member"                  alone, forming or member
+//!   cluster = "0d6e8ad1f4b7c2a9"         not if alone
+//!   [[genesis]]                          the first membership, a table per member
+//!   id = "8c1f0f64c2ab90d1"
+//!   name = "n1"
+//!   peer-address = "10.0.0.1:2380"
+//!   voter = true
+//!   outgoing = false
+//!   # crc32c 1a2b3c4d                    of every byte before this line
+//! ```
+//!
+//! The checksum is there because a flipped bit in `node` would make this node another one, whose
+//! vote could be cast twice.
+
+use base::{ClusterId, DiskId, Incarnation, NodeId};
+use consensus::Membership;
+use consensus::membership::Member;
+use node::{Identity, Standing};
+use serde::{Deserialize, Serialize};
+
+/// The format that this build writes, and the newest it reads.
+const FORMAT: u32 = 1;
+const HEADING: &str =
+    "# Whom this data folder belongs to. Written by quorate; the last line guards it.\n";
+const CHECKSUM: &str = "# crc32c ";
+
+/// Why a file is not a usable identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Damage {
+    /// Bytes are not what was written.
+    Checksum,
+    /// Written by a newer build.
+    Newer(u32),
+    /// Well guarded, but not what an identity is.
+    Content(String),
+}
+
+impl Damage {
+    pub(super) fn what(&self) -> String {
+        match self {
+            Damage::Checksum => "is damaged: its checksum does not match".into(),
+            Damage::Newer(format) => {
+                format!("has format {format}, and this build knows formats up to {FORMAT}")
+            }
+            Damage::Content(problem) => format!("cannot be understood: {problem}"),
+        }
+    }
+
+    pub(super) fn remedy(&self) -> &'static str {
+        match self {
+            Damage::Newer(_) => "start a build at least as new as the one that wrote it",
+            Damage::Checksum | Damage::Content(_) => {
+                "put back an undamaged copy, or remove this node from the cluster and add it anew \
+                 with an empty folder"
+            }
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Contents {
+    format: u32,
+    name: String,
+    node: String,
+    disk: String,
+    incarnation: u64,
+    journal_created: bool,
+    standing: String,
+    cluster: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    genesis: Vec<GenesisMember>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct GenesisMember {
+    id: String,
+    name: String,
+    peer_address: String,
+    voter: bool,
+    outgoing: bool,
+}
+
+/// The text of the file.
+pub(super) fn encode(identity: &Identity) -> String {
+    let (standing, cluster, genesis) = match &identity.standing {
+        Standing::Alone => ("alone", None, None),
+        Standing::Forming { cluster, genesis } => ("forming", Some(*cluster), Some(genesis)),
+        Standing::Member { cluster, genesis } => ("member", Some(*cluster), Some(genesis)),
+    };
+    let contents = Contents {
+        format: FORMAT,
+        name: identity.name.clone(),
+        node: identity.node.to_string(),
+        disk: identity.disk.to_string(),
+        incarnation: identity.incarnation.0,
+        journal_created: identity.journal_created,
+        standing: standing.to_owned(),
+        cluster: cluster.map(|cluster: ClusterId| cluster.to_string()),
+        genesis: genesis.map(members).unwrap_or_default(),
+    };
+    let body = toml::to_string(&contents).expect("strings, numbers and flags are always TOML");
+    let text = format!("{HEADING}{body}");
+    let checksum = base::checksum::crc32c(text.as_bytes());
+    format!("{text}{CHECKSUM}{checksum:08x}\n")
+}
+
+/// Reads the text of a file.
+pub(super) fn decode(bytes: &[u8]) -> Result<Identity, Damage> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Damage::Checksum)?;
+    let guarded = text.rfind(CHECKSUM).ok_or(Damage::Checksum)?;
+    let (text, guard) = text.split_at(guarded);
+    let written = base::checksum::crc32c(text.as_bytes());
+    if guard != format!("{CHECKSUM}{written:08x}\n") {
+        return Err(Damage::Checksum);
+    }
+    // The format decides how the rest is to be read, so it is read first and alone.
+    let table: toml::Table = text.parse().map_err(content)?;
+    let format = table.get("format").and_then(toml::Value::as_integer);
+    let format = format.and_then(|format| u32::try_from(format).ok());
+    let format = format.ok_or_else(|| Damage::Content("it has no format".into()))?;
+    if format > FORMAT {
+        return Err(Damage::Newer(format));
+    }
+    let contents: Contents = table.try_into().map_err(content)?;
+    identity(contents)
+}
+
+fn content(error: toml::de::Error) -> Damage {
+    Damage::Content(error.message().to_owned())
+}
+
+fn members(membership: &Membership) -> Vec<GenesisMember> {
+    let members = membership.members.iter().map(|(id, member)| GenesisMember {
+        id: id.to_string(),
+        name: member.name.clone(),
+        peer_address: member.peer_address.clone(),
+        voter: membership.voters.contains(id),
+        outgoing: membership.outgoing.contains(id),
+    });
+    members.collect()
+}
+
+fn identity(contents: Contents) -> Result<Identity, Damage> {
+    let mut genesis = Membership::default();
+    for member in &contents.genesis {
+        let id = NodeId(number(&member.id)?);
+        let entry = Member {
+            name: member.name.clone(),
+            peer_address: member.peer_address.clone(),
+        };
+        if genesis.members.insert(id, entry).is_some() {
+            return Err(Damage::Content(format!("member {id} stands there twice")));
+        }
+        if member.voter {
+            genesis.voters.insert(id);
+        }
+        if member.outgoing {
+            genesis.outgoing.insert(id);
+        }
+    }
+    let cluster = contents
+        .cluster
+        .as_deref()
+        .map(number)
+        .transpose()?
+        .map(ClusterId);
+    let standing = match (contents.standing.as_str(), cluster) {
+        ("alone", None) if contents.genesis.is_empty() => Standing::Alone,
+        ("forming", Some(cluster)) => Standing::Forming { cluster, genesis },
+        ("member", Some(cluster)) => Standing::Member { cluster, genesis },
+        (other, _) => {
+            return Err(Damage::Content(format!(
+                "standing {other:?} does not fit the rest"
+            )));
+        }
+    };
+    Ok(Identity {
+        node: NodeId(number(&contents.node)?),
+        disk: DiskId(number(&contents.disk)?),
+        name: contents.name,
+        incarnation: Incarnation(contents.incarnation),
+        journal_created: contents.journal_created,
+        standing,
+    })
+}
+
+fn number(digits: &str) -> Result<u64, Damage> {
+    let number = u64::from_str_radix(digits, 16)
+        .ok()
+        .filter(|_| digits.len() == 16);
+    number.ok_or_else(|| Damage::Content(format!("{digits:?} is not 16 hexadecimal digits")))
+}

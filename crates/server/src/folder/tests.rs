@@ -1,0 +1,214 @@
+//! The folder under other processes' hands, damage and newer builds.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use base::{ClusterId, DiskId, Incarnation, NodeId};
+use consensus::Membership;
+use consensus::membership::Member;
+use node::Standing;
+
+use super::*;
+
+fn example(standing: Standing) -> Identity {
+    Identity {
+        node: NodeId(0x8c1f_0f64_c2ab_90d1),
+        disk: DiskId(7),
+        name: "n1".into(),
+        incarnation: Incarnation(3),
+        journal_created: standing != Standing::Alone,
+        standing,
+    }
+}
+
+fn membership() -> Membership {
+    let mut membership = Membership::default();
+    for (id, name) in [(1, "n1"), (2, "quote\" and\nline"), (3, "n3")] {
+        let member = Member {
+            name: name.into(),
+            peer_address: format!("h{id}:2380"),
+        };
+        membership.members.insert(NodeId(id), member);
+    }
+    membership.voters.extend([NodeId(1), NodeId(2)]);
+    membership.outgoing.insert(NodeId(3));
+    membership
+}
+
+#[test]
+fn an_identity_survives_being_written_and_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::open(folder.path()).unwrap();
+    assert_eq!(folder.identity(), Ok(None));
+    let cluster = ClusterId(u64::MAX);
+    for standing in [
+        Standing::Alone,
+        Standing::Forming {
+            cluster,
+            genesis: membership(),
+        },
+        Standing::Member {
+            cluster,
+            genesis: membership(),
+        },
+        Standing::Member {
+            cluster,
+            genesis: Membership::default(),
+        },
+    ] {
+        let identity = example(standing);
+        folder.identity_writer().write(&identity).unwrap();
+        assert_eq!(folder.identity(), Ok(Some(identity)));
+    }
+    assert!(!folder.path().join(IDENTITY_DRAFT).exists());
+}
+
+#[test]
+fn any_changed_byte_of_an_identity_is_noticed_and_the_file_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::open(folder.path()).unwrap();
+    let standing = Standing::Member {
+        cluster: ClusterId(5),
+        genesis: membership(),
+    };
+    folder.identity_writer().write(&example(standing)).unwrap();
+    let path = folder.path().join(IDENTITY);
+    let good = fs::read(&path).unwrap();
+    for position in 0..good.len() {
+        let mut bad = good.clone();
+        bad[position] ^= 0x01;
+        fs::write(&path, &bad).unwrap();
+        let error = folder.identity().expect_err("a changed byte is noticed");
+        assert_eq!(error.path, path);
+        assert!(error.what.contains("damaged"), "{error}");
+        assert!(error.remedy.contains("add it anew"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), bad);
+    }
+    for length in 0..good.len() {
+        fs::write(&path, &good[..length]).unwrap();
+        folder.identity().expect_err("a cut file is noticed");
+    }
+}
+
+/// A file whose checksum is right, whatever it says.
+fn guarded(text: &str) -> Vec<u8> {
+    let checksum = base::checksum::crc32c(text.as_bytes());
+    format!("{text}# crc32c {checksum:08x}\n").into_bytes()
+}
+
+#[test]
+fn a_newer_format_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::open(folder.path()).unwrap();
+    let path = folder.path().join(IDENTITY);
+    fs::write(&path, guarded("format = 2\nsomething = 'else'\n")).unwrap();
+    let error = folder.identity().unwrap_err().to_string();
+    assert!(
+        error.contains("has format 2, and this build knows formats up to 1"),
+        "{error}"
+    );
+    assert!(error.contains("start a build at least as new"), "{error}");
+}
+
+#[test]
+fn well_guarded_nonsense_is_refused() {
+    for text in [
+        "",
+        "format = 1\n",
+        "format = -1\n",
+        "format = 1\nname = 'n'\nnode = '1'\ndisk = '2'\nincarnation = 1\n\
+         journal-created = false\nstanding = 'alone'\n",
+        "format = 1\nname = 'n'\nnode = '0000000000000001'\ndisk = '0000000000000002'\n\
+         incarnation = 1\njournal-created = false\nstanding = 'member'\n",
+    ] {
+        identity::decode(&guarded(text)).expect_err(text);
+    }
+}
+
+#[test]
+fn a_second_user_is_told_who_holds_the_folder() {
+    let temporary = tempfile::tempdir().unwrap();
+    let first = Folder::open(temporary.path()).unwrap();
+    let error = Folder::open(temporary.path()).unwrap_err().to_string();
+    let expected = format!("is in use by process {}", std::process::id());
+    assert!(error.contains(&expected), "{error}");
+    drop(first);
+    Folder::open(temporary.path()).unwrap();
+}
+
+#[test]
+fn a_new_folder_is_for_this_user_alone() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("a/b");
+    Folder::open(&path).unwrap();
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn a_folder_that_is_a_file_is_refused_with_its_path() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("data");
+    fs::write(&path, b"").unwrap();
+    let error = Folder::open(&path).unwrap_err();
+    assert_eq!(error.path, path);
+    assert!(error.remedy.contains("another data-dir"), "{error}");
+}
+
+#[test]
+fn files_are_listed_with_their_lengths_and_strangers_are_left_out() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = Folder::open(temporary.path()).unwrap();
+    let known = [
+        (disk::File::Segment(0x1f), 3),
+        (disk::File::SpareSegment(2), 0),
+        (disk::File::Checkpoint(Slot(u64::MAX)), 5),
+        (disk::File::PartialCheckpoint(Slot(9)), 1),
+        (disk::File::IncomingCheckpoint(Slot(9)), 2),
+    ];
+    for (file, length) in known {
+        fs::write(folder.path().join(path_of(file)), vec![0; length]).unwrap();
+    }
+    for stranger in [
+        "journal/README",
+        "journal/+000000000000001.segment",
+        "journal/1.segment",
+        "journal/0000000000000001.checkpoint",
+        "checkpoints/00000000000000FF.partial",
+    ] {
+        fs::write(folder.path().join(stranger), b"x").unwrap();
+    }
+    let mut expected: Vec<(disk::File, u64)> = known
+        .iter()
+        .map(|(file, length)| (*file, *length as u64))
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(folder.files(), Ok(expected));
+    let path = path_of(disk::File::Segment(0x1f));
+    assert_eq!(path, Path::new("journal/000000000000001f.segment"));
+}
+
+#[test]
+fn folders_on_the_way_are_made_too() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("a/b/c");
+    let folder = Folder::open(&path).unwrap();
+    assert!(folder.files().unwrap().is_empty());
+    for made in ["a", "a/b", "a/b/c/journal"] {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(temporary.path().join(made)).unwrap();
+        assert_eq!(mode.permissions().mode() & 0o777, 0o700, "{made}");
+    }
+    std::fs::write(temporary.path().join("file"), "").unwrap();
+    Folder::open(&temporary.path().join("file/data")).unwrap_err();
+}
+
+#[test]
+fn a_folder_stays_locked_while_somebody_holds_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = Folder::open(temporary.path()).unwrap();
+    let hold = folder.hold();
+    drop(folder);
+    Folder::open(temporary.path()).unwrap_err();
+    drop(hold);
+    Folder::open(temporary.path()).unwrap();
+}

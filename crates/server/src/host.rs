@@ -1,0 +1,605 @@
+//! Starts everything in order, and stops it in the opposite order.
+//!
+//! ```text
+//!   start   folder (lock) ▶ sockets ▶ disk threads ▶ transport ▶ node ▶ acceptors
+//!           a folder that does not exist yet is made after the sockets
+//!   stop    node hands over leadership, answers what is under way, halts
+//!           ▶ disk threads finish ▶ connections end ▶ folder is unlocked
+//! ```
+//!
+//! Whatever can be wrong with the surroundings is found out before the node exists: a server that
+//! cannot have its port has not touched its log.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use base::Instant;
+use node::{Config, Halt, Node, Startup, Timing};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::calls::Calls;
+use crate::configuration::{Configuration, ConfigurationError, Listen};
+use crate::disks::Disks;
+use crate::folder::{Folder, FolderError};
+use crate::http::{QUORATE_VERSION, Site};
+use crate::limits::Limits;
+use crate::listeners::{Acceptor, Listener};
+use crate::metrics::{Exposition, Metrics};
+use crate::node_loop::{Clock, Event, Machine, NodeLoop, Phase, World};
+use crate::transport::{PeerEvent, Transport};
+use crate::{admin, etcd_service, http, seed};
+
+/// The name of a node that nobody has named.
+const DEFAULT_NAME: &str = "n1";
+
+/// Why a server does not start, or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something is wrong with the configuration.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    /// Something is wrong with the data folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// A listener cannot have its address.
+    #[error("cannot listen on {address}: {error}; choose another address with --{key}")]
+    Listen {
+        /// The key that says where.
+        key: &'static str,
+        /// Where.
+        address: Listen,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// The operating system refuses something else that is needed.
+    #[error("cannot {what}: {error}")]
+    System {
+        /// What was to be done.
+        what: &'static str,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// The node cannot or must not go on. The data is untouched.
+    #[error("{0}")]
+    Refused(String),
+    /// A bug: the node's thread has failed.
+    #[error("the node has failed inside; please report what it said above")]
+    Failed,
+}
+
+impl Error {
+    fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |error| Error::System { what, error }
+    }
+}
+
+/// Where a server can be reached; `None` for a listener that is off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// For etcd's clients.
+    pub etcd: Listen,
+    /// For operators.
+    pub admin: Listen,
+    /// For peers.
+    pub peer: Listen,
+}
+
+impl fmt::Display for Endpoints {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "etcd {}, admin {}, peers {}",
+            self.etcd, self.admin, self.peer
+        )
+    }
+}
+
+/// Starts servers.
+#[derive(Debug)]
+pub struct Server;
+
+impl Server {
+    /// Starts a node and returns at once; [`Handle::wait_until_ready`] waits until it serves.
+    /// Nothing is logged unless the embedding program has set up `tracing`.
+    ///
+    /// # Errors
+    /// Something is wrong with the configuration, the data folder or an address. Nothing is left
+    /// running then, and nothing has been changed but a folder that was empty.
+    ///
+    /// # Panics
+    /// Called from asynchronous code: it blocks while it binds its addresses.
+    pub fn start(configuration: Configuration) -> Result<Handle, Error> {
+        start_hosting(configuration, Node::new)
+    }
+}
+
+/// Starts everything around the machine that `make` makes.
+fn start_hosting<M: Machine>(
+    configuration: Configuration,
+    make: impl FnOnce(Startup, Instant) -> M,
+) -> Result<Handle, Error> {
+    let limits = limits_of(&configuration);
+    start_within(configuration, limits, make)
+}
+
+/// The same within other limits than the usual ones.
+fn start_within<M: Machine>(
+    configuration: Configuration,
+    limits: Limits,
+    make: impl FnOnce(Startup, Instant) -> M,
+) -> Result<Handle, Error> {
+    configuration.check()?;
+    let open_files = raise_open_file_limit();
+    // A folder that is there may be in use, which says more than an address that is.
+    let path = &configuration.data_dir;
+    let folder = path.exists().then(|| Folder::open(path)).transpose()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("client")
+        .max_blocking_threads(limits.node.jobs)
+        .enable_all()
+        .build()
+        .map_err(Error::system("start threads"))?;
+    let sockets = runtime.block_on(Sockets::bind(&configuration))?;
+    let endpoints = sockets.endpoints();
+    // A new folder is made only now: a start that fails before leaves none behind.
+    let folder = folder.map_or_else(|| Folder::open(path), Ok)?;
+    let at = folder.path().display();
+    tracing::info!(version = QUORATE_VERSION, folder = %at, "listening: {endpoints}");
+    let startup = startup(&configuration, &folder, &sockets)?;
+    let metrics = Metrics::default();
+    let (events, receiver) = channel();
+    let (phase, phases) = watch::channel(Phase::Starting);
+    let clock = Clock::start();
+    let disks = start_disks(&folder, &limits, &metrics, &events)?;
+    let transport = Transport::start(
+        runtime.handle().clone(),
+        sockets.peer,
+        limits.transport.clone(),
+        metrics.clone(),
+        peer_events(&events),
+    );
+    let world = World {
+        clock,
+        events: receiver,
+        reports: events.clone(),
+        disks,
+        transport,
+        identity: folder.identity_writer(),
+        runtime: runtime.handle().clone(),
+        limits: limits.node.clone(),
+        metrics: metrics.clone(),
+        phase,
+    };
+    let node_loop = NodeLoop::new(make(startup, clock.now()), world);
+    let clients = Clients {
+        configuration: &configuration,
+        limits: &limits,
+        metrics: &metrics,
+        open_files,
+    };
+    let acceptors = clients.start(&runtime, sockets.etcd, sockets.admin, &events, &phases);
+    let thread = std::thread::Builder::new()
+        .name("node".into())
+        .spawn(move || node_loop.run())
+        .map_err(Error::system("start the node's thread"))?;
+    runtime.spawn(announce(phases.clone(), endpoints.clone()));
+    let running = Running {
+        runtime,
+        thread,
+        acceptors,
+        _folder: folder,
+    };
+    Ok(Handle {
+        endpoints,
+        events,
+        phases,
+        running: Some(running),
+    })
+}
+
+/// What a server consists of while it runs.
+#[derive(Debug)]
+struct Running {
+    runtime: Runtime,
+    thread: JoinHandle<Halt>,
+    acceptors: JoinSet<()>,
+    // Last, so that the folder is unlocked when nobody uses it any more.
+    _folder: Folder,
+}
+
+/// A server that runs. Dropping it stops it, as [`Handle::shutdown`] and [`Handle::wait`] do.
+#[derive(Debug)]
+pub struct Handle {
+    endpoints: Endpoints,
+    events: Sender<Event>,
+    phases: watch::Receiver<Phase>,
+    running: Option<Running>,
+}
+
+impl Handle {
+    /// Where the server can be reached, with the ports that the system chose.
+    #[must_use]
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// Waits until clients are served; false if the server stopped before.
+    #[must_use]
+    pub fn wait_until_ready(&self) -> bool {
+        let Some(running) = &self.running else {
+            return false;
+        };
+        let mut phases = self.phases.clone();
+        let settled = async move {
+            let settled = phases.wait_for(|phase| *phase != Phase::Starting).await;
+            settled.is_ok_and(|phase| *phase == Phase::Ready)
+        };
+        running.runtime.block_on(settled)
+    }
+
+    /// Begins to stop: leadership is handed over and what is under way is answered. Does not
+    /// wait.
+    pub fn shutdown(&self) {
+        // A node that has stopped by itself needs no telling.
+        let _ = self.events.send(Event::Shutdown);
+    }
+
+    /// Waits until the server has stopped. Blocks; not to be called from asynchronous code.
+    ///
+    /// # Errors
+    /// The node refused to go on, or failed.
+    pub fn wait(mut self) -> Result<(), Error> {
+        self.running.take().map_or(Ok(()), Running::wait)
+    }
+
+    /// Stops when the process gets SIGTERM or SIGINT; a second one, a
+    /// second later or more, ends the process at once.
+    pub(crate) fn stop_on_signals(&self) -> Result<(), Error> {
+        let Some(running) = &self.running else {
+            return Ok(());
+        };
+        let _context = running.runtime.enter();
+        let mut terminate =
+            signal(SignalKind::terminate()).map_err(Error::system("take signals"))?;
+        let mut interrupt =
+            signal(SignalKind::interrupt()).map_err(Error::system("take signals"))?;
+        let events = self.events.clone();
+        running.runtime.spawn(async move {
+            let mut first = None;
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                match Told::at(&mut first, std::time::Instant::now()) {
+                    Told::First => {}
+                    Told::Echo => continue,
+                    Told::Again => {
+                        tracing::warn!("told to stop a second time: stopping at once");
+                        std::process::exit(1);
+                    }
+                }
+                tracing::info!("told to stop");
+                let _ = events.send(Event::Shutdown);
+            }
+        });
+        Ok(())
+    }
+}
+
+/// A signal that comes this soon after the first is the same wish: a supervisor tells a process
+/// and then its whole group.
+const ECHO: Duration = Duration::from_secs(1);
+
+/// What a signal to stop means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Stop in order.
+    First,
+    /// Nothing new.
+    Echo,
+    /// Stop at once.
+    Again,
+}
+
+impl Told {
+    /// What a signal at `now` means; `first` is when the first one came.
+    fn at(first: &mut Option<std::time::Instant>, now: std::time::Instant) -> Told {
+        match *first {
+            None => {
+                *first = Some(now);
+                Told::First
+            }
+            Some(first) if now.duration_since(first) < ECHO => Told::Echo,
+            Some(_) => Told::Again,
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.shutdown();
+            // Nobody is there to be told how it went; it has been logged.
+            let _ = running.wait();
+        }
+    }
+}
+
+/// How long tasks may take to end after their connections have.
+const LAST_TASKS: Duration = Duration::from_secs(1);
+
+impl Running {
+    fn wait(self) -> Result<(), Error> {
+        let Running {
+            runtime,
+            thread,
+            acceptors,
+            _folder,
+        } = self;
+        let halt = thread.join();
+        // In a thread of its own, so that a handle may be dropped in asynchronous code too.
+        let end = move || {
+            runtime.block_on(acceptors.join_all());
+            runtime.shutdown_timeout(LAST_TASKS);
+        };
+        if std::thread::spawn(end).join().is_err() {
+            return Err(Error::Failed);
+        }
+        match halt {
+            Ok(Halt::Stopped) => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            Ok(Halt::Refused(reason)) => Err(Error::Refused(reason)),
+            Err(_) => Err(Error::Failed),
+        }
+    }
+}
+
+/// The sockets, bound before anything else is done.
+struct Sockets {
+    etcd: Option<Listener>,
+    admin: Option<Listener>,
+    peer: Option<TcpListener>,
+}
+
+impl Sockets {
+    async fn bind(configuration: &Configuration) -> Result<Sockets, Error> {
+        let bind = async |key: &'static str, listen: &Listen| {
+            let failure = |error| Error::Listen {
+                key,
+                address: listen.clone(),
+                error,
+            };
+            Listener::bind(listen).await.map_err(failure)
+        };
+        let peer = match bind("listen-peer", &configuration.peer_listener()).await? {
+            Some(Listener::Tcp(listener)) => Some(listener),
+            Some(Listener::Unix(..)) => unreachable!("checked: peers connect over TCP"),
+            None => None,
+        };
+        Ok(Sockets {
+            etcd: bind("listen-etcd", &configuration.listen_etcd).await?,
+            admin: bind("listen-admin", &configuration.listen_admin).await?,
+            peer,
+        })
+    }
+
+    fn endpoints(&self) -> Endpoints {
+        let address =
+            |listener: &Option<Listener>| listener.as_ref().map_or(Listen::None, Listener::address);
+        let peer = self
+            .peer_address()
+            .map_or(Listen::None, |peer| Listen::Tcp(peer.to_string()));
+        Endpoints {
+            etcd: address(&self.etcd),
+            admin: address(&self.admin),
+            peer,
+        }
+    }
+
+    fn peer_address(&self) -> Option<SocketAddr> {
+        self.peer.as_ref().and_then(|peer| peer.local_addr().ok())
+    }
+
+    fn etcd_address(&self) -> Option<SocketAddr> {
+        match &self.etcd {
+            Some(Listener::Tcp(listener)) => listener.local_addr().ok(),
+            _ => None,
+        }
+    }
+}
+
+fn limits_of(configuration: &Configuration) -> Limits {
+    let mut limits = Limits::default();
+    limits.transport.frame_bytes = node::Limits::default().frame_bytes;
+    limits.node.disk_timeout = configuration.shutdown_timeout;
+    // A node alone has nobody to hand over to; otherwise the node's own patience comes first.
+    limits.clients.operator_timeout = limits
+        .clients
+        .operator_timeout
+        .max(configuration.request_timeout);
+    limits
+}
+
+/// What the node is started with.
+fn startup(
+    configuration: &Configuration,
+    folder: &Folder,
+    sockets: &Sockets,
+) -> Result<Startup, Error> {
+    let identity = folder.identity()?;
+    let named = identity.as_ref().map(|identity| identity.name.clone());
+    let name = configuration
+        .name
+        .clone()
+        .or(named)
+        .unwrap_or_else(|| DEFAULT_NAME.to_owned());
+    let peer_address = configuration.advertised_peer(sockets.peer_address());
+    let client_urls =
+        configuration.advertised_etcd(sockets.etcd_address(), peer_address.as_deref());
+    let config = Config {
+        name,
+        peer_address,
+        client_urls,
+        cluster: configuration.cluster.clone(),
+        join: configuration.join.clone(),
+        timing: Timing {
+            election_timeout: configuration.election_timeout,
+            heartbeat_interval: configuration.heartbeat_interval,
+            request_timeout: configuration.request_timeout,
+            shutdown_patience: configuration.shutdown_timeout,
+        },
+        limits: node::Limits::default(),
+    };
+    Ok(Startup {
+        config,
+        identity,
+        files: folder.files()?,
+        seed: seed::from_system(),
+    })
+}
+
+fn start_disks(
+    folder: &Folder,
+    limits: &Limits,
+    metrics: &Metrics,
+    events: &Sender<Event>,
+) -> Result<Disks, Error> {
+    let events = events.clone();
+    // A disk that hangs may write when it comes back: nobody else may have the folder till then.
+    let hold = folder.hold();
+    let sink = Arc::new(move |completions| {
+        let _held = &hold;
+        // The node's thread waits for the disk threads before it ends.
+        let _ = events.send(Event::Disk(completions));
+    });
+    let path = folder.path().to_owned();
+    Disks::start(path, &limits.disk, metrics, sink).map_err(Error::system("start disk threads"))
+}
+
+fn peer_events(events: &Sender<Event>) -> crate::transport::Events {
+    let events = events.clone();
+    Arc::new(move |event: PeerEvent| {
+        // Connections of a node that has stopped end with it.
+        let _ = events.send(Event::Peer(event));
+    })
+}
+
+/// What the client side is started with.
+struct Clients<'a> {
+    configuration: &'a Configuration,
+    limits: &'a Limits,
+    metrics: &'a Metrics,
+    /// How many files may be open, if that is bounded.
+    open_files: Option<u64>,
+}
+
+impl Clients<'_> {
+    fn start(
+        &self,
+        runtime: &Runtime,
+        etcd: Option<Listener>,
+        admin: Option<Listener>,
+        events: &Sender<Event>,
+        phases: &watch::Receiver<Phase>,
+    ) -> JoinSet<()> {
+        let limits = &self.limits.clients;
+        let max_calls = self.configuration.max_calls;
+        let calls = Calls::new(
+            events.clone(),
+            max_calls,
+            limits.clone(),
+            self.metrics.clone(),
+        );
+        let exposition = Exposition::new(self.metrics);
+        let site = Site {
+            calls,
+            limits: limits.clone(),
+            exposition,
+        };
+        let acceptor = |places| Acceptor {
+            limits: limits.clone(),
+            metrics: self.metrics.clone(),
+            places: Arc::new(Semaphore::new(places)),
+            phase: phases.clone(),
+        };
+        let _context = runtime.enter();
+        let mut acceptors = JoinSet::new();
+        if let Some(listener) = etcd {
+            let grpc = etcd_service::routes(&site.calls, limits);
+            let grpc = etcd_service::with_health_and_reflection(grpc, phases.clone());
+            let router = http::client_router(&site, grpc);
+            acceptors.spawn(acceptor(self.places()).serve(listener, router));
+        }
+        if let Some(listener) = admin {
+            let acceptor = acceptor(limits.operator_connections);
+            acceptors.spawn(acceptor.serve(listener, admin::router(&site)));
+        }
+        acceptors
+    }
+
+    /// How many connections of clients are held at a time.
+    fn places(&self) -> usize {
+        let wanted = self.configuration.max_connections;
+        let places = places(wanted, self.open_files, self.limits);
+        if places < wanted {
+            let files = self.open_files.unwrap_or(u64::MAX);
+            tracing::warn!(
+                "only {places} client connections are held at a time, not max-connections \
+                 ({wanted}): the system allows {files} open files"
+            );
+        }
+        places
+    }
+}
+
+/// Acceptors wait for a place rather than fail for want of a file, which would hit peers and disks
+/// as well.
+fn places(wanted: usize, open_files: Option<u64>, limits: &Limits) -> usize {
+    let Some(open_files) = open_files else {
+        return wanted;
+    };
+    let clients = &limits.clients;
+    let others = limits.disk.open_files
+        + limits.transport.accepted_connections
+        + clients.operator_connections
+        + clients.spare_files;
+    let left = usize::try_from(open_files).map_or(usize::MAX, |files| files.saturating_sub(others));
+    wanted.min(left.max(clients.fewest_connections))
+}
+
+/// Says the one line that scripts and people wait for.
+async fn announce(mut phases: watch::Receiver<Phase>, endpoints: Endpoints) {
+    let settled = phases.wait_for(|phase| *phase != Phase::Starting).await;
+    if settled.is_ok_and(|phase| *phase == Phase::Ready) {
+        tracing::info!("ready to serve client requests on {}", endpoints.etcd);
+    }
+}
+
+/// Every connection needs an open file, and the usual limit of 1024 is a relic. The system's own
+/// upper bound is asked for; where that is refused, the limit stays what it was. What holds then;
+/// `None` if nothing bounds it.
+fn raise_open_file_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let _ = setrlimit(Resource::Nofile, raised);
+    getrlimit(Resource::Nofile).current
+}
+
+#[cfg(test)]
+mod tests;

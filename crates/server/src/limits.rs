@@ -1,0 +1,193 @@
+//! Every queue, buffer and wait of the runtime has its bound here, as a value that is passed in.
+
+use std::time::Duration;
+
+/// All limits of the runtime.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// Of the disk threads.
+    pub disk: DiskLimits,
+    /// Of connections to peers.
+    pub transport: TransportLimits,
+    /// Of connections to clients and operators.
+    pub clients: ClientLimits,
+    /// Of the node's thread.
+    pub node: NodeLimits,
+}
+
+/// Limits of the disk threads.
+#[derive(Clone, Debug)]
+pub struct DiskLimits {
+    /// So many bytes are written before a sync, at most, when writes wait behind each other: more
+    /// would make the first of them wait for the last.
+    pub group_bytes: usize,
+    /// Zeros are written in pieces of this many bytes.
+    pub zero_chunk_bytes: usize,
+    /// After so many zeros the file is synced, so that writing back does not pile up into one
+    /// long stall.
+    pub zero_sync_bytes: u64,
+    /// A piece of background work waits for the journal this long, at most.
+    pub give_way: Duration,
+    /// So many files are kept open.
+    pub open_files: usize,
+}
+
+impl Default for DiskLimits {
+    fn default() -> DiskLimits {
+        DiskLimits {
+            group_bytes: 4 << 20,
+            zero_chunk_bytes: 1 << 20,
+            zero_sync_bytes: 8 << 20,
+            give_way: Duration::from_millis(5),
+            open_files: 32,
+        }
+    }
+}
+
+/// Limits of connections to peers.
+#[derive(Clone, Debug)]
+pub struct TransportLimits {
+    /// The longest frame's body: the node's own limit.
+    pub frame_bytes: usize,
+    /// What may wait to be sent over one connection; then the connection is given up, since a
+    /// peer that far behind is better served by what the engine sends it after reconnecting.
+    pub send_queue_bytes: usize,
+    /// What one connection may have handed to the node that the node has not looked at yet; then
+    /// the connection is not read any further.
+    pub receive_queue_bytes: usize,
+    /// The first size of a connection's read buffer.
+    pub read_buffer_bytes: usize,
+    /// Bodies up to this length are copied out of the read buffer; longer ones keep it.
+    pub copied_body_bytes: usize,
+    /// So many frames go into one call of the operating system.
+    pub frames_per_write: usize,
+    /// How many connections are accepted at a time.
+    pub accepted_connections: usize,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long the other side may take to say what it is.
+    pub preamble_timeout: Duration,
+    /// How long whoever dialed here may take to send its first frame after that: a peer
+    /// introduces itself at once.
+    pub first_frame_timeout: Duration,
+    /// How long sending what is queued may take once a connection is to be closed.
+    pub drain_timeout: Duration,
+    /// The first wait before dialing again; it doubles up to `longest_backoff`.
+    pub first_backoff: Duration,
+    /// The longest wait before dialing again.
+    pub longest_backoff: Duration,
+    /// Sent data that is not acknowledged for this long ends the connection.
+    pub unacknowledged_timeout: Duration,
+    /// A connection without traffic is probed after this long.
+    pub keepalive_idle: Duration,
+}
+
+impl Default for TransportLimits {
+    fn default() -> TransportLimits {
+        TransportLimits {
+            frame_bytes: 16 << 20,
+            send_queue_bytes: 64 << 20,
+            receive_queue_bytes: 32 << 20,
+            read_buffer_bytes: 128 << 10,
+            copied_body_bytes: 16 << 10,
+            frames_per_write: 256,
+            accepted_connections: 256,
+            connect_timeout: Duration::from_secs(1),
+            preamble_timeout: Duration::from_secs(2),
+            first_frame_timeout: Duration::from_secs(2),
+            drain_timeout: Duration::from_secs(1),
+            first_backoff: Duration::from_millis(10),
+            longest_backoff: Duration::from_secs(1),
+            unacknowledged_timeout: Duration::from_secs(3),
+            keepalive_idle: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Limits of connections to clients and operators.
+#[derive(Clone, Debug)]
+pub struct ClientLimits {
+    /// The longest request message (etcd's limit).
+    pub receive_bytes: usize,
+    /// How many calls one HTTP/2 connection may have under way.
+    pub streams_per_connection: u32,
+    /// The window of one HTTP/2 stream: a request of the longest length fits.
+    pub stream_window_bytes: u32,
+    /// The window of one HTTP/2 connection.
+    pub connection_window_bytes: u32,
+    /// How long a client may take to send its first bytes, and the head of an HTTP/1 request.
+    pub header_timeout: Duration,
+    /// How long the body of an operator's request may take to arrive.
+    pub body_timeout: Duration,
+    /// An HTTP/2 connection is probed this often.
+    pub keepalive_interval: Duration,
+    /// ... and given up when a probe is not answered for this long.
+    pub keepalive_timeout: Duration,
+    /// How long a call waits for its turn when too many are under way.
+    pub turn_timeout: Duration,
+    /// Calls that are let in beyond `max-calls` if they make room: deletes, compaction,
+    /// membership, probes.
+    pub reserved_calls: usize,
+    /// How long a probe or an operator's call may take.
+    pub operator_timeout: Duration,
+    /// How long a scraper of metrics waits for what the node itself counts; the rest is served
+    /// without it.
+    pub metrics_timeout: Duration,
+    /// How long connections may take to end once the node has stopped.
+    pub drain_timeout: Duration,
+    /// The longest body of an operator's request.
+    pub operator_body_bytes: usize,
+    /// How many connections the operators' port holds at a time; those of clients never take
+    /// their places.
+    pub operator_connections: usize,
+    /// Open files that are left for everything that is neither a connection nor a disk's file.
+    pub spare_files: usize,
+    /// So many connections of clients are let in however few files may be open.
+    pub fewest_connections: usize,
+}
+
+impl Default for ClientLimits {
+    fn default() -> ClientLimits {
+        ClientLimits {
+            receive_bytes: 2 << 20,
+            streams_per_connection: 4096,
+            stream_window_bytes: 4 << 20,
+            connection_window_bytes: 16 << 20,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(20),
+            turn_timeout: Duration::from_secs(1),
+            reserved_calls: 256,
+            operator_timeout: Duration::from_secs(30),
+            metrics_timeout: Duration::from_secs(1),
+            drain_timeout: Duration::from_secs(1),
+            operator_body_bytes: 64 << 10,
+            operator_connections: 128,
+            spare_files: 64,
+            fewest_connections: 16,
+        }
+    }
+}
+
+/// Limits of the node's thread.
+#[derive(Clone, Debug)]
+pub struct NodeLimits {
+    /// So many inputs are stepped before the outputs are carried out, at most.
+    pub inputs_per_pass: usize,
+    /// Long reads that run elsewhere at a time.
+    pub jobs: usize,
+    /// How long a node that has halted waits for its disk threads. What they have not finished by
+    /// then has not been promised to anybody.
+    pub disk_timeout: Duration,
+}
+
+impl Default for NodeLimits {
+    fn default() -> NodeLimits {
+        NodeLimits {
+            inputs_per_pass: 4096,
+            jobs: 64,
+            disk_timeout: Duration::from_secs(3),
+        }
+    }
+}

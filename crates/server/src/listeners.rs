@@ -1,0 +1,330 @@
+//! Accepting clients and operators: one acceptor per address, every protocol behind it.
+//!
+//! ```text
+//!   TCP or Unix socket ─ accept, no delay ─ HTTP/1.1 or HTTP/2 by its first bytes ─ axum router
+//!     a place for each                        which must come soon
+//!                                            gRPC, JSON, metrics and probes are routes of it
+//! ```
+//!
+//! gRPC's own server would ignore the setting that matters most here: without `TCP_NODELAY` on
+//! each accepted socket an answer waits 40 ms for the acknowledgement of the one before it. So
+//! sockets are accepted here, and the libraries are given streams.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tower::ServiceExt as _;
+
+use crate::configuration::Listen;
+use crate::limits::ClientLimits;
+use crate::metrics::Metrics;
+use crate::node_loop::Phase;
+use crate::opening::{self, Unopened};
+
+/// Where a request came from; every request carries it as an extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// From this machine, over the loopback interface.
+    Loopback,
+    /// From another machine.
+    Remote,
+    /// From this machine, over a Unix socket, whose file says who may.
+    UnixSocket,
+}
+
+/// A bound socket.
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, UnixFile),
+}
+
+/// Removes a socket's file at the end, if it is still the one that was made here.
+pub(crate) struct UnixFile {
+    path: PathBuf,
+    /// The device and the number of the file on it.
+    identity: (u64, u64),
+}
+
+impl UnixFile {
+    /// Takes charge of the file of a socket that was just bound.
+    fn of(path: &Path) -> io::Result<UnixFile> {
+        let identity = identity_of(path)?;
+        let path = path.to_owned();
+        Ok(UnixFile { path, identity })
+    }
+}
+
+impl Drop for UnixFile {
+    fn drop(&mut self) {
+        // Somebody may have put another file in its place, which is not ours to remove.
+        if identity_of(&self.path).is_ok_and(|identity| identity == self.identity) {
+            // Whoever starts next replaces a socket that nobody listens on.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+impl Listener {
+    /// Binds; `None` for a listener that is off.
+    pub(crate) async fn bind(listen: &Listen) -> io::Result<Option<Listener>> {
+        match listen {
+            Listen::None => Ok(None),
+            Listen::Tcp(address) => Ok(Some(Listener::Tcp(TcpListener::bind(address).await?))),
+            Listen::Unix(path) => {
+                remove_stale(path).await?;
+                let listener = UnixListener::bind(path)?;
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+                Ok(Some(Listener::Unix(listener, UnixFile::of(path)?)))
+            }
+        }
+    }
+
+    /// Where it really listens.
+    pub(crate) fn address(&self) -> Listen {
+        match self {
+            Listener::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => Listen::Tcp(address.to_string()),
+                Err(_) => Listen::None,
+            },
+            Listener::Unix(_, file) => Listen::Unix(file.path.clone()),
+        }
+    }
+}
+
+/// Removes the file of a socket that nobody listens on, left behind by a process that was killed.
+/// Connecting alone does not tell: it is refused by files of every other kind as well.
+async fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            let problem = "a file that is not a socket stands there, and is left alone";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, problem));
+        }
+        Ok(_) => {}
+    }
+    match tokio::net::UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What all listeners share.
+#[derive(Clone)]
+pub(crate) struct Acceptor {
+    pub(crate) limits: ClientLimits,
+    pub(crate) metrics: Metrics,
+    /// A permit per connection; the two kinds of listeners do not share theirs.
+    pub(crate) places: Arc<Semaphore>,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+/// After a failure to accept (most often: too many open files) nothing is accepted this long.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+impl Acceptor {
+    /// Serves `router` on `listener` until the node has stopped, then lets connections end.
+    pub(crate) async fn serve(mut self, listener: Listener, router: Router) {
+        let graceful = GracefulShutdown::new();
+        let builder = builder(&self.limits);
+        loop {
+            let places = Arc::clone(&self.places);
+            let next = async {
+                let place = places
+                    .acquire_owned()
+                    .await
+                    .expect("places is never closed");
+                (place, accept(&listener).await)
+            };
+            let stopped = self.phase.wait_for(|phase| *phase == Phase::Stopped);
+            let (place, accepted) = tokio::select! {
+                next = next => next,
+                _ = stopped => break,
+            };
+            match accepted {
+                Ok(Stream::Tcp(stream, source)) => {
+                    self.spawn(stream, source, place, &builder, &router, &graceful);
+                }
+                Ok(Stream::Unix(stream)) => {
+                    self.spawn(
+                        stream,
+                        Source::UnixSocket,
+                        place,
+                        &builder,
+                        &router,
+                        &graceful,
+                    );
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                }
+            }
+        }
+        drop(listener);
+        // Those that have not ended by then end with the process.
+        let _ = tokio::time::timeout(self.limits.drain_timeout, graceful.shutdown()).await;
+    }
+
+    /// Serves one connection to its end, in a task of its own.
+    fn spawn(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        source: Source,
+        place: OwnedSemaphorePermit,
+        builder: &Builder<TokioExecutor>,
+        router: &Router,
+        graceful: &GracefulShutdown,
+    ) {
+        let router = router.clone();
+        let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(source);
+            router.clone().oneshot(request)
+        });
+        let builder = builder.clone();
+        let watcher = graceful.watcher();
+        let metrics = self.metrics.clone();
+        let mut phase = self.phase.clone();
+        let patience = self.limits.header_timeout;
+        metrics.client_connections.inc();
+        tokio::spawn(async move {
+            let opened = tokio::select! {
+                opened = opening::open(stream, patience) => opened,
+                _ = phase.wait_for(|phase| *phase == Phase::Stopped) => Err(Unopened::Ended),
+            };
+            let closed = match opened {
+                Err(unopened) => Closed::from_unopened(&unopened),
+                Ok(stream) => {
+                    let connection = builder
+                        .serve_connection(TokioIo::new(stream), service)
+                        .into_owned();
+                    match watcher.watch(connection).await {
+                        Ok(()) => Closed::Ended,
+                        Err(error) => {
+                            tracing::debug!(error, "a client's connection failed");
+                            Closed::from_error(error.as_ref())
+                        }
+                    }
+                }
+            };
+            metrics.client_connections.dec();
+            let reason = [("reason", closed.label())];
+            metrics.client_closed.get_or_create(&reason).inc();
+            drop(place);
+        });
+    }
+}
+
+/// Why a client's connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closed {
+    /// One side ended it between requests.
+    Ended,
+    /// The client did not say in time what it speaks.
+    Silent,
+    /// The client took too long with a head, or did not answer a probe.
+    TimedOut,
+    /// The client sent something that is not HTTP.
+    NotHttp,
+    /// The client ended it within a request.
+    Truncated,
+    /// Anything else.
+    Failed,
+}
+
+impl Closed {
+    /// For the metrics.
+    fn label(self) -> &'static str {
+        match self {
+            Closed::Ended => "ended",
+            Closed::Silent => "silent",
+            Closed::TimedOut => "timed_out",
+            Closed::NotHttp => "not_http",
+            Closed::Truncated => "truncated",
+            Closed::Failed => "failed",
+        }
+    }
+
+    fn from_unopened(unopened: &Unopened) -> Closed {
+        match unopened {
+            Unopened::Ended => Closed::Ended,
+            Unopened::Silent => Closed::Silent,
+            Unopened::Failed(error) => {
+                tracing::debug!(%error, "a client's connection failed at once");
+                Closed::Failed
+            }
+        }
+    }
+
+    fn from_error(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Closed {
+        match error.downcast_ref::<hyper::Error>() {
+            Some(error) if error.is_timeout() => Closed::TimedOut,
+            Some(error) if error.is_parse() => Closed::NotHttp,
+            Some(error) if error.is_incomplete_message() => Closed::Truncated,
+            _ => Closed::Failed,
+        }
+    }
+}
+
+enum Stream {
+    Tcp(TcpStream, Source),
+    Unix(tokio::net::UnixStream),
+}
+
+async fn accept(listener: &Listener) -> io::Result<Stream> {
+    match listener {
+        Listener::Tcp(listener) => {
+            let (stream, address) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            // Finds clients that vanished without a word, on connections that are idle.
+            let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+            SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+            let local = address.ip().to_canonical().is_loopback();
+            Ok(Stream::Tcp(
+                stream,
+                if local {
+                    Source::Loopback
+                } else {
+                    Source::Remote
+                },
+            ))
+        }
+        Listener::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+    }
+}
+
+fn builder(limits: &ClientLimits) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(limits.stream_window_bytes)
+        .initial_connection_window_size(limits.connection_window_bytes)
+        .max_concurrent_streams(limits.streams_per_connection)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout);
+    builder
+}

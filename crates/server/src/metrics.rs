@@ -1,0 +1,387 @@
+//! What the runtime counts. Names follow etcd's where etcd has the same thing, because the
+//! dashboards and alerts that people have read those; what is ours begins with `quorate_`.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// One label and its value.
+pub(crate) type Label = [(&'static str, &'static str); 1];
+
+/// Every counter of the runtime; cloning shares them.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    /// How long a sync of the log takes, with the writes it covers.
+    pub(crate) journal_sync_seconds: Histogram,
+    /// Requests served by one sync.
+    pub(crate) journal_group: Histogram,
+    /// Bytes written, by lane.
+    pub(crate) disk_written_bytes: Family<Label, Counter>,
+    /// Failed disk requests, by lane.
+    pub(crate) disk_failures: Family<Label, Counter>,
+    /// Bytes sent to peers.
+    pub(crate) peer_sent_bytes: Counter,
+    /// Bytes received from peers.
+    pub(crate) peer_received_bytes: Counter,
+    /// Frames sent to peers.
+    pub(crate) peer_sent_frames: Counter,
+    /// Frames received from peers.
+    pub(crate) peer_received_frames: Counter,
+    /// Peer connections that ended, by reason.
+    pub(crate) peer_closed: Family<Label, Counter>,
+    /// Peer connections that are up.
+    pub(crate) peer_connections: Gauge,
+    /// Client connections that are up.
+    pub(crate) client_connections: Gauge,
+    /// Client connections that ended, by reason.
+    pub(crate) client_closed: Family<Label, Counter>,
+    /// Client calls that the node has not answered yet.
+    pub(crate) calls_under_way: Gauge,
+    /// Client calls that found no turn in time.
+    pub(crate) calls_refused: Counter,
+    /// Inputs that one pass of the node's thread served.
+    pub(crate) pass_inputs: Histogram,
+    /// How long one pass of the node's thread took.
+    pub(crate) pass_seconds: Histogram,
+    /// Notes of the node, by name.
+    pub(crate) notes: Family<Label, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let seconds = || Histogram::new(exponential_buckets(0.000_032, 2.0, 18));
+        let counts = || Histogram::new(exponential_buckets(1.0, 2.0, 13));
+        Metrics {
+            journal_sync_seconds: seconds(),
+            journal_group: counts(),
+            disk_written_bytes: Family::default(),
+            disk_failures: Family::default(),
+            peer_sent_bytes: Counter::default(),
+            peer_received_bytes: Counter::default(),
+            peer_sent_frames: Counter::default(),
+            peer_received_frames: Counter::default(),
+            peer_closed: Family::default(),
+            peer_connections: Gauge::default(),
+            client_connections: Gauge::default(),
+            client_closed: Family::default(),
+            calls_under_way: Gauge::default(),
+            calls_refused: Counter::default(),
+            pass_inputs: counts(),
+            pass_seconds: seconds(),
+            notes: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers everything under its name.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let disk = |name: &str| format!("etcd_disk_{name}");
+        registry.register(
+            disk("wal_fsync_duration_seconds"),
+            "Time to write and sync one group of the log",
+            self.journal_sync_seconds.clone(),
+        );
+        registry.register(
+            "quorate_disk_journal_group_requests",
+            "Requests served by one sync of the log",
+            self.journal_group.clone(),
+        );
+        registry.register(
+            "quorate_disk_written_bytes",
+            "Bytes written, by lane",
+            self.disk_written_bytes.clone(),
+        );
+        registry.register(
+            "quorate_disk_failures",
+            "Failed disk requests, by lane",
+            self.disk_failures.clone(),
+        );
+        self.register_peers(registry);
+        registry.register(
+            "quorate_client_connections",
+            "Client connections that are up",
+            self.client_connections.clone(),
+        );
+        registry.register(
+            "quorate_client_connections_closed",
+            "Client connections that ended, by reason",
+            self.client_closed.clone(),
+        );
+        registry.register(
+            "quorate_client_calls_under_way",
+            "Client calls that the node has not answered yet",
+            self.calls_under_way.clone(),
+        );
+        registry.register(
+            "quorate_client_calls_refused",
+            "Client calls answered with too many requests",
+            self.calls_refused.clone(),
+        );
+        registry.register(
+            "quorate_node_pass_inputs",
+            "Inputs served by one pass of the node",
+            self.pass_inputs.clone(),
+        );
+        registry.register(
+            "quorate_node_pass_seconds",
+            "Time of one pass of the node",
+            self.pass_seconds.clone(),
+        );
+        registry.register(
+            "quorate_node_notes",
+            "Notes of the node, by name",
+            self.notes.clone(),
+        );
+    }
+
+    fn register_peers(&self, registry: &mut Registry) {
+        registry.register(
+            "quorate_peer_sent_bytes",
+            "Bytes sent to peers",
+            self.peer_sent_bytes.clone(),
+        );
+        registry.register(
+            "quorate_peer_received_bytes",
+            "Bytes received from peers",
+            self.peer_received_bytes.clone(),
+        );
+        registry.register(
+            "quorate_peer_sent_frames",
+            "Frames sent to peers",
+            self.peer_sent_frames.clone(),
+        );
+        registry.register(
+            "quorate_peer_received_frames",
+            "Frames received from peers",
+            self.peer_received_frames.clone(),
+        );
+        registry.register(
+            "quorate_peer_connections_closed",
+            "Peer connections that ended, by reason",
+            self.peer_closed.clone(),
+        );
+        registry.register(
+            "quorate_peer_connections",
+            "Peer connections that are up",
+            self.peer_connections.clone(),
+        );
+    }
+}
+
+/// Writes everything that is counted in the text form that scrapers read.
+#[derive(Clone)]
+pub(crate) struct Exposition {
+    registry: Arc<Registry>,
+}
+
+impl Exposition {
+    pub(crate) fn new(metrics: &Metrics) -> Exposition {
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        Exposition {
+            registry: Arc::new(registry),
+        }
+    }
+
+    /// Appends the text; what the node itself counts is left out if it did not answer.
+    pub(crate) fn write(
+        &self,
+        counted: Option<&node::Metrics>,
+        status: Option<&node::Status>,
+        text: &mut String,
+    ) -> std::fmt::Result {
+        encode_registry(text, &self.registry)?;
+        let mut registry = Registry::default();
+        if let Some(counted) = counted {
+            register_counted(counted, &mut registry);
+        }
+        if let Some(status) = status {
+            register_status(status, &mut registry);
+        }
+        if let Some(bytes) = resident_bytes() {
+            let help = "Memory of the process that is in use";
+            gauge(&mut registry, "process_resident_memory_bytes", help, bytes);
+        }
+        encode_registry(text, &registry)?;
+        encode_eof(text)
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    registry.register(name, help, ConstCounter::new(value));
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    registry.register(
+        name,
+        help,
+        ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)),
+    );
+}
+
+fn register_counted(counted: &node::Metrics, registry: &mut Registry) {
+    let counters = [
+        (
+            "etcd_server_leader_changes_seen",
+            "Leaders seen",
+            counted.leader_changes,
+        ),
+        (
+            "quorate_entries_proposed",
+            "Entries proposed here",
+            counted.entries_proposed,
+        ),
+        (
+            "quorate_commands_proposed",
+            "Commands put into entries",
+            counted.commands_proposed,
+        ),
+        (
+            "quorate_commands_forwarded",
+            "Commands sent to a leader",
+            counted.commands_forwarded,
+        ),
+        (
+            "quorate_commands_executed",
+            "Commands executed here",
+            counted.commands_executed,
+        ),
+        (
+            "quorate_commands_repeated",
+            "Commands that had run before",
+            counted.commands_repeated,
+        ),
+        (
+            "quorate_commands_panicked",
+            "Commands that failed inside",
+            counted.commands_panicked,
+        ),
+        (
+            "quorate_read_rounds",
+            "Read rounds asked for",
+            counted.read_rounds,
+        ),
+        ("quorate_reads", "Reads answered", counted.reads),
+        (
+            "quorate_reads_offloaded",
+            "Reads that ran on a snapshot",
+            counted.reads_offloaded,
+        ),
+        (
+            "quorate_calls_timed_out",
+            "Calls without a known result",
+            counted.calls_timed_out,
+        ),
+        (
+            "quorate_checkpoints_written",
+            "Checkpoints written",
+            counted.checkpoints_written,
+        ),
+        (
+            "quorate_bad_frames",
+            "Peer frames that made no sense",
+            counted.bad_frames,
+        ),
+        (
+            "quorate_journal_batches",
+            "Batches made durable",
+            counted.journal.batches,
+        ),
+        (
+            "quorate_journal_records",
+            "Records appended",
+            counted.journal.records,
+        ),
+    ];
+    for (name, help, value) in counters {
+        counter(registry, name, help, value);
+    }
+    let gauges = [
+        (
+            "quorate_journal_segments",
+            "Segments in use",
+            counted.journal.segments,
+        ),
+        (
+            "quorate_journal_bytes",
+            "Bytes of the log on disk",
+            counted.journal.bytes,
+        ),
+        (
+            "quorate_journal_buffered_bytes",
+            "Bytes not durable yet",
+            counted.journal.buffered_bytes,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        gauge(registry, name, help, value);
+    }
+}
+
+fn register_status(status: &node::Status, registry: &mut Registry) {
+    let leads = u64::from(status.role == consensus::Role::Leader);
+    let voters = status.members.iter().filter(|member| member.voter).count() as u64;
+    let revision = u64::try_from(status.revision).unwrap_or(0);
+    let gauges = [
+        (
+            "etcd_server_has_leader",
+            "A leader is known",
+            u64::from(status.leader.is_some()),
+        ),
+        ("etcd_server_is_leader", "This node leads", leads),
+        // etcd counts both, and calls them totals although they begin with the log.
+        (
+            "etcd_server_proposals_committed_total",
+            "Last chosen slot",
+            status.chosen.0,
+        ),
+        (
+            "etcd_server_proposals_applied_total",
+            "Last executed slot",
+            status.applied.0,
+        ),
+        (
+            "etcd_server_quota_backend_bytes",
+            "Bytes that may be held",
+            status.quota_bytes,
+        ),
+        (
+            "etcd_mvcc_db_total_size_in_bytes",
+            "Bytes held",
+            status.held_bytes,
+        ),
+        (
+            "etcd_mvcc_db_total_size_in_use_in_bytes",
+            "Bytes of live keys",
+            status.live_bytes,
+        ),
+        (
+            "etcd_debugging_mvcc_current_revision",
+            "Revision of the keyspace",
+            revision,
+        ),
+        ("quorate_term", "The current term", status.term.0),
+        (
+            "quorate_members",
+            "Members of the group",
+            status.members.len() as u64,
+        ),
+        ("quorate_voters", "Members with a vote", voters),
+    ];
+    for (name, help, value) in gauges {
+        gauge(registry, name, help, value);
+    }
+}
+
+/// Where the system tells (Linux).
+fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}

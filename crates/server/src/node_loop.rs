@@ -1,0 +1,440 @@
+//! The node's thread: takes in everything that is ready, then carries out everything that came
+//! of it.
+//!
+//! ```text
+//!   calls, frames, completions ─▶ one channel ─▶ step, step, … step, flush ─▶ outputs
+//!        ▲                                                                      │
+//!        │              disks: one message per lane   peers: one batch per connection
+//!        └────────────  answers: one wake-up per waiting call  ◀────────────────┘
+//! ```
+//!
+//! The machine is single-threaded on purpose: it never waits for anything but its channel, and a
+//! pass over a thousand inputs costs one disk sync and one packet per peer instead of a thousand.
+//! Under load, batches grow by themselves, because everything that arrives during a pass is taken
+//! in by the next one. With nothing to do, the thread sleeps until the node's own deadline.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::SystemTime;
+
+use base::{Instant, WallTime};
+use bytes::Bytes;
+use journal::disk::{Completion, Request};
+use node::{Answer, Call, CallId, ConnectionId, Halt, Identity, Input, Job, Level, Note, Output};
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+
+use crate::disks::Disks;
+use crate::folder::{FolderError, IdentityWriter};
+use crate::limits::NodeLimits;
+use crate::metrics::Metrics;
+use crate::transport::{PeerEvent, SendQueue, Transport};
+
+/// What reaches the node's thread.
+pub(crate) enum Event {
+    /// A client asks for something.
+    Call {
+        id: CallId,
+        call: Call,
+        reply: oneshot::Sender<Answer>,
+    },
+    /// A client no longer waits.
+    Forget(CallId),
+    /// Something happened on a connection to a peer.
+    Peer(PeerEvent),
+    /// Disk requests have ended.
+    Disk(Vec<Completion>),
+    /// The identity file is written, or not.
+    IdentityWritten(Result<(), FolderError>),
+    /// A job that ran elsewhere has ended.
+    JobDone { id: CallId, answer: Answer },
+    /// Somebody wants to know what the node counts.
+    Metrics(oneshot::Sender<node::Metrics>),
+    /// The process shall stop.
+    Shutdown,
+}
+
+/// A node as its thread sees it; tests put something simpler in its place.
+pub(crate) trait Machine: Send + 'static {
+    fn step(&mut self, now: Instant, wall: WallTime, input: Input, out: &mut Vec<Output>);
+    fn flush(&mut self, now: Instant, wall: WallTime, out: &mut Vec<Output>);
+    fn deadline(&self) -> Option<Instant>;
+    fn metrics(&self) -> node::Metrics;
+}
+
+impl Machine for node::Node {
+    fn step(&mut self, now: Instant, wall: WallTime, input: Input, out: &mut Vec<Output>) {
+        node::Node::step(self, now, wall, input, out);
+    }
+
+    fn flush(&mut self, now: Instant, wall: WallTime, out: &mut Vec<Output>) {
+        node::Node::flush(self, now, wall, out);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        node::Node::deadline(self)
+    }
+
+    fn metrics(&self) -> node::Metrics {
+        node::Node::metrics(self)
+    }
+}
+
+/// The real clocks, as the machines see them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    origin: std::time::Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Clock {
+        Clock {
+            origin: std::time::Instant::now(),
+        }
+    }
+
+    /// Begins a second after the origin, so that 0 is always in the past.
+    pub(crate) fn now(self) -> Instant {
+        let nanoseconds = self.origin.elapsed().as_nanos() + 1_000_000_000;
+        Instant(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn wall(self) -> WallTime {
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// How far a node has come, for everyone who waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Clients cannot be served yet.
+    Starting,
+    /// Clients are served.
+    Ready,
+    /// The node has been asked to stop.
+    Stopping,
+    /// The node does nothing any more.
+    Stopped,
+}
+
+/// What the node's thread works with.
+pub(crate) struct World {
+    pub(crate) clock: Clock,
+    pub(crate) events: Receiver<Event>,
+    /// For jobs that report back.
+    pub(crate) reports: Sender<Event>,
+    pub(crate) disks: Disks,
+    pub(crate) transport: Transport,
+    pub(crate) identity: IdentityWriter,
+    pub(crate) runtime: Handle,
+    pub(crate) limits: NodeLimits,
+    pub(crate) metrics: Metrics,
+    pub(crate) phase: watch::Sender<Phase>,
+}
+
+/// A connection to a peer, and what this pass sends over it.
+struct Peer {
+    queue: Arc<SendQueue>,
+    pending: Vec<Bytes>,
+}
+
+/// The thread's state.
+pub(crate) struct NodeLoop<M> {
+    machine: M,
+    world: World,
+    replies: HashMap<CallId, oneshot::Sender<Answer>>,
+    peers: HashMap<ConnectionId, Peer>,
+    // Of the pass under way; kept for their allocations.
+    outputs: Vec<Output>,
+    requests: Vec<Request>,
+    touched: Vec<ConnectionId>,
+    halt: Option<Halt>,
+}
+
+impl<M: Machine> NodeLoop<M> {
+    pub(crate) fn new(machine: M, world: World) -> NodeLoop<M> {
+        NodeLoop {
+            machine,
+            world,
+            replies: HashMap::new(),
+            peers: HashMap::new(),
+            outputs: Vec::new(),
+            requests: Vec::new(),
+            touched: Vec::new(),
+            halt: None,
+        }
+    }
+
+    /// Runs until the node halts.
+    pub(crate) fn run(mut self) -> Halt {
+        let mut first = None;
+        let halt = loop {
+            self.pass(first.take());
+            if let Some(halt) = self.halt.take() {
+                break halt;
+            }
+            first = self.wait();
+        };
+        // Handlers whose answers never come learn it from their dropped senders, peers from
+        // their closed connections.
+        self.replies.clear();
+        let World {
+            disks,
+            transport,
+            phase,
+            limits,
+            ..
+        } = self.world;
+        drop(transport);
+        disks.stop(limits.disk_timeout);
+        phase.send_replace(Phase::Stopped);
+        halt
+    }
+
+    /// Sleeps until something happens or the node's deadline comes.
+    fn wait(&self) -> Option<Event> {
+        let events = &self.world.events;
+        let received = match self.machine.deadline() {
+            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => events.recv_timeout(deadline - self.world.clock.now()),
+        };
+        match received {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                unreachable!("the thread itself holds a sender, for jobs that report back")
+            }
+        }
+    }
+
+    fn pass(&mut self, first: Option<Event>) {
+        let (now, wall) = (self.world.clock.now(), self.world.clock.wall());
+        let mut inputs = 0;
+        if let Some(event) = first {
+            inputs += self.take_in(now, wall, event);
+        }
+        while inputs < self.world.limits.inputs_per_pass
+            && let Ok(event) = self.world.events.try_recv()
+        {
+            inputs += self.take_in(now, wall, event);
+        }
+        if self
+            .machine
+            .deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            self.machine
+                .step(now, wall, Input::Deadline, &mut self.outputs);
+            inputs += 1;
+        }
+        self.machine.flush(now, wall, &mut self.outputs);
+        self.carry_out();
+        self.world.metrics.pass_inputs.observe(inputs as f64);
+        let took = self.world.clock.now() - now;
+        self.world.metrics.pass_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Steps the machine with what an event holds; the number of inputs.
+    fn take_in(&mut self, now: Instant, wall: WallTime, event: Event) -> usize {
+        let input = match event {
+            Event::Call { id, call, reply } => {
+                self.replies.insert(id, reply);
+                Input::Call { id, call }
+            }
+            Event::Forget(id) => {
+                // An answer may have been on its way when the client gave up.
+                if self.replies.remove(&id).is_none() {
+                    return 0;
+                }
+                Input::Forget { id }
+            }
+            Event::Peer(event) => return self.take_in_peer(now, wall, event),
+            Event::Disk(completions) => {
+                let count = completions.len();
+                for completion in completions {
+                    self.machine
+                        .step(now, wall, Input::Disk(completion), &mut self.outputs);
+                }
+                return count;
+            }
+            Event::IdentityWritten(Ok(())) => Input::IdentityPersisted,
+            Event::IdentityWritten(Err(error)) => {
+                self.halt = Some(Halt::Refused(error.to_string()));
+                return 0;
+            }
+            Event::JobDone { id, answer } => Input::JobDone { id, answer },
+            Event::Metrics(reply) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(self.machine.metrics());
+                return 0;
+            }
+            Event::Shutdown => {
+                self.world.phase.send_replace(Phase::Stopping);
+                Input::Shutdown
+            }
+        };
+        self.machine.step(now, wall, input, &mut self.outputs);
+        1
+    }
+
+    fn take_in_peer(&mut self, now: Instant, wall: WallTime, event: PeerEvent) -> usize {
+        let input = match event {
+            PeerEvent::Connected {
+                connection,
+                dial,
+                queue,
+            } => {
+                self.peers.insert(
+                    connection,
+                    Peer {
+                        queue,
+                        pending: Vec::new(),
+                    },
+                );
+                Input::Connected { connection, dial }
+            }
+            PeerEvent::Disconnected {
+                connection,
+                by_peer,
+            } => {
+                self.peers.remove(&connection);
+                Input::Disconnected {
+                    connection,
+                    by_peer,
+                }
+            }
+            PeerEvent::Frames {
+                connection,
+                bodies,
+                credit,
+            } => {
+                let count = bodies.len();
+                for body in bodies {
+                    let input = Input::Frame { connection, body };
+                    self.machine.step(now, wall, input, &mut self.outputs);
+                }
+                drop(credit);
+                return count;
+            }
+        };
+        self.machine.step(now, wall, input, &mut self.outputs);
+        1
+    }
+
+    /// Carries out what the pass brought: disk and peers first, since others wait for those, and
+    /// they work while the rest is carried out.
+    fn carry_out(&mut self) {
+        let mut later = Vec::new();
+        for output in std::mem::take(&mut self.outputs).drain(..) {
+            match output {
+                Output::Disk(request) => self.requests.push(request),
+                Output::Frame { connection, body } => self.queue_frame(connection, body),
+                other => later.push(other),
+            }
+        }
+        if !self.requests.is_empty() && self.world.disks.submit(&mut self.requests).is_err() {
+            self.halt_because_a_disk_thread_is_gone();
+        }
+        for connection in self.touched.drain(..) {
+            if let Some(peer) = self.peers.get_mut(&connection) {
+                peer.queue.push(&mut peer.pending);
+            }
+        }
+        for output in later {
+            self.carry_out_one(output);
+        }
+    }
+
+    fn queue_frame(&mut self, connection: ConnectionId, body: Bytes) {
+        // A connection that is gone takes its frames with it.
+        if let Some(peer) = self.peers.get_mut(&connection) {
+            if peer.pending.is_empty() {
+                self.touched.push(connection);
+            }
+            peer.pending.push(body);
+        }
+    }
+
+    fn carry_out_one(&mut self, output: Output) {
+        match output {
+            Output::Answer { id, answer } => {
+                if let Some(reply) = self.replies.remove(&id) {
+                    // The client may have gone; the node will hear of it.
+                    let _ = reply.send(answer);
+                }
+            }
+            Output::Dial { dial, address } => self.world.transport.dial(dial, address),
+            Output::HangUp { dial } => self.world.transport.hang_up(dial),
+            Output::Disconnect { connection } => {
+                if let Some(peer) = self.peers.get(&connection) {
+                    peer.queue.finish();
+                }
+            }
+            Output::PersistIdentity(identity) => self.persist(identity),
+            Output::Offload { id, job } => self.offload(id, job),
+            Output::Note(note) => self.note(&note),
+            Output::Ready => {
+                self.world.phase.send_if_modified(|phase| {
+                    let starting = *phase == Phase::Starting;
+                    if starting {
+                        *phase = Phase::Ready;
+                    }
+                    starting
+                });
+            }
+            Output::Halt(halt) => self.halt = Some(halt),
+            Output::Disk(_) | Output::Frame { .. } => {
+                unreachable!("disk requests and frames are carried out before all others")
+            }
+        }
+    }
+
+    fn persist(&mut self, identity: Identity) {
+        let writer = self.world.identity.clone();
+        let reports = self.world.reports.clone();
+        // On a disk thread, so that identities are written in the order they were given.
+        let job = move || {
+            // The node's thread may have ended; then nobody needs to know.
+            let _ = reports.send(Event::IdentityWritten(writer.write(&identity)));
+        };
+        if self.world.disks.run(Box::new(job)).is_err() {
+            self.halt_because_a_disk_thread_is_gone();
+        }
+    }
+
+    fn offload(&mut self, id: CallId, Job(job): Job) {
+        let reports = self.world.reports.clone();
+        self.world.runtime.spawn_blocking(move || {
+            let answer = catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| {
+                let error = etcd::Error::Internal("a read failed inside; please report this");
+                Answer::Etcd(Err(error))
+            });
+            let _ = reports.send(Event::JobDone { id, answer });
+        });
+    }
+
+    fn note(&mut self, note: &Note) {
+        let name = note.name();
+        self.world
+            .metrics
+            .notes
+            .get_or_create(&[("note", name)])
+            .inc();
+        match note.level() {
+            Level::Error => tracing::error!(note = name, "{note}"),
+            Level::Warn => tracing::warn!(note = name, "{note}"),
+            Level::Info => tracing::info!(note = name, "{note}"),
+            Level::Debug => tracing::debug!(note = name, "{note}"),
+        }
+    }
+
+    fn halt_because_a_disk_thread_is_gone(&mut self) {
+        let text = "a disk thread has failed inside; please report what it said above";
+        self.halt.get_or_insert_with(|| Halt::Refused(text.into()));
+    }
+}
