@@ -1,0 +1,32 @@
+//! The command line of Quorate, and what it takes to run a cluster of processes on one machine.
+//!
+//! ```text
+//!   main ──> command_line ──> serve       a node, by the server library
+//!                        ├──> operator    status, member: ask a running node's admin listener
+//!                        └──> demo        a cluster of processes that loses its leader
+//!
+//!   local    processes that can be killed, paused and started again ┐ shared by the
+//!   load     clients that write and keep books                      │ demonstration, the
+//!   admin    what a node says of itself                             ┘ tests and measurements
+//! ```
+//!
+//! It reaches a cluster only through its protocols, as any program of a user does: what is
+//! possible here is possible for everyone.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a program: it has clocks, files, sockets, processes, and locks in its tools"
+)]
+
+pub mod admin;
+mod command_line;
+mod demo;
+pub mod load;
+pub mod local;
+mod operator;
+mod run;
+mod serve;
+mod table;
+
+pub use run::run;
