@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
+use etcd::proto::etcdserverpb::{CompactionRequest, PutRequest, RangeRequest};
 use quorate_node::{Answer, Call, Halt};
 
 mod support;
@@ -587,4 +587,81 @@ fn a_stopping_leader_asks_another_if_its_first_choice_has_died() {
         );
         assert_eq!(world.halted(leader), Some(&Halt::Stopped));
     }
+}
+
+#[test]
+fn a_follower_with_a_stuck_disk_forgets_nothing_that_its_log_does_not_hold_yet() {
+    let mut world = World::new(18, (0..3).map(|each| config(each, 3)).collect());
+    for host in 0..3 {
+        world.config_of(host).limits.checkpoint_log_bytes = 8 << 10;
+    }
+    (0..3).for_each(|host| world.start(host));
+    let leader = world.wait_for_leader();
+    let follower = (leader + 1) % 3;
+    for number in 0..30 {
+        must_put(
+            &mut world,
+            leader,
+            &format!("key{number}"),
+            &"v".repeat(500),
+        );
+    }
+    world.run(Duration::from_secs(1));
+    let written = world.node(follower).metrics().checkpoints_written;
+    world.disk_of(follower).is_stuck = true;
+    for number in 30..130 {
+        must_put(
+            &mut world,
+            leader,
+            &format!("key{number}"),
+            &"v".repeat(500),
+        );
+    }
+    // It executes what the others have chosen, although nothing of it is durable here.
+    world.run(Duration::from_secs(1));
+    assert!(must_get(&mut world, follower, "key129", true).is_some());
+    assert_eq!(world.node(follower).metrics().checkpoints_written, written);
+    world.kill(follower);
+    world.disk_of(follower).is_stuck = false;
+    world.start(follower);
+    world.run(Duration::from_secs(2));
+    let digest = |world: &World, host: usize| world.node(host).status().digest;
+    assert_eq!(digest(&world, follower), digest(&world, leader));
+}
+
+#[test]
+fn a_physical_compaction_is_answered_when_the_space_is_free_and_goes_on_without_writes() {
+    let mut world = World::new(19, vec![config(0, 1)]);
+    let settings = &mut world.config_of(0).limits.state.settings;
+    settings.compaction_steps_per_entry = 10;
+    world.start(0);
+    world.wait_for_leader();
+    for number in 0..300 {
+        must_put(&mut world, 0, "key", &format!("{number}"));
+    }
+    let before = world.node(0).status().held_bytes;
+    let compact = |physical| {
+        Call::Etcd(etcd::Request::Compact(CompactionRequest {
+            revision: 301,
+            physical,
+        }))
+    };
+    let started = world.now;
+    assert!(matches!(
+        world.ask(0, compact(true)),
+        Answer::Etcd(Ok(etcd::Response::Compact(_)))
+    ));
+    let after = world.node(0).status().held_bytes;
+    assert!(
+        after < before / 10,
+        "{before} bytes before, {after} when told that they are free"
+    );
+    assert!(
+        world.now - started > Duration::from_millis(100),
+        "it took several entries"
+    );
+    assert_eq!(
+        must_get(&mut world, 0, "key", false).as_deref(),
+        Some("299")
+    );
 }

@@ -284,6 +284,16 @@ fn register_counted(counted: &node::Metrics, registry: &mut Registry) {
             counted.checkpoints_written,
         ),
         (
+            "quorate_checkpoints_failed",
+            "Checkpoints that could not be written",
+            counted.checkpoints_failed,
+        ),
+        (
+            "quorate_calls_without_room",
+            "Calls refused because too many bytes wait already",
+            counted.calls_refused,
+        ),
+        (
             "quorate_bad_frames",
             "Peer frames that made no sense",
             counted.bad_frames,

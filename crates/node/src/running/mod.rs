@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base::{ClusterId, Epoch, GroupId, Instant, NodeId, Random, WallTime};
 use bytes::Bytes;
-use consensus::{Engine as _, Liveness, Mark, Membership, Message, Raft, Ticket};
+use consensus::{CheckpointRef, Engine as _, Liveness, Mark, Membership, Message, Raft, Ticket};
 use journal::{Done, Journal, RecordKind};
 use state::Origin;
 
@@ -95,6 +95,8 @@ pub struct Running {
     next_publish: Instant,
     published: bool,
     removed_at: Option<Instant>,
+    /// A checkpoint that is on the disk while the log up to it may not be.
+    unreported: Option<CheckpointRef>,
     pub(crate) ready_told: bool,
 }
 
@@ -175,6 +177,7 @@ impl Running {
             next_publish: now,
             published: false,
             removed_at: None,
+            unreported: None,
             ready_told: false,
             config,
         })
@@ -356,9 +359,6 @@ impl Running {
     }
 
     fn durable(&mut self, moment: Moment, mark: Mark, peers: &mut Peers, out: &mut Vec<Output>) {
-        if mark == Mark(0) {
-            return;
-        }
         assert!(mark >= self.durable, "the durable mark never goes back");
         self.durable = mark;
         self.drive(moment, consensus::Input::Durable { mark }, peers, out);
@@ -380,17 +380,8 @@ impl Running {
         use consensus::Input;
         let input = match event {
             Event::Written(checkpoint) => {
-                self.metrics.checkpoints_written += 1;
-                let (slot, bytes) = (checkpoint.slot, checkpoint.length);
-                out.push(Output::Note(Note::CheckpointWritten { slot, bytes }));
-                let log_kept_after = self.checkpoints.log_kept_after();
-                let mut requests = Vec::new();
-                self.journal.release(GROUP, log_kept_after, &mut requests);
-                out.extend(requests.into_iter().map(Output::Disk));
-                Input::CheckpointTaken {
-                    checkpoint,
-                    log_kept_after,
-                }
+                self.unreported = Some(checkpoint);
+                return;
             }
             Event::WriteFailed(slot, error) => {
                 self.metrics.checkpoints_failed += 1;
@@ -411,6 +402,7 @@ impl Running {
             Event::PieceStored(checkpoint, stored) => Input::PieceStored { checkpoint, stored },
             Event::Installed(checkpoint, loaded) => {
                 let (state, membership) = *loaded;
+                self.unreported = None;
                 self.replica.install(state, membership.clone());
                 out.push(Output::Note(Note::SnapshotInstalled {
                     slot: checkpoint.slot,
@@ -427,6 +419,31 @@ impl Running {
                 out.push(Output::Note(Note::SnapshotRejected { slot, reason }));
                 Input::SnapshotRejected { checkpoint }
             }
+        };
+        self.drive(moment, input, peers, out);
+    }
+
+    /// Lets go of the log behind a finished checkpoint, once this disk holds the log that far:
+    /// a replica may execute what the others have chosen before its own disk has it, but must not
+    /// forget, nor count as kept, what was never durable here.
+    fn report_checkpoint(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
+        let Some(checkpoint) = self.unreported else {
+            return;
+        };
+        if self.engine.view().durable < checkpoint.slot {
+            return;
+        }
+        self.unreported = None;
+        self.metrics.checkpoints_written += 1;
+        let (slot, bytes) = (checkpoint.slot, checkpoint.length);
+        out.push(Output::Note(Note::CheckpointWritten { slot, bytes }));
+        let log_kept_after = self.checkpoints.log_kept_after();
+        let mut requests = Vec::new();
+        self.journal.release(GROUP, log_kept_after, &mut requests);
+        out.extend(requests.into_iter().map(Output::Disk));
+        let input = consensus::Input::CheckpointTaken {
+            checkpoint,
+            log_kept_after,
         };
         self.drive(moment, input, peers, out);
     }
@@ -477,7 +494,8 @@ impl Running {
             .checkpoints
             .newest()
             .map_or(base::Slot(0), |newest| newest.slot);
-        if self.replica.applied() > newest
+        if self.unreported.is_none()
+            && self.replica.applied() > newest
             && self
                 .checkpoints
                 .is_due(now, self.journal.bytes_since(GROUP, newest))
@@ -510,6 +528,7 @@ impl Running {
         if self.removed_at.is_some_and(|at| at <= now) {
             out.push(Output::Halt(Halt::Refused(trust::REMOVED.to_owned())));
         }
+        self.report_checkpoint(moment, peers, out);
         if self.next_facts <= now {
             self.next_facts = now + self.config.limits.facts_interval;
             self.tell_facts(peers, out);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use base::{Instant, Random, WallTime};
 use bytes::Bytes;
-use journal::disk::{Completion, DiskError, File, Operation, Request};
+use journal::disk::{Completion, DiskError, File, Lane, Operation, Request};
 use quorate_node::{
     Answer, Call, CallId, Config, ConnectionId, DialId, Halt, Identity, Input, Limits, Node, Note,
     Output, Startup, Timing,
@@ -58,6 +58,8 @@ impl Contents {
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     files: BTreeMap<File, Contents>,
+    /// Nothing on the journal's lane ends while this is set.
+    pub is_stuck: bool,
     /// No checkpoint can be written.
     pub refuses_checkpoints: bool,
     pub identity: Option<Identity>,
@@ -642,6 +644,11 @@ impl World {
             Happening::Persisted(identity) => {
                 self.hosts[host].disk.identity = Some(identity);
                 self.pass(host, vec![Input::IdentityPersisted]);
+            }
+            Happening::Disk(request)
+                if self.hosts[host].disk.is_stuck && request.lane == Lane::Journal =>
+            {
+                self.schedule(Duration::from_millis(5), host, Happening::Disk(request));
             }
             Happening::Disk(request) => {
                 let result = self.hosts[host].disk.carry_out(request.operation);
