@@ -37,4 +37,4 @@ pub use hard_state::HardState;
 pub use limits::Limits;
 pub use membership::{Change, Member, Membership};
 pub use message::Message;
-pub use raft::{Config, Raft, Restored, Tail};
+pub use raft::{Config, Glance, Raft, Restored, Tail};

@@ -197,6 +197,20 @@ impl Message {
         Message { epoch, body }
     }
 
+    /// About how many bytes [`Message::encode`] appends, so that a buffer can be made for them.
+    #[must_use]
+    pub fn encoded_bytes_hint(&self) -> usize {
+        const FIELDS: usize = 64;
+        FIELDS
+            + match &self.body {
+                Body::Append { entries, .. } => {
+                    entries.iter().map(|entry| entry.bytes() as usize).sum()
+                }
+                Body::SnapshotPiece { bytes, .. } => bytes.len(),
+                _ => 0,
+            }
+    }
+
     /// Appends the message to a frame.
     pub fn encode(&self, buffer: &mut BytesMut) {
         buffer.put_u8(self.kind());

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use base::mutant::{self, Mutant};
 use base::{NodeId, Slot};
 
 use crate::membership::Membership;
@@ -19,7 +20,14 @@ fn majority(voters: &BTreeSet<NodeId>, holds: impl Fn(NodeId) -> bool) -> bool {
 /// The highest slot that a majority of `voters` acknowledges. Quadratic in the number of voters,
 /// which is at most a handful, and free of allocation.
 fn majority_slot(voters: &BTreeSet<NodeId>, acknowledged: impl Fn(NodeId) -> Slot) -> Slot {
-    let reached = |slot: &Slot| majority(voters, |id| acknowledged(id) >= *slot);
+    let fewer = usize::from(mutant::is_on(Mutant::ChooseWithoutQuorum));
+    let reached = |slot: &Slot| {
+        let count = voters
+            .iter()
+            .filter(|id| acknowledged(**id) >= *slot)
+            .count();
+        count + fewer > voters.len() / 2
+    };
     voters
         .iter()
         .map(|id| acknowledged(*id))

@@ -23,9 +23,10 @@ use bytes::Bytes;
 
 use crate::digest::{Digest, hash_row, hash_version};
 use crate::key_value::{KeyRange, KeyValue};
+use crate::lease::{Lease, LeaseIndex};
 use crate::limits::OVERHEAD_BYTES;
 use crate::space::{SPACE_COUNT, Space};
-use crate::tree::{Tree, TreeKey, Weigh};
+use crate::tree::{Tree, TreeKey, Weigh, Words};
 
 /// One version of a key. A deletion is a version with `version` 0 and nothing else in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,6 +192,7 @@ pub(crate) struct Rows {
     histories: [History; SPACE_COUNT],
     plain: [Tree<Bytes, Row>; SPACE_COUNT],
     pub(crate) index: Tree<Change, ChangedKey>,
+    pub(crate) lease_index: LeaseIndex,
     /// The sum of the hashes of all versions and rows.
     pub(crate) digest: Digest,
     pub(crate) held_bytes: u64,
@@ -237,7 +239,11 @@ impl Rows {
         };
         self.index
             .insert(change, ChangedKey::new(space, &key, &version));
-        if let Some(replaced) = history.latest.insert(key.clone(), version) {
+        let lease = version.lease;
+        let replaced = history.latest.insert(key.clone(), version);
+        let lease_before = replaced.as_ref().map_or(0, |replaced| replaced.lease);
+        self.lease_index.attach(space, &key, lease_before, lease);
+        if let Some(replaced) = replaced {
             self.live_bytes -= live_bytes(&key, &replaced);
             let name = VersionKey {
                 key,
@@ -250,6 +256,11 @@ impl Rows {
     /// Writes a row of a plain space; `None` deletes it.
     pub(crate) fn set_row(&mut self, space: Space, key: Bytes, value: Option<Bytes>) {
         let tree = &mut self.plain[space.index()];
+        let is_lease = space == Space::LEASES;
+        let lease_now = value
+            .as_deref()
+            .filter(|_| is_lease)
+            .map(|value| Lease::of_row(&key, value));
         let old = match value {
             Some(value) => {
                 self.digest.add(hash_row(space, &key, &value));
@@ -260,6 +271,10 @@ impl Rows {
                 .remove(&key, |other| other.cmp(&key))
                 .map(|(_, old)| old),
         };
+        if is_lease {
+            let before = old.as_ref().map(|Row(old)| Lease::of_row(&key, old));
+            self.lease_index.change(before, lease_now);
+        }
         if let Some(Row(old)) = old {
             self.digest.subtract(hash_row(space, &key, &old));
             self.held_bytes -= row_bytes(&key, &old);
@@ -404,6 +419,7 @@ fn live_bytes(key: &[u8], version: &Version) -> u64 {
 
 impl TreeKey for Bytes {
     const HAS_TEXT: bool = true;
+    type Words = Words;
 
     fn text(&self) -> &[u8] {
         self
@@ -412,6 +428,7 @@ impl TreeKey for Bytes {
 
 impl TreeKey for VersionKey {
     const HAS_TEXT: bool = true;
+    type Words = Words;
 
     fn text(&self) -> &[u8] {
         &self.key
@@ -420,6 +437,7 @@ impl TreeKey for VersionKey {
 
 impl TreeKey for Change {
     const HAS_TEXT: bool = false;
+    type Words = [u64; 0];
 
     fn text(&self) -> &[u8] {
         &[]

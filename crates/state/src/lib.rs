@@ -3,6 +3,7 @@
 //! - [`space`]: the named spaces, who owns them, which keep history.
 //! - [`state`]: how entries change a state; [`transaction`]: one command's buffered effects.
 //! - [`reader`]: reading, at the latest or an older revision, in place or from a snapshot.
+//! - [`lease`]: what ends by itself unless it is renewed, on the group's own clock.
 //! - [`origin`]: the bounded memory of which commands were executed.
 //! - [`checkpoint`]: a state as a stream of checksummed blocks, and back.
 //! - [`digest`]: one number that is equal on replicas that agree.
@@ -13,10 +14,12 @@
 //! a mistake of the program. The format of checkpoints, and why things are as they are, is in
 //! `docs/internals/state.md`.
 
+mod buffered;
 pub mod checkpoint;
 pub mod digest;
 pub mod key_value;
 mod keyspace;
+pub mod lease;
 pub mod limits;
 pub mod origin;
 pub mod reader;
@@ -31,6 +34,7 @@ pub use checkpoint::{
 };
 pub use digest::Digest;
 pub use key_value::{Event, EventBatch, EventKind, KeyRange, KeyValue, Revision};
+pub use lease::{Lease, LeaseId};
 pub use limits::{LEVEL_MAX, Limits, Settings};
 pub use origin::{Admission, Origin};
 pub use reader::{Reader, Snapshot};

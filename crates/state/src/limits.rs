@@ -31,6 +31,9 @@ pub struct Settings {
     /// How many separate runs of executed sequences are remembered per origin; with more, the
     /// lowest is forgotten and everything up to its end counts as stale.
     pub origin_ranges_max: u32,
+    /// A lease is granted for at least so many seconds, whatever was asked for: clients need time
+    /// to renew it, also while leadership changes.
+    pub lease_floor_seconds: u32,
 }
 
 impl Default for Settings {
@@ -40,6 +43,7 @@ impl Default for Settings {
             compaction_steps_per_entry: 1000,
             origin_window: 65_536,
             origin_ranges_max: 1024,
+            lease_floor_seconds: 2,
         }
     }
 }

@@ -62,7 +62,7 @@ impl Scalars {
         push(&self.settings.quota_bytes.to_le_bytes());
         push(&self.settings.origin_window.to_le_bytes());
         push(&self.settings.origin_ranges_max.to_le_bytes());
-        push(&0u32.to_le_bytes());
+        push(&self.settings.lease_floor_seconds.to_le_bytes());
         assert!(used == SCALARS_LENGTH, "the scalars fill their record");
         bytes
     }
@@ -85,15 +85,14 @@ impl Scalars {
             quota_bytes: bytes.try_get_u64_le().ok()?,
             origin_window: bytes.try_get_u64_le().ok()?,
             origin_ranges_max: bytes.try_get_u32_le().ok()?,
+            lease_floor_seconds: bytes.try_get_u32_le().ok()?,
         };
-        let reserved = bytes.try_get_u32_le().ok()?;
         let is_possible = nanoseconds < 1_000_000_000
             && (1..=REVISION_MAX).contains(&revision)
             && (0..=revision).contains(&compacted)
             && (0..=compacted + 1).contains(&next)
             && settings.compaction_steps_per_entry > 0
-            && settings.origin_ranges_max > 0
-            && reserved == 0;
+            && settings.origin_ranges_max > 0;
         is_possible.then_some(Scalars {
             applied,
             epoch,
@@ -299,6 +298,33 @@ impl Reader {
             pairs,
             next: None,
         }
+    }
+
+    /// As [`Reader::changes`], but of those keys alone that are `wanted`; the others cost a look
+    /// at the index and no more. Each item is a revision, how many changes it made in all, and the
+    /// events of those that are wanted.
+    ///
+    /// # Panics
+    /// As [`Reader::changes`].
+    pub fn changes_of(
+        &self,
+        after: Revision,
+        wanted: impl Fn(Space, &[u8]) -> bool,
+    ) -> impl Iterator<Item = (Revision, usize, Vec<Event>)> {
+        let mut changes = self.changes(after).pairs.peekable();
+        std::iter::from_fn(move || {
+            let revision = changes.peek()?.0.revision;
+            let (mut count, mut events) = (0, Vec::new());
+            while let Some((change, changed)) =
+                changes.next_if(|(change, _)| change.revision == revision)
+            {
+                count += 1;
+                if wanted(changed.space, &changed.key) {
+                    events.push(self.read_event(*change, changed));
+                }
+            }
+            Some((Revision(revision), count, events))
+        })
     }
 
     /// A row of a plain space.

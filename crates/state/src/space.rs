@@ -30,7 +30,7 @@ struct Description {
 }
 
 /// By number, from 1.
-const DESCRIPTIONS: [Description; 4] = [
+const DESCRIPTIONS: [Description; 5] = [
     Description {
         name: "etcd",
         owner: Owner::Etcd,
@@ -51,6 +51,11 @@ const DESCRIPTIONS: [Description; 4] = [
         owner: Owner::Node,
         history: false,
     },
+    Description {
+        name: "leases",
+        owner: Owner::State,
+        history: false,
+    },
 ];
 
 /// How many spaces there are.
@@ -65,6 +70,8 @@ impl Space {
     pub const ORIGINS: Space = Space(3);
     /// What is known about the members beyond their votes.
     pub const MEMBERS: Space = Space(4);
+    /// The leases; [`crate::Transaction`] has its own operations for them.
+    pub const LEASES: Space = Space(5);
 
     /// All spaces, by number.
     pub fn all() -> impl Iterator<Item = Space> {

@@ -9,15 +9,19 @@
 //! place of that last write. So `put, put` counts one version; `delete, put` of a key that was
 //! there creates it anew; `put, delete` of a key that was not there is no change at all.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
+use crate::buffered::{Buffered, BufferedPairs};
 use crate::key_value::{EventBatch, KeyRange, KeyValue, Revision};
 use crate::keyspace::{Change, Version, row_bytes};
+use crate::lease::{self, Lease, LeaseId};
 use crate::limits::ROW_BYTES_MAX;
 use crate::reader::{Live, Reader, event};
-use crate::space::{SPACE_COUNT, Space};
+use crate::space::{Owner, SPACE_COUNT, Space};
 use crate::state::State;
-use crate::tree::{Pairs, Tree, Weigh};
+use crate::tree::Weigh;
 
 /// A key's state within a transaction.
 #[derive(Clone, Debug)]
@@ -56,8 +60,8 @@ impl Weigh for PendingRow {
 #[derive(Debug)]
 pub struct Transaction<'a> {
     state: &'a mut State,
-    writes: [Tree<Bytes, Pending>; SPACE_COUNT],
-    rows: [Tree<Bytes, PendingRow>; SPACE_COUNT],
+    writes: [Buffered<Pending>; SPACE_COUNT],
+    rows: [Buffered<PendingRow>; SPACE_COUNT],
     /// Counts the writes; gives each its place.
     order: u32,
     /// Bytes that the writes will hold.
@@ -174,13 +178,18 @@ impl<'a> Transaction<'a> {
         merge_rows(unchanged, written)
     }
 
-    /// Writes a key and returns what was there. The lease is stored as it is given.
+    /// Writes a key and returns what was there. It is attached to `lease` (0: to none), and no
+    /// longer to the one that it was attached to.
     ///
     /// # Panics
-    /// If the space keeps no history, or key and value are longer than
+    /// If the space keeps no history, the lease does not exist, or key and value are longer than
     /// [`crate::limits::ROW_BYTES_MAX`].
     pub fn put(&mut self, space: Space, key: &[u8], value: &[u8], lease: i64) -> Option<KeyValue> {
         check_length(key, value);
+        assert!(
+            lease == 0 || self.lease(LeaseId(lease)).is_some(),
+            "protocols refuse leases that do not exist"
+        );
         let (stored, current, before) = self.look_up(space, key);
         let previous = current.as_ref().map(|version| version.key_value(&stored));
         let revision = self.state.reader.scalars.revision + 1;
@@ -219,17 +228,16 @@ impl<'a> Transaction<'a> {
     /// Writes a row of a plain space.
     ///
     /// # Panics
-    /// If the space keeps history, if it is that of the origins, which only
-    /// [`State::admit`] writes, or if key and value are longer than
-    /// [`crate::limits::ROW_BYTES_MAX`].
+    /// If the space keeps history, if it is one that only this crate writes, or if key and value
+    /// are longer than [`crate::limits::ROW_BYTES_MAX`].
     pub fn set_row(&mut self, space: Space, key: &[u8], value: &[u8]) {
         assert!(
             !space.keeps_history(),
             "a space with history has no plain rows"
         );
         assert!(
-            space != Space::ORIGINS,
-            "origins are recorded by admitting their commands"
+            space.owner() != Owner::State,
+            "origins are recorded by admitting their commands, leases by granting them"
         );
         check_length(key, value);
         self.bytes += row_bytes(key, value);
@@ -241,13 +249,93 @@ impl<'a> Transaction<'a> {
     /// the node is gone for good.
     ///
     /// # Panics
-    /// If the space keeps history.
+    /// If the space keeps history, or is that of the leases.
     pub fn delete_row(&mut self, space: Space, key: &[u8]) {
         assert!(
-            !space.keeps_history(),
-            "a space with history has no plain rows"
+            !space.keeps_history() && space != Space::LEASES,
+            "keys are deleted with a revision, leases are revoked"
         );
         self.rows[space.index()].insert(Bytes::copy_from_slice(key), PendingRow(None));
+    }
+
+    /// A lease, if it exists; own changes included.
+    #[must_use]
+    pub fn lease(&self, id: LeaseId) -> Option<Lease> {
+        let key = lease::row_key(id);
+        let own = &self.rows[Space::LEASES.index()];
+        match own.find(&key, |other| other.as_ref().cmp(&key)) {
+            Some((_, PendingRow(None))) => None,
+            Some((_, PendingRow(Some(value)))) => Lease::decode(&key, value),
+            None => self.base().lease(id),
+        }
+    }
+
+    /// Grants a lease from now on.
+    ///
+    /// # Panics
+    /// If the id is 0 or taken; the caller has checked that.
+    pub fn grant_lease(&mut self, id: LeaseId, granted: Duration) -> Lease {
+        assert!(id != LeaseId(0), "0 is no lease");
+        assert!(self.lease(id).is_none(), "lease {} exists", id.0);
+        self.write_lease(Lease::from(self.base().clock(), id, granted))
+    }
+
+    /// Lets a lease begin anew, from now on. `None` if it does not exist.
+    pub fn renew_lease(&mut self, id: LeaseId) -> Option<Lease> {
+        let Lease { granted, .. } = self.lease(id)?;
+        Some(self.write_lease(Lease::from(self.base().clock(), id, granted)))
+    }
+
+    fn write_lease(&mut self, lease: Lease) -> Lease {
+        let (key, value) = (lease::row_key(lease.id), lease.encode());
+        self.bytes += row_bytes(&key, &value);
+        let value = PendingRow(Some(Bytes::copy_from_slice(&value)));
+        self.rows[Space::LEASES.index()].insert(Bytes::copy_from_slice(&key), value);
+        lease
+    }
+
+    /// Ends a lease and deletes what is attached to it, in the order of spaces and keys. Says how
+    /// many keys that were; `None` if it does not exist.
+    pub fn revoke_lease(&mut self, id: LeaseId) -> Option<u64> {
+        self.lease(id)?;
+        let keys = self.lease_keys(id);
+        for (space, key) in &keys {
+            self.delete(*space, key);
+        }
+        let key = Bytes::copy_from_slice(&lease::row_key(id));
+        self.rows[Space::LEASES.index()].insert(key, PendingRow(None));
+        Some(keys.len() as u64)
+    }
+
+    /// Ends a lease as [`Transaction::revoke_lease`] does, but only if it is over, and was not
+    /// renewed since somebody saw this deadline. `None` if it goes on, or does not exist.
+    pub fn expire_lease(&mut self, id: LeaseId, seen: Duration) -> Option<u64> {
+        let Lease { deadline, .. } = self.lease(id)?;
+        if deadline != seen || deadline > self.base().clock() {
+            return None;
+        }
+        self.revoke_lease(id)
+    }
+
+    /// The keys attached to a lease, own writes included: by space, then in their order.
+    fn lease_keys(&self, id: LeaseId) -> Vec<(Space, Bytes)> {
+        let base = self.base().lease_keys(id);
+        let mut keys: Vec<(Space, Bytes)> = base.map(|(space, key)| (space, key.clone())).collect();
+        if self.order == 0 {
+            return keys;
+        }
+        for space in Space::all() {
+            let own = self.writes[space.index()].iterate();
+            keys.extend(own.map(|(key, _)| (space, key.clone())));
+        }
+        let is_attached = |(space, key): &(Space, Bytes)| {
+            let current = self.current(*space, key);
+            current.is_some_and(|(_, version)| version.lease == id.0)
+        };
+        keys.retain(is_attached);
+        keys.sort_unstable();
+        keys.dedup();
+        keys
     }
 
     /// Moves the floor of history. What becomes unreachable is freed at the ends of this and
@@ -310,6 +398,9 @@ impl<'a> Transaction<'a> {
 
     fn commit_rows(&mut self) {
         for space in Space::all() {
+            if self.rows[space.index()].is_empty() {
+                continue;
+            }
             let rows = std::mem::take(&mut self.rows[space.index()]);
             for (key, PendingRow(value)) in rows.into_pairs() {
                 if space == Space::ORIGINS {
@@ -321,15 +412,17 @@ impl<'a> Transaction<'a> {
     }
 
     fn commit_versions(&mut self) {
-        let mut changes = Vec::new();
+        let mut changes = Vec::with_capacity(1);
         for space in Space::all() {
+            if self.writes[space.index()].is_empty() {
+                continue;
+            }
             let writes = std::mem::take(&mut self.writes[space.index()]);
-            let effective = writes.into_pairs().into_iter();
-            changes.extend(
-                effective
-                    .filter(|(_, pending)| pending.is_change())
-                    .map(|(key, pending)| (space, key, pending)),
-            );
+            for (key, pending) in writes.into_pairs() {
+                if pending.is_change() {
+                    changes.push((space, key, pending));
+                }
+            }
         }
         changes.sort_unstable_by_key(|(_, _, pending)| pending.version.order);
         let reader = &mut self.state.reader;
@@ -401,7 +494,7 @@ fn check_length(key: &[u8], value: &[u8]) {
 #[derive(Debug)]
 struct OwnWrites<'a> {
     range: KeyRange,
-    pairs: Pairs<'a, Bytes, Pending>,
+    pairs: BufferedPairs<'a, Pending>,
 }
 
 impl<'a> Iterator for OwnWrites<'a> {

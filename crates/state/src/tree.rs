@@ -32,6 +32,7 @@ mod iterate;
 mod tests;
 
 use std::cmp::Ordering;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 pub(crate) use build::TreeBuilder;
@@ -52,7 +53,10 @@ const NODE_LENGTH_JOINED: usize = NODE_LENGTH_MAX / 4 * 3;
 
 /// Nodes grow by this many places at a time: doubling would leave a third of the places of a
 /// large tree unused.
-const NODE_GROWTH: usize = 4;
+const NODE_GROWTH: usize = 8;
+
+/// A word of each key of a node.
+pub(crate) type Words = [u64; NODE_LENGTH_MAX];
 
 /// What a value adds to the weight of a range.
 pub(crate) trait Weigh {
@@ -64,6 +68,9 @@ pub(crate) trait Weigh {
 pub(crate) trait TreeKey: Ord + Clone {
     /// Whether the keys have a text.
     const HAS_TEXT: bool;
+
+    /// Room for a word of each key of a node: [`Words`] if the keys have a text, else none.
+    type Words: AsRef<[u64]> + AsMut<[u64]> + Default + Clone + Debug;
 
     /// Keys with different texts are ordered by these.
     fn text(&self) -> &[u8];
@@ -87,20 +94,20 @@ impl<K: TreeKey, V> Keyed for Child<K, V> {
 
 /// An ordered map; a clone shares everything and costs one reference count.
 #[derive(Clone, Debug)]
-pub(crate) struct Tree<K, V> {
+pub(crate) struct Tree<K: TreeKey, V> {
     root: Option<Arc<Node<K, V>>>,
     weight: u64,
 }
 
 #[derive(Clone, Debug)]
-enum Node<K, V> {
+enum Node<K: TreeKey, V> {
     Leaf(Items<(K, V)>),
     Inner(Items<Child<K, V>>),
 }
 
 /// A subtree within its parent.
 #[derive(Clone, Debug)]
-struct Child<K, V> {
+struct Child<K: TreeKey, V> {
     /// Not greater than any key in the subtree, and greater than every key to the left of it.
     first: K,
     /// The sum of the weights of all pairs in the subtree.
@@ -109,14 +116,14 @@ struct Child<K, V> {
 }
 
 /// What inserting into a subtree did.
-struct Inserted<K, V> {
+struct Inserted<K: TreeKey, V> {
     /// The value that stood there before.
     old: Option<V>,
     /// The right part of the subtree, if it had to be split.
     split: Option<Child<K, V>>,
 }
 
-impl<K, V> Default for Tree<K, V> {
+impl<K: TreeKey, V> Default for Tree<K, V> {
     fn default() -> Tree<K, V> {
         Tree {
             root: None,
@@ -125,10 +132,15 @@ impl<K, V> Default for Tree<K, V> {
     }
 }
 
-impl<K, V> Tree<K, V> {
+impl<K: TreeKey, V> Tree<K, V> {
     /// The sum of all weights.
     pub(crate) fn weight(&self) -> u64 {
         self.weight
+    }
+
+    /// Whether there is no pair.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.root.is_none()
     }
 }
 
@@ -261,7 +273,7 @@ impl<K: TreeKey, V: Weigh + Clone> Tree<K, V> {
 }
 
 /// Writing into a shared node, which copies it if anybody else holds it.
-trait WriteNode<K, V> {
+trait WriteNode<K: TreeKey, V> {
     fn insert(&mut self, key: K, value: V) -> Inserted<K, V>;
     fn remove(&mut self, near: &[u8], place: &impl Fn(&K) -> Ordering) -> Option<(K, V)>;
 }
@@ -382,7 +394,7 @@ fn shrink<K: TreeKey, V: Clone>(children: &mut Items<Child<K, V>>, index: usize)
     }
 }
 
-impl<K, V> Node<K, V> {
+impl<K: TreeKey, V> Node<K, V> {
     fn length(&self) -> usize {
         match self {
             Node::Leaf(pairs) => pairs.len(),
@@ -419,7 +431,7 @@ fn weigh_pairs<K, V: Weigh>(pairs: &[(K, V)]) -> u64 {
     pairs.iter().map(|(_, value)| value.weight()).sum()
 }
 
-fn least_key<K, V>(mut node: &Node<K, V>) -> &K {
+fn least_key<K: TreeKey, V>(mut node: &Node<K, V>) -> &K {
     loop {
         match node {
             Node::Leaf(pairs) => return &pairs[0].0,
@@ -428,7 +440,7 @@ fn least_key<K, V>(mut node: &Node<K, V>) -> &K {
     }
 }
 
-fn greatest_pair<K, V>(mut node: &Node<K, V>) -> (&K, &V) {
+fn greatest_pair<K: TreeKey, V>(mut node: &Node<K, V>) -> (&K, &V) {
     const NOT_EMPTY: &str = "only an empty tree has an empty node";
     loop {
         match node {

@@ -1,11 +1,13 @@
 //! Checkpoints: what is written is read back, what is damaged is found, and the bytes are those
 //! that `docs/internals/state.md` lists.
 
+use std::time::Duration;
+
 use base::checksum::crc32c;
 use base::{Incarnation, NodeId, Random};
 use quorate_state::{
-    CheckpointDamage, CheckpointError, CheckpointReader, CheckpointWriter, LEVEL_MAX, Limits,
-    Origin, Revision, Space, State,
+    CheckpointDamage, CheckpointError, CheckpointReader, CheckpointWriter, LEVEL_MAX, LeaseId,
+    Limits, Origin, Revision, Space, State,
 };
 
 mod support;
@@ -17,7 +19,11 @@ fn sample() -> State {
     let mut state = State::new(small_limits());
     for (key, value) in [("a", "1"), ("b", "2"), ("a", "3"), ("c", "4"), ("b", "5")] {
         run(&mut state, |transaction| {
-            transaction.put(Space::ETCD, key.as_bytes(), value.as_bytes(), 77);
+            let lease = LeaseId(77);
+            if transaction.lease(lease).is_none() {
+                transaction.grant_lease(lease, Duration::from_secs(60));
+            }
+            transaction.put(Space::ETCD, key.as_bytes(), value.as_bytes(), lease.0);
         });
     }
     run(&mut state, |transaction| {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use base::Random;
 use bytes::Bytes;
-use quorate_state::{KeyRange, Limits, Revision, Space, State};
+use quorate_state::{KeyRange, LeaseId, Limits, Revision, Space, State, Transaction};
 
 mod support;
 
@@ -81,6 +81,62 @@ fn a_million_keys() {
 #[ignore = "prints figures instead of judging them"]
 fn as_many_keys_as_the_processor_caches() {
     figures(KEYS / 100);
+}
+
+#[test]
+#[ignore = "prints figures instead of judging them"]
+fn leases() {
+    const LEASES: i64 = 10_000;
+    let entry = |state: &mut State, commands: &mut dyn FnMut(&mut Transaction<'_>)| {
+        state.begin_entry(&next_stamp(state));
+        let mut transaction = state.transaction();
+        commands(&mut transaction);
+        transaction.commit();
+        drop(state.end_entry());
+    };
+    // Spread, as ids that are drawn at random are.
+    let id = |number: i64| LeaseId((number + 1).wrapping_mul(0x1E37_79B9_7F4A_7C15));
+    let mut state = State::new(Limits::default());
+    eprintln!("before: {} MiB", resident());
+    let grant = |state: &mut State, numbers: std::ops::Range<i64>| {
+        for number in numbers {
+            entry(state, &mut |transaction| {
+                transaction.grant_lease(id(number), Duration::from_secs(60));
+            });
+        }
+    };
+    measure("grant", LEASES as u64, || grant(&mut state, 0..LEASES));
+    measure("put a key with a lease", LEASES as u64, || {
+        for number in 0..LEASES {
+            entry(&mut state, &mut |transaction| {
+                let key = key(number as u64);
+                transaction.put(Space::ETCD, key.as_bytes(), &[7; 256], id(number).0);
+            });
+        }
+    });
+    measure("renew, 1,000 in a command", 100 * LEASES as u64, || {
+        for number in 0..100 * LEASES / 1000 {
+            entry(&mut state, &mut |transaction| {
+                for each in 0..1000 {
+                    transaction.renew_lease(id((number * 1000 + each) % LEASES));
+                }
+            });
+        }
+    });
+    measure("end, with a key", LEASES as u64, || {
+        for number in 0..LEASES {
+            entry(&mut state, &mut |transaction| {
+                transaction.revoke_lease(id(number));
+            });
+        }
+    });
+    assert_eq!(state.reader().lease_count(), 0);
+    let (more, before) = (1_000_000, resident());
+    measure("grant a million", more as u64, || {
+        grant(&mut state, 0..more)
+    });
+    let each = ((resident() - before) << 20) / more as u64;
+    eprintln!("a lease without keys takes {each} bytes");
 }
 
 fn figures(count: u64) {

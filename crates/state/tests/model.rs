@@ -4,14 +4,15 @@
 //! then replaced by what its own checkpoint restores; it must not be possible to tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use base::Random;
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_state::limits::OVERHEAD_BYTES;
 use quorate_state::{
-    EventBatch, EventKind, KeyRange, KeyValue, Reader, Revision, Snapshot, Space, State,
-    Transaction,
+    EventBatch, EventKind, KeyRange, KeyValue, Lease, LeaseId, Reader, Revision, Snapshot, Space,
+    State, Transaction,
 };
 
 mod support;
@@ -19,13 +20,14 @@ mod support;
 use support::{finish_compaction, next_stamp, read, small_limits, write};
 
 type Keys = BTreeMap<Bytes, KeyValue>;
+type Leases = BTreeMap<i64, Lease>;
 
 #[derive(Clone, Debug)]
 enum Operation {
     Put {
         key: u8,
         length: u8,
-        lease: u8,
+        lease: i8,
     },
     Delete {
         key: u8,
@@ -45,6 +47,20 @@ enum Operation {
     Compact {
         part: u8,
     },
+    Lease {
+        id: i8,
+        what: Leasing,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Leasing {
+    /// For so many tens of milliseconds, which is how long an entry takes.
+    Grant(u8),
+    Renew,
+    Revoke,
+    /// As somebody does who saw the deadline so many tens of milliseconds before or after.
+    Expire(i8),
 }
 
 #[derive(Clone, Debug)]
@@ -62,13 +78,23 @@ struct Round {
 
 fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
-        12 => (0..24u8, any::<u8>(), 0..3u8)
+        12 => (0..24u8, any::<u8>(), -1..3i8)
             .prop_map(|(key, length, lease)| Operation::Put { key, length, lease }),
         5 => (0..24u8).prop_map(|key| Operation::Delete { key }),
         1 => (0..24u8, 0..24u8).prop_map(|(from, to)| Operation::DeleteRange { from, to }),
         2 => (0..6u8, any::<u8>()).prop_map(|(key, value)| Operation::SetRow { key, value }),
         1 => (0..6u8).prop_map(|key| Operation::DeleteRow { key }),
         1 => (0..=100u8).prop_map(|part| Operation::Compact { part }),
+        6 => (-1..3i8, leasing()).prop_map(|(id, what)| Operation::Lease { id, what }),
+    ]
+}
+
+fn leasing() -> impl Strategy<Value = Leasing> {
+    prop_oneof![
+        5 => (0..5u8).prop_map(Leasing::Grant),
+        2 => Just(Leasing::Renew),
+        1 => Just(Leasing::Revoke),
+        3 => prop_oneof![3 => Just(0), 1 => -2..3i8].prop_map(Leasing::Expire),
     ]
 }
 
@@ -97,6 +123,8 @@ struct Model {
     /// The changed keys of each revision in their order.
     changed: BTreeMap<i64, Vec<Bytes>>,
     rows: BTreeMap<Bytes, Bytes>,
+    leases: Leases,
+    clock: Duration,
     floor: i64,
 }
 
@@ -136,6 +164,34 @@ impl Model {
         order.retain(|other| other != key);
         order.push(key.clone());
         Some(old)
+    }
+
+    /// Does with a lease what `what` says, which can be done.
+    fn lease(&self, running: (&mut Keys, &mut Vec<Bytes>, &mut Leases), id: i64, what: Leasing) {
+        let (now, order, leases) = running;
+        let granted = match what {
+            Leasing::Grant(tens) => Some(10 * Duration::from_millis(tens.into())),
+            Leasing::Renew => leases.get(&id).map(|lease| lease.granted),
+            Leasing::Revoke | Leasing::Expire(_) => None,
+        };
+        if let Some(granted) = granted {
+            let deadline = self.clock + granted;
+            let id = LeaseId(id);
+            leases.insert(
+                id.0,
+                Lease {
+                    id,
+                    granted,
+                    deadline,
+                },
+            );
+            return;
+        }
+        let keys = now.values().filter(|value| value.lease == id);
+        for key in keys.map(|value| value.key.clone()).collect::<Vec<Bytes>>() {
+            self.delete(now, order, &key);
+        }
+        leases.remove(&id);
     }
 
     fn commit(&mut self, now: Keys, order: Vec<Bytes>) {
@@ -191,6 +247,7 @@ impl Model {
             .iter()
             .map(|(key, value)| row(key, value.len()))
             .sum();
+        held += self.leases.len() as u64 * (8 + 24 + OVERHEAD_BYTES);
         let mut seen = BTreeSet::new();
         for (revision, keys) in self.changed.iter().rev() {
             for key in keys {
@@ -214,11 +271,18 @@ fn execute(state: &mut State, command: &Command, model: &mut Model) {
     let mut now = model.latest().clone();
     let mut rows = model.rows.clone();
     let (mut order, mut floor) = (Vec::new(), model.floor);
+    let mut leases = model.leases.clone();
     let mut transaction = state.transaction();
     for operation in &command.operations {
         match operation {
             Operation::Put { key, length, lease } => {
-                let (key, lease) = (key_name(*key), i64::from(*lease));
+                let key = key_name(*key);
+                let lease = i64::from(*lease);
+                let lease = if leases.contains_key(&lease) {
+                    lease
+                } else {
+                    0
+                };
                 let value = Bytes::from(vec![*length; usize::from(*length) / 4]);
                 let previous = transaction.put(Space::ETCD, &key, &value, lease);
                 assert_eq!(previous, now.get(&key).cloned());
@@ -259,6 +323,12 @@ fn execute(state: &mut State, command: &Command, model: &mut Model) {
             Operation::Compact { part } => {
                 floor = compact(&mut transaction, *part).unwrap_or(floor)
             }
+            Operation::Lease { id, what } => {
+                let id = i64::from(*id);
+                if lease(&mut transaction, &leases, LeaseId(id), *what) {
+                    model.lease((&mut now, &mut order, &mut leases), id, *what);
+                }
+            }
         }
         let everything = KeyRange::From {
             start: Bytes::new(),
@@ -274,9 +344,50 @@ fn execute(state: &mut State, command: &Command, model: &mut Model) {
         transaction.commit();
         model.commit(now, order);
         model.rows = rows;
+        model.leases = leases;
         model.floor = floor;
     }
     assert_eq!(state.reader().revision().0, model.revision());
+}
+
+/// Does with a lease what `what` says, if that can be done; says whether it was.
+fn lease(transaction: &mut Transaction<'_>, leases: &Leases, id: LeaseId, what: Leasing) -> bool {
+    let before = leases.get(&id.0).copied();
+    assert_eq!(transaction.lease(id), before);
+    let clock = transaction.base().clock();
+    match what {
+        Leasing::Grant(tens) => {
+            let can = before.is_none() && id != LeaseId(0);
+            if can {
+                transaction.grant_lease(id, 10 * Duration::from_millis(tens.into()));
+            }
+            can
+        }
+        Leasing::Renew => {
+            let renewed = transaction.renew_lease(id);
+            let granted = before.map(|lease| lease.granted);
+            assert_eq!(
+                renewed.map(|lease| lease.deadline),
+                granted.map(|granted| clock + granted)
+            );
+            before.is_some()
+        }
+        Leasing::Revoke => {
+            assert_eq!(transaction.revoke_lease(id).is_some(), before.is_some());
+            before.is_some()
+        }
+        Leasing::Expire(off) => {
+            let deadline = before.map_or(Duration::ZERO, |lease| lease.deadline);
+            let away = 10 * Duration::from_millis(off.unsigned_abs().into());
+            let seen = match off < 0 {
+                true => deadline.saturating_sub(away),
+                false => deadline + away,
+            };
+            let over = before.is_some() && off == 0 && deadline <= clock;
+            assert_eq!(transaction.expire_lease(id, seen).is_some(), over);
+            over
+        }
+    }
 }
 
 /// Compacts so many hundredths of the way to the latest revision; says to where, if anywhere.
@@ -319,6 +430,7 @@ fn ask(reader: &Reader, model: &Model, random: &mut Random) {
     if !reader.compaction_pending() {
         assert_eq!(reader.held_bytes(), model.held_bytes());
     }
+    ask_leases(reader, model);
     let lowest = model.floor.max(1);
     for _ in 0..6 {
         let revision = lowest + random.below((model.revision() - lowest + 1) as u64) as i64;
@@ -346,6 +458,31 @@ fn ask(reader: &Reader, model: &Model, random: &mut Random) {
             .map(|(revision, _)| model.batch(*revision, model.floor))
             .collect();
         assert_eq!(changes, expected);
+    }
+}
+
+fn ask_leases(reader: &Reader, model: &Model) {
+    assert_eq!(reader.clock(), model.clock);
+    let mut expected: Vec<Lease> = model.leases.values().copied().collect();
+    expected.sort_by_key(|lease| (lease.deadline, lease.id));
+    assert!(reader.leases_by_deadline().eq(expected.iter().copied()));
+    assert_eq!(reader.lease_count(), expected.len() as u64);
+    let first = expected.first().map(|lease| lease.deadline);
+    assert_eq!(reader.first_lease_deadline(), first);
+    let due: Vec<LeaseId> = reader.leases_due(model.clock).map(|(id, _)| id).collect();
+    let over = expected
+        .iter()
+        .filter(|lease| lease.deadline <= model.clock);
+    assert_eq!(due, over.map(|lease| lease.id).collect::<Vec<_>>());
+    for id in -1..3 {
+        let attached = model
+            .latest()
+            .values()
+            .filter(|value| value.lease == id && id != 0);
+        let expected: Vec<&Bytes> = attached.map(|value| &value.key).collect();
+        let found: Vec<&Bytes> = reader.lease_keys(LeaseId(id)).map(|(_, key)| key).collect();
+        assert_eq!(found, expected);
+        assert_eq!(reader.lease_key_count(LeaseId(id)), expected.len() as u64);
     }
 }
 
@@ -388,6 +525,7 @@ fn run_rounds(rounds: &[Round]) {
         let mut random = Random::from_seed(round.seed);
         let before = model.clone();
         let stamp = next_stamp(&state);
+        model.clock += stamp.elapsed;
         state.begin_entry(&stamp);
         shadow.state.begin_entry(&stamp);
         for command in &round.commands {
@@ -415,6 +553,7 @@ fn run_rounds(rounds: &[Round]) {
         "equal states have equal checkpoints"
     );
     finish_compaction(&mut state);
+    model.clock = state.reader().clock();
     ask(state.reader(), &model, &mut Random::from_seed(1));
     for (snapshot, model) in &shadow.held {
         ask(snapshot, model, &mut Random::from_seed(2));

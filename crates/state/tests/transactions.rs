@@ -7,7 +7,7 @@ use base::{Epoch, Slot, WallTime};
 use bytes::Bytes;
 use quorate_state::limits::OVERHEAD_BYTES;
 use quorate_state::{
-    EntryStamp, EventKind, KeyRange, KeyValue, LEVEL_MAX, Limits, Revision, Space, State,
+    EntryStamp, EventKind, KeyRange, KeyValue, LEVEL_MAX, LeaseId, Limits, Revision, Space, State,
 };
 
 mod support;
@@ -50,6 +50,12 @@ fn a_new_state_stands_at_revision_1_and_the_first_write_makes_2() {
     assert!(!state.compaction_pending());
     let batches = run(&mut state, |transaction| {
         assert_eq!(transaction.revision(), Revision(1));
+        transaction.grant_lease(LeaseId(5), Duration::from_secs(1));
+        assert_eq!(
+            transaction.revision(),
+            Revision(1),
+            "leases make no revision"
+        );
         assert_eq!(transaction.put(ETCD, b"a", b"1", 5), None);
         assert_eq!(transaction.revision(), Revision(2));
     });
@@ -369,4 +375,101 @@ fn reads_share_what_is_stored() {
         !frame.contains(&first.value.as_ptr()),
         "copied out of the frame"
     );
+}
+
+fn lease_keys(state: &State, id: i64) -> Vec<String> {
+    let keys = state.reader().lease_keys(LeaseId(id));
+    keys.map(|(_, key)| String::from_utf8_lossy(key).into_owned())
+        .collect()
+}
+
+#[test]
+fn a_revoked_lease_takes_its_keys_along_at_one_revision_in_key_order() {
+    let mut state = new_state();
+    run(&mut state, |transaction| {
+        transaction.grant_lease(LeaseId(-7), Duration::from_secs(1));
+        transaction.grant_lease(LeaseId(7), Duration::from_secs(1));
+        for key in ["c", "a", "e", "b", "d", "f"] {
+            transaction.put(ETCD, key.as_bytes(), b"1", 7);
+        }
+    });
+    run(&mut state, |transaction| {
+        transaction.put(ETCD, b"b", b"2", 0);
+        transaction.put(ETCD, b"d", b"2", -7);
+        transaction.delete(ETCD, b"f");
+    });
+    assert_eq!(lease_keys(&state, 7), ["a", "c", "e"]);
+    assert_eq!(lease_keys(&state, -7), ["d"]);
+    let before = state.reader().revision();
+    let batches = run(&mut state, |transaction| {
+        // What the same command has attached and detached counts.
+        transaction.put(ETCD, b"aa", b"1", 7);
+        transaction.put(ETCD, b"c", b"2", 0);
+        assert_eq!(transaction.revoke_lease(LeaseId(7)), Some(3));
+        assert_eq!(transaction.revoke_lease(LeaseId(7)), None);
+        assert_eq!(transaction.lease(LeaseId(7)), None);
+    });
+    assert_eq!(state.reader().revision(), Revision(before.0 + 1));
+    assert_eq!(batches.len(), 1);
+    let events: Vec<(EventKind, &[u8])> = batches[0]
+        .events
+        .iter()
+        .map(|event| (event.kind, event.key_value.key.as_ref()))
+        .collect();
+    let deleted = EventKind::Delete;
+    assert_eq!(
+        events,
+        [
+            (EventKind::Put, &b"c"[..]),
+            (deleted, b"a"),
+            (deleted, b"e")
+        ],
+        "a key that came and went within the command is no change"
+    );
+    assert_eq!(state.reader().lease(LeaseId(7)), None);
+    assert!(state.reader().lease(LeaseId(-7)).is_some());
+    assert_eq!(lease_keys(&state, 7), [""; 0]);
+}
+
+#[test]
+fn a_lease_ends_only_when_it_is_over_and_was_not_renewed_since() {
+    let mut state = new_state();
+    let id = LeaseId(1);
+    // Each entry takes 10 ms of the group's clock.
+    run(&mut state, |transaction| {
+        transaction.grant_lease(id, Duration::from_millis(25));
+        transaction.put(ETCD, b"a", b"1", 1);
+    });
+    let seen = state.reader().lease(id).expect("it was granted").deadline;
+    assert_eq!(seen, Duration::from_millis(35));
+    let expire = |state: &mut State, seen| {
+        let mut result = None;
+        run(state, |transaction| {
+            result = transaction.expire_lease(id, seen)
+        });
+        result
+    };
+    assert_eq!(expire(&mut state, seen), None, "it is not over at 20 ms");
+    assert_eq!(expire(&mut state, seen), None, "it is not over at 30 ms");
+    run(&mut state, |transaction| {
+        let renewed = transaction
+            .renew_lease(id)
+            .expect("it is over, but has not ended");
+        assert_eq!(renewed.deadline, Duration::from_millis(65));
+    });
+    assert_eq!(expire(&mut state, seen), None, "renewed since");
+    let seen = Duration::from_millis(65);
+    assert_eq!(expire(&mut state, seen), None, "it is not over at 60 ms");
+    assert_eq!(expire(&mut state, seen), Some(1), "it is over at 70 ms");
+    assert_eq!(expire(&mut state, seen), None, "it has ended");
+    assert_eq!(state.reader().key_count(), 0);
+    assert_eq!(state.reader().lease_count(), 0);
+}
+
+#[test]
+#[should_panic(expected = "leases that do not exist")]
+fn nothing_is_attached_to_a_lease_that_does_not_exist() {
+    run(&mut new_state(), |transaction| {
+        transaction.put(ETCD, b"a", b"1", 5);
+    });
 }

@@ -20,6 +20,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use base::mutant::{self, Mutant};
 use base::{Epoch, Instant, NodeId};
 
 use crate::engine::{Mark, Note, Output, Outputs, Role};
@@ -116,6 +117,7 @@ impl Raft {
     fn is_complete(&self, candidate: Position) -> bool {
         let own = self.log.end();
         (candidate.epoch, candidate.slot) >= (own.epoch, own.slot)
+            || mutant::is_on(Mutant::IgnoreCandidateLog)
     }
 
     /// The leader of this epoch speaks. Returns whether it may be listened to.
@@ -428,14 +430,17 @@ impl Raft {
         if epoch > self.epoch {
             self.enter_epoch(now, epoch, "another campaigns", out);
         }
-        let free = self.vote.is_none() && self.leader.is_none() || self.vote == Some(from);
+        let free = self.vote.is_none() && self.leader.is_none()
+            || self.vote == Some(from)
+            || mutant::is_on(Mutant::VoteTwice);
         let granted = free && self.is_complete(last) && self.uncertain.is_none();
         if granted && self.vote.is_none() {
             self.vote = Some(from);
             self.hard_state_changed = true;
             self.election.deadline = now + self.election_delay();
         }
-        self.post(from, Body::VoteReply { granted }, granted);
+        let when_durable = granted && !mutant::is_on(Mutant::VoteBeforeSync);
+        self.post(from, Body::VoteReply { granted }, when_durable);
     }
 
     /// An answer in this epoch.
@@ -458,10 +463,11 @@ impl Raft {
     }
 
     fn lead_if_elected(&mut self, now: Instant, out: &mut Outputs) {
-        if !self
-            .membership()
-            .is_quorum(|id| self.election.granted.contains(&id))
-        {
+        let granted = &self.election.granted;
+        let elected = self.membership().is_quorum(|id| granted.contains(&id))
+            || mutant::is_on(Mutant::CountVoteTwice)
+                && granted.len() * 2 > self.membership().voters.len() / 2;
+        if !elected {
             return;
         }
         assert!(

@@ -9,6 +9,7 @@
 //! if nothing fits; and one that says what is durable, which waits for the disk. All appends of a
 //! pass share them.
 
+use base::mutant::{self, Mutant};
 use base::{NodeId, Slot};
 
 use crate::engine::{Note, Output, Outputs};
@@ -236,7 +237,10 @@ impl Raft {
         };
         let received = self.following.verified;
         let session = self.following.session;
-        let matched = received.min(self.log.durable());
+        let matched = match mutant::is_on(Mutant::AcknowledgeReceived) {
+            true => received,
+            false => received.min(self.log.durable()),
+        };
         let rejected = reply.rejected.filter(|previous| previous.slot > received);
         let answer = |round, matched, state| Body::AppendReply {
             session,

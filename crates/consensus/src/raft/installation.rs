@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot, checksum};
 use bytes::Bytes;
 
@@ -328,7 +329,11 @@ impl Raft {
             slot: checkpoint.slot,
             epoch: checkpoint.epoch,
         };
-        if !self.log.holds(position) {
+        let membership = match mutant::is_on(Mutant::SnapshotWithoutMembership) {
+            true => self.membership().clone(),
+            false => membership,
+        };
+        if !self.log.holds(position) && !mutant::is_on(Mutant::SnapshotKeepsSuffix) {
             // Nothing of the old log goes on behind this position.
             self.journaling.cut(position.slot.next());
             self.log.restart(position, Arc::new(membership));

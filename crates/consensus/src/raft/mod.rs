@@ -27,6 +27,7 @@
 
 mod election;
 mod following;
+mod inspection;
 mod installation;
 mod log;
 mod pass;
@@ -40,8 +41,10 @@ mod transfer;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use base::mutant::{self, Mutant};
 use base::{Epoch, Instant, NodeId, Random, Slot};
 
+pub use inspection::Glance;
 pub use restored::{Config, Restored, Tail};
 
 use crate::delivery::Delivery;
@@ -175,7 +178,9 @@ impl Raft {
         let mut raft = Raft {
             random,
             epoch,
-            vote: hard_state.vote.filter(|_| epoch == hard_state.epoch),
+            vote: hard_state
+                .vote
+                .filter(|_| epoch == hard_state.epoch && !mutant::is_on(Mutant::ForgetVote)),
             uncertain: (damaged || hard_state.uncertain).then_some(doubt),
             // The journal must remember that the tail is uncertain before it is repaired.
             hard_state_changed: damaged && !hard_state.uncertain,

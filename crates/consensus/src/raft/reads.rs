@@ -5,6 +5,7 @@
 //! that named its number: at that moment none of them had yet helped to elect a later leader, so
 //! nothing later was chosen without this leader knowing (Raft thesis, section 6.4).
 
+use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot};
 
 use crate::engine::{Output, Outputs, Refusal, Ticket};
@@ -61,14 +62,15 @@ impl Raft {
         let Some(number) = leading.reads.current() else {
             return;
         };
+        let old = u64::from(mutant::is_on(Mutant::ReadOldRound));
         let named = |id: NodeId| {
             id == own
                 || leading
                     .peers
                     .get(&id)
-                    .is_some_and(|peer| peer.round >= number)
+                    .is_some_and(|peer| peer.round + old >= number)
         };
-        if !self.membership().is_quorum(named) {
+        if !self.membership().is_quorum(named) && !mutant::is_on(Mutant::ReadWithoutRound) {
             return;
         }
         let leading = self.leading.as_mut().expect("it leads");

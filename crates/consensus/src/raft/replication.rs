@@ -9,6 +9,7 @@
 //! the others made the same entries durable. A disk that is slow but gets on is no reason: the
 //! successor would have the same load, and the entries are chosen without it meanwhile.
 
+use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot};
 
 use crate::engine::{Note, Output, Outputs, Refusal, Role};
@@ -161,7 +162,7 @@ impl Raft {
         let Some(peer) = leading.peers.get_mut(&from) else {
             return;
         };
-        if reply.session != peer.session {
+        if reply.session != peer.session && !mutant::is_on(Mutant::AnySession) {
             return;
         }
         if reply.matched > last || reply.received > last || reply.round > leading.round {
@@ -279,7 +280,8 @@ impl Raft {
             None => Slot(0),
         };
         let slot = self.membership().quorum_slot(durable);
-        if slot <= self.chosen || slot < leading.first {
+        let earlier = slot < leading.first && !mutant::is_on(Mutant::ChooseEarlierEpoch);
+        if slot <= self.chosen || earlier {
             return;
         }
         assert!(

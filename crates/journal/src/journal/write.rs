@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use base::GroupId;
+use base::mutant::{self, Mutant};
 
 use super::segments::{FileRequests, Next};
 use super::{Done, InFlight, Journal, OpenBatch, Purpose};
@@ -123,7 +124,7 @@ impl Journal {
             file,
             offset: start,
             data,
-            sync: true,
+            sync: !mutant::is_on(Mutant::AcknowledgeBeforeSync),
         };
         self.request(Lane::Journal, write, Purpose::Batch, out);
     }

@@ -10,6 +10,8 @@
 //! How many blocks it has stands in each of them; if not one can be read, only its first block is
 //! certain to belong to it.
 
+use base::mutant::{self, Mutant};
+
 use crate::format::block::{BLOCK_BYTES, Block};
 
 /// Bytes of a file.
@@ -74,6 +76,9 @@ impl Tail {
 
     /// Whether the batch that comes next was certainly not written as a whole.
     pub(crate) fn is_cut(&self) -> bool {
+        if mutant::is_on(Mutant::CutOnRot) {
+            return true;
+        }
         let Some(missing) = self.first_missing else {
             // Not one block fits behind the last batch: the next one never was to stand here.
             return self.first_bad.is_none() && self.count.is_none();

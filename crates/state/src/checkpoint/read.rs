@@ -9,6 +9,7 @@ use super::format::{
 };
 use super::{CheckpointDamage, CheckpointError, CheckpointHead, CheckpointSummary};
 use crate::keyspace::{Change, ChangedKey, History, Row, Rows, Version, VersionKey};
+use crate::lease::{Lease, LeaseIndexBuilder};
 use crate::limits::{LEVEL_MAX, Limits, ROW_BYTES_MAX};
 use crate::origin::Window;
 use crate::reader::Scalars;
@@ -55,6 +56,7 @@ struct Content {
     older: TreeBuilder<VersionKey, Version>,
     plain: TreeBuilder<Bytes, Row>,
     index: Vec<(Change, ChangedKey)>,
+    leases: LeaseIndexBuilder,
     /// The last version read; whether it is its key's newest shows with the next.
     last_version: Option<(Bytes, Version)>,
     last_key: Option<Bytes>,
@@ -168,6 +170,7 @@ impl CheckpointReader {
         require(self.buffer.is_empty(), "something follows the footer")?;
         self.content.finish_space();
         self.content.build_index()?;
+        self.content.build_lease_index()?;
         Ok((State::from_parts(self.content.rows, scalars), head, footer))
     }
 
@@ -238,7 +241,7 @@ impl Content {
         };
         self.last_key = None;
         if space.keeps_history() {
-            self.push_latest();
+            self.push_latest(space);
             let latest = std::mem::take(&mut self.latest).finish();
             let older = std::mem::take(&mut self.older).finish();
             self.rows.install_history(space, History { latest, older });
@@ -248,9 +251,10 @@ impl Content {
         }
     }
 
-    fn push_latest(&mut self) {
+    fn push_latest(&mut self, space: Space) {
         if let Some((key, version)) = self.last_version.take() {
             self.rows.count_latest(&key, &version);
+            self.leases.newest_version(space, &key, version.lease);
             self.latest.push(key, version);
         }
     }
@@ -292,7 +296,7 @@ impl Content {
                 let in_order = last.as_ref().is_none_or(|(last, _)| last.as_ref() < key);
                 require(in_order, "the keys are not in order")?;
                 self.last_version = last;
-                self.push_latest();
+                self.push_latest(space);
                 Bytes::copy_from_slice(key)
             }
         };
@@ -327,6 +331,11 @@ impl Content {
                 let fits = window.is_some_and(|window| window.fits(&scalars.settings));
                 require(fits, "an origin's row is not one")?;
             }
+            if space == Space::LEASES {
+                let lease = Lease::decode(key, value);
+                let lease = lease.ok_or(Fault::Damaged("a lease's row is not one"))?;
+                self.leases.lease(&lease);
+            }
             self.rows.count_row(space, key, value);
             let key = Bytes::copy_from_slice(key);
             self.last_key = Some(key.clone());
@@ -347,6 +356,14 @@ impl Content {
             builder.push(change, changed);
         }
         self.rows.index = builder.finish();
+        Ok(())
+    }
+
+    fn build_lease_index(&mut self) -> Step<()> {
+        let index = std::mem::take(&mut self.leases).finish();
+        self.rows.lease_index = index.ok_or(Fault::Damaged(
+            "a key is attached to a lease that does not exist",
+        ))?;
         Ok(())
     }
 }

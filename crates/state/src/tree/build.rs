@@ -7,14 +7,14 @@ use super::{Child, NODE_LENGTH_MAX, Node, Tree, TreeKey, Weigh, weigh_pairs};
 
 /// Collects pairs in strictly ascending order of their keys.
 #[derive(Debug)]
-pub(crate) struct TreeBuilder<K, V> {
+pub(crate) struct TreeBuilder<K: TreeKey, V> {
     leaf: Vec<(K, V)>,
     /// The nodes that have no parent yet, the lowest level first.
     levels: Vec<Vec<Child<K, V>>>,
     weight: u64,
 }
 
-impl<K, V> Default for TreeBuilder<K, V> {
+impl<K: TreeKey, V> Default for TreeBuilder<K, V> {
     fn default() -> TreeBuilder<K, V> {
         TreeBuilder {
             leaf: Vec::new(),

@@ -27,15 +27,17 @@ pub(super) trait Keyed {
 
 /// The items of a node in the order of their keys.
 #[derive(Clone, Debug)]
-pub(super) struct Items<T> {
+pub(super) struct Items<T: Keyed> {
     list: Vec<T>,
     /// All keys begin with this.
     prefix: Box<[u8]>,
-    /// What follows the prefix in each key; empty if the kind of key has no text.
-    words: Vec<u64>,
+    /// What follows the prefix in each key, as many as there are items; of no use if the kind of
+    /// key has no text. They stand in the node itself: a list of its own would be one more place
+    /// in memory to wait for.
+    words: <T::Key as TreeKey>::Words,
 }
 
-impl<T> Deref for Items<T> {
+impl<T: Keyed> Deref for Items<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -48,7 +50,7 @@ impl<T: Keyed> Items<T> {
         let mut items = Items {
             list,
             prefix: Box::default(),
-            words: Vec::new(),
+            words: Default::default(),
         };
         items.summarize();
         items
@@ -83,8 +85,9 @@ impl<T: Keyed> Items<T> {
             return if all_before { (length, length) } else { (0, 0) };
         }
         let word = word(rest);
-        let from = self.words.partition_point(|other| *other < word);
-        let ties = self.words[from..]
+        let words = &self.words.as_ref()[..length];
+        let from = words.partition_point(|other| *other < word);
+        let ties = words[from..]
             .iter()
             .take_while(|other| **other == word)
             .count();
@@ -102,13 +105,18 @@ impl<T: Keyed> Items<T> {
             return Some(Items::new(vec![item]));
         }
         let middle = NODE_LENGTH_MAX / 2;
-        let list = self.list.split_off(middle);
-        let words = self.words.split_off(middle.min(self.words.len()));
+        let mut list = Vec::with_capacity(middle + NODE_GROWTH);
+        list.extend(self.list.drain(middle..));
+        self.list.shrink_to(middle + NODE_GROWTH);
         let mut right = Items {
             list,
             prefix: self.prefix.clone(),
-            words,
+            words: Default::default(),
         };
+        if T::Key::HAS_TEXT {
+            let words = &self.words.as_ref()[middle..];
+            right.words.as_mut()[..words.len()].copy_from_slice(words);
+        }
         if index <= middle {
             self.insert(index, item);
         } else {
@@ -128,8 +136,9 @@ impl<T: Keyed> Items<T> {
         match self.list[index].key().text().strip_prefix(&*self.prefix) {
             Some(rest) => {
                 let word = word(rest);
-                grow(&mut self.words);
-                self.words.insert(index, word);
+                let words = &mut self.words.as_mut()[index..self.list.len()];
+                words.copy_within(..words.len() - 1, 1);
+                words[0] = word;
             }
             None => self.summarize(),
         }
@@ -137,7 +146,8 @@ impl<T: Keyed> Items<T> {
 
     pub(super) fn remove(&mut self, index: usize) -> T {
         if T::Key::HAS_TEXT {
-            self.words.remove(index);
+            let words = &mut self.words.as_mut()[index..self.list.len()];
+            words.copy_within(1.., 0);
         }
         self.list.remove(index)
     }
@@ -154,15 +164,13 @@ impl<T: Keyed> Items<T> {
             return;
         }
         match self.list[index].key().text().strip_prefix(&*self.prefix) {
-            Some(rest) => self.words[index] = word(rest),
+            Some(rest) => self.words.as_mut()[index] = word(rest),
             None => self.summarize(),
         }
     }
 
-    /// After a split: gives back unused places, and uses that the prefix may have become longer.
+    /// After a split: uses that the prefix may have become longer.
     fn refit(&mut self) {
-        self.list.shrink_to_fit();
-        self.words.shrink_to_fit();
         if T::Key::HAS_TEXT && self.shared().len() != self.prefix.len() {
             self.summarize();
         }
@@ -175,13 +183,9 @@ impl<T: Keyed> Items<T> {
         }
         self.prefix = Box::from(self.shared());
         let skip = self.prefix.len();
-        self.words.clear();
-        self.words.reserve_exact(self.list.len());
-        self.words.extend(
-            self.list
-                .iter()
-                .map(|item| word(&item.key().text()[skip..])),
-        );
+        for (place, item) in self.words.as_mut().iter_mut().zip(&self.list) {
+            *place = word(&item.key().text()[skip..]);
+        }
     }
 
     /// Whether prefix and words are those of the keys.
@@ -191,7 +195,10 @@ impl<T: Keyed> Items<T> {
         self.list
             .iter()
             .map(rest)
-            .eq(self.words.iter().copied().map(Some))
+            .eq(self.words.as_ref()[..self.list.len()]
+                .iter()
+                .copied()
+                .map(Some))
     }
 
     /// The prefix that all keys share, which is what the first and the last one share.

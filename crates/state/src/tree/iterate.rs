@@ -7,7 +7,7 @@ use super::{Child, Node, Tree, TreeKey};
 
 /// The pairs of a tree in key order, from some place on.
 #[derive(Clone, Debug)]
-pub(crate) struct Pairs<'a, K, V> {
+pub(crate) struct Pairs<'a, K: TreeKey, V> {
     /// What is left of the inner nodes on the way to the current leaf, the root first.
     above: Vec<slice::Iter<'a, Child<K, V>>>,
     leaf: slice::Iter<'a, (K, V)>,
@@ -57,7 +57,7 @@ impl<K: TreeKey, V: Clone> Tree<K, V> {
     }
 }
 
-impl<'a, K, V> Pairs<'a, K, V> {
+impl<'a, K: TreeKey, V> Pairs<'a, K, V> {
     /// Goes to the next leaf; false at the end of the tree.
     fn next_leaf(&mut self) -> bool {
         let mut node = loop {
@@ -84,7 +84,7 @@ impl<'a, K, V> Pairs<'a, K, V> {
     }
 }
 
-impl<'a, K, V> Iterator for Pairs<'a, K, V> {
+impl<'a, K: TreeKey, V> Iterator for Pairs<'a, K, V> {
     type Item = (&'a K, &'a V);
 
     fn next(&mut self) -> Option<(&'a K, &'a V)> {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use base::Random;
 use proptest::prelude::*;
 
-use super::{Child, NODE_LENGTH_MAX, NODE_LENGTH_SMALL, Node, Tree, TreeBuilder, TreeKey, Weigh};
+use super::{
+    Child, NODE_LENGTH_MAX, NODE_LENGTH_SMALL, Node, Tree, TreeBuilder, TreeKey, Weigh, Words,
+};
 
 /// A value whose weight can be told apart from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,7 @@ struct Name {
 
 impl TreeKey for Name {
     const HAS_TEXT: bool = true;
+    type Words = Words;
 
     fn text(&self) -> &[u8] {
         &self.text

@@ -18,6 +18,7 @@ pub(crate) fn small_limits() -> Limits {
             compaction_steps_per_entry: 3,
             origin_window: 20,
             origin_ranges_max: 4,
+            lease_floor_seconds: 2,
         },
         checkpoint_block_bytes: 150,
         checkpoint_membership_bytes_max: 64,

@@ -3,12 +3,14 @@
 //! it, are left out here.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use base::{Epoch, Incarnation, NodeId, Random, WallTime};
 
 use super::super::CheckpointWriter;
 use super::*;
 use crate::key_value::Revision;
+use crate::lease::LeaseId;
 use crate::limits::Settings;
 use crate::origin::Origin;
 use crate::state::EntryStamp;
@@ -31,7 +33,7 @@ fn run(state: &mut State, commands: impl FnOnce(&mut Transaction<'_>)) {
         slot: base::Slot(state.reader.scalars.applied.0.wrapping_add(1)),
         epoch: Epoch(1),
         wall: WallTime(1),
-        elapsed: std::time::Duration::from_millis(1),
+        elapsed: Duration::from_millis(1),
     };
     state.begin_entry(&stamp);
     let sequence = state.reader.scalars.applied.0;
@@ -51,6 +53,9 @@ fn sample() -> Vec<Vec<u8>> {
     let mut state = State::new(limits());
     for key in ["a", "b", "a", "c", "b", "e", "e"] {
         run(&mut state, |transaction| {
+            if transaction.lease(LeaseId(7)).is_none() {
+                transaction.grant_lease(LeaseId(7), Duration::from_secs(1));
+            }
             transaction.put(Space::ETCD, key.as_bytes(), b"value", 7);
         });
     }
@@ -105,6 +110,12 @@ fn survive(blocks: &[Vec<u8>]) -> bool {
         transaction.put(Space::ETCD, b"a", b"later", 0);
         transaction.put(Space::ETCD, b"c", b"later", 0);
         transaction.delete(Space::ETCD, b"b");
+        let first = transaction.base().leases_by_deadline().next();
+        if let Some(lease) = first {
+            transaction.renew_lease(lease.id);
+            transaction.put(Space::ETCD, b"d", b"later", lease.id.0);
+            transaction.revoke_lease(lease.id);
+        }
         let (floor, latest) = (
             transaction.base().compacted(),
             transaction.base().revision(),
@@ -139,4 +150,19 @@ fn forged_content_never_panics() {
         survived += u32::from(result.expect("forged content does not panic"));
     }
     assert!(survived > 1000, "the forgeries reach the state: {survived}");
+}
+
+#[test]
+fn a_key_that_is_attached_to_no_lease_is_found() {
+    let mut blocks = sample();
+    // The leases are the last space.
+    let leases = blocks.remove(blocks.len() - 2);
+    assert_eq!(leases[BLOCK_HEAD_LENGTH], Space::LEASES.number());
+    reseal(&mut blocks);
+    let mut reader = CheckpointReader::new(limits());
+    assert!(reader.feed(&blocks.concat()).is_ok());
+    let Err(Fault::Damaged(what)) = reader.build() else {
+        panic!("it was believed");
+    };
+    assert_eq!(what, "a key is attached to a lease that does not exist");
 }

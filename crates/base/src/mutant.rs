@@ -1,0 +1,98 @@
+//! Planted bugs, so that a simulator can show that it would find them.
+//!
+//! ```text
+//!   if mutant::is_on(Mutant::ForgetVote) { … }      without the feature `mutants`: always false,
+//!                                                   and the compiler removes it
+//! ```
+//!
+//! Each is one switch at the place where others had that bug, chosen at run time, so that
+//! one build serves all. Only the simulator turns the feature on.
+
+/// Declares the bugs with what each does, in words.
+macro_rules! mutants {
+    ($($name:ident, $text:literal, $words:literal;)*) => {
+        /// A planted bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Mutant {
+            $(#[doc = $words] $name,)*
+        }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &[Mutant] = &[$(Mutant::$name,)*];
+
+            /// Its name on a command line.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Mutant::$name => $text,)* }
+            }
+
+            /// What it does.
+            #[must_use]
+            pub fn words(self) -> &'static str {
+                match self { $(Mutant::$name => $words,)* }
+            }
+        }
+    };
+}
+
+mutants! {
+    AcknowledgeBeforeSync, "acknowledge-before-sync", "The journal writes without syncing.";
+    VoteBeforeSync, "vote-before-sync", "A vote is told before it is durable.";
+    ForgetVote, "forget-vote", "The vote is forgotten at a restart.";
+    VoteTwice, "vote-twice", "A voter gives its vote to everyone who asks.";
+    CountVoteTwice, "count-vote-twice", "One granted vote counts as two.";
+    IgnoreCandidateLog, "ignore-candidate-log", "A vote goes to a candidate with a worse log.";
+    ChooseEarlierEpoch, "choose-earlier-epoch", "Entries of earlier epochs are chosen by counting.";
+    ChooseWithoutQuorum, "choose-without-quorum", "One acknowledgement less makes a quorum.";
+    AcknowledgeReceived, "acknowledge-received", "A follower acknowledges what it has received.";
+    AnySession, "any-session", "Acknowledgements of earlier sessions count.";
+    ReadWithoutRound, "read-without-round", "A leader serves reads without asking a quorum.";
+    ReadOldRound, "read-old-round", "Acknowledgements of the round before count for this one.";
+    ReadBeforeExecuted, "read-before-executed", "A read is served before its slot is executed.";
+    SnapshotWithoutMembership, "snapshot-without-membership", "A snapshot keeps old members.";
+    SnapshotKeepsSuffix, "snapshot-keeps-suffix", "A snapshot leaves a conflicting log in place.";
+    CutOnRot, "cut-on-rot", "Damage at the end of the log is cut off like a torn write.";
+    SkipOnReplay, "skip-on-replay", "Entries are skipped when the log is replayed.";
+    ExecuteTwice, "execute-twice", "A command that was executed before is executed again.";
+    ForgetLogEarly, "forget-log-early", "A checkpoint lets go of a log that is not durable.";
+    ClockOfReplica, "clock-of-replica", "Execution depends on which replica it is.";
+    RefuseAndPropose, "refuse-and-propose", "A command times out, and is told to have failed.";
+}
+
+#[cfg(feature = "mutants")]
+mod planted {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::Mutant;
+
+    /// One more than the mutant's number; 0 for none. All threads of a simulator run the same one.
+    static PLANTED: AtomicU8 = AtomicU8::new(0);
+
+    /// Plants a bug, instead of whichever was planted before.
+    pub fn plant(mutant: Option<Mutant>) {
+        PLANTED.store(
+            mutant.map_or(0, |mutant| mutant as u8 + 1),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Whether this bug is planted.
+    #[must_use]
+    #[inline]
+    pub fn is_on(mutant: Mutant) -> bool {
+        PLANTED.load(Ordering::Relaxed) == mutant as u8 + 1
+    }
+}
+
+#[cfg(feature = "mutants")]
+pub use planted::{is_on, plant};
+
+/// Whether this bug is planted: never, in this build.
+#[cfg(not(feature = "mutants"))]
+#[must_use]
+#[inline(always)]
+pub const fn is_on(_mutant: Mutant) -> bool {
+    false
+}

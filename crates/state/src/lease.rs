@@ -1,0 +1,324 @@
+//! Leases: what is attached to one goes with it, unless somebody renews it in time.
+//!
+//! ```text
+//!   space LEASES   id                   -> granted, deadline         the truth, as plain rows
+//!   keys           a live version names its lease                    the truth, in the keys' space
+//!
+//!   due            (deadline, id)                                    derived: who is due first
+//!   attached       (lease, space, key)                               derived: what goes with it
+//! ```
+//!
+//! **Time is the group's own clock** ([`crate::Reader::clock`]): only entries advance it, by the
+//! running time of whoever leads. It stands still while nobody leads and never runs ahead of real
+//! time, so that no lease ends early, on any replica, whatever was killed, paused or restored.
+//!
+//! **Attachments are not stored a second time**: the newest version of a key says which lease it is
+//! attached to, so a put, an overwriting put and a delete attach and detach by what they are, and
+//! nothing can disagree. Both derived trees are rebuilt when a checkpoint is read.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+
+use crate::keyspace::{Row, Rows};
+use crate::reader::Reader;
+use crate::space::Space;
+use crate::tree::{Tree, TreeBuilder, TreeKey, Weigh};
+
+/// Names a lease; 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub i64);
+
+/// A lease as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its name.
+    pub id: LeaseId,
+    /// For how long it was granted, and is renewed each time.
+    pub granted: Duration,
+    /// When it is over, on the group's clock. It lasts until an entry says that it has ended.
+    pub deadline: Duration,
+}
+
+/// The length of a lease's row.
+const ROW_LENGTH: usize = 24;
+
+impl Lease {
+    /// A lease that begins, or begins anew, at `clock`.
+    pub(crate) fn from(clock: Duration, id: LeaseId, granted: Duration) -> Lease {
+        Lease {
+            id,
+            granted,
+            deadline: clock.saturating_add(granted),
+        }
+    }
+
+    /// The row's value. Layout (little-endian): granted as seconds u64 and nanoseconds u32, the
+    /// deadline likewise.
+    pub(crate) fn encode(&self) -> [u8; ROW_LENGTH] {
+        let mut bytes = [0; ROW_LENGTH];
+        for (half, time) in bytes.chunks_mut(12).zip([self.granted, self.deadline]) {
+            half[..8].copy_from_slice(&time.as_secs().to_le_bytes());
+            half[8..].copy_from_slice(&time.subsec_nanos().to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Reads a row of the state.
+    pub(crate) fn of_row(key: &[u8], value: &[u8]) -> Lease {
+        Lease::decode(key, value).expect("rows of leases are checked when they are written")
+    }
+
+    /// Reads a row; `None` if it is not that of a lease.
+    pub(crate) fn decode(key: &[u8], mut value: &[u8]) -> Option<Lease> {
+        let id = LeaseId((u64::from_be_bytes(key.try_into().ok()?) ^ SIGN) as i64);
+        if id == LeaseId(0) || value.len() != ROW_LENGTH {
+            return None;
+        }
+        let granted = get_time(&mut value)?;
+        let deadline = get_time(&mut value)?;
+        Some(Lease {
+            id,
+            granted,
+            deadline,
+        })
+    }
+}
+
+fn get_time(value: &mut &[u8]) -> Option<Duration> {
+    let seconds = value.try_get_u64_le().ok()?;
+    let nanoseconds = value.try_get_u32_le().ok()?;
+    (nanoseconds < 1_000_000_000).then(|| Duration::new(seconds, nanoseconds))
+}
+
+/// Ids may be negative; with the sign turned over, rows are in the order of ids.
+const SIGN: u64 = 1 << 63;
+
+/// The key of a lease's row.
+pub(crate) fn row_key(id: LeaseId) -> [u8; 8] {
+    (id.0 as u64 ^ SIGN).to_be_bytes()
+}
+
+/// A lease by when it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Due {
+    deadline: Duration,
+    id: LeaseId,
+}
+
+/// A key that goes with a lease.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Attachment {
+    lease: LeaseId,
+    space: Space,
+    key: Bytes,
+}
+
+impl TreeKey for Due {
+    const HAS_TEXT: bool = false;
+    type Words = [u64; 0];
+
+    fn text(&self) -> &[u8] {
+        &[]
+    }
+}
+
+impl TreeKey for Attachment {
+    const HAS_TEXT: bool = false;
+    type Words = [u64; 0];
+
+    fn text(&self) -> &[u8] {
+        &[]
+    }
+}
+
+/// The value of a tree that only its keys matter in; counts one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Present;
+
+impl Weigh for Present {
+    fn weight(&self) -> u64 {
+        1
+    }
+}
+
+/// What is derived from the rows of leases and from the keys.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LeaseIndex {
+    due: Tree<Due, Present>,
+    attached: Tree<Attachment, Present>,
+}
+
+impl LeaseIndex {
+    /// A lease begins, is renewed, or ends.
+    pub(crate) fn change(&mut self, before: Option<Lease>, after: Option<Lease>) {
+        let due = |lease: Lease| Due {
+            deadline: lease.deadline,
+            id: lease.id,
+        };
+        if let Some(due) = before.map(due) {
+            self.due.remove(&[], |other| other.cmp(&due));
+        }
+        if let Some(due) = after.map(due) {
+            self.due.insert(due, Present);
+        }
+    }
+
+    /// The newest version of a key names another lease than the one before (0: none).
+    pub(crate) fn attach(&mut self, space: Space, key: &Bytes, before: i64, after: i64) {
+        if before == after {
+            return;
+        }
+        if before != 0 {
+            let place = |other: &Attachment| {
+                let of_lease = other.lease.cmp(&LeaseId(before));
+                of_lease.then_with(|| (other.space, &other.key).cmp(&(space, key)))
+            };
+            self.attached.remove(&[], place);
+        }
+        if after != 0 {
+            let attachment = Attachment {
+                lease: LeaseId(after),
+                space,
+                key: key.clone(),
+            };
+            self.attached.insert(attachment, Present);
+        }
+    }
+}
+
+/// Gathers what a checkpoint brings, and builds the index of it.
+#[derive(Debug, Default)]
+pub(crate) struct LeaseIndexBuilder {
+    due: Vec<Due>,
+    attached: Vec<Attachment>,
+}
+
+impl LeaseIndexBuilder {
+    pub(crate) fn lease(&mut self, lease: &Lease) {
+        let Lease { id, deadline, .. } = *lease;
+        self.due.push(Due { deadline, id });
+    }
+
+    pub(crate) fn newest_version(&mut self, space: Space, key: &Bytes, lease: i64) {
+        if lease != 0 {
+            self.attached.push(Attachment {
+                lease: LeaseId(lease),
+                space,
+                key: key.clone(),
+            });
+        }
+    }
+
+    /// The index; `None` if a key is attached to a lease that does not exist.
+    pub(crate) fn finish(mut self) -> Option<LeaseIndex> {
+        let mut ids: Vec<LeaseId> = self.due.iter().map(|due| due.id).collect();
+        ids.sort_unstable();
+        let exists = |each: &Attachment| ids.binary_search(&each.lease).is_ok();
+        if !self.attached.iter().all(exists) {
+            return None;
+        }
+        self.due.sort_unstable();
+        self.attached.sort_unstable();
+        let (mut due, mut attached) = (TreeBuilder::default(), TreeBuilder::default());
+        self.due
+            .into_iter()
+            .for_each(|each| due.push(each, Present));
+        let attachments = self.attached.into_iter();
+        attachments.for_each(|each| attached.push(each, Present));
+        Some(LeaseIndex {
+            due: due.finish(),
+            attached: attached.finish(),
+        })
+    }
+}
+
+impl Rows {
+    /// A lease, if it exists.
+    pub(crate) fn lease(&self, id: LeaseId) -> Option<Lease> {
+        let key = row_key(id);
+        let find = |other: &Bytes| other.as_ref().cmp(&key);
+        let (_, Row(value)) = self.plain(Space::LEASES).find(&key, find)?;
+        Some(Lease::of_row(&key, value))
+    }
+
+    /// The keys attached to a lease: by space, then in their order.
+    pub(crate) fn lease_keys(&self, id: LeaseId) -> impl Iterator<Item = (Space, &Bytes)> {
+        let attached = &self.lease_index.attached;
+        let pairs = attached.iterate_from(&[], move |each| each.lease < id);
+        pairs
+            .map(|(each, _)| each)
+            .take_while(move |each| each.lease == id)
+            .map(|each| (each.space, &each.key))
+    }
+}
+
+impl Reader {
+    /// A lease, if it exists.
+    #[must_use]
+    pub fn lease(&self, id: LeaseId) -> Option<Lease> {
+        self.rows.lease(id)
+    }
+
+    /// How many leases there are.
+    #[must_use]
+    pub fn lease_count(&self) -> u64 {
+        self.rows.lease_index.due.weight()
+    }
+
+    /// All leases, the one that is due first at the front; equal deadlines in the order of ids.
+    pub fn leases_by_deadline(&self) -> impl Iterator<Item = Lease> + '_ {
+        let due = self.rows.lease_index.due.iterate();
+        due.map(|(due, _)| self.lease(due.id).expect("the index has rows"))
+    }
+
+    /// When the first lease is over, on the group's clock.
+    #[must_use]
+    pub fn first_lease_deadline(&self) -> Option<Duration> {
+        let (due, _) = self.rows.lease_index.due.iterate().next()?;
+        Some(due.deadline)
+    }
+
+    /// The leases that are over at `clock`, with the number of their keys; the longest over first.
+    pub fn leases_due(&self, clock: Duration) -> impl Iterator<Item = (LeaseId, Duration)> + '_ {
+        let due = self.rows.lease_index.due.iterate();
+        due.map(|(due, _)| (due.id, due.deadline))
+            .take_while(move |(_, deadline)| *deadline <= clock)
+    }
+
+    /// The keys attached to a lease: by space, then in their order. Empty if it does not exist.
+    pub fn lease_keys(&self, id: LeaseId) -> impl Iterator<Item = (Space, &Bytes)> {
+        self.rows.lease_keys(id)
+    }
+
+    /// How many keys are attached to a lease; takes logarithmic time.
+    #[must_use]
+    pub fn lease_key_count(&self, id: LeaseId) -> u64 {
+        let attached = &self.rows.lease_index.attached;
+        let upto = attached.weight_before(&[], |each| each.lease <= id);
+        upto - attached.weight_before(&[], |each| each.lease < id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_survive_are_in_the_order_of_ids_and_no_part_of_one_is_one() {
+        let ids = [i64::MIN, -2, -1, 1, 2, i64::MAX].map(LeaseId);
+        assert!(ids.is_sorted_by_key(|id| row_key(*id)));
+        for id in ids {
+            let lease = Lease::from(Duration::new(7, 8), id, Duration::from_secs(9_000_000_000));
+            let (key, value) = (row_key(id), lease.encode());
+            assert_eq!(Lease::decode(&key, &value), Some(lease));
+            for length in 0..ROW_LENGTH {
+                assert_eq!(Lease::decode(&key, &value[..length]), None);
+            }
+            assert_eq!(Lease::decode(&key[..7], &value), None);
+        }
+        let lease = Lease::from(Duration::ZERO, LeaseId(0), Duration::ZERO);
+        let (key, value) = (row_key(LeaseId(0)), lease.encode());
+        assert_eq!(Lease::decode(&key, &value), None, "0 names no lease");
+    }
+}
