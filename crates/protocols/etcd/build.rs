@@ -13,9 +13,13 @@ fn main() -> Result<(), Error> {
 
     let mut compiler = protox::Compiler::new([&folder]).map_err(Error::other)?;
     compiler.include_imports(true).include_source_info(true);
-    compiler
-        .open_file("etcdserverpb/rpc.proto")
-        .map_err(Error::other)?;
+    for file in [
+        "etcdserverpb/rpc.proto",
+        "v3lockpb/v3lock.proto",
+        "v3electionpb/v3election.proto",
+    ] {
+        compiler.open_file(file).map_err(Error::other)?;
+    }
     let with_comments = compiler.file_descriptor_set();
 
     let mut plain = with_comments.clone();

@@ -32,6 +32,19 @@ pub(crate) enum Command<'a> {
     Txn(Txn<'a>),
     /// Forget history before this revision.
     Compact(i64),
+    /// Grant a lease.
+    Grant(Grant),
+    /// End this lease.
+    Revoke(i64),
+}
+
+/// Grants a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// Never 0: whoever proposes it chooses.
+    pub(crate) id: i64,
+    /// In seconds; what is below the floor becomes the floor.
+    pub(crate) ttl: i64,
 }
 
 /// One operation of a transaction.

@@ -28,6 +28,8 @@ pub enum Code {
     FailedPrecondition = 9,
     /// A number is outside of what exists.
     OutOfRange = 11,
+    /// Not done by this server.
+    Unimplemented = 12,
     /// A bug.
     Internal = 13,
     /// Nobody can answer now; try again, or somewhere else.
@@ -98,6 +100,10 @@ errors! {
     InvalidClientVersion = InvalidArgument, "etcdserver: invalid client api version";
     /// A sort order or target that does not exist.
     InvalidSortOption = InvalidArgument, "etcdserver: invalid sort option";
+    /// A stream of a range in another order than that of the keys.
+    StreamSorted = Unimplemented, "RangeStream does not support custom sort orders";
+    /// A stream of a range that leaves keys out by revision.
+    StreamFiltered = Unimplemented, "RangeStream does not support revision filters";
     /// The request is larger than the limit.
     RequestTooLarge = InvalidArgument, "etcdserver: request is too large";
     /// The revision asked for is no longer there.
@@ -120,6 +126,12 @@ errors! {
     // ----- watches
     /// The watch was ended.
     WatchCanceled = Canceled, "etcdserver: watch canceled";
+    /// One stream of watches too many.
+    TooManyWatchStreams = ResourceExhausted,
+        "etcdserver: too many requests: this node has as many watch streams as are allowed";
+    /// A client asks on and on without reading the answers.
+    WatchNotRead = ResourceExhausted,
+        "etcdserver: too many requests: the answers on this watch stream are not read";
 
     // ----- members
     /// A member that does not exist.
@@ -257,7 +269,12 @@ mod tests {
         texts.dedup();
         assert_eq!(texts.len(), count, "two errors with one text");
         for error in Error::ALL {
-            let exempt = *error == Error::LeaseNotPrimary;
+            let exempt = [
+                Error::LeaseNotPrimary,
+                Error::StreamSorted,
+                Error::StreamFiltered,
+            ]
+            .contains(error);
             assert!(
                 exempt || error.text().starts_with("etcdserver: "),
                 "{error:?}"

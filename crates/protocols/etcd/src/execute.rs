@@ -16,6 +16,7 @@ use crate::budget::{ReadBudget, Stop};
 use crate::command::codec::{self, Damage};
 use crate::command::{Command, DeleteRange, Operation, Put, Txn};
 use crate::error::Error;
+use crate::lease;
 use crate::proto::etcdserverpb::response_op::Response as OperationResponse;
 use crate::proto::etcdserverpb::{
     CompactionResponse, DeleteRangeResponse, PutResponse, ResponseHeader, ResponseOp, TxnResponse,
@@ -53,6 +54,8 @@ pub fn execute(mut transaction: Transaction<'_>, command: &[u8]) -> Result<Respo
         }
         Command::Txn(request) => Response::Txn(run(&mut transaction, request)?),
         Command::Compact(revision) => Response::Compact(compact(&mut transaction, *revision)?),
+        Command::Grant(request) => Response::LeaseGrant(lease::grant(&mut transaction, request)?),
+        Command::Revoke(id) => Response::LeaseRevoke(lease::revoke(&mut transaction, *id)?),
     };
     transaction.commit();
     Ok(response)

@@ -1,5 +1,5 @@
-//! etcd's v3 key-value API, translated: typed requests to reads and command records, execution of
-//! both against the state, typed responses and etcd's exact errors.
+//! etcd's v3 key-value and lease API, translated: typed requests to reads and command records,
+//! execution of both against the state, typed responses and etcd's exact errors.
 //!
 //! ```text
 //!  Request ──plan()──┬─ Read ─────────── read() on the state or on a snapshot ──► Response | Error
@@ -14,31 +14,39 @@
 //!   what a replica executes must not depend on how a library parses somebody else's format.
 //! - [`execute()`]: runs a record inside a state transaction, the same on every replica.
 //! - [`read()`]: answers a read within a budget, so that a large range never holds up the replica.
+//! - [`candidacy`]: locks and elections, as requests to the keyspace.
+//! - [`watch`]: what a watch asks for, and the messages that it gets.
 //! - [`Error`]: etcd's errors, code and text.
 //!
 //! This crate knows neither consensus nor sockets: the node fills in who answered (cluster,
 //! member, term), `server` does gRPC.
 
 mod budget;
+pub mod candidacy;
 mod command;
 mod error;
 mod execute;
+mod lease;
 mod limits;
 mod overlap;
 mod plan;
 mod quota;
 mod range;
+mod range_stream;
 mod read;
 mod request;
 mod span;
 mod txn;
 mod view;
+pub mod watch;
 
 pub use budget::ReadBudget;
 pub use error::{Code, Error};
 pub use execute::execute;
+pub use lease::renewed;
 pub use limits::RequestLimits;
 pub use plan::{Plan, Read, plan};
+pub use range_stream::{RangePiece, RangeStream};
 pub use read::{ReadOutcome, read};
 pub use request::{Request, Response};
 
@@ -63,6 +71,14 @@ pub mod proto {
     /// Key-value pairs and events.
     pub mod mvccpb {
         include!(concat!(env!("OUT_DIR"), "/mvccpb.rs"));
+    }
+    /// Elections.
+    pub mod v3electionpb {
+        include!(concat!(env!("OUT_DIR"), "/v3electionpb.rs"));
+    }
+    /// Locks.
+    pub mod v3lockpb {
+        include!(concat!(env!("OUT_DIR"), "/v3lockpb.rs"));
     }
 }
 

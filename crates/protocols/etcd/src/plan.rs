@@ -4,16 +4,22 @@
 //! anything; otherwise it becomes either a read, answered by one replica, or a command record,
 //! executed by all.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use state::limits::ROW_BYTES_MAX;
+use state::{LeaseId, Reader};
 
-use crate::command::{Command, codec};
+use crate::command::{Command, Grant, codec};
 use crate::error::Error;
+use crate::lease::TTL_SECONDS_MAX;
 use crate::limits::{MAX_TXN_DEPTH, RequestLimits};
 use crate::overlap;
 use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::proto::etcdserverpb::request_op::Request as Operation;
-use crate::proto::etcdserverpb::{PutRequest, RangeRequest, RequestOp, TxnRequest};
+use crate::proto::etcdserverpb::{
+    LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+};
 use crate::request::Request;
 
 /// What must be done with a request.
@@ -23,6 +29,9 @@ pub enum Plan {
     Read(Read),
     /// Propose these bytes; every replica runs them through [`crate::execute()`].
     Command(Bytes),
+    /// Renew this lease, together with all that are renewed at the same time, and answer with
+    /// [`crate::renewed`].
+    Renew(LeaseId),
 }
 
 /// A request that changes nothing.
@@ -30,10 +39,20 @@ pub enum Plan {
 pub struct Read {
     request: Request,
     serializable: bool,
+    /// The group's clock, as far as it is known to have moved on since the last entry.
+    clock: Duration,
 }
 
 impl Read {
-    /// What to read: a range, or a transaction of ranges.
+    fn new(request: Request, serializable: bool) -> Read {
+        Read {
+            request,
+            serializable,
+            clock: Duration::ZERO,
+        }
+    }
+
+    /// What to read: a range, a transaction of ranges, or leases.
     pub(crate) fn request(&self) -> &Request {
         &self.request
     }
@@ -42,6 +61,17 @@ impl Read {
     /// must be linearizable.
     pub fn serializable(&self) -> bool {
         self.serializable
+    }
+
+    /// Says where the group's clock is thought to be by now: the state knows it only as of its
+    /// last entry, and what is left of a lease is less than that.
+    pub fn set_clock(&mut self, clock: Duration) {
+        self.clock = clock;
+    }
+
+    /// The group's clock.
+    pub(crate) fn clock(&self, reader: &Reader) -> Duration {
+        self.clock.max(reader.clock())
     }
 }
 
@@ -54,10 +84,12 @@ pub fn plan(request: Request, limits: &RequestLimits) -> Result<Plan, Error> {
         Request::Range(range) => {
             check_range(range)?;
             let serializable = range.serializable;
-            Ok(Plan::Read(Read {
-                request,
-                serializable,
-            }))
+            Ok(Plan::Read(Read::new(request, serializable)))
+        }
+        Request::RangePiece(piece) => {
+            // Whatever this replica has once told, it can tell again.
+            let serializable = piece.request.serializable || !piece.is_first;
+            Ok(Plan::Read(Read::new(request, serializable)))
         }
         Request::Put(put) => {
             check_put(put)?;
@@ -72,14 +104,21 @@ pub fn plan(request: Request, limits: &RequestLimits) -> Result<Plan, Error> {
             overlap::check(txn)?;
             if is_read_only(txn) {
                 let serializable = is_serializable(txn);
-                return Ok(Plan::Read(Read {
-                    request,
-                    serializable,
-                }));
+                return Ok(Plan::Read(Read::new(request, serializable)));
             }
             record(&Command::Txn(txn.into()), limits)
         }
         Request::Compact(compaction) => record(&compaction.into(), limits),
+        Request::LeaseGrant(grant) if grant.ttl > TTL_SECONDS_MAX => Err(Error::LeaseTooLong),
+        Request::LeaseGrant(LeaseGrantRequest { id, ttl }) => {
+            let (id, ttl) = (*id, *ttl);
+            record(&Command::Grant(Grant { id, ttl }), limits)
+        }
+        Request::LeaseRevoke(revoke) => record(&Command::Revoke(revoke.id), limits),
+        Request::LeaseKeepAlive(renewal) => Ok(Plan::Renew(LeaseId(renewal.id))),
+        Request::LeaseTimeToLive(_) | Request::LeaseLeases => {
+            Ok(Plan::Read(Read::new(request, false)))
+        }
     }
 }
 
@@ -100,7 +139,7 @@ fn check_key(key: &[u8]) -> Result<(), Error> {
     }
 }
 
-fn check_range(range: &RangeRequest) -> Result<(), Error> {
+pub(crate) fn check_range(range: &RangeRequest) -> Result<(), Error> {
     check_key(&range.key)?;
     let order = SortOrder::try_from(range.sort_order);
     let target = SortTarget::try_from(range.sort_target);

@@ -2,19 +2,23 @@
 //!
 //! etcd's estimate: each put counts its key, its value and a fixed sum for what a version costs
 //! besides; of a transaction the dearer branch counts, taken or not. Whatever puts nothing is free:
-//! deleting and compacting must work when there is no room.
+//! deleting, compacting and the end of leases must work when there is no room.
 
 use crate::command::{Command, Operation, Put, Txn};
 
 /// What a version costs besides key and value, in bytes.
 const VERSION_OVERHEAD: u64 = 256;
 
+/// What a lease costs, in bytes: a row and its places.
+const LEASE_OVERHEAD: u64 = 256;
+
 /// The cost of a command in bytes.
 pub(crate) fn cost(command: &Command<'_>) -> u64 {
     match command {
         Command::Put(put) => cost_of_put(put),
         Command::Txn(txn) => cost_of_txn(txn),
-        Command::DeleteRange(_) | Command::Compact(_) => 0,
+        Command::Grant(_) => LEASE_OVERHEAD,
+        Command::DeleteRange(_) | Command::Compact(_) | Command::Revoke(_) => 0,
     }
 }
 

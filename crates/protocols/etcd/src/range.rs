@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::proto::etcdserverpb::RangeResponse;
 use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::proto::mvccpb;
+use crate::range_stream::RangePiece;
 use crate::request::header;
 use crate::span::KeySpan;
 use crate::view::{View, key_range};
@@ -37,6 +38,47 @@ pub(crate) fn read(
         _ if range.span.is_empty() => {}
         _ if range.count_only => response.count = count(view, at, range, budget)?,
         _ => read_span(view, at, range, budget, &mut response)?,
+    }
+    Ok(response)
+}
+
+/// Answers a piece of a range: as many keys as the limit and the budget allow, at least one if
+/// there is one; `more` says that there are others. `count` is that of the whole range in a first
+/// piece that reads the latest revision, where it costs nothing, and else -1.
+pub(crate) fn read_piece(
+    view: &impl View,
+    oldest: i64,
+    piece: &RangePiece,
+    budget: &mut ReadBudget,
+) -> Result<RangeResponse, Stop> {
+    let range = Range::from(&piece.request);
+    let at = resolve(view, oldest, range.revision)?;
+    let mut response = RangeResponse {
+        header: header(view.revision()),
+        count: -1,
+        ..RangeResponse::default()
+    };
+    let is_empty = range.span.is_empty();
+    let keys = key_range(&range.span);
+    if piece.is_first && (at.is_none() || is_empty) {
+        response.count = if is_empty {
+            0
+        } else {
+            view.count(&keys, at) as i64
+        };
+    }
+    if is_empty {
+        return Ok(response);
+    }
+    let limit = usize::try_from(range.limit).ok().filter(|limit| *limit > 0);
+    for found in view.range(&keys, at) {
+        let is_full = limit.is_some_and(|limit| response.kvs.len() >= limit);
+        let is_spent = budget.charge(bytes(&found, &range)).is_err();
+        if is_full || (is_spent && !response.kvs.is_empty()) {
+            response.more = true;
+            break;
+        }
+        response.kvs.push(pair(found, &range));
     }
     Ok(response)
 }

@@ -5,6 +5,7 @@ use state::Reader;
 use crate::budget::{ReadBudget, Stop};
 use crate::command::{Operation, Txn};
 use crate::error::Error;
+use crate::lease;
 use crate::plan::Read;
 use crate::proto::etcdserverpb::response_op::Response as OperationResponse;
 use crate::proto::etcdserverpb::{ResponseOp, TxnResponse};
@@ -33,11 +34,26 @@ pub fn read(reader: &Reader, read: &Read, mut budget: ReadBudget) -> ReadOutcome
         Request::Range(request) => {
             range::read(reader, oldest, &request.into(), &mut budget).map(Response::Range)
         }
+        Request::RangePiece(piece) => {
+            let answer = range::read_piece(reader, oldest, piece, &mut budget);
+            answer.map(Response::Range)
+        }
         Request::Txn(request) => {
             read_txn(reader, oldest, &request.into(), &mut budget).map(Response::Txn)
         }
+        Request::LeaseTimeToLive(request) => {
+            let clock = read.clock(reader);
+            let answer = lease::time_to_live(reader, clock, request, &mut budget);
+            answer.map(Response::LeaseTimeToLive)
+        }
+        Request::LeaseLeases => lease::leases(reader, &mut budget).map(Response::LeaseLeases),
         // Only `plan` makes reads, and it makes none of these.
-        Request::Put(_) | Request::DeleteRange(_) | Request::Compact(_) => {
+        Request::Put(_)
+        | Request::DeleteRange(_)
+        | Request::Compact(_)
+        | Request::LeaseGrant(_)
+        | Request::LeaseRevoke(_)
+        | Request::LeaseKeepAlive(_) => {
             Err(Error::Internal("quorate: a writing request was taken for a read").into())
         }
     };

@@ -1,16 +1,23 @@
-//! What a client may ask of the keyspace, and the answers: one variant per call of etcd's KV
-//! service, so that the compiler finds every place that must know a new one.
+//! What a client may ask of the keyspace and its leases, and the answers: one variant per call of
+//! etcd's KV and Lease services, so that the compiler finds every place that must know a new one.
 
 use crate::proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, ResponseHeader, TxnRequest, TxnResponse,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader,
+    TxnRequest, TxnResponse,
 };
 
-/// A request of etcd's KV service.
+use crate::range_stream::RangePiece;
+
+/// A request of etcd's KV or Lease service.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     /// Read keys.
     Range(RangeRequest),
+    /// Read one piece of a large range, for a [`crate::RangeStream`]; answered as a range.
+    RangePiece(RangePiece),
     /// Write a key.
     Put(PutRequest),
     /// Delete keys.
@@ -19,6 +26,16 @@ pub enum Request {
     Txn(TxnRequest),
     /// Forget history.
     Compact(CompactionRequest),
+    /// Grant a lease. Whoever proposes it has chosen the id, if the client did not.
+    LeaseGrant(LeaseGrantRequest),
+    /// End a lease.
+    LeaseRevoke(LeaseRevokeRequest),
+    /// Renew a lease: one message of a stream.
+    LeaseKeepAlive(LeaseKeepAliveRequest),
+    /// Tell what is left of a lease.
+    LeaseTimeToLive(LeaseTimeToLiveRequest),
+    /// Name all leases.
+    LeaseLeases,
 }
 
 /// The answer to a [`Request`], of the same variant.
@@ -34,6 +51,16 @@ pub enum Response {
     Txn(TxnResponse),
     /// The history is out of reach.
     Compact(CompactionResponse),
+    /// The lease is granted.
+    LeaseGrant(LeaseGrantResponse),
+    /// The lease has ended.
+    LeaseRevoke(LeaseRevokeResponse),
+    /// The lease is renewed, or does not exist.
+    LeaseKeepAlive(LeaseKeepAliveResponse),
+    /// What is left of the lease.
+    LeaseTimeToLive(LeaseTimeToLiveResponse),
+    /// All leases.
+    LeaseLeases(LeaseLeasesResponse),
 }
 
 impl Response {
@@ -46,6 +73,11 @@ impl Response {
             Response::DeleteRange(response) => &mut response.header,
             Response::Txn(response) => &mut response.header,
             Response::Compact(response) => &mut response.header,
+            Response::LeaseGrant(response) => &mut response.header,
+            Response::LeaseRevoke(response) => &mut response.header,
+            Response::LeaseKeepAlive(response) => &mut response.header,
+            Response::LeaseTimeToLive(response) => &mut response.header,
+            Response::LeaseLeases(response) => &mut response.header,
         };
         header.get_or_insert_default()
     }

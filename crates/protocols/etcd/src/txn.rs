@@ -6,7 +6,7 @@
 
 use std::cmp::Ordering;
 
-use state::{KeyValue, Reader};
+use state::{KeyValue, LeaseId, Reader};
 
 use crate::budget::{ReadBudget, Stop};
 use crate::command::{Compare, Operand, Operation, Put, Range, Relation, Txn};
@@ -96,9 +96,9 @@ fn check_range(base: &Reader, range: &Range<'_>) -> Result<(), Error> {
     }
 }
 
-/// Checks what a put needs of the state before it. There are no leases yet, so that none exists.
+/// Checks what a put needs of the state before it.
 pub(crate) fn check_put(base: &Reader, put: &Put<'_>) -> Result<(), Error> {
-    if put.lease != 0 {
+    if put.lease != 0 && base.lease(LeaseId(put.lease)).is_none() {
         return Err(Error::LeaseNotFound);
     }
     if (put.ignore_value || put.ignore_lease) && View::get(base, put.key, None).is_none() {

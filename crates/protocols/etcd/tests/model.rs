@@ -16,8 +16,10 @@ use quorate_etcd::proto::etcdserverpb::request_op::Request as Operation;
 use quorate_etcd::proto::etcdserverpb::response_op::Response as Answer;
 use quorate_etcd::proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, Compare, DeleteRangeRequest, DeleteRangeResponse,
-    PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, ResponseOp,
-    TxnRequest, TxnResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest,
+    RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
 };
 use quorate_etcd::proto::mvccpb::KeyValue;
 use quorate_etcd::{Error, Plan, Request, Response, plan};
@@ -28,6 +30,8 @@ type Pairs = BTreeMap<Vec<u8>, KeyValue>;
 struct Model {
     history: Vec<Pairs>,
     compacted: i64,
+    /// What each lease was granted for; time stands still here.
+    leases: BTreeMap<i64, i64>,
 }
 
 /// A transaction under way.
@@ -81,6 +85,7 @@ impl Model {
     fn answer(&mut self, request: &Request) -> Result<Response, Error> {
         let mut write = self.write();
         let mut compacted = self.compacted;
+        let mut leases = self.leases.clone();
         let answer = match request {
             Request::Range(request) => Response::Range(write.range(request)?),
             Request::Put(request) => {
@@ -106,13 +111,49 @@ impl Model {
                     header: header(self.revision()),
                 })
             }
+            Request::LeaseGrant(request) => write.grant(request, &mut leases)?,
+            Request::LeaseRevoke(request) => write.revoke(request.id, &mut leases)?,
+            _ => self.answer_about_leases(request),
         };
         let Write { pairs, written, .. } = write;
         if written {
             self.history.push(pairs);
         }
         self.compacted = compacted;
+        self.leases = leases;
         Ok(answer)
+    }
+
+    fn answer_about_leases(&self, request: &Request) -> Response {
+        let header = header(self.revision());
+        match request {
+            Request::LeaseKeepAlive(LeaseKeepAliveRequest { id }) => {
+                let (id, ttl) = (*id, self.leases.get(id).copied().unwrap_or(0));
+                Response::LeaseKeepAlive(LeaseKeepAliveResponse { header, id, ttl })
+            }
+            Request::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys }) => {
+                let granted = self.leases.get(id).copied();
+                let pairs = self.latest().values();
+                let attached = pairs.filter(|pair| *keys && granted.is_some() && pair.lease == *id);
+                Response::LeaseTimeToLive(LeaseTimeToLiveResponse {
+                    header,
+                    id: *id,
+                    ttl: granted.unwrap_or(-1),
+                    granted_ttl: granted.unwrap_or(0),
+                    keys: attached.map(|pair| pair.key.clone()).collect(),
+                })
+            }
+            Request::LeaseLeases => {
+                let mut ids: Vec<(i64, i64)> =
+                    self.leases.iter().map(|(id, t)| (*t, *id)).collect();
+                ids.sort_unstable();
+                Response::LeaseLeases(LeaseLeasesResponse {
+                    header,
+                    leases: ids.into_iter().map(|(_, id)| LeaseStatus { id }).collect(),
+                })
+            }
+            other => panic!("not about leases: {other:?}"),
+        }
     }
 
     fn compare(&self, compare: &Compare) -> bool {
@@ -206,7 +247,10 @@ impl Write<'_> {
         let more = kvs.len() > limit;
         kvs.truncate(limit);
         if request.keys_only {
-            kvs.iter_mut().for_each(|pair| pair.value.clear());
+            for pair in &mut kvs {
+                pair.value.clear();
+                pair.lease = 0;
+            }
         }
         Ok(RangeResponse {
             header: header(self.revision()),
@@ -217,7 +261,7 @@ impl Write<'_> {
     }
 
     fn check_put(&self, request: &PutRequest) -> Result<(), Error> {
-        if request.lease != 0 {
+        if request.lease != 0 && !self.model.leases.contains_key(&request.lease) {
             return Err(Error::LeaseNotFound);
         }
         let exists = self.model.latest().contains_key(&request.key[..]);
@@ -246,7 +290,11 @@ impl Write<'_> {
             create_revision: before.create_revision,
             mod_revision: revision,
             version: before.version + 1,
-            lease: 0,
+            lease: if request.ignore_lease {
+                before.lease
+            } else {
+                request.lease
+            },
         };
         self.pairs.insert(request.key.to_vec(), pair);
         PutResponse {
@@ -271,6 +319,34 @@ impl Write<'_> {
             deleted,
             prev_kvs,
         }
+    }
+
+    fn grant(
+        &self,
+        request: &LeaseGrantRequest,
+        leases: &mut BTreeMap<i64, i64>,
+    ) -> Result<Response, Error> {
+        let LeaseGrantRequest { id, ttl } = *request;
+        let ttl = ttl.max(2);
+        if leases.insert(id, ttl).is_some() {
+            return Err(Error::LeaseExists);
+        }
+        Ok(Response::LeaseGrant(LeaseGrantResponse {
+            header: header(self.revision()),
+            id,
+            ttl,
+            error: String::new(),
+        }))
+    }
+
+    fn revoke(&mut self, id: i64, leases: &mut BTreeMap<i64, i64>) -> Result<Response, Error> {
+        leases.remove(&id).ok_or(Error::LeaseNotFound)?;
+        let before = self.pairs.len();
+        self.pairs.retain(|_, pair| pair.lease != id);
+        self.written |= self.pairs.len() < before;
+        Ok(Response::LeaseRevoke(LeaseRevokeResponse {
+            header: header(self.revision()),
+        }))
     }
 
     fn check(&self, txn: &TxnRequest) -> Result<(), Error> {
@@ -352,21 +428,27 @@ fn any_put() -> impl Strategy<Value = PutRequest> {
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.1),
     );
-    (key(), 0..4i32, flags, prop::bool::weighted(0.03)).prop_map(|(key, value, flags, leased)| {
-        let value = if flags.1 {
-            String::new()
-        } else {
-            value.to_string()
-        };
-        PutRequest {
-            key: bytes(key),
-            value: bytes(&value),
-            lease: i64::from(leased && !flags.2),
-            prev_kv: flags.0,
-            ignore_value: flags.1,
-            ignore_lease: flags.2,
-        }
-    })
+    (
+        key(),
+        0..4i32,
+        flags,
+        select(vec![0, 0, 0, 0, 0, 0, 1, -2, 3]),
+    )
+        .prop_map(|(key, value, flags, lease)| {
+            let value = if flags.1 {
+                String::new()
+            } else {
+                value.to_string()
+            };
+            PutRequest {
+                key: bytes(key),
+                value: bytes(&value),
+                lease: if flags.2 { 0 } else { lease },
+                prev_kv: flags.0,
+                ignore_value: flags.1,
+                ignore_lease: flags.2,
+            }
+        })
 }
 
 fn any_delete() -> impl Strategy<Value = DeleteRangeRequest> {
@@ -422,6 +504,10 @@ fn any_txn() -> impl Strategy<Value = TxnRequest> {
     })
 }
 
+fn lease_id() -> impl Strategy<Value = i64> {
+    select(vec![1, -2, 3])
+}
+
 fn any_request() -> impl Strategy<Value = Request> {
     prop_oneof![
         4 => any_put().prop_map(Request::Put),
@@ -431,6 +517,15 @@ fn any_request() -> impl Strategy<Value = Request> {
         1 => (-1..12i64).prop_map(|revision| {
             Request::Compact(CompactionRequest { revision, physical: false })
         }),
+        3 => (lease_id(), -1..9i64).prop_map(|(id, ttl)| {
+            Request::LeaseGrant(LeaseGrantRequest { id, ttl })
+        }),
+        1 => lease_id().prop_map(|id| Request::LeaseRevoke(LeaseRevokeRequest { id })),
+        1 => lease_id().prop_map(|id| Request::LeaseKeepAlive(LeaseKeepAliveRequest { id })),
+        1 => (lease_id(), prop::bool::ANY).prop_map(|(id, keys)| {
+            Request::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys })
+        }),
+        1 => Just(Request::LeaseLeases),
     ]
 }
 
@@ -453,7 +548,8 @@ proptest! {
         requests in prop::collection::vec(any_request(), 1..60)
     ) {
         let mut keyspace = Keyspace::default();
-        let mut model = Model { history: vec![Pairs::new()], compacted: 0 };
+        let history = vec![Pairs::new()];
+        let mut model = Model { history, compacted: 0, leases: BTreeMap::new() };
         // Requests that are refused before they reach the state are not the model's business.
         let reaches_the_state = |request: &Request| plan(request.clone(), &Default::default());
         for request in requests.into_iter().filter(|request| reaches_the_state(request).is_ok()) {

@@ -118,7 +118,7 @@ fn checks_come_in_order() {
 }
 
 #[test]
-fn leases_do_not_exist_yet() {
+fn a_lease_must_exist() {
     let mut keyspace = Keyspace::default();
     for lease in [1, -1, i64::MAX] {
         let request = PutRequest {
@@ -141,7 +141,12 @@ fn pairs_tell_their_lease() {
         };
         keyspace.range(request).unwrap().kvs[0].lease
     };
-    keyspace.attach("a", "1", 7);
+    keyspace.grant(7, 60).unwrap();
+    let leased = PutRequest {
+        lease: 7,
+        ..put("a", "1")
+    };
+    keyspace.put(leased).unwrap();
     assert_eq!(lease(&mut keyspace, false), 7);
     assert_eq!(lease(&mut keyspace, true), 0, "as in 3.7");
     let alone = RangeRequest {

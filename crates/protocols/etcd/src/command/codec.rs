@@ -11,6 +11,8 @@
 //! kind 3  txn       n:count  n x compare   n:count  n x operation   n:count  n x operation
 //!                   compares; done if they hold; done if not
 //! kind 4  compact   revision:int
+//! kind 6  grant     id:int  seconds:int
+//! kind 7  revoke    id:int
 //!
 //! operation = kind:u8  body                                        kinds 1, 2, 3 and
 //! kind 5  range     flags:u8  span  [limit:int]  [revision:int]  [sort:u8]  [4 x int]
@@ -36,7 +38,8 @@
 //! and numbers that mean nothing are refused, so that a later version may use them.
 
 use super::{
-    Command, Compare, DeleteRange, Filters, Operand, Operation, Put, Range, Relation, Sort, Txn,
+    Command, Compare, DeleteRange, Filters, Grant, Operand, Operation, Put, Range, Relation, Sort,
+    Txn,
 };
 use crate::limits::MAX_TXN_DEPTH;
 use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
@@ -50,6 +53,8 @@ const DELETE_RANGE: u8 = 2;
 const TXN: u8 = 3;
 const COMPACT: u8 = 4;
 const RANGE: u8 = 5;
+const GRANT: u8 = 6;
+const REVOKE: u8 = 7;
 
 const PUT_PREVIOUS: u8 = 1;
 const PUT_IGNORE_VALUE: u8 = 2;
@@ -99,6 +104,15 @@ pub(crate) fn encode(command: &Command<'_>) -> Vec<u8> {
             out.0.push(COMPACT);
             out.int(*revision);
         }
+        Command::Grant(grant) => {
+            out.0.push(GRANT);
+            out.int(grant.id);
+            out.int(grant.ttl);
+        }
+        Command::Revoke(id) => {
+            out.0.push(REVOKE);
+            out.int(*id);
+        }
     }
     out.0
 }
@@ -108,7 +122,9 @@ fn size_hint(command: &Command<'_>) -> usize {
     const FRAMING: usize = 32;
     match command {
         Command::Put(put) => FRAMING + put.key.len() + put.value.len(),
-        Command::DeleteRange(_) | Command::Compact(_) => FRAMING,
+        Command::DeleteRange(_) | Command::Compact(_) | Command::Grant(_) | Command::Revoke(_) => {
+            FRAMING
+        }
         Command::Txn(txn) => {
             let operations = txn.success.iter().chain(&txn.failure);
             let bytes = operations.map(|operation| match operation {
@@ -282,6 +298,11 @@ pub(crate) fn decode(record: &[u8]) -> Result<Command<'_>, Damage> {
         DELETE_RANGE => Command::DeleteRange(reader.delete_range()?),
         TXN => Command::Txn(reader.txn(MAX_TXN_DEPTH)?),
         COMPACT => Command::Compact(reader.int()?),
+        GRANT => Command::Grant(Grant {
+            id: reader.int()?,
+            ttl: reader.int()?,
+        }),
+        REVOKE => Command::Revoke(reader.int()?),
         _ => return Err(Damage::Malformed),
     };
     if reader.0.is_empty() {

@@ -10,13 +10,16 @@ use bytes::Bytes;
 use quorate_etcd::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate_etcd::proto::etcdserverpb::request_op::Request as Operation;
 use quorate_etcd::proto::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
-    RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse,
+    CompactionRequest, Compare, DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest,
+    LeaseGrantResponse, LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseRevokeResponse,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest,
+    RangeResponse, RequestOp, TxnRequest, TxnResponse,
 };
 use quorate_etcd::{
-    Error, Plan, ReadBudget, ReadOutcome, Request, RequestLimits, Response, execute, plan, read,
+    Error, Plan, RangeStream, ReadBudget, ReadOutcome, Request, RequestLimits, Response, execute,
+    plan, read, renewed,
 };
-use state::{EntryStamp, EventBatch, Limits, Settings, Space, State};
+use state::{EntryStamp, EventBatch, LeaseId, Limits, Settings, State};
 
 /// A state, its limits, and what the last entry brought about.
 pub struct Keyspace {
@@ -51,6 +54,7 @@ impl Keyspace {
 
     pub fn ask(&mut self, request: Request) -> Result<Response, Error> {
         match plan(request, &self.limits)? {
+            Plan::Renew(id) => Ok(self.renew(id)),
             Plan::Read(request) => {
                 match read(self.state.reader(), &request, ReadBudget::UNLIMITED) {
                     ReadOutcome::Done(answer) => answer,
@@ -62,33 +66,104 @@ impl Keyspace {
     }
 
     pub fn execute(&mut self, record: &[u8]) -> Result<Response, Error> {
-        let slot = self.state.reader().applied().next();
-        let (epoch, wall, elapsed) = (Epoch(1), WallTime(slot.0), Duration::ZERO);
-        self.state.begin_entry(&EntryStamp {
-            slot,
-            epoch,
-            wall,
-            elapsed,
-        });
+        self.begin_entry(Duration::ZERO);
         let answer = execute(self.state.transaction(), record);
         self.events = self.state.end_entry();
         answer
     }
 
-    /// Writes a key that is attached to a lease, which no request can do yet.
-    pub fn attach(&mut self, key: &str, value: &str, lease: i64) {
+    fn begin_entry(&mut self, elapsed: Duration) {
         let slot = self.state.reader().applied().next();
-        let (epoch, wall, elapsed) = (Epoch(1), WallTime(slot.0), Duration::ZERO);
+        let (epoch, wall) = (Epoch(1), WallTime(slot.0));
         self.state.begin_entry(&EntryStamp {
             slot,
             epoch,
             wall,
             elapsed,
         });
+    }
+
+    /// What the node does with renewals.
+    fn renew(&mut self, id: LeaseId) -> Response {
+        self.begin_entry(Duration::ZERO);
         let mut transaction = self.state.transaction();
-        transaction.put(Space::ETCD, key.as_bytes(), value.as_bytes(), lease);
+        let granted = transaction.renew_lease(id).map(|lease| lease.granted);
         transaction.commit();
         self.events = self.state.end_entry();
+        renewed(self.state.reader(), id, granted)
+    }
+
+    /// The group's clock goes on.
+    pub fn wait(&mut self, elapsed: Duration) {
+        self.begin_entry(elapsed);
+        self.events = self.state.end_entry();
+    }
+
+    pub fn grant(&mut self, id: i64, ttl: i64) -> Result<LeaseGrantResponse, Error> {
+        match self.ask(Request::LeaseGrant(LeaseGrantRequest { id, ttl }))? {
+            Response::LeaseGrant(response) => Ok(response),
+            other => panic!("not a grant's answer: {other:?}"),
+        }
+    }
+
+    pub fn revoke(&mut self, id: i64) -> Result<LeaseRevokeResponse, Error> {
+        match self.ask(Request::LeaseRevoke(LeaseRevokeRequest { id }))? {
+            Response::LeaseRevoke(response) => Ok(response),
+            other => panic!("not a revoke's answer: {other:?}"),
+        }
+    }
+
+    /// The seconds that the answer names.
+    pub fn keep_alive(&mut self, id: i64) -> i64 {
+        let request = Request::LeaseKeepAlive(LeaseKeepAliveRequest { id });
+        match self.ask(request).expect("keep-alives do not fail") {
+            Response::LeaseKeepAlive(response) if response.id == id => response.ttl,
+            other => panic!("not a keep-alive's answer: {other:?}"),
+        }
+    }
+
+    pub fn time_to_live(&mut self, id: i64, keys: bool) -> LeaseTimeToLiveResponse {
+        let request = Request::LeaseTimeToLive(LeaseTimeToLiveRequest { id, keys });
+        match self.ask(request).expect("it does not fail") {
+            Response::LeaseTimeToLive(response) if response.id == id => response,
+            other => panic!("not a time-to-live's answer: {other:?}"),
+        }
+    }
+
+    pub fn leases(&mut self) -> Vec<i64> {
+        match self.ask(Request::LeaseLeases).expect("it does not fail") {
+            Response::LeaseLeases(list) => list.leases.iter().map(|each| each.id).collect(),
+            other => panic!("not a list of leases: {other:?}"),
+        }
+    }
+
+    /// The messages of a stream; each piece is read within `budget`, and `between` happens before
+    /// each but the first.
+    pub fn stream(
+        &mut self,
+        request: RangeRequest,
+        budget: ReadBudget,
+        mut between: impl FnMut(&mut Keyspace),
+    ) -> Result<Vec<RangeResponse>, Error> {
+        let mut stream = RangeStream::new(request)?;
+        let mut messages = Vec::new();
+        while let Some(request) = stream.next_request() {
+            if !messages.is_empty() {
+                between(self);
+            }
+            let Plan::Read(piece) = plan(request, &self.limits)? else {
+                panic!("a stream reads");
+            };
+            let answer = match read(self.state.reader(), &piece, budget) {
+                ReadOutcome::Done(Ok(Response::Range(answer))) => answer,
+                ReadOutcome::Done(Err(error)) => return Err(error),
+                other => panic!("not a piece: {other:?}"),
+            };
+            if let Some(message) = stream.answered(answer) {
+                messages.push(message.range_response.expect("a message holds a piece"));
+            }
+        }
+        Ok(messages)
     }
 
     pub fn revision(&self) -> i64 {

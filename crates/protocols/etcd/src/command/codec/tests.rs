@@ -6,7 +6,8 @@ use proptest::test_runner::RngSeed;
 
 use super::{Damage, VERSION, decode, encode};
 use crate::command::{
-    Command, Compare, DeleteRange, Filters, Operand, Operation, Put, Range, Relation, Sort, Txn,
+    Command, Compare, DeleteRange, Filters, Grant, Operand, Operation, Put, Range, Relation, Sort,
+    Txn,
 };
 use crate::limits::MAX_TXN_DEPTH;
 use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
@@ -134,6 +135,8 @@ fn command() -> impl Strategy<Value = Command<'static>> {
         delete_range().prop_map(Command::DeleteRange),
         txn().prop_map(Command::Txn),
         number().prop_map(Command::Compact),
+        (number(), number()).prop_map(|(id, ttl)| Command::Grant(Grant { id, ttl })),
+        number().prop_map(Command::Revoke),
     ]
 }
 
@@ -156,7 +159,7 @@ proptest! {
     #[test]
     fn any_bytes_end_in_a_command_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = decode(&bytes);
-        for kind in 0..6 {
+        for kind in 0..8 {
             let _ = decode(&[&[VERSION, kind], &bytes[..]].concat());
         }
     }
@@ -231,6 +234,11 @@ fn records_are_as_documented() {
         ),
         (Command::Compact(300), b"\x01\x04\xd8\x04".to_vec()),
         (Command::Txn(txn), txn_record.concat()),
+        (
+            Command::Grant(Grant { id: -2, ttl: 60 }),
+            b"\x01\x06\x03\x78".to_vec(),
+        ),
+        (Command::Revoke(64), b"\x01\x07\x80\x01".to_vec()),
     ];
     for (command, record) in cases {
         assert_eq!(encode(&command), record, "{command:?}");
@@ -245,6 +253,7 @@ fn what_means_nothing_is_refused() {
         b"\x01\x02\x00\x03\x01k",                                 // unknown span
         b"\x01\x05\x00\x00\x01k",                                 // a range is no command
         b"\x01\x03\x00\x01\x04\x00\x00",                          // compact in a txn
+        b"\x01\x03\x00\x01\x07\x02\x00",                          // revoke in a txn
         b"\x01\x03\x01\x06\x00\x01k\x00\x00\x00",                 // unknown target
         b"\x01\x03\x01\x50\x00\x01k\x00\x00\x00",                 // unknown relation
         b"\x01\x03\x00\x01\x05\x10\x00\x01k\x05\x00",             // unknown sort target

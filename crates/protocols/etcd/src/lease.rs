@@ -1,0 +1,120 @@
+//! Leases as etcd's clients know them: whole seconds, a floor and a ceiling, and answers instead
+//! of errors where clients expect those.
+//!
+//! Granting and revoking are commands. Renewing is not one of this crate: the node puts all
+//! renewals of a moment into one command of its own, which serves every protocol; here it becomes
+//! an id ([`crate::Plan::Renew`]) and an answer ([`renewed`]). What is left of a lease is a read.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use state::{LeaseId, Reader, Space, Transaction};
+
+use crate::budget::{ReadBudget, Stop};
+use crate::command::Grant;
+use crate::error::Error;
+use crate::proto::etcdserverpb::{
+    LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+    LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use crate::request::{Response, header};
+use crate::view::View;
+
+/// etcd's longest lease: 285 years.
+pub(crate) const TTL_SECONDS_MAX: i64 = 9_000_000_000;
+
+/// Grants a lease: for less than the floor (nothing and less included), it becomes the floor.
+pub(crate) fn grant(
+    transaction: &mut Transaction<'_>,
+    grant: &Grant,
+) -> Result<LeaseGrantResponse, Error> {
+    let id = LeaseId(grant.id);
+    if id == LeaseId(0) {
+        return Err(Error::LeaseNotFound);
+    }
+    if transaction.lease(id).is_some() {
+        return Err(Error::LeaseExists);
+    }
+    let floor = i64::from(transaction.base().settings().lease_floor_seconds);
+    let seconds = grant.ttl.clamp(floor, TTL_SECONDS_MAX.max(floor));
+    transaction.grant_lease(id, Duration::from_secs(seconds.unsigned_abs()));
+    Ok(LeaseGrantResponse {
+        header: header(View::revision(transaction)),
+        id: id.0,
+        ttl: seconds,
+        error: String::new(),
+    })
+}
+
+/// Ends a lease, and deletes its keys at one revision.
+pub(crate) fn revoke(
+    transaction: &mut Transaction<'_>,
+    id: i64,
+) -> Result<LeaseRevokeResponse, Error> {
+    let revoked = transaction.revoke_lease(LeaseId(id));
+    revoked.ok_or(Error::LeaseNotFound)?;
+    Ok(LeaseRevokeResponse {
+        header: header(View::revision(transaction)),
+    })
+}
+
+/// The answer to a keep-alive, once its renewal has been executed: for how long the lease is
+/// granted, or `None` if there is no such lease, which etcd's clients know as 0 seconds.
+#[must_use]
+pub fn renewed(reader: &Reader, id: LeaseId, granted: Option<Duration>) -> Response {
+    Response::LeaseKeepAlive(LeaseKeepAliveResponse {
+        header: header(View::revision(reader)),
+        id: id.0,
+        ttl: granted.map_or(0, seconds),
+    })
+}
+
+/// What is left of a lease at `clock`. One that does not exist has -1 seconds left.
+pub(crate) fn time_to_live(
+    reader: &Reader,
+    clock: Duration,
+    request: &LeaseTimeToLiveRequest,
+    budget: &mut ReadBudget,
+) -> Result<LeaseTimeToLiveResponse, Stop> {
+    let id = LeaseId(request.id);
+    let mut response = LeaseTimeToLiveResponse {
+        header: header(View::revision(reader)),
+        id: id.0,
+        ttl: -1,
+        ..LeaseTimeToLiveResponse::default()
+    };
+    let Some(lease) = reader.lease(id) else {
+        return Ok(response);
+    };
+    response.ttl = seconds(lease.deadline.saturating_sub(clock));
+    response.granted_ttl = seconds(lease.granted);
+    if request.keys {
+        let keys = reader.lease_keys(id);
+        for (_, key) in keys.filter(|(space, _)| *space == Space::ETCD) {
+            budget.charge(key.len())?;
+            response.keys.push(Bytes::clone(key));
+        }
+    }
+    Ok(response)
+}
+
+/// All leases, the one that is over first at the front.
+pub(crate) fn leases(
+    reader: &Reader,
+    budget: &mut ReadBudget,
+) -> Result<LeaseLeasesResponse, Stop> {
+    let mut leases = Vec::new();
+    for lease in reader.leases_by_deadline() {
+        budget.charge(size_of::<LeaseStatus>())?;
+        leases.push(LeaseStatus { id: lease.id.0 });
+    }
+    Ok(LeaseLeasesResponse {
+        header: header(View::revision(reader)),
+        leases,
+    })
+}
+
+/// Whole seconds, rounded down as etcd does.
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}
