@@ -20,26 +20,53 @@ pub const COMMAND_OVERHEAD: usize = 8 + 8 + 8 + 1 + 4;
 const HEAD: usize = 1 + 8 + 8 + 4;
 const VERSION: u8 = 1;
 
-/// One command and where it came from.
+/// One command and where it came from. On its way into an entry it holds its bytes; one that is
+/// read from an entry borrows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OriginatedCommand {
+pub struct OriginatedCommand<Octets = Bytes> {
     /// Who asked for it; makes it execute at most once.
     pub origin: Origin,
     /// Which protocol executes it.
     pub protocol: u8,
     /// The command, opaque here.
-    pub command: Bytes,
+    pub command: Octets,
 }
 
-/// The content of an entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
+/// The content of an entry, where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch<'a> {
     /// The leader's wall time.
     pub wall: WallTime,
     /// The leader's running time since its previous entry; microseconds on the wire.
     pub elapsed: Duration,
+    /// The bytes of whole commands and nothing else.
+    commands: &'a [u8],
+}
+
+impl<'a> Batch<'a> {
     /// What to execute, in order.
-    pub commands: Vec<OriginatedCommand>,
+    pub fn commands(&self) -> impl Iterator<Item = OriginatedCommand<&'a [u8]>> + use<'a> {
+        let mut rest = self.commands;
+        std::iter::from_fn(move || take_command(&mut rest))
+    }
+}
+
+/// Reads the command that `input` begins with; `None` if it does not begin with a whole one.
+fn take_command<'a>(input: &mut &'a [u8]) -> Option<OriginatedCommand<&'a [u8]>> {
+    let origin = Origin {
+        node: NodeId(input.try_get_u64_le().ok()?),
+        incarnation: Incarnation(input.try_get_u64_le().ok()?),
+        sequence: input.try_get_u64_le().ok()?,
+    };
+    let protocol = input.try_get_u8().ok()?;
+    let length = input.try_get_u32_le().ok()? as usize;
+    let (command, rest) = input.split_at_checked(length)?;
+    *input = rest;
+    Some(OriginatedCommand {
+        origin,
+        protocol,
+        command,
+    })
 }
 
 /// The bytes of an entry that holds `commands`.
@@ -67,36 +94,19 @@ pub fn encode(wall: WallTime, elapsed: Duration, commands: &[OriginatedCommand])
 
 /// The batch in `body`, or `None` if there is none: then the whole entry is skipped.
 #[must_use]
-pub fn decode(body: Bytes) -> Option<Batch> {
+pub fn decode(body: &[u8]) -> Option<Batch<'_>> {
     let mut input = body;
     if input.try_get_u8().ok()? != VERSION {
         return None;
     }
     let wall = WallTime(input.try_get_u64_le().ok()?);
     let elapsed = Duration::from_micros(input.try_get_u64_le().ok()?);
-    let count = input.try_get_u32_le().ok()? as usize;
-    if count > input.remaining() / COMMAND_OVERHEAD {
-        return None;
-    }
-    let mut commands = Vec::with_capacity(count);
+    let count = input.try_get_u32_le().ok()?;
+    let commands = input;
     for _ in 0..count {
-        let origin = Origin {
-            node: NodeId(input.try_get_u64_le().ok()?),
-            incarnation: Incarnation(input.try_get_u64_le().ok()?),
-            sequence: input.try_get_u64_le().ok()?,
-        };
-        let protocol = input.try_get_u8().ok()?;
-        let length = input.try_get_u32_le().ok()? as usize;
-        if length > input.remaining() {
-            return None;
-        }
-        commands.push(OriginatedCommand {
-            origin,
-            protocol,
-            command: input.split_to(length),
-        });
+        take_command(&mut input)?;
     }
-    (!input.has_remaining()).then_some(Batch {
+    input.is_empty().then_some(Batch {
         wall,
         elapsed,
         commands,
@@ -106,6 +116,14 @@ pub fn decode(body: Bytes) -> Option<Batch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn borrowed(command: &OriginatedCommand) -> OriginatedCommand<&[u8]> {
+        OriginatedCommand {
+            origin: command.origin,
+            protocol: command.protocol,
+            command: &command.command,
+        }
+    }
 
     #[test]
     fn a_batch_survives_and_no_part_of_it_does() {
@@ -121,14 +139,13 @@ mod tests {
         };
         let commands = vec![command("one"), command(""), command("three")];
         let body = encode(WallTime(5), Duration::from_micros(6), &commands);
-        let batch = Batch {
-            wall: WallTime(5),
-            elapsed: Duration::from_micros(6),
-            commands,
-        };
-        assert_eq!(decode(body.clone()), Some(batch));
+        let batch = decode(&body).expect("it is whole");
+        assert_eq!(batch.wall, WallTime(5));
+        assert_eq!(batch.elapsed, Duration::from_micros(6));
+        let read: Vec<_> = batch.commands().collect();
+        assert_eq!(read, commands.iter().map(borrowed).collect::<Vec<_>>());
         for length in 0..body.len() {
-            assert_eq!(decode(body.slice(..length)), None, "cut to {length}");
+            assert_eq!(decode(&body[..length]), None, "cut to {length}");
         }
     }
 }

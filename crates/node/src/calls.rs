@@ -15,9 +15,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot};
 use bytes::Bytes;
 use consensus::Ticket;
+use state::LeaseId;
 
 use crate::batch::COMMAND_OVERHEAD;
 use crate::interface::{Answer, CallId, ConnectionId};
@@ -66,6 +68,10 @@ pub enum Waiter {
         /// Whose place it claims.
         member: NodeId,
     },
+    /// Clients that have renewed leases, all with one command.
+    Renewals(Vec<(CallId, LeaseId)>),
+    /// This node, which leads and ends leases.
+    Expiry,
     /// This node itself; nobody is told.
     Nobody,
 }
@@ -484,7 +490,7 @@ impl Calls {
             Waiter::Joiner {
                 member: claimed, ..
             } => claimed == member,
-            Waiter::Call { .. } | Waiter::Nobody => false,
+            _ => false,
         })
     }
 
@@ -532,7 +538,7 @@ impl Calls {
     pub fn take_ready(&mut self, applied: Slot) -> Vec<PendingRead> {
         let mut ready = Vec::new();
         while let Some(first) = self.waiting.first_entry()
-            && *first.key() <= applied
+            && (*first.key() <= applied || mutant::is_on(Mutant::ReadBeforeExecuted))
         {
             ready.extend(first.remove());
         }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use consensus::{Membership, Role};
 use journal::disk;
 
+use crate::hub::{HistoryJob, HistoryRequest, HubId, Publication};
 use crate::notes::Note;
 
 /// Names a connection to a peer, dialed or accepted. Chosen by the host, never used twice in one
@@ -69,6 +70,13 @@ pub enum Input {
         /// The answer.
         answer: Answer,
     },
+    /// A hub needs history; the answer is [`Output::ReadHistory`].
+    ReadHistory {
+        /// Which hub.
+        hub: HubId,
+        /// What it needs.
+        request: Box<HistoryRequest>,
+    },
     /// The moment named by [`crate::Node::deadline`] has come.
     Deadline,
     /// Hand over leadership, answer what is under way, then halt with [`Halt::Stopped`].
@@ -123,6 +131,10 @@ pub enum Output {
         job: Job,
         // `FnOnce` has no `Debug`; see the manual implementation below.
     },
+    /// Hand this to every hub, before any answer that follows.
+    Publish(Publication),
+    /// Run this elsewhere and give the result to its hub.
+    ReadHistory(Box<HistoryJob>),
     /// Something for the log, the metrics, or the simulator's timeline.
     Note(Note),
     /// The node can serve clients (told once).

@@ -20,6 +20,8 @@
 //! - [`replica`]: executes chosen entries against the state. [`batch`]: what an entry says.
 //! - [`calls`]: what clients wait for. [`checkpoints`]: checkpoint files, made, sent and received.
 //! - [`peers`], [`wire`]: connections to other nodes, and what is said over them.
+//! - [`hub`]: a machine of its own, one per worker: serves watches from what the node publishes.
+//! - [`leases`]: renewals in bulk, expiry, and a clock that goes on.
 //! - [`system`]: the commands that are the node's own. [`operator`]: what operators ask for.
 //! - [`notes`]: what a node says about itself.
 
@@ -28,7 +30,9 @@ pub mod calls;
 pub mod checkpoints;
 pub mod config;
 pub mod formation;
+pub mod hub;
 pub mod interface;
+pub mod leases;
 pub mod limits;
 pub mod node;
 pub mod notes;
@@ -41,6 +45,7 @@ pub mod system;
 pub mod wire;
 
 pub use config::{Config, Startup, Timing};
+pub use hub::HubLimits;
 pub use interface::{
     Answer, Call, CallId, ConnectionId, DialId, Halt, Identity, Input, Job, MemberStatus, Output,
     Standing, Status,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::calls::CallLimits;
+use crate::leases::LeaseLimits;
 
 /// What bounds a node.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Limits {
     pub queued_bytes: usize,
     /// What bounds the calls of this node's clients.
     pub calls: CallLimits,
+    /// What bounds the work on leases.
+    pub leases: LeaseLimits,
     /// How long an origin waits before it sends again what was refused for lack of room, or
     /// because nobody is known to lead.
     pub resend_delay: Duration,
@@ -40,6 +43,9 @@ pub struct Limits {
     pub checkpoint_log_bytes: u64,
     /// Bytes of a checkpoint that are written or read at once.
     pub checkpoint_chunk_bytes: u64,
+    /// Reads of a checkpoint that are under way at once when a node starts, so that the disk reads
+    /// while what it has read is taken in.
+    pub recovery_reads: usize,
     /// Bytes per second at which a checkpoint is written while the node serves.
     pub checkpoint_bytes_per_second: u64,
     /// A checkpoint that is being written or received is synced each time this many bytes were
@@ -79,6 +85,15 @@ impl Default for Limits {
                 window_bytes: 8 << 20,
                 resend_after: Duration::from_secs(3),
             },
+            leases: LeaseLimits {
+                clock_interval: Duration::from_millis(500),
+                renewal_gathering: Duration::from_millis(50),
+                renewals_gathered: 1024,
+                renewal_delay_divisor: 16,
+                renewals_per_command: 8192,
+                expiries_per_command: 1000,
+                expired_keys_per_command: 10_000,
+            },
             resend_delay: Duration::from_millis(20),
             small_read: etcd::ReadBudget {
                 keys: 1_000,
@@ -86,6 +101,7 @@ impl Default for Limits {
             },
             checkpoint_log_bytes: 64 << 20,
             checkpoint_chunk_bytes: 1 << 20,
+            recovery_reads: 4,
             checkpoint_bytes_per_second: 128 << 20,
             checkpoint_sync_bytes: 8 << 20,
             checkpoint_retry_min: Duration::from_secs(1),

@@ -135,6 +135,11 @@ impl Node {
                     running.answer(id, answer, out);
                 }
             }
+            Input::ReadHistory { hub, request } => {
+                if let Phase::Running(running) = &self.phase {
+                    running.read_history(hub, *request, out);
+                }
+            }
             Input::Deadline => {}
             Input::Shutdown => self.shutdown(moment, out),
         }
@@ -202,6 +207,15 @@ impl Node {
             status.phase = "stopping";
         }
         status
+    }
+
+    /// The machines of a node that belongs to a cluster, for those who check them.
+    #[must_use]
+    pub fn running(&self) -> Option<&Running> {
+        match &self.phase {
+            Phase::Running(running) => Some(running),
+            _ => None,
+        }
     }
 
     fn status_before_running(&self) -> Status {
@@ -484,6 +498,8 @@ impl Node {
         out: &mut Vec<Output>,
     ) {
         let frame = match Frame::decode(body) {
+            // This node has closed it: what was still on its way is nobody's mistake.
+            _ if !self.peers.is_open(connection) => return,
             Ok(frame) => frame,
             Err(error) => {
                 self.bad_frames += 1;
@@ -500,8 +516,7 @@ impl Node {
                 let reason = format!("{who} does not talk to this node: {reason}");
                 out.push(Output::Note(Note::PeerRefused { reason }));
             }
-            frame if self.peers.who(connection).is_none() => {
-                let _ = frame;
+            _ if self.peers.who(connection).is_none() => {
                 self.bad_frames += 1;
                 self.peers
                     .nonsense(connection, "it did not say who it is first", out);

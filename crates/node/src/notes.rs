@@ -301,6 +301,10 @@ pub struct Metrics {
     pub commands_forwarded: u64,
     /// Commands executed (on this replica, whoever proposed them).
     pub commands_executed: u64,
+    /// Leases renewed for clients of this node.
+    pub leases_renewed: u64,
+    /// Leases that this node ended as a leader.
+    pub leases_expired: u64,
     /// Commands skipped because they had been executed before.
     pub commands_repeated: u64,
     /// Commands that panicked inside and were undone.

@@ -216,8 +216,8 @@ impl Peers {
         let body = Frame::Goodbye(reason.to_owned()).encode();
         out.push(Output::Frame { connection, body });
         out.push(Output::Disconnect { connection });
-        let refused = self.connections.get_mut(&connection);
-        if let Some(hello) = refused.and_then(|refused| refused.hello.take()) {
+        let refused = self.connections.remove(&connection);
+        if let Some(hello) = refused.and_then(|refused| refused.hello) {
             self.route(hello.node);
         }
     }
@@ -234,6 +234,12 @@ impl Peers {
             Some(connection) => self.routes.insert(node, connection),
             None => self.routes.remove(&node),
         };
+    }
+
+    /// Whether a connection is up, and not closed by this node.
+    #[must_use]
+    pub fn is_open(&self, connection: ConnectionId) -> bool {
+        self.connections.contains_key(&connection)
     }
 
     /// Who is at the other end of a connection, once it has said so.

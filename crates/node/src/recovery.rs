@@ -11,6 +11,8 @@
 //! again. A crash may come between putting a received checkpoint in place and noting so in the
 //! journal; then the log does not reach (or contradicts) the checkpoint, and begins anew behind it.
 
+use std::collections::VecDeque;
+
 use base::{ClusterId, Epoch, GroupId, Slot};
 use consensus::Membership;
 use consensus::engine::CheckpointRef;
@@ -45,9 +47,26 @@ pub struct Recovered {
 }
 
 enum Step {
-    Checkpoint { slot: Slot, loading: Box<Loading> },
+    Checkpoint {
+        slot: Slot,
+        loading: Box<Loading>,
+        reads: Reads,
+    },
     Journal(Box<journal::Recovery>),
     Done,
+}
+
+/// What a disk says to a read.
+type ReadResult = Result<bytes::Bytes, DiskError>;
+
+/// The reads of one checkpoint that are under way, in the order of the file. The disk reads ahead
+/// while what it has read before is taken in; it may answer in any order.
+struct Reads {
+    under_way: VecDeque<(u64, Option<ReadResult>)>,
+    /// Where the next read begins.
+    next: u64,
+    /// How long the file was when it was listed.
+    length: u64,
 }
 
 /// Reads the data folder back.
@@ -140,12 +159,18 @@ impl Recovery {
     }
 
     fn next_checkpoint(&mut self, out: &mut Vec<Output>) -> Progress {
-        if let Some((slot, _)) = self.candidates.pop() {
+        if let Some((slot, length)) = self.candidates.pop() {
+            let mut reads = Reads {
+                under_way: VecDeque::new(),
+                next: 0,
+                length,
+            };
+            self.read_ahead(slot, &mut reads, out);
             self.step = Step::Checkpoint {
                 slot,
                 loading: Box::new(Loading::new(&self.limits)),
+                reads,
             };
-            self.read_chunk(slot, 0, out);
             return Progress::Working;
         }
         if self.loaded.is_none() && !self.damages.is_empty() {
@@ -160,16 +185,21 @@ impl Recovery {
         self.start_journal(out)
     }
 
-    fn read_chunk(&mut self, slot: Slot, offset: u64, out: &mut Vec<Output>) {
+    /// Asks for what comes next, up to the end of the file; at least one read is under way then.
+    fn read_ahead(&mut self, slot: Slot, reads: &mut Reads, out: &mut Vec<Output>) {
         let length = self.limits.checkpoint_chunk_bytes;
-        self.request(
-            Operation::Read {
+        while reads.under_way.is_empty()
+            || (reads.under_way.len() < self.limits.recovery_reads && reads.next < reads.length)
+        {
+            let operation = Operation::Read {
                 file: File::Checkpoint(slot),
-                offset,
+                offset: reads.next,
                 length,
-            },
-            out,
-        );
+            };
+            self.request(operation, out);
+            reads.under_way.push_back((self.last_request, None));
+            reads.next += length;
+        }
     }
 
     fn start_journal(&mut self, out: &mut Vec<Output>) -> Progress {
@@ -199,20 +229,38 @@ impl Recovery {
                 out.extend(requests.into_iter().map(Output::Disk));
                 self.journal_step(step, outstanding, out)
             }
-            Step::Checkpoint { .. } if completion.id.0 & !OWN_REQUESTS == self.last_request => {
-                self.checkpoint_chunk(completion.result, out)
+            Step::Checkpoint { reads, .. } => {
+                let request = completion.id.0 & !OWN_REQUESTS;
+                let read = reads.under_way.iter_mut().find(|(id, _)| *id == request);
+                // Else the deletion of an unfinished file, or of a checkpoint that was given up.
+                if let Some((_, result)) = read {
+                    *result = Some(completion.result);
+                }
+                self.checkpoint_chunks(out)
             }
-            // The deletion of an unfinished file.
+            // Likewise.
             _ => Progress::Working,
         }
     }
 
-    fn checkpoint_chunk(
-        &mut self,
-        result: Result<bytes::Bytes, DiskError>,
-        out: &mut Vec<Output>,
-    ) -> Progress {
-        let Step::Checkpoint { slot, mut loading } = std::mem::replace(&mut self.step, Step::Done)
+    /// Takes in what has been read, as far as nothing before it is missing.
+    fn checkpoint_chunks(&mut self, out: &mut Vec<Output>) -> Progress {
+        let mut progress = Progress::Working;
+        while let (Progress::Working, Step::Checkpoint { reads, .. }) = (&progress, &mut self.step)
+            && let Some((_, Some(_))) = reads.under_way.front()
+            && let Some((_, Some(result))) = reads.under_way.pop_front()
+        {
+            progress = self.checkpoint_chunk(result, out);
+        }
+        progress
+    }
+
+    fn checkpoint_chunk(&mut self, result: ReadResult, out: &mut Vec<Output>) -> Progress {
+        let Step::Checkpoint {
+            slot,
+            mut loading,
+            mut reads,
+        } = std::mem::replace(&mut self.step, Step::Done)
         else {
             return Progress::Working;
         };
@@ -227,9 +275,12 @@ impl Recovery {
         };
         match verdict {
             Ok(false) => {
-                let offset = loading.read();
-                self.step = Step::Checkpoint { slot, loading };
-                self.read_chunk(slot, offset, out);
+                self.read_ahead(slot, &mut reads, out);
+                self.step = Step::Checkpoint {
+                    slot,
+                    loading,
+                    reads,
+                };
                 Progress::Working
             }
             Ok(true) => match loading.finish(self.cluster, self.group) {

@@ -8,12 +8,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::mutant::{self, Mutant};
 use base::{Incarnation, NodeId, Slot, WallTime};
-use bytes::Bytes;
 use consensus::{Entry, Membership, Payload};
-use state::{Admission, EntryStamp, Reader, Snapshot, State};
+use state::{Admission, EntryStamp, EventBatch, Reader, Snapshot, State};
 
 use crate::batch::{self, OriginatedCommand};
+use crate::leases::{self, LeaseOutcome};
 use crate::notes::{Metrics, Note};
 use crate::system;
 
@@ -27,6 +28,8 @@ pub enum Outcome {
     Etcd(Result<etcd::Response, etcd::Error>),
     /// A command of the node itself.
     System(Result<(), String>),
+    /// A command about leases; `None` if it could not be read.
+    Leases(Option<LeaseOutcome>),
     /// It ran before, and its result went with a snapshot or an earlier incarnation: unknown.
     Unknown,
 }
@@ -46,6 +49,8 @@ pub struct Replica {
     state: State,
     /// The membership in force at the applied slot; goes into checkpoints.
     membership: Arc<Membership>,
+    /// What has changed since [`Replica::take_events`], one batch per revision.
+    events: Vec<EventBatch>,
 }
 
 impl Replica {
@@ -56,6 +61,7 @@ impl Replica {
             own,
             state,
             membership: Arc::new(membership),
+            events: Vec::new(),
         }
     }
 
@@ -103,6 +109,13 @@ impl Replica {
         );
         self.state = state;
         self.membership = Arc::new(membership);
+        self.events.clear();
+    }
+
+    /// What has changed since the last time this was asked, or since a snapshot was installed:
+    /// one batch per revision, in order.
+    pub fn take_events(&mut self) -> Vec<EventBatch> {
+        std::mem::take(&mut self.events)
     }
 
     /// Executes the next entry. Appends what came of this node's own commands to `executed`.
@@ -132,7 +145,7 @@ impl Replica {
             }
             Payload::Commands(body) => body,
         };
-        let Some(batch) = batch::decode(body) else {
+        let Some(batch) = batch::decode(&body) else {
             notes.push(Note::BadEntry { slot });
             return self.state.skip_entry(&quiet);
         };
@@ -140,11 +153,15 @@ impl Replica {
             slot,
             epoch,
             wall: batch.wall,
-            elapsed: batch.elapsed,
+            elapsed: batch.elapsed
+                + Duration::from_millis(match mutant::is_on(Mutant::ClockOfReplica) {
+                    true => self.own.0.0 % 2,
+                    false => 0,
+                }),
         };
         self.state.begin_entry(&stamp);
-        for command in &batch.commands {
-            let outcome = self.execute_command(slot, command, metrics, notes);
+        for command in batch.commands() {
+            let outcome = self.execute_command(slot, &command, metrics, notes);
             if (command.origin.node, command.origin.incarnation) == self.own {
                 executed.push(Executed {
                     sequence: command.origin.sequence,
@@ -152,25 +169,25 @@ impl Replica {
                 });
             }
         }
-        // Event batches feed watches; nothing watches yet.
-        drop(self.state.end_entry());
+        self.events.append(&mut self.state.end_entry());
     }
 
     fn execute_command(
         &mut self,
         slot: Slot,
-        command: &OriginatedCommand,
+        command: &OriginatedCommand<&[u8]>,
         metrics: &mut Metrics,
         notes: &mut Vec<Note>,
     ) -> Outcome {
         match self.state.admit(command.origin) {
             Admission::Fresh => metrics.commands_executed += 1,
+            _ if mutant::is_on(Mutant::ExecuteTwice) => {}
             Admission::Duplicate | Admission::Stale => {
                 metrics.commands_repeated += 1;
                 return Outcome::Unknown;
             }
         }
-        let run = || self.dispatch(command.protocol, &command.command);
+        let run = || self.dispatch(command.protocol, command.command);
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(outcome) => outcome,
             Err(panic) => {
@@ -184,9 +201,10 @@ impl Replica {
         }
     }
 
-    fn dispatch(&mut self, protocol: u8, command: &Bytes) -> Outcome {
+    fn dispatch(&mut self, protocol: u8, command: &[u8]) -> Outcome {
         match protocol {
             system::PROTOCOL => Outcome::System(system::execute(self.state.transaction(), command)),
+            leases::PROTOCOL => Outcome::Leases(leases::execute(&mut self.state, command)),
             ETCD => Outcome::Etcd(etcd::execute(self.state.transaction(), command)),
             _ => Outcome::Unknown,
         }

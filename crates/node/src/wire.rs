@@ -204,7 +204,7 @@ impl Frame {
     /// The body's bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(64);
+        let mut out = BytesMut::with_capacity(self.encoded_bytes_hint());
         match self {
             Frame::Hello(hello) => put_hello(&mut out, hello),
             Frame::Goodbye(reason) => {
@@ -271,6 +271,19 @@ impl Frame {
             Frame::Removed => out.put_u8(14),
         }
         out.freeze()
+    }
+
+    /// About how many bytes [`Frame::encode`] makes.
+    fn encoded_bytes_hint(&self) -> usize {
+        const FIELDS: usize = 64;
+        match self {
+            Frame::Engine(message) => FIELDS + message.encoded_bytes_hint(),
+            Frame::Forward(commands) => {
+                FIELDS + commands.iter().map(forwarded_bytes).sum::<usize>()
+            }
+            Frame::Refused { sequences, .. } => FIELDS + 8 * sequences.len(),
+            _ => FIELDS,
+        }
     }
 
     /// The frame that `body` holds. Commands and entries share `body`'s memory.
@@ -403,13 +416,11 @@ fn get_join_reply(input: &mut Bytes) -> Result<JoinReply, WireError> {
     }
 }
 
+fn forwarded_bytes(command: &ForwardedCommand) -> usize {
+    8 + 1 + 4 + command.command.len()
+}
+
 fn put_forward(out: &mut BytesMut, commands: &[ForwardedCommand]) {
-    out.reserve(
-        5 + commands
-            .iter()
-            .map(|each| each.command.len() + 13)
-            .sum::<usize>(),
-    );
     out.put_u8(9);
     out.put_u32_le(commands.len() as u32);
     for each in commands {

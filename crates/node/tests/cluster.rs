@@ -381,6 +381,39 @@ fn a_damaged_checkpoint_falls_back_on_the_older_one_and_two_damaged_ones_refuse(
     assert!(reason.contains("member remove"), "{reason}");
 }
 
+/// Reads of a checkpoint are under way several at a time, and this disk answers them in any order;
+/// those of a damaged one are still under way when the older one is begun.
+#[test]
+fn a_checkpoint_is_read_in_small_pieces_whatever_order_they_come_in() {
+    for (seed, reads) in [(31, 1), (32, 4), (33, 64)] {
+        let mut world = World::new(seed, vec![config(0, 1)]);
+        let limits = &mut world.config_of(0).limits;
+        limits.checkpoint_log_bytes = 8 << 10;
+        limits.checkpoint_chunk_bytes = 512;
+        limits.recovery_reads = reads;
+        limits.journal.segment_bytes = 64 << 10;
+        world.start(0);
+        world.wait_for_leader();
+        for number in 0..100 {
+            must_put(&mut world, 0, &format!("key{number}"), &"v".repeat(500));
+        }
+        world.run(Duration::from_secs(1));
+        for damage in [false, true] {
+            world.kill(0);
+            let (newest, length) = checkpoints(&mut world, 0).pop().expect("there are two");
+            assert!(length > 16 << 10, "it takes many reads: {length}");
+            if damage {
+                world.disk_of(0).flip(newest, length as usize / 2);
+            }
+            world.start(0);
+            world.wait_for_leader();
+            let value = must_get(&mut world, 0, "key99", false);
+            assert_eq!(value.map(|value| value.len()), Some(500));
+            assert_eq!(world.node(0).status().revision, 101);
+        }
+    }
+}
+
 #[test]
 fn a_lost_journal_is_refused() {
     use journal::disk::File;

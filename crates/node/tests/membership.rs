@@ -383,6 +383,7 @@ fn what_strangers_say_does_not_count_and_what_members_say_does() {
     assert_eq!(world.node(leader).status().members.len(), 3);
 
     world.notes.clear();
+    let bad_frames = world.node(leader).metrics().bad_frames;
     let misnamed = hello(&world, other.id, "n9");
     world.whisper(leader, vec![misnamed, removal(&stays)]);
     world.run(Duration::from_secs(1));
@@ -393,6 +394,8 @@ fn what_strangers_say_does_not_count_and_what_members_say_does() {
         "{}",
         world.picture()
     );
+    // What follows on a connection that this node has closed is nobody's mistake.
+    assert_eq!(world.node(leader).metrics().bad_frames, bad_frames);
 
     let member = hello(&world, other.id, &other.name);
     world.whisper(leader, vec![member, removal(&other.name)]);

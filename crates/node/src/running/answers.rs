@@ -100,9 +100,14 @@ impl Running {
         &mut self,
         moment: Moment,
         id: CallId,
-        request: etcd::Request,
+        mut request: etcd::Request,
         out: &mut Vec<Output>,
     ) {
+        if let etcd::Request::LeaseGrant(grant) = &mut request
+            && grant.id == 0
+        {
+            grant.id = self.choose_lease_id();
+        }
         let until_compacted =
             matches!(&request, etcd::Request::Compact(compact) if compact.physical);
         match etcd::plan(request, &self.config.limits.etcd) {
@@ -118,6 +123,7 @@ impl Running {
                     self.calls.add_read(id, ReadKind::Etcd(read));
                 }
             }
+            Ok(etcd::Plan::Renew(lease)) => self.renew(moment, id, lease),
             Ok(etcd::Plan::Command(command)) => {
                 self.open(moment, id, CallKind::Etcd);
                 let waiter = Waiter::Call {
@@ -138,8 +144,10 @@ impl Running {
     }
 
     /// Answers an etcd read from the state as it is now, here or elsewhere.
-    fn read_etcd(&mut self, id: CallId, read: etcd::Read, out: &mut Vec<Output>) {
+    fn read_etcd(&mut self, id: CallId, mut read: etcd::Read, out: &mut Vec<Output>) {
         self.metrics.reads += 1;
+        let limits = &self.config.limits.leases;
+        read.set_clock(self.leases.estimate(self.last_pass, limits));
         match etcd::read(self.replica.reader(), &read, self.config.limits.small_read) {
             etcd::ReadOutcome::Done(result) => self.answer_etcd(id, result, out),
             etcd::ReadOutcome::TooLarge => {

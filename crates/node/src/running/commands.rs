@@ -93,10 +93,14 @@ impl RunningTime {
         self.last_pass = now;
     }
 
-    /// The time for the next entry, in whole microseconds, which is what an entry can say.
+    /// What the next entry could say: whole microseconds.
+    pub(super) fn whole(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.gathered.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// The time for the next entry.
     fn take(&mut self) -> Duration {
-        let whole = u64::try_from(self.gathered.as_micros()).unwrap_or(u64::MAX);
-        let taken = Duration::from_micros(whole);
+        let taken = self.whole();
         self.gathered -= taken;
         taken
     }
@@ -213,6 +217,7 @@ impl Running {
             let limits = &self.config.limits;
             let commands = self.queue.take(limits.entry_commands, limits.entry_bytes);
             let elapsed = self.running_time.take();
+            self.leases.next_clock_entry = moment.now + self.config.limits.leases.clock_interval;
             let body = batch::encode(moment.wall, elapsed, &commands);
             self.proposed_in_pass += body.len();
             let ticket = self.calls.next_ticket();

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use base::mutant::{self, Mutant};
 use base::{ClusterId, Epoch, GroupId, Instant, NodeId, Random, WallTime};
 use bytes::Bytes;
 use consensus::{CheckpointRef, Engine as _, Liveness, Mark, Membership, Message, Raft, Ticket};
@@ -19,17 +20,21 @@ use crate::calls::{Calls, Waiter};
 use crate::checkpoints::{Checkpoints, Event, OWN_REQUESTS};
 use crate::config::Config;
 use crate::interface::{Answer, CallId, ConnectionId, Halt, Identity, Output};
+use crate::leases::Leases;
 use crate::notes::{Metrics, Note};
 use crate::operator::{Asker, Operators};
 use crate::peers::Peers;
 use crate::recovery::Recovered;
-use crate::replica::Replica;
+use crate::replica::{Executed, Replica};
 use crate::system::{self, SystemCommand};
 use crate::wire::{Facts, Frame, Operation};
 
 mod answers;
 mod commands;
+mod inspection;
 mod joining;
+mod leasing;
+mod publishing;
 mod restore;
 mod routing;
 pub mod trust;
@@ -85,10 +90,13 @@ pub struct Running {
     proposed_in_pass: usize,
     last_pass: Instant,
     running_time: RunningTime,
+    leases: Leases,
     /// Messages that wait for a mark.
     held: VecDeque<(Mark, NodeId, Message)>,
     durable: Mark,
     outputs: consensus::Outputs,
+    /// Empty, kept for its memory: what the entries of a pass came to.
+    executed: Vec<Executed>,
     compacting: Vec<(CallId, etcd::Response)>,
     next_compaction: Instant,
     next_facts: Instant,
@@ -98,6 +106,8 @@ pub struct Running {
     /// A checkpoint that is on the disk while the log up to it may not be.
     unreported: Option<CheckpointRef>,
     pub(crate) ready_told: bool,
+    /// What the hubs were told last; `None` before anything, and after a snapshot came.
+    told_hubs: Option<publishing::Told>,
 }
 
 impl Running {
@@ -144,6 +154,7 @@ impl Running {
             incarnation: identity.incarnation,
             sequence: 0,
         };
+        let leases = Leases::new(state.reader().clock(), now);
         let checkpoints = Checkpoints::new(cluster, GROUP, config.limits.clone(), found);
         Ok(Running {
             cluster,
@@ -168,9 +179,11 @@ impl Running {
             proposed_in_pass: 0,
             last_pass: now,
             running_time: RunningTime::new(now, config.timing.election_timeout),
+            leases,
             held: VecDeque::new(),
             durable: Mark(0),
             outputs: Vec::new(),
+            executed: Vec::new(),
             compacting: Vec::new(),
             next_compaction: now,
             next_facts: now,
@@ -179,6 +192,7 @@ impl Running {
             removed_at: None,
             unreported: None,
             ready_told: false,
+            told_hubs: None,
             config,
         })
     }
@@ -209,6 +223,7 @@ impl Running {
             self.operators.deadline(),
             self.checkpoints.deadline(),
             compaction,
+            self.lease_deadline(),
             self.leader
                 .filter(|_| !self.published)
                 .map(|_| self.next_publish),
@@ -404,6 +419,9 @@ impl Running {
                 let (state, membership) = *loaded;
                 self.unreported = None;
                 self.replica.install(state, membership.clone());
+                self.told_hubs = None;
+                let clock = self.replica.reader().clock();
+                self.leases.saw_clock(clock, moment.now);
                 out.push(Output::Note(Note::SnapshotInstalled {
                     slot: checkpoint.slot,
                 }));
@@ -430,7 +448,8 @@ impl Running {
         let Some(checkpoint) = self.unreported else {
             return;
         };
-        if self.engine.view().durable < checkpoint.slot {
+        let early = mutant::is_on(Mutant::ForgetLogEarly);
+        if self.engine.view().durable < checkpoint.slot && !early {
             return;
         }
         self.unreported = None;
@@ -457,6 +476,7 @@ impl Running {
         self.last_pass = now;
         self.proposed_in_pass = 0;
         self.on_time(moment, peers, out);
+        self.lease_pass(now, out);
         loop {
             self.send_commands(now, peers, out);
             self.propose(moment, peers, out);
@@ -470,6 +490,7 @@ impl Running {
             }
             self.route(moment, peers, out);
         }
+        self.publish_changes(out);
         self.answer_reads(out);
         self.checkpoint(now, out);
     }
@@ -522,7 +543,11 @@ impl Running {
         for (call, kind) in self.calls.expire(now) {
             self.metrics.calls_timed_out += 1;
             // What it asked for may have been proposed: whether it happens is not known.
-            let answer = kind.failure(etcd::Error::Timeout);
+            let error = match mutant::is_on(Mutant::RefuseAndPropose) {
+                true => etcd::Error::NoLeader,
+                false => etcd::Error::Timeout,
+            };
+            let answer = kind.failure(error);
             out.push(Output::Answer { id: call, answer });
         }
         if self.removed_at.is_some_and(|at| at <= now) {

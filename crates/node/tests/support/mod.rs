@@ -18,6 +18,9 @@ use quorate_node::{
     Output, Startup, Timing,
 };
 
+mod publishing;
+use publishing::Published;
+
 /// A file with what would survive a crash.
 #[derive(Clone, Debug, Default)]
 struct Contents {
@@ -168,6 +171,7 @@ struct Host {
     woken_at: Option<Instant>,
     /// Passes on end that left something due.
     restless: u32,
+    published: Published,
 }
 
 enum Happening {
@@ -299,6 +303,7 @@ impl World {
             halted: None,
             woken_at: None,
             restless: 0,
+            published: Published::default(),
         });
     }
 
@@ -316,6 +321,11 @@ impl World {
 
     pub fn halted(&self, host: usize) -> Option<&Halt> {
         self.hosts[host].halted.as_ref()
+    }
+
+    /// The events that a node has published since this was last asked.
+    pub fn take_published(&mut self, host: usize) -> Vec<state::Event> {
+        std::mem::take(&mut self.hosts[host].published.events)
     }
 
     pub fn is_running(&self, host: usize) -> bool {
@@ -341,6 +351,7 @@ impl World {
         host.life += 1;
         host.halted = None;
         host.woken_at = None;
+        host.published.begin();
         self.pass(index, vec![]);
     }
 
@@ -592,7 +603,8 @@ impl World {
             }
             Output::Frame { connection, body } => self.send(connection, body),
             Output::Disconnect { connection } => self.close(connection),
-            Output::Answer { id, answer } => {
+            Output::Answer { id, mut answer } => {
+                self.hosts[index].published.check_answer(&mut answer);
                 let before = self.answers.insert(id, answer);
                 assert!(before.is_none(), "a call is answered once");
             }
@@ -614,6 +626,9 @@ impl World {
                 };
                 self.schedule(Duration::from_millis(1), index, Happening::Input(input));
             }
+            Output::Publish(publication) => self.hosts[index].published.take_in(&publication),
+            // Hubs have tests of their own.
+            Output::ReadHistory(_) => {}
             Output::Note(note) => self.notes.push((index, note)),
             Output::Ready => {}
             Output::Halt(halt) => {
@@ -725,6 +740,18 @@ impl World {
         let id = CallId(self.last_call);
         self.pass(host, vec![Input::Call { id, call }]);
         id
+    }
+
+    /// Asks many things of a node at one moment; the answers come later.
+    pub fn call_together(&mut self, host: usize, calls: Vec<Call>) -> Vec<CallId> {
+        let first = self.last_call + 1;
+        self.last_call += calls.len() as u64;
+        let ids: Vec<CallId> = (first..=self.last_call).map(CallId).collect();
+        let inputs = ids.iter().zip(calls);
+        let inputs = inputs.map(|(id, call)| Input::Call { id: *id, call });
+        let inputs = inputs.collect();
+        self.pass(host, inputs);
+        ids
     }
 
     /// The answer to a call, once.

@@ -1,0 +1,53 @@
+//! What the hubs are told of this node, and the history that they read.
+
+use base::Epoch;
+use state::Revision;
+
+use super::Running;
+use crate::hub::{HistoryJob, HistoryRequest, HubId, Member, Publication};
+use crate::interface::Output;
+
+/// What the hubs know beside the events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    revision: Revision,
+    compacted: Revision,
+    term: Epoch,
+    has_leader: bool,
+}
+
+impl Running {
+    /// Tells the hubs what has changed since they were last told, if anything has.
+    pub(super) fn publish_changes(&mut self, out: &mut Vec<Output>) {
+        let reader = self.replica.reader();
+        let now = Told {
+            revision: reader.revision(),
+            compacted: reader.compacted(),
+            term: self.epoch,
+            has_leader: self.leader.is_some(),
+        };
+        if self.told_hubs == Some(now) {
+            return;
+        }
+        let reset = self.told_hubs.replace(now).is_none();
+        let batches = self.replica.take_events();
+        out.push(Output::Publish(Publication {
+            member: Member {
+                cluster: self.cluster,
+                node: self.own,
+            },
+            batches: if reset { [].into() } else { batches.into() },
+            revision: now.revision,
+            compacted: now.compacted,
+            term: now.term,
+            has_leader: now.has_leader,
+            reset,
+        }));
+    }
+
+    /// Makes a read of history ready to run elsewhere, on the state as it is now.
+    pub(crate) fn read_history(&self, hub: HubId, request: HistoryRequest, out: &mut Vec<Output>) {
+        let job = HistoryJob::new(hub, self.replica.snapshot(), request);
+        out.push(Output::ReadHistory(Box::new(job)));
+    }
+}
