@@ -5,7 +5,7 @@
 use std::io::Error;
 use std::path::PathBuf;
 
-const SERVICES: &[&str] = &["KV", "Cluster", "Maintenance"];
+const SERVICES: &[&str] = &["KV", "Lease", "Cluster", "Maintenance", "Lock", "Election"];
 
 fn main() -> Result<(), Error> {
     let folder = std::env::var_os("DEP_QUORATE_ETCD_PROTO").map(PathBuf::from);
@@ -16,9 +16,13 @@ fn main() -> Result<(), Error> {
 
     let mut compiler = protox::Compiler::new([&folder]).map_err(Error::other)?;
     compiler.include_imports(true);
-    compiler
-        .open_file("etcdserverpb/rpc.proto")
-        .map_err(Error::other)?;
+    for file in [
+        "etcdserverpb/rpc.proto",
+        "v3lockpb/v3lock.proto",
+        "v3electionpb/v3election.proto",
+    ] {
+        compiler.open_file(file).map_err(Error::other)?;
+    }
     let mut files = compiler.file_descriptor_set();
     for file in &mut files.file {
         file.service
@@ -31,5 +35,7 @@ fn main() -> Result<(), Error> {
         .extern_path(".authpb", "::etcd::proto::authpb")
         .extern_path(".etcdserverpb", "::etcd::proto::etcdserverpb")
         .extern_path(".mvccpb", "::etcd::proto::mvccpb")
+        .extern_path(".v3electionpb", "::etcd::proto::v3electionpb")
+        .extern_path(".v3lockpb", "::etcd::proto::v3lockpb")
         .compile_fds(files)
 }

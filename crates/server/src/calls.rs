@@ -3,19 +3,19 @@
 //! Calls are bounded. A handler that finds too many under way waits for its turn, with its request
 //! in memory; if its turn does not come in time it answers "too many requests". What a connection
 //! may have waiting is bounded by its streams, and by the connections.
-//! A reserve lets in what makes room or heals: deletes, compaction, membership, probes.
+//! A reserve lets in what makes room or heals: deletes, compaction, renewals, membership, probes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 
 use node::{Answer, Call, CallId};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::timeout;
 
+use crate::inbox::Sender;
 use crate::limits::ClientLimits;
 use crate::metrics::Metrics;
-use crate::node_loop::Event;
+use crate::node_loop::{Asked, Event};
 
 /// Why a call has no answer of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,15 @@ pub(crate) enum CallError {
     Busy,
     /// The node has stopped. What was asked for may have happened.
     Stopped,
+}
+
+/// What lets a call in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// One of `max-calls`.
+    Ordinary,
+    /// One of the reserve.
+    Reserved,
 }
 
 struct Inner {
@@ -79,6 +88,50 @@ impl Calls {
         answer.map_err(|_| CallError::Stopped)
     }
 
+    /// Lets a worker's call in, if it may be made at once. [`Calls::free`] takes the turn back.
+    pub(crate) fn try_turn(&self, call: &Call) -> Option<Turn> {
+        if let Ok(turn) = self.0.turns.try_acquire() {
+            turn.forget();
+            return Some(Turn::Ordinary);
+        }
+        if !makes_room(call) {
+            return None;
+        }
+        let turn = self.0.reserve.try_acquire().ok()?;
+        turn.forget();
+        Some(Turn::Reserved)
+    }
+
+    /// Waits for a turn of a call that could not be made at once.
+    pub(crate) async fn wait_for_turn(&self) -> Result<Turn, CallError> {
+        let turn = self.wait().await.inspect_err(|_| {
+            self.0.metrics.calls_refused.inc();
+        })?;
+        turn.forget();
+        Ok(Turn::Ordinary)
+    }
+
+    /// Gives turns back; `turns` is empty afterwards.
+    pub(crate) fn free(&self, turns: &mut Vec<Turn>) {
+        let all = turns.len();
+        turns.retain(|turn| *turn == Turn::Reserved);
+        self.0.reserve.add_permits(turns.len());
+        self.0.turns.add_permits(all - turns.len());
+        turns.clear();
+    }
+
+    /// Tells the node what a worker's clients ask for, all at once.
+    pub(crate) fn tell(&self, asked: Vec<Asked>) -> Result<(), CallError> {
+        let event = Event::Asked(asked);
+        self.0.events.send(event).map_err(|_| CallError::Stopped)
+    }
+
+    /// Tells the node that a thread which serves clients has failed.
+    pub(crate) fn report_failure(&self) {
+        // A node that has stopped needs no telling.
+        let _ = self.0.events.send(Event::WorkerFailed);
+    }
+
     /// What the node counts; `None` once it has stopped.
     pub(crate) async fn node_metrics(&self) -> Option<node::Metrics> {
         let (reply, answer) = oneshot::channel();
@@ -93,6 +146,10 @@ impl Calls {
         if makes_room && let Ok(turn) = self.0.reserve.try_acquire() {
             return Ok(turn);
         }
+        self.wait().await
+    }
+
+    async fn wait(&self) -> Result<SemaphorePermit<'_>, CallError> {
         match timeout(self.0.limits.turn_timeout, self.0.turns.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
             Ok(Err(_)) | Err(_) => Err(CallError::Busy),
@@ -106,7 +163,10 @@ fn makes_room(call: &Call) -> bool {
         Call::Etcd(request) => {
             matches!(
                 request,
-                etcd::Request::DeleteRange(_) | etcd::Request::Compact(_)
+                etcd::Request::DeleteRange(_)
+                    | etcd::Request::Compact(_)
+                    | etcd::Request::LeaseRevoke(_)
+                    | etcd::Request::LeaseKeepAlive(_)
             )
         }
         Call::EtcdMemberList { .. } => false,

@@ -103,6 +103,8 @@ pub struct Configuration {
     pub heartbeat_interval: Duration,
     /// A client's call is answered after this long, if need be by a time-out.
     pub request_timeout: Duration,
+    /// A watch that wants to hear of progress hears of it this often while nothing happens.
+    pub watch_progress_interval: Duration,
     /// How many client connections are held at a time, over all listeners.
     pub max_connections: usize,
     /// How many client calls are under way at a time; see `limits.rs`.
@@ -128,6 +130,7 @@ impl Default for Configuration {
             election_timeout: Duration::from_millis(500),
             heartbeat_interval: Duration::from_millis(100),
             request_timeout: Duration::from_secs(7),
+            watch_progress_interval: Duration::from_secs(600),
             max_connections: 16_384,
             max_calls: 8_192,
             shutdown_timeout: Duration::from_secs(3),

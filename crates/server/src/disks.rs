@@ -1,7 +1,7 @@
 //! The disk threads: they carry out what the journal and the checkpoints ask for.
 //!
 //! ```text
-//!   node's thread ──Vec<Request>──▶ [journal lane]    ── pwritev, pwritev, fdatasync ──┐
+//!   node's thread ──Vec<Request>──▶ [journal lane]    ── pwrite, pwrite, fdatasync ────┐
 //!                 ──Vec<Request>──▶ [background lane] ── zeros, reads, renames ────────┤
 //!        sink ◀──────────────────────── Vec<Completion> ◀──────────────────────────────┘
 //! ```
@@ -12,9 +12,11 @@
 //! as possible and made durable by **one** sync. The background lane gives way: before each piece
 //! of its work it waits a moment while the journal is busy, because both share the device's queue.
 //!
+//! - [`direct`]: writes past the page cache.
 //! - [`files`]: the open files, and each single operation.
 //! - [`group`]: which requests share a sync.
 
+mod direct;
 mod files;
 mod group;
 

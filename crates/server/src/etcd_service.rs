@@ -7,21 +7,27 @@
 use etcd::proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
     MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    StatusRequest, StatusResponse, TxnRequest, TxnResponse,
+    RangeStreamResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
 };
 use node::{Answer, Call};
 use tokio::sync::watch;
+use tonic::codegen::BoxStream;
 use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
 use tonic_health::ServingStatus;
 
 use crate::calls::{CallError, Calls};
+use crate::changes::Changes;
 use crate::limits::ClientLimits;
+use crate::lines::Lines;
+use crate::lock_service::LockService;
+use crate::lock_service::generated::election::election_server::ElectionServer;
+use crate::lock_service::generated::lock::lock_server::LockServer;
 use crate::node_loop::Phase;
 
 /// What `build.rs` made of the definitions.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
-mod generated {
+pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }
 
@@ -32,15 +38,21 @@ use generated::maintenance_server::{Maintenance, MaintenanceServer};
 /// The services' full names, for health and reflection.
 const SERVICE_NAMES: &[&str] = &[
     "etcdserverpb.KV",
+    "etcdserverpb.Watch",
+    "etcdserverpb.Lease",
     "etcdserverpb.Cluster",
     "etcdserverpb.Maintenance",
+    "v3lockpb.Lock",
+    "v3electionpb.Election",
 ];
 
 /// The routes of all services.
-pub(crate) fn routes(calls: &Calls, limits: &ClientLimits) -> Routes {
+pub(crate) fn routes(calls: &Calls, changes: &Changes, limits: &ClientLimits) -> Routes {
     let service = EtcdService {
         calls: calls.clone(),
     };
+    let lines = Lines::new(calls.clone(), changes.clone());
+    let locks = LockService::new(lines);
     let longest = limits.receive_bytes;
     let unlimited = usize::MAX;
     let kv = KvServer::new(service.clone());
@@ -50,8 +62,11 @@ pub(crate) fn routes(calls: &Calls, limits: &ClientLimits) -> Routes {
         kv.max_decoding_message_size(longest)
             .max_encoding_message_size(unlimited),
     )
+    .add_service(crate::lease_service::service(calls, limits))
     .add_service(cluster.max_decoding_message_size(longest))
     .add_service(maintenance.max_decoding_message_size(longest))
+    .add_service(LockServer::new(locks.clone()).max_decoding_message_size(longest))
+    .add_service(ElectionServer::new(locks).max_decoding_message_size(longest))
 }
 
 /// Adds gRPC's own health and reflection services. Health says what the node's phase is.
@@ -90,6 +105,9 @@ pub(crate) fn with_health_and_reflection(
         .add_service(describe().build_v1alpha().expect(sound))
 }
 
+/// What a call is told that comes when the node has stopped.
+pub(crate) const STOPPED: &str = "etcdserver: server stopped";
+
 #[derive(Clone)]
 struct EtcdService {
     calls: Calls,
@@ -97,18 +115,26 @@ struct EtcdService {
 
 impl EtcdService {
     async fn call(&self, call: Call) -> Result<Answer, Status> {
-        self.calls.call(call).await.map_err(|error| match error {
-            // Both as etcd words and codes them; its server maps the first one to `Unknown`.
-            CallError::Busy => Status::new(Code::Unknown, "etcdserver: too many requests"),
-            CallError::Stopped => Status::unavailable("etcdserver: server stopped"),
-        })
+        ask(&self.calls, call).await
     }
+}
 
-    async fn key_value(&self, request: etcd::Request) -> Result<etcd::Response, Status> {
-        match self.call(Call::Etcd(request)).await? {
-            Answer::Etcd(result) => result.map_err(|error| status(&error)),
-            _ => Err(mismatch()),
-        }
+async fn ask(calls: &Calls, call: Call) -> Result<Answer, Status> {
+    calls.call(call).await.map_err(|error| match error {
+        // Both as etcd words and codes them; its server maps the first one to `Unknown`.
+        CallError::Busy => Status::new(Code::Unknown, "etcdserver: too many requests"),
+        CallError::Stopped => Status::unavailable(STOPPED),
+    })
+}
+
+/// Asks the node about keys or leases.
+pub(crate) async fn key_value(
+    calls: &Calls,
+    request: etcd::Request,
+) -> Result<etcd::Response, Status> {
+    match ask(calls, Call::Etcd(request)).await? {
+        Answer::Etcd(result) => result.map_err(|error| status(&error)),
+        _ => Err(mismatch()),
     }
 }
 
@@ -118,7 +144,7 @@ fn status(error: &etcd::Error) -> Status {
 }
 
 /// The node has answered something else than was asked: a bug, and not the client's.
-fn mismatch() -> Status {
+pub(crate) fn mismatch() -> Status {
     Status::internal("the answer does not belong to the request; please report this")
 }
 
@@ -132,13 +158,43 @@ macro_rules! key_value_calls {
                 request: Request<$request>,
             ) -> Result<Response<$response>, Status> {
                 let request = etcd::Request::$variant(request.into_inner());
-                match self.key_value(request).await? {
+                match key_value(&self.calls, request).await? {
                     etcd::Response::$variant(response) => Ok(Response::new(response)),
                     _ => Err(mismatch()),
                 }
             })*
+
+            async fn range_stream(
+                &self,
+                request: Request<RangeRequest>,
+            ) -> Result<Response<BoxStream<RangeStreamResponse>>, Status> {
+                range_stream(self.calls.clone(), request.into_inner())
+            }
         }
     };
+}
+
+/// Reads one piece after the other, each only when the one before it has left.
+fn range_stream(
+    calls: Calls,
+    request: RangeRequest,
+) -> Result<Response<BoxStream<RangeStreamResponse>>, Status> {
+    let stream = etcd::RangeStream::new(request).map_err(|error| status(&error))?;
+    let messages = futures_util::stream::try_unfold(stream, move |mut stream| {
+        let calls = calls.clone();
+        async move {
+            while let Some(request) = stream.next_request() {
+                let etcd::Response::Range(piece) = key_value(&calls, request).await? else {
+                    return Err(mismatch());
+                };
+                if let Some(message) = stream.answered(piece) {
+                    return Ok(Some((message, stream)));
+                }
+            }
+            Ok(None)
+        }
+    });
+    Ok(Response::new(Box::pin(messages)))
 }
 
 key_value_calls! {

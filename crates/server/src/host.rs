@@ -13,8 +13,8 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,19 +24,25 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet};
 
 use crate::calls::Calls;
+use crate::changes::Changes;
 use crate::configuration::{Configuration, ConfigurationError, Listen};
 use crate::disks::Disks;
 use crate::folder::{Folder, FolderError};
 use crate::http::{QUORATE_VERSION, Site};
-use crate::limits::Limits;
-use crate::listeners::{Acceptor, Listener};
+use crate::inbox::{Sender, inbox};
+use crate::limits::{ClientLimits, Limits};
+use crate::listeners::{Acceptor, Listener, Service};
 use crate::metrics::{Exposition, Metrics};
 use crate::node_loop::{Clock, Event, Machine, NodeLoop, Phase, World};
+use crate::serving::{Deliveries, Mailboxes, Seat, Setting, Workers};
 use crate::transport::{PeerEvent, Transport};
 use crate::{admin, etcd_service, http, seed};
+
+/// Threads for operators and for accepting; clients, peers and the node have threads of their own.
+const HOST_THREADS: usize = 1;
 
 /// The name of a node that nobody has named.
 const DEFAULT_NAME: &str = "n1";
@@ -143,7 +149,8 @@ fn start_within<M: Machine>(
     let path = &configuration.data_dir;
     let folder = path.exists().then(|| Folder::open(path)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("client")
+        .thread_name("host")
+        .worker_threads(HOST_THREADS)
         .max_blocking_threads(limits.node.jobs)
         .enable_all()
         .build()
@@ -156,19 +163,30 @@ fn start_within<M: Machine>(
     tracing::info!(version = QUORATE_VERSION, folder = %at, "listening: {endpoints}");
     let startup = startup(&configuration, &folder, &sockets)?;
     let metrics = Metrics::default();
-    let (events, receiver) = channel();
+    let (events, receiver) = inbox();
     let (phase, phases) = watch::channel(Phase::Starting);
     let clock = Clock::start();
     let disks = start_disks(&folder, &limits, &metrics, &events)?;
+    let node_runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::system("start the node's thread"))?;
     let transport = Transport::start(
-        runtime.handle().clone(),
-        sockets.peer,
+        node_runtime.handle().clone(),
+        move_to(&node_runtime, sockets.peer)?,
         limits.transport.clone(),
         metrics.clone(),
         peer_events(&events),
     );
+    let changes = Changes::new(limits.clients.waiters);
+    let mailboxes = match &sockets.etcd {
+        Some(_) => Workers::mailboxes(limits.clients.workers),
+        // Nobody would take out what is put in.
+        None => Mailboxes::default(),
+    };
     let world = World {
         clock,
+        changes: changes.clone(),
         events: receiver,
         reports: events.clone(),
         disks,
@@ -178,24 +196,55 @@ fn start_within<M: Machine>(
         limits: limits.node.clone(),
         metrics: metrics.clone(),
         phase,
+        deliveries: Deliveries::new(mailboxes.clone()),
     };
     let node_loop = NodeLoop::new(make(startup, clock.now()), world);
     let clients = Clients {
         configuration: &configuration,
+        changes,
         limits: &limits,
         metrics: &metrics,
         open_files,
+        clock,
+        mailboxes,
     };
-    let acceptors = clients.start(&runtime, sockets.etcd, sockets.admin, &events, &phases);
+    let (acceptors, mut seats) =
+        clients.start(&runtime, sockets.etcd, sockets.admin, &events, &phases);
+    let own_seat = if limits.clients.workers == 0 {
+        seats.pop()
+    } else {
+        None
+    };
+    let workers: io::Result<_> = seats.into_iter().map(Seat::start_thread).collect();
+    let workers = workers.map_err(Error::system("start threads"))?;
     let thread = std::thread::Builder::new()
         .name("node".into())
-        .spawn(move || node_loop.run())
+        .spawn(move || {
+            let halt = LocalSet::new().block_on(&node_runtime, async move {
+                // A task beside those of the transport: as part of this one it would run only
+                // after another look at the sockets.
+                let node = tokio::spawn(node_loop.run());
+                let serving = async {
+                    if let Some(seat) = own_seat {
+                        let served = tokio::task::spawn_local(seat.take()).await;
+                        // A bug in there is one of this thread.
+                        served.unwrap_or_else(|failed| resume_unwind(failed.into_panic()));
+                    }
+                };
+                let halted = tokio::join!(node, serving).0;
+                halted.unwrap_or_else(|failed| resume_unwind(failed.into_panic()))
+            });
+            // Looking up a peer's name may take long, and nobody needs it any more.
+            node_runtime.shutdown_background();
+            halt
+        })
         .map_err(Error::system("start the node's thread"))?;
     runtime.spawn(announce(phases.clone(), endpoints.clone()));
     let running = Running {
         runtime,
         thread,
         acceptors,
+        workers,
         _folder: folder,
     };
     Ok(Handle {
@@ -212,6 +261,7 @@ struct Running {
     runtime: Runtime,
     thread: JoinHandle<Halt>,
     acceptors: JoinSet<()>,
+    workers: Vec<JoinHandle<()>>,
     // Last, so that the folder is unlocked when nobody uses it any more.
     _folder: Folder,
 }
@@ -344,13 +394,18 @@ impl Running {
             runtime,
             thread,
             acceptors,
+            workers,
             _folder,
         } = self;
         let halt = thread.join();
         // In a thread of its own, so that a handle may be dropped in asynchronous code too.
         let end = move || {
             runtime.block_on(acceptors.join_all());
+            // They end once nobody hands them sockets any more.
+            let failed = workers.into_iter().filter_map(|worker| worker.join().err());
+            let failed = failed.count();
             runtime.shutdown_timeout(LAST_TASKS);
+            assert!(failed == 0, "no worker's thread fails inside");
         };
         if std::thread::spawn(end).join().is_err() {
             return Err(Error::Failed);
@@ -432,6 +487,13 @@ fn limits_of(configuration: &Configuration) -> Limits {
     limits
 }
 
+/// A listener that belongs to another runtime from now on.
+fn move_to(runtime: &Runtime, listener: Option<TcpListener>) -> Result<Option<TcpListener>, Error> {
+    let _context = runtime.enter();
+    let moved = listener.map(|listener| TcpListener::from_std(listener.into_std()?));
+    moved.transpose().map_err(Error::system("listen for peers"))
+}
+
 /// What the node is started with.
 fn startup(
     configuration: &Configuration,
@@ -498,11 +560,14 @@ fn peer_events(events: &Sender<Event>) -> crate::transport::Events {
 
 /// What the client side is started with.
 struct Clients<'a> {
+    changes: Changes,
     configuration: &'a Configuration,
     limits: &'a Limits,
     metrics: &'a Metrics,
     /// How many files may be open, if that is bounded.
     open_files: Option<u64>,
+    clock: Clock,
+    mailboxes: Mailboxes,
 }
 
 impl Clients<'_> {
@@ -513,8 +578,8 @@ impl Clients<'_> {
         admin: Option<Listener>,
         events: &Sender<Event>,
         phases: &watch::Receiver<Phase>,
-    ) -> JoinSet<()> {
-        let limits = &self.limits.clients;
+    ) -> (JoinSet<()>, Vec<Seat>) {
+        let limits = &self.client_limits();
         let max_calls = self.configuration.max_calls;
         let calls = Calls::new(
             events.clone(),
@@ -536,17 +601,43 @@ impl Clients<'_> {
         };
         let _context = runtime.enter();
         let mut acceptors = JoinSet::new();
+        let mut seats = Vec::new();
         if let Some(listener) = etcd {
-            let grpc = etcd_service::routes(&site.calls, limits);
+            let grpc = etcd_service::routes(&site.calls, &self.changes, limits);
             let grpc = etcd_service::with_health_and_reflection(grpc, phases.clone());
-            let router = http::client_router(&site, grpc);
-            acceptors.spawn(acceptor(self.places()).serve(listener, router));
+            let setting = Setting {
+                calls: site.calls.clone(),
+                limits: limits.clone(),
+                metrics: self.metrics.clone(),
+                clock: self.clock,
+                router: http::client_router(&site, grpc),
+            };
+            let (workers, all_seats) = Workers::new(&setting, &self.mailboxes);
+            seats = all_seats;
+            let service = Service {
+                router: setting.router,
+                workers: Some(workers),
+            };
+            acceptors.spawn(acceptor(self.places()).serve(listener, service));
         }
         if let Some(listener) = admin {
             let acceptor = acceptor(limits.operator_connections);
-            acceptors.spawn(acceptor.serve(listener, admin::router(&site)));
+            let service = Service {
+                router: admin::router(&site),
+                workers: None,
+            };
+            acceptors.spawn(acceptor.serve(listener, service));
         }
-        acceptors
+        (acceptors, seats)
+    }
+
+    /// The limits, with what the configuration says of them.
+    fn client_limits(&self) -> ClientLimits {
+        let mut limits = self.limits.clients.clone();
+        limits.hub.progress_interval = self.configuration.watch_progress_interval;
+        // As in etcd.
+        limits.hub.leaderless_patience = self.configuration.election_timeout * 3;
+        limits
     }
 
     /// How many connections of clients are held at a time.

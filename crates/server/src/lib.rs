@@ -4,11 +4,12 @@
 //! to inputs and outputs to the world:
 //!
 //! ```text
-//!   clients, operators          threads of tokio                the node's thread
-//!   ─ gRPC, HTTP ─▶ listeners ─▶ etcd_service, http, admin ─ calls ─▶ ┌───────────┐
-//!   ◀──────────────────────────────────────────────────── answers ─── │ node_loop │
-//!   peers ─ frames ─▶ transport ──────────────────── frames ────────▶ │  + Node   │
-//!         ◀────────── transport ◀─── batches per connection ───────── │           │
+//!   etcd's clients             a thread per core                the node's thread
+//!   ─ gRPC, HTTP ─▶ listeners ─▶ serving ─ calls of a turn ──────────▶ ┌───────────┐
+//!   ◀──────────────────────────────────────── answers of a pass ────── │ node_loop │
+//!   operators ─ HTTP ─▶ listeners ─▶ http, admin ─ calls ────────────▶ │  + Node   │
+//!   peers ─ frames ──────────────────────────────────────────────────▶ │           │
+//!         ◀──────────────────────── batches per connection ─────────── │ transport │
 //!                     disks (a thread per lane) ◀─ requests ───────── │           │
 //!                                               ── completions ─────▶ └───────────┘
 //! ```
@@ -20,7 +21,9 @@
 //! - [`folder`]: the data folder, its lock and its identity file. `disks`: the disk threads.
 //! - `transport`: connections to peers. `listeners`, `opening`: connections of clients
 //!   and operators.
-//! - `etcd_service`, `http`, `admin`: what is spoken over those. `calls`: from them to the node.
+//! - `serving`: etcd's hot calls. `etcd_service`, `lease_service`, `http`, `admin`: everything
+//!   else that is spoken. `calls`, `inbox`: from them to the node.
+//! - `lock_service`, `lines`, `changes`: locks and elections, and the waiting for them.
 //! - `node_loop`: the node's thread. [`host`]: starts and stops all of it.
 //! - `logging`, `metrics`: what people and machines see of it.
 #![allow(
@@ -31,19 +34,25 @@
 
 mod admin;
 mod calls;
+mod changes;
 pub mod configuration;
 mod disks;
 mod etcd_service;
 pub mod folder;
 pub mod host;
 mod http;
+mod inbox;
+mod lease_service;
 pub mod limits;
+mod lines;
 mod listeners;
+mod lock_service;
 mod logging;
 mod metrics;
 mod node_loop;
 mod opening;
 mod seed;
+mod serving;
 mod transport;
 
 pub use configuration::Configuration;

@@ -1,5 +1,6 @@
 //! Every queue, buffer and wait of the runtime has its bound here, as a value that is passed in.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// All limits of the runtime.
@@ -21,6 +22,8 @@ pub struct DiskLimits {
     /// So many bytes are written before a sync, at most, when writes wait behind each other: more
     /// would make the first of them wait for the last.
     pub group_bytes: usize,
+    /// Writes of up to so many bytes go to a segment past the page cache.
+    pub direct_bytes: usize,
     /// Zeros are written in pieces of this many bytes.
     pub zero_chunk_bytes: usize,
     /// After so many zeros the file is synced, so that writing back does not pile up into one
@@ -36,6 +39,7 @@ impl Default for DiskLimits {
     fn default() -> DiskLimits {
         DiskLimits {
             group_bytes: 4 << 20,
+            direct_bytes: 1 << 20,
             zero_chunk_bytes: 1 << 20,
             zero_sync_bytes: 8 << 20,
             give_way: Duration::from_millis(5),
@@ -109,6 +113,27 @@ impl Default for TransportLimits {
 pub struct ClientLimits {
     /// The longest request message (etcd's limit).
     pub receive_bytes: usize,
+    /// Threads that serve etcd's clients; none means that the node's own thread does.
+    pub workers: usize,
+    /// The longest list of headers of an HTTP/2 request.
+    pub header_bytes: u32,
+    /// What is waiting to be written to one HTTP/2 connection goes out at once when it has grown
+    /// to this.
+    pub write_buffer_bytes: usize,
+    /// So much of one stream's answer is taken at a time from whoever can wait with the rest.
+    pub stream_send_bytes: usize,
+    /// How far a streaming service may go ahead of what a stream's client has taken.
+    pub stream_credit_bytes: usize,
+    /// What bounds the watches of one worker.
+    pub hub: node::HubLimits,
+    /// How many streams of streaming services one worker holds.
+    pub streams_per_worker: usize,
+    /// How many calls one stream of a streaming service may have under way.
+    pub calls_per_stream: usize,
+    /// A client's own time limit longer than this is not watched: every call is answered sooner.
+    pub longest_call: Duration,
+    /// The shortest time between two looks for calls whose clients' time limits have passed.
+    pub deadline_glance: Duration,
     /// How many calls one HTTP/2 connection may have under way.
     pub streams_per_connection: u32,
     /// The window of one HTTP/2 stream: a request of the longest length fits.
@@ -128,11 +153,15 @@ pub struct ClientLimits {
     /// Calls that are let in beyond `max-calls` if they make room: deletes, compaction,
     /// membership, probes.
     pub reserved_calls: usize,
+    /// How many callers may wait for locks, in elections and for their outcome at a time.
+    pub waiters: usize,
     /// How long a probe or an operator's call may take.
     pub operator_timeout: Duration,
     /// How long a scraper of metrics waits for what the node itself counts; the rest is served
     /// without it.
     pub metrics_timeout: Duration,
+    /// Keep-alives of one stream that are under way at a time; more wait in the stream's window.
+    pub renewals_per_stream: usize,
     /// How long connections may take to end once the node has stopped.
     pub drain_timeout: Duration,
     /// The longest body of an operator's request.
@@ -150,6 +179,16 @@ impl Default for ClientLimits {
     fn default() -> ClientLimits {
         ClientLimits {
             receive_bytes: 2 << 20,
+            workers: default_workers(),
+            header_bytes: 16 << 10,
+            write_buffer_bytes: 64 << 10,
+            stream_send_bytes: 64 << 10,
+            stream_credit_bytes: 256 << 10,
+            hub: node::HubLimits::default(),
+            streams_per_worker: 256 << 10,
+            calls_per_stream: 64,
+            longest_call: Duration::from_secs(60),
+            deadline_glance: Duration::from_millis(10),
             streams_per_connection: 4096,
             stream_window_bytes: 4 << 20,
             connection_window_bytes: 16 << 20,
@@ -159,14 +198,27 @@ impl Default for ClientLimits {
             keepalive_timeout: Duration::from_secs(20),
             turn_timeout: Duration::from_secs(1),
             reserved_calls: 256,
+            waiters: 100_000,
             operator_timeout: Duration::from_secs(30),
             metrics_timeout: Duration::from_secs(1),
+            renewals_per_stream: 128,
             drain_timeout: Duration::from_secs(1),
             operator_body_bytes: 64 << 10,
             operator_connections: 128,
             spare_files: 64,
             fewest_connections: 16,
         }
+    }
+}
+
+/// With two cores, further threads only wait for the node's and are waited for; with more, all
+/// but the node's core can serve clients.
+fn default_workers() -> usize {
+    const FEW: usize = 2;
+    const MOST: usize = 64;
+    match std::thread::available_parallelism().map_or(1, NonZeroUsize::get) {
+        ..=FEW => 0,
+        cores => (cores - 1).min(MOST),
     }
 }
 
@@ -177,6 +229,8 @@ pub struct NodeLimits {
     pub inputs_per_pass: usize,
     /// Long reads that run elsewhere at a time.
     pub jobs: usize,
+    /// How long a node that has halted waits for its last frames to leave.
+    pub farewell_timeout: Duration,
     /// How long a node that has halted waits for its disk threads. What they have not finished by
     /// then has not been promised to anybody.
     pub disk_timeout: Duration,
@@ -187,6 +241,7 @@ impl Default for NodeLimits {
         NodeLimits {
             inputs_per_pass: 4096,
             jobs: 64,
+            farewell_timeout: Duration::from_millis(100),
             disk_timeout: Duration::from_secs(3),
         }
     }

@@ -32,6 +32,7 @@ use crate::limits::ClientLimits;
 use crate::metrics::Metrics;
 use crate::node_loop::Phase;
 use crate::opening::{self, Unopened};
+use crate::serving::{Accepted, Socket, Workers};
 
 /// Where a request came from; every request carries it as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +129,14 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Who serves the connections of a listener.
+pub(crate) struct Service {
+    /// Serves whatever comes; over HTTP/2 only if there are no workers.
+    pub(crate) router: Router,
+    /// Serve HTTP/2.
+    pub(crate) workers: Option<Workers>,
+}
+
 /// What all listeners share.
 #[derive(Clone)]
 pub(crate) struct Acceptor {
@@ -142,8 +151,8 @@ pub(crate) struct Acceptor {
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 impl Acceptor {
-    /// Serves `router` on `listener` until the node has stopped, then lets connections end.
-    pub(crate) async fn serve(mut self, listener: Listener, router: Router) {
+    /// Accepts on `listener` until the node has stopped, then lets connections end.
+    pub(crate) async fn serve(mut self, listener: Listener, service: Service) {
         let graceful = GracefulShutdown::new();
         let builder = builder(&self.limits);
         loop {
@@ -162,17 +171,11 @@ impl Acceptor {
             };
             match accepted {
                 Ok(Stream::Tcp(stream, source)) => {
-                    self.spawn(stream, source, place, &builder, &router, &graceful);
+                    self.spawn(stream, source, place, &builder, &service, &graceful);
                 }
                 Ok(Stream::Unix(stream)) => {
-                    self.spawn(
-                        stream,
-                        Source::UnixSocket,
-                        place,
-                        &builder,
-                        &router,
-                        &graceful,
-                    );
+                    let source = Source::UnixSocket;
+                    self.spawn(stream, source, place, &builder, &service, &graceful);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -185,58 +188,113 @@ impl Acceptor {
         let _ = tokio::time::timeout(self.limits.drain_timeout, graceful.shutdown()).await;
     }
 
-    /// Serves one connection to its end, in a task of its own.
-    fn spawn(
+    /// Serves one connection to its end, in a task of its own, unless it is a worker's.
+    fn spawn<S: ClientStream>(
         &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        stream: S,
         source: Source,
         place: OwnedSemaphorePermit,
         builder: &Builder<TokioExecutor>,
-        router: &Router,
+        service: &Service,
         graceful: &GracefulShutdown,
     ) {
-        let router = router.clone();
+        let router = service.router.clone();
+        let workers = service.workers.clone();
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(source);
             router.clone().oneshot(request)
         });
         let builder = builder.clone();
         let watcher = graceful.watcher();
-        let metrics = self.metrics.clone();
+        let held = Held::new(place, &self.metrics);
         let mut phase = self.phase.clone();
         let patience = self.limits.header_timeout;
-        metrics.client_connections.inc();
         tokio::spawn(async move {
             let opened = tokio::select! {
                 opened = opening::open(stream, patience) => opened,
                 _ = phase.wait_for(|phase| *phase == Phase::Stopped) => Err(Unopened::Ended),
             };
-            let closed = match opened {
-                Err(unopened) => Closed::from_unopened(&unopened),
-                Ok(stream) => {
-                    let connection = builder
-                        .serve_connection(TokioIo::new(stream), service)
-                        .into_owned();
-                    match watcher.watch(connection).await {
-                        Ok(()) => Closed::Ended,
-                        Err(error) => {
-                            tracing::debug!(error, "a client's connection failed");
-                            Closed::from_error(error.as_ref())
-                        }
-                    }
-                }
+            let stream = match opened {
+                Err(unopened) => return held.end(Closed::from_unopened(&unopened)),
+                Ok(stream) => stream,
             };
-            metrics.client_connections.dec();
-            let reason = [("reason", closed.label())];
-            metrics.client_closed.get_or_create(&reason).inc();
-            drop(place);
+            if let Some(workers) = workers
+                && stream.is_http2()
+            {
+                return match stream.try_map(ClientStream::into_socket) {
+                    Err(error) => held.end(Closed::from_unopened(&Unopened::Failed(error))),
+                    Ok(stream) => workers.hand_over(Accepted {
+                        stream,
+                        source,
+                        held,
+                    }),
+                };
+            }
+            let connection = builder
+                .serve_connection(TokioIo::new(stream), service)
+                .into_owned();
+            held.end(match watcher.watch(connection).await {
+                Ok(()) => Closed::Ended,
+                Err(error) => {
+                    tracing::debug!(error, "a client's connection failed");
+                    Closed::from_error(error.as_ref())
+                }
+            });
         });
+    }
+}
+
+/// A connection's place among the others, and among what is counted.
+pub(crate) struct Held {
+    _place: OwnedSemaphorePermit,
+    metrics: Metrics,
+    closed: Closed,
+}
+
+impl Held {
+    fn new(place: OwnedSemaphorePermit, metrics: &Metrics) -> Held {
+        metrics.client_connections.inc();
+        Held {
+            _place: place,
+            metrics: metrics.clone(),
+            closed: Closed::Ended,
+        }
+    }
+
+    /// The connection has ended, and why.
+    pub(crate) fn end(mut self, closed: Closed) {
+        self.closed = closed;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.metrics.client_connections.dec();
+        let reason = [("reason", self.closed.label())];
+        self.metrics.client_closed.get_or_create(&reason).inc();
+    }
+}
+
+/// The bytes of a client, both ways, over a socket that can change threads.
+pub(crate) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    fn into_socket(self) -> io::Result<Socket>;
+}
+
+impl ClientStream for TcpStream {
+    fn into_socket(self) -> io::Result<Socket> {
+        Ok(Socket::Tcp(self.into_std()?))
+    }
+}
+
+impl ClientStream for tokio::net::UnixStream {
+    fn into_socket(self) -> io::Result<Socket> {
+        Ok(Socket::Unix(self.into_std()?))
     }
 }
 
 /// Why a client's connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Closed {
+pub(crate) enum Closed {
     /// One side ended it between requests.
     Ended,
     /// The client did not say in time what it speaks.

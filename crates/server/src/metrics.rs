@@ -50,6 +50,64 @@ pub(crate) struct Metrics {
     pub(crate) pass_seconds: Histogram,
     /// Notes of the node, by name.
     pub(crate) notes: Family<Label, Counter>,
+    /// Watches.
+    pub(crate) watch: WatchMetrics,
+}
+
+/// What the watches of all workers count.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WatchMetrics {
+    /// Streams that are open.
+    pub(crate) streams: Gauge,
+    /// Watches there are.
+    pub(crate) watchers: Gauge,
+    /// Of these, the ones that wait for history or for their connection.
+    pub(crate) lagging: Gauge,
+    /// Events given out, each time to one watch.
+    pub(crate) events: Counter,
+    /// Messages given out.
+    pub(crate) messages: Counter,
+    /// Reads of history.
+    pub(crate) history_reads: Counter,
+    /// Streams and watches refused or ended because of a limit.
+    pub(crate) refused: Counter,
+}
+
+impl WatchMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let mvcc = |name: &str| format!("etcd_debugging_mvcc_{name}");
+        registry.register(
+            mvcc("watch_stream_total"),
+            "Watch streams that are open",
+            self.streams.clone(),
+        );
+        registry.register(mvcc("watcher_total"), "Watches", self.watchers.clone());
+        registry.register(
+            mvcc("slow_watcher_total"),
+            "Watches that wait for history or for their connection",
+            self.lagging.clone(),
+        );
+        registry.register(
+            mvcc("events"),
+            "Events given out, each time to one watch",
+            self.events.clone(),
+        );
+        registry.register(
+            "quorate_watch_messages",
+            "Messages of watches given out",
+            self.messages.clone(),
+        );
+        registry.register(
+            "quorate_watch_history_reads",
+            "Reads of history for watches that fell behind",
+            self.history_reads.clone(),
+        );
+        registry.register(
+            "quorate_watch_refused",
+            "Watch streams and watches refused or ended because of a limit",
+            self.refused.clone(),
+        );
+    }
 }
 
 impl Default for Metrics {
@@ -74,6 +132,7 @@ impl Default for Metrics {
             pass_inputs: counts(),
             pass_seconds: seconds(),
             notes: Family::default(),
+            watch: WatchMetrics::default(),
         }
     }
 }
@@ -138,6 +197,7 @@ impl Metrics {
             "Notes of the node, by name",
             self.notes.clone(),
         );
+        self.watch.register(registry);
     }
 
     fn register_peers(&self, registry: &mut Registry) {
@@ -272,6 +332,16 @@ fn register_counted(counted: &node::Metrics, registry: &mut Registry) {
             "quorate_reads_offloaded",
             "Reads that ran on a snapshot",
             counted.reads_offloaded,
+        ),
+        (
+            "quorate_leases_renewed",
+            "Leases renewed for clients of this node",
+            counted.leases_renewed,
+        ),
+        (
+            "quorate_leases_expired",
+            "Leases ended by this node as a leader",
+            counted.leases_expired,
         ),
         (
             "quorate_calls_timed_out",

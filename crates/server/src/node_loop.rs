@@ -2,34 +2,42 @@
 //! of it.
 //!
 //! ```text
-//!   calls, frames, completions ─▶ one channel ─▶ step, step, … step, flush ─▶ outputs
-//!        ▲                                                                      │
-//!        │              disks: one message per lane   peers: one batch per connection
-//!        └────────────  answers: one wake-up per waiting call  ◀────────────────┘
+//!   calls, frames, completions ─▶ inbox ─▶ step, step, … step, flush ─▶ outputs
+//!        ▲                                                                 │
+//!        │         disks: one message per lane   peers: one batch per connection
+//!        └───────  answers: one delivery per worker  ◀─────────────────────┘
 //! ```
 //!
-//! The machine is single-threaded on purpose: it never waits for anything but its channel, and a
+//! The machine is single-threaded on purpose: it never waits for anything but its inbox, and a
 //! pass over a thousand inputs costs one disk sync and one packet per peer instead of a thousand.
 //! Under load, batches grow by themselves, because everything that arrives during a pass is taken
 //! in by the next one. With nothing to do, the thread sleeps until the node's own deadline.
+//!
+//! The sockets of peers belong to this thread too: between passes it reads and writes them. A
+//! thread of their own would cost two more wake-ups on every way from node to node, each of which
+//! is as long as a good part of a disk's sync; the work itself, checksums and copies of what the
+//! node has batched, is small.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base::{Instant, WallTime};
 use bytes::Bytes;
 use journal::disk::{Completion, Request};
+use node::hub::{HistoryJob, HistoryRequest, HubId};
 use node::{Answer, Call, CallId, ConnectionId, Halt, Identity, Input, Job, Level, Note, Output};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
+use crate::changes::Changes;
 use crate::disks::Disks;
 use crate::folder::{FolderError, IdentityWriter};
+use crate::inbox::{Receiver, Sender};
 use crate::limits::NodeLimits;
 use crate::metrics::Metrics;
+use crate::serving::Deliveries;
 use crate::transport::{PeerEvent, SendQueue, Transport};
 
 /// What reaches the node's thread.
@@ -42,6 +50,8 @@ pub(crate) enum Event {
     },
     /// A client no longer waits.
     Forget(CallId),
+    /// What the clients of one worker ask for, in order.
+    Asked(Vec<Asked>),
     /// Something happened on a connection to a peer.
     Peer(PeerEvent),
     /// Disk requests have ended.
@@ -52,8 +62,24 @@ pub(crate) enum Event {
     JobDone { id: CallId, answer: Answer },
     /// Somebody wants to know what the node counts.
     Metrics(oneshot::Sender<node::Metrics>),
+    /// A thread that serves clients has failed: a bug, which has been reported where it happened.
+    WorkerFailed,
     /// The process shall stop.
     Shutdown,
+}
+
+/// What a worker tells the node on a client's behalf.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// The client asks for something. The answer goes to the worker, which the id names.
+    Call { id: CallId, call: Call },
+    /// The client no longer waits.
+    Forget(CallId),
+    /// The worker's watches need history.
+    ReadHistory {
+        hub: HubId,
+        request: Box<HistoryRequest>,
+    },
 }
 
 /// A node as its thread sees it; tests put something simpler in its place.
@@ -132,9 +158,13 @@ pub(crate) struct World {
     pub(crate) transport: Transport,
     pub(crate) identity: IdentityWriter,
     pub(crate) runtime: Handle,
+    /// Those who wait for single keys.
+    pub(crate) changes: Changes,
     pub(crate) limits: NodeLimits,
     pub(crate) metrics: Metrics,
     pub(crate) phase: watch::Sender<Phase>,
+    /// For the workers, which hear of the end when this is dropped.
+    pub(crate) deliveries: Deliveries,
 }
 
 /// A connection to a peer, and what this pass sends over it.
@@ -149,6 +179,8 @@ pub(crate) struct NodeLoop<M> {
     world: World,
     replies: HashMap<CallId, oneshot::Sender<Answer>>,
     peers: HashMap<ConnectionId, Peer>,
+    /// Taken from the inbox, and not looked at yet.
+    events: VecDeque<Event>,
     // Of the pass under way; kept for their allocations.
     outputs: Vec<Output>,
     requests: Vec<Request>,
@@ -163,6 +195,7 @@ impl<M: Machine> NodeLoop<M> {
             world,
             replies: HashMap::new(),
             peers: HashMap::new(),
+            events: VecDeque::new(),
             outputs: Vec::new(),
             requests: Vec::new(),
             touched: Vec::new(),
@@ -170,16 +203,21 @@ impl<M: Machine> NodeLoop<M> {
         }
     }
 
-    /// Runs until the node halts.
-    pub(crate) fn run(mut self) -> Halt {
-        let mut first = None;
+    /// Runs until the node halts, on a runtime that runs the transport's tasks between passes.
+    pub(crate) async fn run(mut self) -> Halt {
         let halt = loop {
-            self.pass(first.take());
+            let has_more = self.pass();
             if let Some(halt) = self.halt.take() {
                 break halt;
             }
-            first = self.wait();
+            if has_more {
+                // Peers are read and written between passes, however much there is to do.
+                tokio::task::yield_now().await;
+            } else {
+                self.wait().await;
+            }
         };
+        self.say_farewell().await;
         // Handlers whose answers never come learn it from their dropped senders, peers from
         // their closed connections.
         self.replies.clear();
@@ -188,46 +226,55 @@ impl<M: Machine> NodeLoop<M> {
             transport,
             phase,
             limits,
+            deliveries,
             ..
         } = self.world;
-        drop(transport);
-        disks.stop(limits.disk_timeout);
+        drop((deliveries, transport));
+        // Not on this thread: clients hear meanwhile that it is over.
+        let disks_stop = tokio::task::spawn_blocking(move || disks.stop(limits.disk_timeout));
+        // Nothing in there fails but by a bug, which has been reported where it happened.
+        let _ = disks_stop.await;
         phase.send_replace(Phase::Stopped);
         halt
     }
 
     /// Sleeps until something happens or the node's deadline comes.
-    fn wait(&self) -> Option<Event> {
-        let events = &self.world.events;
-        let received = match self.machine.deadline() {
-            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(deadline) => events.recv_timeout(deadline - self.world.clock.now()),
-        };
-        match received {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => {
-                unreachable!("the thread itself holds a sender, for jobs that report back")
+    async fn wait(&mut self) {
+        let filled = self.world.events.filled();
+        match self.machine.deadline() {
+            None => filled.await,
+            Some(deadline) => {
+                let wait = deadline - self.world.clock.now();
+                // Which of the two it was shows in the next pass.
+                let _ = tokio::time::timeout(wait, filled).await;
             }
         }
     }
 
-    fn pass(&mut self, first: Option<Event>) {
+    /// Lets the last frames leave before their connections end.
+    async fn say_farewell(&mut self) {
+        let deadline = self.world.clock.now() + self.world.limits.farewell_timeout;
+        let is_silent = || self.peers.values().all(|peer| peer.queue.is_empty());
+        while !is_silent() && self.world.clock.now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// One pass; whether there is something left that can be done at once.
+    fn pass(&mut self) -> bool {
         let (now, wall) = (self.world.clock.now(), self.world.clock.wall());
         let mut inputs = 0;
-        if let Some(event) = first {
-            inputs += self.take_in(now, wall, event);
+        if self.events.is_empty() {
+            let mut events = std::mem::take(&mut self.events).into();
+            self.world.events.take(&mut events);
+            self.events = events.into();
         }
         while inputs < self.world.limits.inputs_per_pass
-            && let Ok(event) = self.world.events.try_recv()
+            && let Some(event) = self.events.pop_front()
         {
             inputs += self.take_in(now, wall, event);
         }
-        if self
-            .machine
-            .deadline()
-            .is_some_and(|deadline| deadline <= now)
-        {
+        if self.is_due(now) {
             self.machine
                 .step(now, wall, Input::Deadline, &mut self.outputs);
             inputs += 1;
@@ -235,8 +282,17 @@ impl<M: Machine> NodeLoop<M> {
         self.machine.flush(now, wall, &mut self.outputs);
         self.carry_out();
         self.world.metrics.pass_inputs.observe(inputs as f64);
-        let took = self.world.clock.now() - now;
-        self.world.metrics.pass_seconds.observe(took.as_secs_f64());
+        let end = self.world.clock.now();
+        self.world
+            .metrics
+            .pass_seconds
+            .observe((end - now).as_secs_f64());
+        !self.events.is_empty() || self.is_due(end)
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        let deadline = self.machine.deadline();
+        deadline.is_some_and(|deadline| deadline <= now)
     }
 
     /// Steps the machine with what an event holds; the number of inputs.
@@ -252,6 +308,18 @@ impl<M: Machine> NodeLoop<M> {
                     return 0;
                 }
                 Input::Forget { id }
+            }
+            Event::Asked(asked) => {
+                let count = asked.len();
+                for each in asked {
+                    let input = match each {
+                        Asked::Call { id, call } => Input::Call { id, call },
+                        Asked::Forget(id) => Input::Forget { id },
+                        Asked::ReadHistory { hub, request } => Input::ReadHistory { hub, request },
+                    };
+                    self.machine.step(now, wall, input, &mut self.outputs);
+                }
+                return count;
             }
             Event::Peer(event) => return self.take_in_peer(now, wall, event),
             Event::Disk(completions) => {
@@ -271,6 +339,11 @@ impl<M: Machine> NodeLoop<M> {
             Event::Metrics(reply) => {
                 // Whoever asked may have gone.
                 let _ = reply.send(self.machine.metrics());
+                return 0;
+            }
+            Event::WorkerFailed => {
+                let reason = "serving clients has failed inside; please report what it said above";
+                self.halt = Some(Halt::Refused(reason.to_owned()));
                 return 0;
             }
             Event::Shutdown => {
@@ -326,8 +399,8 @@ impl<M: Machine> NodeLoop<M> {
         1
     }
 
-    /// Carries out what the pass brought: disk and peers first, since others wait for those, and
-    /// they work while the rest is carried out.
+    /// Carries out what the pass brought: peers and disk first, since others wait for those, and
+    /// they work while the rest is carried out. Of the two, a peer's answer takes longer.
     fn carry_out(&mut self) {
         let mut later = Vec::new();
         for output in std::mem::take(&mut self.outputs).drain(..) {
@@ -337,17 +410,18 @@ impl<M: Machine> NodeLoop<M> {
                 other => later.push(other),
             }
         }
-        if !self.requests.is_empty() && self.world.disks.submit(&mut self.requests).is_err() {
-            self.halt_because_a_disk_thread_is_gone();
-        }
         for connection in self.touched.drain(..) {
             if let Some(peer) = self.peers.get_mut(&connection) {
                 peer.queue.push(&mut peer.pending);
             }
         }
+        if !self.requests.is_empty() && self.world.disks.submit(&mut self.requests).is_err() {
+            self.halt_because_a_disk_thread_is_gone();
+        }
         for output in later {
             self.carry_out_one(output);
         }
+        self.world.deliveries.deliver();
     }
 
     fn queue_frame(&mut self, connection: ConnectionId, body: Bytes) {
@@ -363,6 +437,9 @@ impl<M: Machine> NodeLoop<M> {
     fn carry_out_one(&mut self, output: Output) {
         match output {
             Output::Answer { id, answer } => {
+                let Some(answer) = self.world.deliveries.answer(id, answer) else {
+                    return;
+                };
                 if let Some(reply) = self.replies.remove(&id) {
                     // The client may have gone; the node will hear of it.
                     let _ = reply.send(answer);
@@ -377,6 +454,11 @@ impl<M: Machine> NodeLoop<M> {
             }
             Output::PersistIdentity(identity) => self.persist(identity),
             Output::Offload { id, job } => self.offload(id, job),
+            Output::Publish(publication) => {
+                self.world.changes.published(&publication);
+                self.world.deliveries.publish(&publication);
+            }
+            Output::ReadHistory(job) => self.read_history(*job),
             Output::Note(note) => self.note(&note),
             Output::Ready => {
                 self.world.phase.send_if_modified(|phase| {
@@ -415,6 +497,17 @@ impl<M: Machine> NodeLoop<M> {
                 Answer::Etcd(Err(error))
             });
             let _ = reports.send(Event::JobDone { id, answer });
+        });
+    }
+
+    fn read_history(&self, job: HistoryJob) {
+        let Some(reader) = self.world.deliveries.reader(job.hub()) else {
+            return;
+        };
+        let number = job.number();
+        self.world.runtime.spawn_blocking(move || {
+            let result = catch_unwind(AssertUnwindSafe(|| job.run()));
+            reader.tell(result.unwrap_or_else(|_| HistoryJob::failed(number)));
         });
     }
 

@@ -60,6 +60,23 @@ pub(crate) async fn open<S: AsyncRead + Unpin>(
     }
 }
 
+impl<S> Opened<S> {
+    /// Whether the client speaks HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.first == PREFACE
+    }
+
+    /// The same with another form of the stream.
+    pub(crate) fn try_map<T>(self, form: impl FnOnce(S) -> io::Result<T>) -> io::Result<Opened<T>> {
+        Ok(Opened {
+            first: self.first,
+            read: self.read,
+            filled: self.filled,
+            stream: form(self.stream)?,
+        })
+    }
+}
+
 impl<S: AsyncRead + Unpin> Opened<S> {
     /// Reads until what was read tells; false at the end of the stream.
     async fn fill(&mut self) -> io::Result<bool> {

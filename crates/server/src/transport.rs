@@ -6,10 +6,12 @@
 //!        events ◀── Connected, Frames, Disconnected ◀─ reader ┘ preamble, then frames
 //! ```
 //!
-//! Consensus traffic does not pay for HTTP/2: a frame is a length, a checksum and a body. What has
-//! queued up goes out with one call of the operating system; all complete frames that a read
-//! brought in reach the node as one batch and cost it one wake-up. Nothing here decides anything:
-//! a connection that misbehaves is closed and counted, and the node is told.
+//! Consensus traffic does not pay for HTTP/2: a frame is a length, a checksum and a body. Where
+//! nothing waits, the node's thread writes frames itself; the writer has what the socket does not
+//! take, and what comes after it. What has queued up goes out with one call of the operating
+//! system; all complete frames that a read brought in reach the node as one batch and cost it one
+//! wake-up. Nothing here decides anything: a connection that misbehaves is closed and counted, and
+//! the node is told.
 //!
 //! Credit flows backwards: a connection whose frames the node has not looked at yet is not read
 //! any further, so that the sender's queue fills, which its node notices.

@@ -10,7 +10,9 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use etcd::proto::etcdserverpb::{PutRequest, PutResponse, RangeRequest, RangeResponse};
+use etcd::proto::etcdserverpb::{
+    PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse,
+};
 use quorate_server::configuration::Listen;
 use quorate_server::{Configuration, Handle, Server};
 use tonic::client::Grpc;
@@ -102,6 +104,47 @@ fn what_one_node_acknowledged_is_there_after_a_restart() {
         node.shutdown();
         node.wait().unwrap();
     }
+}
+
+#[test]
+fn a_large_range_comes_in_pieces() {
+    let temporary = tempfile::tempdir().unwrap();
+    let client = Client::new();
+    let node = Server::start(configuration(temporary.path())).unwrap();
+    assert!(node.wait_until_ready());
+    let value = "x".repeat(200 << 10);
+    for number in 0..30 {
+        client.put(&node, &format!("k{number:02}"), &value).unwrap();
+    }
+    let request = RangeRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        ..RangeRequest::default()
+    };
+    let address = format!("http://{}", node.endpoints().etcd);
+    let pieces = client.runtime.block_on(async move {
+        let channel = Channel::from_shared(address).unwrap().connect_lazy();
+        let mut grpc = Grpc::new(channel);
+        grpc.ready().await.unwrap();
+        let codec = ProstCodec::<RangeRequest, RangeStreamResponse>::default();
+        let path = PathAndQuery::from_static("/etcdserverpb.KV/RangeStream");
+        let request = tonic::Request::new(request);
+        let answer = grpc.server_streaming(request, path, codec).await.unwrap();
+        let mut answer = answer.into_inner();
+        let mut pieces = Vec::new();
+        while let Some(message) = answer.message().await.unwrap() {
+            pieces.push(message.range_response.unwrap());
+        }
+        pieces
+    });
+    assert!(pieces.len() >= 6, "{} pieces", pieces.len());
+    assert_eq!(
+        pieces.iter().map(|piece| piece.kvs.len()).sum::<usize>(),
+        30
+    );
+    let last = pieces.last().unwrap();
+    assert_eq!((last.count, last.more), (30, false));
+    assert_eq!(last.header.unwrap().revision, 31);
 }
 
 #[test]

@@ -11,6 +11,8 @@ use super::{Configuration, ConfigurationError, Listen};
 const LONGEST_ELECTION_TIMEOUT: Duration = Duration::from_secs(50);
 /// Below this, a scheduler's hiccup looks like a dead leader.
 const SHORTEST_HEARTBEAT_INTERVAL: Duration = Duration::from_millis(5);
+/// Notices of progress more often than this would be a load of their own; etcd's limit as well.
+const SHORTEST_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// An election timeout must see several heartbeats fail.
 const HEARTBEATS_IN_A_TIMEOUT: u32 = 3;
 
@@ -137,6 +139,11 @@ fn check_timing(configuration: &Configuration) -> Result<(), Problem> {
              ({heartbeat:?}), better ten times"
         );
         return Err(("election-timeout", problem));
+    }
+    if configuration.watch_progress_interval < SHORTEST_PROGRESS_INTERVAL {
+        let least = SHORTEST_PROGRESS_INTERVAL.as_millis();
+        let problem = format!("expected at least {least}ms");
+        return Err(("watch-progress-interval", problem));
     }
     if configuration.request_timeout < election {
         return Err((

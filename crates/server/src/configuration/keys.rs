@@ -189,6 +189,17 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "watch-progress-interval",
+        value: "DURATION",
+        default: "10m",
+        meaning: "How often a watch that wants to hear of progress hears of it while nothing \
+                  happens.",
+        apply: |configuration, text| {
+            configuration.watch_progress_interval = duration(text)?;
+            Ok(())
+        },
+    },
+    Key {
         name: "max-connections",
         value: "NUMBER",
         default: "16384",

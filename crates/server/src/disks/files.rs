@@ -10,11 +10,12 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
 use journal::disk::{self, DiskError, Operation};
 
+use super::direct::Direct;
 use crate::folder::{path_of, sync_folder};
 use crate::limits::DiskLimits;
 
@@ -24,6 +25,8 @@ const PIECES_PER_CALL: usize = 1024;
 /// A file that is open.
 struct Open {
     file: File,
+    /// For writes past the page cache, once there has been one; `None` if there cannot be any.
+    direct: OnceLock<Option<File>>,
     /// Created here, and its name is not durable yet.
     is_new: AtomicBool,
     /// Written and not synced since: the handle stays, because only a handle that was open when
@@ -54,6 +57,7 @@ pub(super) struct Files {
     folder: PathBuf,
     limits: DiskLimits,
     table: Mutex<Table>,
+    direct: Direct,
     zeros: Vec<u8>,
 }
 
@@ -62,6 +66,7 @@ impl Files {
         let zeros = vec![0; limits.zero_chunk_bytes];
         Files {
             folder,
+            direct: Direct::new(limits.direct_bytes),
             limits,
             table: Mutex::default(),
             zeros,
@@ -81,11 +86,34 @@ impl Files {
             open.is_unsynced.store(true, Ordering::Relaxed);
             let pieces = pieces.filter(|piece| !piece.is_empty());
             let mut slices: Vec<IoSlice<'_>> = pieces.map(|piece| IoSlice::new(piece)).collect();
-            write_all(&open.file, offset, &mut slices).map_err(|error| disk_error(&error))
+            let written = match self.write_directly(file, &open, offset, &slices) {
+                Ok(false) => write_all(&open.file, offset, &mut slices),
+                other => other.map(|_| ()),
+            };
+            written.map_err(|error| disk_error(&error))
         };
         write().inspect_err(|_| {
             self.table().failed.insert(file);
         })
+    }
+
+    /// Writes past the page cache; false if that is not the way for this write.
+    fn write_directly(
+        &self,
+        file: disk::File,
+        open: &Open,
+        offset: u64,
+        slices: &[IoSlice<'_>],
+    ) -> io::Result<bool> {
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        if !matches!(file, disk::File::Segment(_)) || !self.direct.suits(offset, length) {
+            return Ok(false);
+        }
+        let path = || self.folder.join(path_of(file));
+        match open.direct.get_or_init(|| self.direct.open(&path())) {
+            Some(direct) => self.direct.write(direct, offset, slices),
+            None => Ok(false),
+        }
     }
 
     /// Fails if a write or a sync of the file has failed before.
@@ -253,6 +281,7 @@ impl Files {
         };
         let open = Arc::new(Open {
             file: handle,
+            direct: OnceLock::new(),
             is_new: AtomicBool::new(is_new),
             is_unsynced: AtomicBool::new(false),
         });

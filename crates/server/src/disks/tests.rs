@@ -132,6 +132,50 @@ fn writes_are_carried_out_in_order_and_read_back() {
 }
 
 #[test]
+fn blocks_and_other_lengths_end_up_in_the_same_file() {
+    for direct_bytes in [0, 1024, 1 << 20] {
+        let mut bench = Bench::with(DiskLimits {
+            direct_bytes,
+            ..Default::default()
+        });
+        let file = File::Segment(1);
+        let length = 16 << 10;
+        let created = bench.one(Lane::Journal, Operation::CreateZeroed { file, length });
+        assert_eq!(created, Ok(Bytes::new()));
+        let mut expected = vec![0; length as usize];
+        // Whole blocks, blocks in odd pieces, and what is no block, within the same pages.
+        let writes: [(u64, &[usize]); 6] = [
+            (0, &[512]),
+            (512, &[1000, 24]),
+            (100, &[7]),
+            (1536, &[512, 4096, 300, 212]),
+            (1024, &[512]),
+            (3584, &[513]),
+        ];
+        for (number, (offset, lengths)) in (1u8..).zip(writes) {
+            let data: Vec<Bytes> = lengths
+                .iter()
+                .map(|length| Bytes::from(vec![number; *length]))
+                .collect();
+            let total: usize = lengths.iter().sum();
+            expected[offset as usize..][..total].fill(number);
+            let write = Operation::Write {
+                file,
+                offset,
+                data,
+                sync: number.is_multiple_of(2),
+            };
+            assert_eq!(bench.one(Lane::Journal, write), Ok(Bytes::new()));
+            assert_eq!(
+                bench.one(Lane::Journal, read(file, 0, length)).unwrap(),
+                expected
+            );
+        }
+        assert_eq!(bench.contents(file), expected);
+    }
+}
+
+#[test]
 fn what_has_queued_up_for_one_file_shares_one_sync() {
     let mut bench = Bench::new();
     let writes: Vec<(Lane, Operation)> = (0..50)

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use consensus::Role;
 use etcd::proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
-    MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    StatusRequest, StatusResponse, TxnRequest, TxnResponse,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, MemberListRequest, MemberListResponse,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
+    TxnRequest, TxnResponse,
 };
 use etcd::proto::mvccpb::KeyValue;
 use journal::disk::{self, Lane, Operation, RequestId};
@@ -25,6 +26,8 @@ use tonic_prost::ProstCodec;
 use super::*;
 
 mod hostile;
+mod hot;
+mod leases;
 
 /// Keeps keys in a map, and answers a put once its value is on disk.
 struct Simple {
@@ -32,6 +35,8 @@ struct Simple {
     waiting: BTreeMap<u64, CallId>,
     written: u64,
     forgotten: u64,
+    renewals: u64,
+    put_off: Option<(CallId, i64)>,
     said_ready: bool,
     name: String,
 }
@@ -43,6 +48,8 @@ impl Simple {
             waiting: BTreeMap::new(),
             written: 0,
             forgotten: 0,
+            renewals: 0,
+            put_off: None,
             said_ready: false,
             name: startup.config.name,
         }
@@ -90,6 +97,28 @@ impl Simple {
             }
             etcd::Request::Txn(_) => Ok(etcd::Response::Txn(TxnResponse::default())),
             etcd::Request::Compact(_) => Err(etcd::Error::Compacted),
+            etcd::Request::LeaseKeepAlive(LeaseKeepAliveRequest { id: renewed }) => {
+                self.renewals += 1;
+                // Out of order, as answers of a node may come.
+                if renewed % 2 == 1 {
+                    self.put_off = Some((id, renewed));
+                    return;
+                }
+                for (id, renewed) in [Some((id, renewed)), self.put_off.take()]
+                    .into_iter()
+                    .flatten()
+                {
+                    let response = LeaseKeepAliveResponse {
+                        id: renewed,
+                        ttl: 60,
+                        ..LeaseKeepAliveResponse::default()
+                    };
+                    let answer = Answer::Etcd(Ok(etcd::Response::LeaseKeepAlive(response)));
+                    out.push(Output::Answer { id, answer });
+                }
+                return;
+            }
+            _ => Err(etcd::Error::LeaseNotFound),
         };
         out.push(Output::Answer {
             id,
@@ -169,6 +198,7 @@ impl Machine for Simple {
     fn metrics(&self) -> node::Metrics {
         node::Metrics {
             reads: 77,
+            leases_renewed: self.renewals,
             ..node::Metrics::default()
         }
     }

@@ -1,7 +1,7 @@
 //! One connection, from its preamble to its end.
 
 use std::future::pending;
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::frame::{self, FrameError, HEAD_BYTES, PREAMBLE_BYTES};
-use super::queue::{SendQueue, Taken};
+use super::queue::{self, SendQueue, Taken};
 use super::{PeerEvent, Shared};
 use crate::limits::TransportLimits;
 
@@ -125,7 +125,13 @@ pub(super) async fn run(
         }
         Ok(()) => {
             let connection = shared.connection_id();
-            let queue = Arc::new(SendQueue::new(shared.limits.send_queue_bytes));
+            let (read_half, write_half) = stream.into_split();
+            let write_half = Arc::new(write_half);
+            let queue = Arc::new(SendQueue::new(
+                Arc::downgrade(&write_half),
+                &shared.limits,
+                shared.metrics.clone(),
+            ));
             shared.metrics.peer_connections.inc();
             let queue_of_node = Arc::clone(&queue);
             (shared.events)(PeerEvent::Connected {
@@ -133,7 +139,8 @@ pub(super) async fn run(
                 dial,
                 queue: queue_of_node,
             });
-            let closed = exchange(stream, connection, &queue, has_spoken, shared, stop).await;
+            let halves = (read_half, write_half);
+            let closed = exchange(halves, connection, &queue, has_spoken, shared, stop).await;
             // Counted first: whoever hears of the end finds it counted.
             shared.count_closed(closed.label());
             let by_peer = closed.is_by_peer();
@@ -181,16 +188,15 @@ fn set_up(stream: &TcpStream, limits: &TransportLimits) -> io::Result<()> {
 
 /// Moves frames both ways until one side ends it.
 async fn exchange(
-    stream: TcpStream,
+    (mut read_half, write_half): (OwnedReadHalf, Arc<OwnedWriteHalf>),
     connection: ConnectionId,
     queue: &SendQueue,
     has_spoken: &AtomicBool,
     shared: &Shared,
     stop: &mut oneshot::Receiver<()>,
 ) -> Closed {
-    let (mut read_half, mut write_half) = stream.into_split();
     let reading = read(&mut read_half, connection, has_spoken, shared);
-    let writing = write(&mut write_half, queue, shared);
+    let writing = write(&write_half, queue, shared);
     tokio::pin!(writing);
     tokio::select! {
         closed = reading => closed,
@@ -266,26 +272,18 @@ fn make_room(buffer: &mut BytesMut, usual: usize) {
     }
 }
 
-async fn write(half: &mut OwnedWriteHalf, queue: &SendQueue, shared: &Shared) -> Closed {
+async fn write(socket: &OwnedWriteHalf, queue: &SendQueue, shared: &Shared) -> Closed {
     let mut bodies = Vec::new();
     loop {
-        match queue.take(&mut bodies).await {
-            Taken::Finished => {
-                return match half.shutdown().await {
-                    Ok(()) => Closed::Finished,
-                    Err(error) => Closed::from_error(&error),
-                };
-            }
+        let mut begun = match queue.take(&mut bodies).await {
+            // The socket says so to the peer when it is dropped.
+            Taken::Finished => return Closed::Finished,
             Taken::Overflowed => return Closed::QueueFull,
-            Taken::Frames => {}
-        }
+            Taken::Frames { begun } => begun,
+        };
         for batch in bodies.chunks(shared.limits.frames_per_write) {
-            match write_batch(half, batch).await {
-                Ok(bytes) => {
-                    queue.written(bytes);
-                    shared.metrics.peer_sent_bytes.inc_by(bytes as u64);
-                    shared.metrics.peer_sent_frames.inc_by(batch.len() as u64);
-                }
+            match write_batch(socket, batch, std::mem::take(&mut begun)).await {
+                Ok(bytes) => queue.written(batch.len(), bytes),
                 Err(error) => return Closed::from_error(&error),
             }
         }
@@ -293,20 +291,20 @@ async fn write(half: &mut OwnedWriteHalf, queue: &SendQueue, shared: &Shared) ->
     }
 }
 
-/// Writes frames with as few calls as the socket allows.
-async fn write_batch(half: &mut OwnedWriteHalf, bodies: &[Bytes]) -> io::Result<usize> {
-    let heads: Vec<[u8; HEAD_BYTES]> = bodies.iter().map(|body| frame::head(body)).collect();
-    let pairs = heads.iter().zip(bodies);
-    let mut slices: Vec<IoSlice<'_>> = pairs
-        .flat_map(|(head, body)| [IoSlice::new(head), IoSlice::new(body)])
-        .collect();
-    let total = slices.iter().map(|slice| slice.len()).sum();
-    let mut rest = &mut slices[..];
-    IoSlice::advance_slices(&mut rest, 0);
-    while !rest.is_empty() {
-        match half.write_vectored(rest).await? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            count => IoSlice::advance_slices(&mut rest, count),
+/// Writes frames of which `begun` bytes are written, with as few calls as the socket allows; the
+/// number of all their bytes.
+async fn write_batch(
+    socket: &OwnedWriteHalf,
+    bodies: &[Bytes],
+    mut begun: usize,
+) -> io::Result<usize> {
+    let total = bodies.iter().map(|body| body.len() + HEAD_BYTES).sum();
+    while begun < total {
+        match queue::write(socket, bodies, begun) {
+            Ok(written) => begun = written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(total)

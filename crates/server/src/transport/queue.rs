@@ -1,12 +1,19 @@
 //! What waits to be sent over one connection: filled by the node's thread a batch at a time,
 //! emptied by the connection's writer all at once.
+//!
+//! Where nothing waits, the node's thread writes to the socket itself: the frames leave before the
+//! pass goes on, without a task in between. What the socket does not take is the writer's.
 
-use std::sync::{Mutex, MutexGuard};
+use std::io::{self, IoSlice};
+use std::sync::{Mutex, MutexGuard, Weak};
 
 use bytes::Bytes;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
-use super::frame::HEAD_BYTES;
+use super::frame::{self, HEAD_BYTES};
+use crate::limits::TransportLimits;
+use crate::metrics::Metrics;
 
 /// How a queue stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +29,8 @@ struct Contents {
     bodies: Vec<Bytes>,
     /// Bytes that are queued or being written.
     bytes: usize,
+    /// So many bytes of what is queued have been written already.
+    begun: usize,
     phase: Phase,
 }
 
@@ -29,7 +38,10 @@ struct Contents {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// There were frames; they are in the vector now.
-    Frames,
+    Frames {
+        /// So many bytes of the first of them, heads included, have been written already.
+        begun: usize,
+    },
     /// Everything is sent and the connection is to be closed.
     Finished,
     /// More was queued than may wait.
@@ -43,26 +55,40 @@ pub(crate) struct SendQueue {
     changed: Notify,
     /// Wakes whoever guards the connection, whatever the writer is held up by.
     ending: Notify,
+    /// The socket, as long as the connection lasts.
+    socket: Weak<OwnedWriteHalf>,
+    metrics: Metrics,
     limit_bytes: usize,
+    /// So many frames go into one call of the operating system.
+    frames_per_write: usize,
 }
 
 impl SendQueue {
-    pub(super) fn new(limit_bytes: usize) -> SendQueue {
+    pub(super) fn new(
+        socket: Weak<OwnedWriteHalf>,
+        limits: &TransportLimits,
+        metrics: Metrics,
+    ) -> SendQueue {
         let contents = Contents {
             bodies: Vec::new(),
             bytes: 0,
+            begun: 0,
             phase: Phase::Open,
         };
         SendQueue {
             contents: Mutex::new(contents),
             changed: Notify::new(),
             ending: Notify::new(),
-            limit_bytes,
+            socket,
+            metrics,
+            limit_bytes: limits.send_queue_bytes,
+            frames_per_write: limits.frames_per_write,
         }
     }
 
-    /// Queues frames; `bodies` is empty afterwards. If they do not fit, they are dropped and the
-    /// connection is closed: consensus repairs a gap only after a new connection anyway.
+    /// Sends frames, or queues what cannot be sent at once; `bodies` is empty afterwards. If they
+    /// do not fit, they are dropped and the connection is closed: consensus repairs a gap only
+    /// after a new connection anyway.
     pub(crate) fn push(&self, bodies: &mut Vec<Bytes>) {
         let added: usize = bodies.iter().map(|body| body.len() + HEAD_BYTES).sum();
         let mut contents = self.contents();
@@ -71,6 +97,17 @@ impl SendQueue {
                 contents.phase = Phase::Overflowed;
                 self.ending.notify_one();
             } else {
+                // What waits, or is being written, goes first.
+                let begun = match contents.bytes {
+                    0 => self.write_at_once(bodies),
+                    _ => 0,
+                };
+                if begun == added {
+                    self.count_sent(bodies.len(), added);
+                    bodies.clear();
+                    return;
+                }
+                contents.begun += begun;
                 contents.bytes += added;
                 contents.bodies.append(bodies);
             }
@@ -78,6 +115,24 @@ impl SendQueue {
         drop(contents);
         bodies.clear();
         self.changed.notify_one();
+    }
+
+    /// Writes what the socket takes at once; the number of bytes.
+    fn write_at_once(&self, bodies: &[Bytes]) -> usize {
+        let Some(socket) = self.socket.upgrade() else {
+            return 0;
+        };
+        // What the writer is told to have begun lies within its first batch.
+        if bodies.len() > self.frames_per_write {
+            return 0;
+        }
+        // The writer meets the same error, and ends the connection.
+        write(&socket, bodies, 0).unwrap_or(0)
+    }
+
+    /// Whether everything has been written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.contents().bytes == 0
     }
 
     /// Sends what is queued, then closes the connection.
@@ -101,7 +156,8 @@ impl SendQueue {
                 }
                 if !contents.bodies.is_empty() {
                     std::mem::swap(&mut contents.bodies, bodies);
-                    return Taken::Frames;
+                    let begun = std::mem::take(&mut contents.begun);
+                    return Taken::Frames { begun };
                 }
                 if contents.phase == Phase::Finishing {
                     return Taken::Finished;
@@ -111,14 +167,20 @@ impl SendQueue {
         }
     }
 
-    /// Says that so many bytes, heads included, have been written.
-    pub(super) fn written(&self, bytes: usize) {
+    /// Says that so many frames have been written, of so many bytes with their heads.
+    pub(super) fn written(&self, frames: usize, bytes: usize) {
+        self.count_sent(frames, bytes);
         let mut contents = self.contents();
         assert!(
             contents.bytes >= bytes,
             "no more is written than was queued"
         );
         contents.bytes -= bytes;
+    }
+
+    fn count_sent(&self, frames: usize, bytes: usize) {
+        self.metrics.peer_sent_bytes.inc_by(bytes as u64);
+        self.metrics.peer_sent_frames.inc_by(frames as u64);
     }
 
     /// Waits until this side wants the connection to end; true if what is queued is still to be
@@ -138,5 +200,21 @@ impl SendQueue {
         self.contents
             .lock()
             .expect("nobody panics while holding the queue")
+    }
+}
+
+/// Writes frames of which `begun` bytes are written, with one call of the operating system; the
+/// number of bytes that are written then.
+pub(super) fn write(socket: &OwnedWriteHalf, bodies: &[Bytes], begun: usize) -> io::Result<usize> {
+    let heads: Vec<[u8; HEAD_BYTES]> = bodies.iter().map(|body| frame::head(body)).collect();
+    let pairs = heads.iter().zip(bodies);
+    let mut slices: Vec<IoSlice<'_>> = pairs
+        .flat_map(|(head, body)| [IoSlice::new(head), IoSlice::new(body)])
+        .collect();
+    let mut rest = &mut slices[..];
+    IoSlice::advance_slices(&mut rest, begun);
+    match socket.try_write_vectored(rest)? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        count => Ok(begun + count),
     }
 }

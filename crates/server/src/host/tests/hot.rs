@@ -1,0 +1,288 @@
+//! The hot calls, over HTTP/2 as it comes from the wire, friendly and hostile.
+
+use ::http::{HeaderMap, Request};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, SendStream};
+use prost::Message as _;
+
+use super::*;
+
+/// A connection of a client that frames its messages itself.
+struct Wire {
+    send: SendRequest<Bytes>,
+    authority: String,
+}
+
+impl Wire {
+    async fn open(address: String) -> Wire {
+        let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        // Room for many answers that nobody has looked at yet.
+        let mut builder = h2::client::Builder::new();
+        let builder = builder.initial_connection_window_size(16 << 20);
+        let (send, connection) = builder.handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        Wire {
+            send,
+            authority: address,
+        }
+    }
+
+    /// Begins a call; its body is the caller's.
+    async fn begin(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &'static str)],
+    ) -> (ResponseFuture, SendStream<Bytes>) {
+        let mut request = Request::post(format!("http://{}{path}", self.authority));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut send = self.send.clone().ready().await.unwrap();
+        send.send_request(request.body(()).unwrap(), false).unwrap()
+    }
+
+    /// Makes a call with one message.
+    async fn call(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &'static str)],
+        message: &impl prost::Message,
+    ) -> Outcome {
+        let (response, mut send) = self.begin(path, headers).await;
+        send.send_data(framed(message), true).unwrap();
+        outcome(response).await
+    }
+}
+
+/// What came of a call.
+#[derive(Debug)]
+struct Outcome {
+    http: u16,
+    status: String,
+    text: String,
+    body: Vec<u8>,
+}
+
+async fn outcome(response: ResponseFuture) -> Outcome {
+    let response = response.await.unwrap();
+    let http = response.status().as_u16();
+    let head = response.headers().clone();
+    let mut stream = response.into_body();
+    let mut body = Vec::new();
+    while let Some(piece) = stream.data().await {
+        let piece = piece.unwrap();
+        stream.flow_control().release_capacity(piece.len()).unwrap();
+        body.extend_from_slice(&piece);
+    }
+    let trailers = stream.trailers().await.unwrap().unwrap_or(head);
+    let text = |name: &str, headers: &HeaderMap| {
+        let value = headers.get(name).map(|value| value.to_str().unwrap());
+        value.unwrap_or_default().to_owned()
+    };
+    Outcome {
+        http,
+        status: text("grpc-status", &trailers),
+        text: text("grpc-message", &trailers).replace("%20", " "),
+        body,
+    }
+}
+
+fn framed(message: &impl prost::Message) -> Bytes {
+    let message = message.encode_to_vec();
+    let mut framed = vec![0];
+    framed.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+    framed.extend_from_slice(&message);
+    framed.into()
+}
+
+fn range_of(outcome: &Outcome) -> RangeResponse {
+    assert_eq!(outcome.status, "0", "{outcome:?}");
+    RangeResponse::decode(&outcome.body[5..]).unwrap()
+}
+
+const PLAIN: &[(&str, &str)] = &[("content-type", "application/grpc"), ("te", "trailers")];
+
+/// The machine counts what it is told to forget.
+async fn wait_until_forgotten(wire: &Wire, count: i64) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while range_of(&wire.call(RANGE, PLAIN, &range("k")).await).count != count {
+        assert!(std::time::Instant::now() < deadline, "not forgotten");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[test]
+fn clients_are_served_by_threads_of_their_own_or_by_the_nodes() {
+    for workers in [0, 3] {
+        let mut limits = Limits::default();
+        limits.clients.workers = workers;
+        let bench = Bench::start_within(limits, |_| {});
+        for _ in 0..2 * workers + 1 {
+            // A connection each, so that every worker has one.
+            let _: PutResponse = bench.grpc(PUT, put("k", "v")).unwrap();
+            let response: RangeResponse = bench.grpc(RANGE, range("k")).unwrap();
+            assert_eq!(response.kvs[0].value, "v");
+        }
+        let stuck = bench.client.spawn(unary::<_, RangeResponse>(
+            bench.channel(),
+            RANGE,
+            range("never"),
+        ));
+        bench.wait_for_a_call_under_way();
+        bench.handle.shutdown();
+        bench.handle.wait().unwrap();
+        let error = bench.client.block_on(stuck).unwrap().unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable, "{workers} workers");
+    }
+}
+
+#[test]
+fn a_thousand_calls_of_one_connection_are_each_answered() {
+    let bench = Bench::start(|_| {});
+    bench.client.block_on(async {
+        let wire = Wire::open(bench.etcd()).await;
+        wire.call(PUT, PLAIN, &put("k", "v")).await;
+        let mut responses = Vec::new();
+        for _ in 0..1000 {
+            let (response, mut send) = wire.begin(RANGE, PLAIN).await;
+            send.send_data(framed(&range("k")), true).unwrap();
+            responses.push(response);
+        }
+        for response in responses {
+            assert_eq!(range_of(&outcome(response).await).kvs[0].value, "v");
+        }
+    });
+}
+
+#[test]
+fn a_request_may_come_in_pieces_and_with_its_end_apart() {
+    let bench = Bench::start(|_| {});
+    bench.client.block_on(async {
+        let wire = Wire::open(bench.etcd()).await;
+        wire.call(PUT, PLAIN, &put("key", "v")).await;
+        let (response, mut send) = wire.begin(RANGE, PLAIN).await;
+        for byte in framed(&range("key")) {
+            send.send_data(Bytes::copy_from_slice(&[byte]), false)
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        send.send_data(Bytes::new(), true).unwrap();
+        assert_eq!(range_of(&outcome(response).await).kvs[0].value, "v");
+    });
+}
+
+#[test]
+fn what_is_unusual_or_wrong_is_answered_as_the_libraries_do() {
+    let bench = Bench::start(|_| {});
+    bench.client.block_on(async {
+        let wire = Wire::open(bench.etcd()).await;
+        let compressed = [
+            ("content-type", "application/grpc"),
+            ("grpc-encoding", "gzip"),
+        ];
+        let refused = wire.call(RANGE, &compressed, &range("k")).await;
+        assert_eq!(refused.status, "12", "{refused:?}");
+        let json = [("content-type", "application/json")];
+        let refused = wire.call(RANGE, &json, &range("k")).await;
+        assert_eq!(refused.http, 415, "{refused:?}");
+        for (body, status, text) in [
+            (&b""[..], "13", "Missing request message."),
+            (b"\0\0\0", "13", "Missing request message."),
+            (b"\x01\0\0\0\x01x", "13", "compressed-flag"),
+            (b"\x07\0\0\0\x01x", "13", "compression flag: 7"),
+            (b"\0\0\0\0\x01\x07", "13", "failed to decode"),
+            (b"\0\xff\xff\xff\xff", "8", "larger than max (4294967295 vs"),
+        ] {
+            let (response, mut send) = wire.begin(RANGE, PLAIN).await;
+            send.send_data(Bytes::from_static(body), true).unwrap();
+            let refused = outcome(response).await;
+            assert_eq!(refused.status, status, "{body:?}: {refused:?}");
+            assert!(refused.text.contains(text), "{body:?}: {refused:?}");
+        }
+        // The connection has survived all of it.
+        range_of(&wire.call(RANGE, PLAIN, &range("k")).await);
+    });
+}
+
+#[test]
+fn a_clients_own_time_limit_is_kept() {
+    let bench = Bench::start(|_| {});
+    bench.client.block_on(async {
+        let wire = Wire::open(bench.etcd()).await;
+        let hasty = [
+            ("content-type", "application/grpc"),
+            ("grpc-timeout", "50m"),
+        ];
+        let late = wire.call(RANGE, &hasty, &range("never")).await;
+        assert_eq!(late.status, "4", "{late:?}");
+        assert_eq!(late.text, "context deadline exceeded");
+        wait_until_forgotten(&wire, 1).await;
+    });
+}
+
+#[test]
+fn calls_that_end_with_their_stream_or_their_connection_are_forgotten() {
+    let bench = Bench::start(|_| {});
+    bench.client.block_on(async {
+        let wire = Wire::open(bench.etcd()).await;
+        let never = framed(&range("never"));
+        let (response, mut send) = wire.begin(RANGE, PLAIN).await;
+        send.send_data(never.clone(), true).unwrap();
+        // The server has it for sure once it has answered what came after it.
+        range_of(&wire.call(RANGE, PLAIN, &range("k")).await);
+        send.send_reset(Reason::CANCEL);
+        drop(response);
+        wait_until_forgotten(&wire, 1).await;
+
+        let mut stream = tokio::net::TcpStream::connect(bench.etcd()).await.unwrap();
+        {
+            let (send, connection) = h2::client::handshake(&mut stream).await.unwrap();
+            let other = Wire {
+                send,
+                authority: bench.etcd(),
+            };
+            let calls = async {
+                let mut calls = Vec::new();
+                for _ in 0..10 {
+                    let (response, mut send) = other.begin(RANGE, PLAIN).await;
+                    send.send_data(never.clone(), true).unwrap();
+                    calls.push(response);
+                }
+                range_of(&other.call(RANGE, PLAIN, &range("k")).await);
+                calls
+            };
+            tokio::select! {
+                calls = calls => assert_eq!(calls.len(), 10),
+                ended = connection => panic!("{ended:?}"),
+            }
+        }
+        drop(stream);
+        wait_until_forgotten(&wire, 11).await;
+    });
+}
+
+#[test]
+fn no_more_calls_of_one_connection_are_under_way_than_its_streams() {
+    let mut limits = Limits::default();
+    limits.clients.streams_per_connection = 3;
+    let bench = Bench::start_within(limits, |_| {});
+    bench.client.block_on(async {
+        let wire = Wire::open(bench.etcd()).await;
+        // The first answer tells that the server's settings have come.
+        range_of(&wire.call(RANGE, PLAIN, &range("k")).await);
+        let mut calls = Vec::new();
+        for _ in 0..3 {
+            let (response, mut send) = wire.begin(RANGE, PLAIN).await;
+            send.send_data(framed(&range("never")), true).unwrap();
+            calls.push((response, send));
+        }
+        let ready = wire.send.clone().ready();
+        let more = tokio::time::timeout(Duration::from_millis(50), async {
+            let mut send = ready.await.unwrap();
+            let request = Request::post(format!("http://{}{RANGE}", bench.etcd()));
+            let (response, _) = send.send_request(request.body(()).unwrap(), true).unwrap();
+            response.await
+        });
+        assert!(more.await.is_err(), "a fourth stream waits for a place");
+    });
+}

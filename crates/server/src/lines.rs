@@ -1,0 +1,211 @@
+//! Waiting in line: how locks are taken and elections are won on behalf of clients.
+//!
+//! The line itself is keys ([`etcd::candidacy`]); here is the waiting. A client that goes away
+//! while it waits leaves the line at once; a node that dies leaves it to the lease.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use etcd::candidacy::{self, Candidate, Candidates, Entered};
+use etcd::proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseKeepAliveRequest, RangeRequest, RangeResponse, ResponseHeader,
+    TxnRequest, TxnResponse,
+};
+use tonic::{Code, Status};
+
+use crate::calls::Calls;
+use crate::changes::{Changes, Watched};
+use crate::etcd_service::{STOPPED, key_value, mismatch};
+
+/// How long the leases live that are made for callers who bring none, as etcd's.
+const SESSION_SECONDS: i64 = 60;
+/// How often such a lease is renewed while its caller waits.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(20);
+/// How long to wait before a read is tried again that nobody could answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Waits in lines.
+#[derive(Clone)]
+pub(crate) struct Lines {
+    calls: Calls,
+    changes: Changes,
+}
+
+/// A place in a line.
+pub(crate) struct Place {
+    pub(crate) candidate: Candidate,
+    pub(crate) entered: Entered,
+    /// Of the answer that gave the place.
+    pub(crate) header: ResponseHeader,
+    /// The lease was made for the caller.
+    own_lease: bool,
+}
+
+impl Lines {
+    pub(crate) fn new(calls: Calls, changes: Changes) -> Lines {
+        Lines { calls, changes }
+    }
+
+    /// Takes a place in the line, or finds the one that the lease has.
+    pub(crate) async fn enter(
+        &self,
+        name: &[u8],
+        lease: i64,
+        value: Bytes,
+    ) -> Result<Place, Status> {
+        let own_lease = lease == 0;
+        let lease = if own_lease {
+            self.grant().await?
+        } else {
+            lease
+        };
+        let candidate = Candidates::new(name).candidate(lease);
+        let mut response = self.transact(candidate.enter(value)).await?;
+        let entered = Candidate::entered(&response).ok_or_else(mismatch)?;
+        Ok(Place {
+            candidate,
+            entered,
+            header: response.header.take().unwrap_or_default(),
+            own_lease,
+        })
+    }
+
+    /// Waits until nobody is ahead. If the caller gives up, so does its place.
+    pub(crate) async fn reach_the_front(&self, place: &Place) -> Result<(), Status> {
+        let mut leaving = Leaving {
+            lines: self,
+            place: Some(place),
+        };
+        let result = if place.own_lease {
+            tokio::select! {
+                result = self.wait(place) => result,
+                never = self.keep_alive(place.candidate.lease()) => match never {},
+            }
+        } else {
+            self.wait(place).await
+        };
+        if result.is_ok() {
+            leaving.place = None;
+        }
+        result
+    }
+
+    async fn wait(&self, place: &Place) -> Result<(), Status> {
+        let ahead = place.candidate.ahead(place.entered.revision);
+        loop {
+            let response = self.read(&ahead).await?;
+            let Some(next) = candidacy::only(&response) else {
+                return Ok(());
+            };
+            let waiter = self.waiter(Watched::Key(next.key.clone()))?;
+            // It may have gone between the read and the registration.
+            let again = self.read(&ahead).await?;
+            if candidacy::only(&again).is_some_and(|still| still.key == next.key) {
+                waiter.changed().await;
+            }
+        }
+    }
+
+    fn waiter(&self, watched: Watched) -> Result<crate::changes::Waiter, Status> {
+        self.changes.register(watched).map_err(|_| {
+            Status::resource_exhausted(
+                "etcdserver: too many requests: as many wait on this node as are allowed",
+            )
+        })
+    }
+
+    /// The first in line when it is, or becomes, another than the one seen last.
+    pub(crate) async fn next_leader(
+        &self,
+        all: &Candidates,
+        seen: Option<(&Bytes, i64)>,
+    ) -> Result<RangeResponse, Status> {
+        let (folder, _) = all.range();
+        loop {
+            let waiter = self.waiter(Watched::Folder(folder.clone()))?;
+            let response = self.read(&all.first()).await?;
+            let found = candidacy::only(&response);
+            if let Some(found) = found
+                && seen != Some((&found.key, found.mod_revision))
+            {
+                return Ok(response);
+            }
+            waiter.changed().await;
+        }
+    }
+
+    /// A linearizable read; tried again for as long as nobody can answer it.
+    pub(crate) async fn read(&self, request: &RangeRequest) -> Result<RangeResponse, Status> {
+        loop {
+            match self.ask(etcd::Request::Range(request.clone())).await {
+                Ok(etcd::Response::Range(response)) => return Ok(response),
+                Ok(_) => return Err(mismatch()),
+                Err(status)
+                    if status.code() == Code::Unavailable && status.message() != STOPPED =>
+                {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                Err(status) => return Err(status),
+            }
+        }
+    }
+
+    pub(crate) async fn transact(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
+        match self.ask(etcd::Request::Txn(request)).await? {
+            etcd::Response::Txn(response) => Ok(response),
+            _ => Err(mismatch()),
+        }
+    }
+
+    pub(crate) async fn ask(&self, request: etcd::Request) -> Result<etcd::Response, Status> {
+        key_value(&self.calls, request).await
+    }
+
+    async fn grant(&self) -> Result<i64, Status> {
+        let request = LeaseGrantRequest {
+            ttl: SESSION_SECONDS,
+            id: 0,
+        };
+        match self.ask(etcd::Request::LeaseGrant(request)).await? {
+            etcd::Response::LeaseGrant(response) => Ok(response.id),
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn keep_alive(&self, id: i64) -> std::convert::Infallible {
+        loop {
+            tokio::time::sleep(RENEWAL_INTERVAL).await;
+            let request = etcd::Request::LeaseKeepAlive(LeaseKeepAliveRequest { id });
+            // If it cannot be renewed, the key goes, and the waiting finds that out.
+            let _ = self.ask(request).await;
+        }
+    }
+
+    /// Leaves the line without anybody waiting for it.
+    fn leave(&self, place: &Place) {
+        // While the server stops, nothing can be started any more; the lease ends it then.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let lines = self.clone();
+        let request = candidacy::leave(place.candidate.key().clone(), place.entered.revision);
+        runtime.spawn(async move {
+            // What cannot be deleted now ends with its lease.
+            let _ = lines.transact(request).await;
+        });
+    }
+}
+
+/// Gives a place up when its caller does.
+struct Leaving<'a> {
+    lines: &'a Lines,
+    place: Option<&'a Place>,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.lines.leave(place);
+        }
+    }
+}

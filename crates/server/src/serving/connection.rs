@@ -1,0 +1,248 @@
+//! A client's connection over HTTP/2, to its end.
+//!
+//! ```text
+//!   socket ── read ──▶ h2 ── accept ──▶ call, stream, or the router
+//!          ◀─ write ── h2 ◀── fill ──── answers of a turn
+//! ```
+//!
+//! All that is read at once is taken in before anything is written. Dead clients are found by
+//! probes, slow ones bounded by HTTP/2's windows and the number of its streams.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use h2::server::{Connection, SendResponse};
+use h2::{Ping, PingPong, RecvStream};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::grpc::{self, Payload, Prebuilt};
+use super::outgoing::Outgoing;
+use super::routed;
+use super::unary::{self, Method};
+use super::worker::Worker;
+use crate::limits::ClientLimits;
+use crate::listeners::{Closed, Held, Source};
+use crate::opening::Opened;
+
+/// A connection that speaks HTTP/2, on its way to a worker.
+pub(crate) struct Accepted {
+    pub(crate) stream: Opened<Socket>,
+    pub(crate) source: Source,
+    pub(crate) held: Held,
+}
+
+/// A socket that belongs to no thread yet.
+pub(crate) enum Socket {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// A socket of this thread.
+enum Stream {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+impl Stream {
+    fn new(socket: Socket) -> io::Result<Stream> {
+        match socket {
+            Socket::Tcp(socket) => tokio::net::TcpStream::from_std(socket).map(Stream::Tcp),
+            Socket::Unix(socket) => tokio::net::UnixStream::from_std(socket).map(Stream::Unix),
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(worker: &Rc<Worker>, number: u64, accepted: Accepted) {
+    let Accepted {
+        stream,
+        source,
+        held,
+    } = accepted;
+    let client = Client {
+        worker,
+        number,
+        source,
+    };
+    held.end(match stream.try_map(Stream::new) {
+        Ok(stream) => client.serve(stream).await,
+        Err(error) => failed(&error),
+    });
+}
+
+/// Who is served.
+struct Client<'a> {
+    worker: &'a Rc<Worker>,
+    number: u64,
+    source: Source,
+}
+
+impl Client<'_> {
+    async fn serve(&self, stream: Opened<Stream>) -> Closed {
+        let limits = &self.worker.setting.limits;
+        let outgoing = Outgoing::new(stream, limits.write_buffer_bytes);
+        let mut connection = match builder(limits).handshake(outgoing.clone()).await {
+            Ok(connection) => connection,
+            Err(error) => return failed(&error),
+        };
+        let mut probe = Probe::new(&mut connection, limits);
+        let mut has_begun = false;
+        let mut is_ending = false;
+        std::future::poll_fn(|context| {
+            if !std::mem::replace(&mut has_begun, true) {
+                self.worker.listen(self.number, context.waker());
+            }
+            if self.worker.is_stopping() && !std::mem::replace(&mut is_ending, true) {
+                connection.graceful_shutdown();
+            }
+            loop {
+                match connection.poll_accept(context) {
+                    Poll::Pending => break,
+                    Poll::Ready(None) => return Poll::Ready(Closed::Ended),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(failed(&error)),
+                    Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond),
+                }
+            }
+            if let Poll::Ready(Err(error)) = outgoing.poll_drain(context) {
+                return Poll::Ready(failed(&error));
+            }
+            probe.poll(context, &outgoing)
+        })
+        .await
+    }
+
+    /// Takes in a call.
+    fn begin(&self, request: Request<RecvStream>, mut respond: SendResponse<Payload>) {
+        let worker = self.worker;
+        let path = request.uri().path();
+        let (method, service) = (Method::of(path), worker.service_of(path));
+        let is_ours = method.is_some() || service.is_some();
+        if is_ours && !grpc::is_grpc(&request) {
+            return Prebuilt::refuse_stranger(&mut respond);
+        }
+        if !is_ours || !grpc::is_plain(&request) {
+            return routed::begin(worker, request, respond, self.source);
+        }
+        let (head, body) = request.into_parts();
+        if let Some(method) = method {
+            unary::begin(worker, method, &head.headers, body, respond);
+        } else if let Some(service) = service {
+            worker.open_stream(service, &head.headers, body, respond);
+        }
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> Closed {
+    tracing::debug!(%error, "a client's connection failed");
+    Closed::Failed
+}
+
+fn builder(limits: &ClientLimits) -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(limits.stream_window_bytes)
+        .initial_connection_window_size(limits.connection_window_bytes)
+        .max_concurrent_streams(limits.streams_per_connection)
+        .max_header_list_size(limits.header_bytes)
+        .max_send_buffer_size(limits.stream_send_bytes);
+    builder
+}
+
+/// Finds out whether a client is still there: if nothing has come for a while, it is asked.
+struct Probe {
+    pings: Option<PingPong>,
+    alarm: Pin<Box<Sleep>>,
+    is_waiting: bool,
+    interval: Duration,
+    patience: Duration,
+}
+
+impl Probe {
+    fn new<S>(connection: &mut Connection<Outgoing<S>, Payload>, limits: &ClientLimits) -> Probe
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        Probe {
+            pings: connection.ping_pong(),
+            alarm: Box::pin(tokio::time::sleep(limits.keepalive_interval)),
+            is_waiting: false,
+            interval: limits.keepalive_interval,
+            patience: limits.keepalive_timeout,
+        }
+    }
+
+    /// Ready when the client did not answer in time.
+    fn poll<S>(&mut self, context: &mut Context<'_>, outgoing: &Outgoing<S>) -> Poll<Closed>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        let Some(pings) = &mut self.pings else {
+            return Poll::Pending;
+        };
+        if self.is_waiting && pings.poll_pong(context).is_ready() {
+            self.is_waiting = false;
+            self.alarm.as_mut().reset(Instant::now() + self.interval);
+        }
+        while self.alarm.as_mut().poll(context).is_ready() {
+            if self.is_waiting {
+                return Poll::Ready(Closed::TimedOut);
+            }
+            let wait = if outgoing.take_has_read() || pings.send_ping(Ping::opaque()).is_err() {
+                self.interval
+            } else {
+                self.is_waiting = true;
+                // Says when the answer is there.
+                let _ = pings.poll_pong(context);
+                self.patience
+            };
+            self.alarm.as_mut().reset(Instant::now() + wait);
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

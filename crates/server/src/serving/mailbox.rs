@@ -1,0 +1,75 @@
+//! What the node's thread has for one worker: everything of a pass at once, one wake-up.
+
+use std::sync::{Arc, Mutex};
+
+use node::hub::HistoryResult;
+use node::{Answer, CallId};
+use tokio::sync::Notify;
+
+use super::Publication;
+
+/// What has come since the worker last looked.
+#[derive(Debug, Default)]
+pub(super) struct Delivery {
+    /// To be taken in before the answers: whoever was answered must find its own writes published.
+    pub(super) publications: Vec<Publication>,
+    /// To calls of this worker.
+    pub(super) answers: Vec<(CallId, Answer)>,
+    /// Reads of history that have ended, for the watches.
+    pub(super) histories: Vec<HistoryResult>,
+    /// The node does nothing any more.
+    pub(super) stopped: bool,
+}
+
+/// One worker's mailbox.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    delivery: Mutex<Delivery>,
+    /// Wakes the worker's turn; its own connections do so too.
+    pub(super) turn: Arc<Notify>,
+}
+
+impl Mailbox {
+    /// Adds publications to what waits and wakes the worker; the vector is empty afterwards.
+    pub(super) fn publish(&self, publications: &mut Vec<Publication>) {
+        let mut delivery = self.delivery.lock().expect("nobody panics holding it");
+        delivery.publications.append(publications);
+        drop(delivery);
+        self.turn.notify_one();
+    }
+
+    /// Adds answers to what waits and wakes the worker; the vector is empty afterwards.
+    pub(super) fn answer(&self, answers: &mut Vec<(CallId, Answer)>) {
+        let mut delivery = self.delivery.lock().expect("nobody panics holding it");
+        if delivery.answers.is_empty() {
+            std::mem::swap(&mut delivery.answers, answers);
+        } else {
+            delivery.answers.append(answers);
+        }
+        drop(delivery);
+        self.turn.notify_one();
+    }
+
+    /// Adds the result of a read of history.
+    pub(super) fn tell_history(&self, result: HistoryResult) {
+        let mut delivery = self.delivery.lock().expect("nobody panics holding it");
+        delivery.histories.push(result);
+        drop(delivery);
+        self.turn.notify_one();
+    }
+
+    /// Nothing more will come.
+    pub(super) fn stop(&self) {
+        let mut delivery = self.delivery.lock().expect("nobody panics holding it");
+        delivery.stopped = true;
+        drop(delivery);
+        self.turn.notify_one();
+    }
+
+    /// Takes what waits. `delivery` is empty, and gives its memory back.
+    pub(super) fn take(&self, delivery: &mut Delivery) {
+        let mut waiting = self.delivery.lock().expect("nobody panics holding it");
+        std::mem::swap(&mut *waiting, delivery);
+        waiting.stopped = delivery.stopped;
+    }
+}

@@ -1,0 +1,168 @@
+//! Calls with one request and one answer: the hot ones of etcd's key-value service.
+//!
+//! What a request means is known to the `etcd` crate alone, and who answers it to the node; here
+//! the messages are taken out of their frames and put back into others.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use etcd::proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest};
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::HeaderMap;
+use node::{Answer, Call};
+use prost::Message as _;
+use tokio::time::Instant;
+
+use super::grpc::{self, Answered, Deframer, Payload, Status};
+use super::worker::{Reply, Worker};
+
+/// A call that is served here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    Range,
+    Put,
+    DeleteRange,
+    Txn,
+}
+
+impl Method {
+    /// The method behind a path, if it is one of these.
+    pub(super) fn of(path: &str) -> Option<Method> {
+        match path.strip_prefix("/etcdserverpb.KV/")? {
+            "Range" => Some(Method::Range),
+            "Put" => Some(Method::Put),
+            "DeleteRange" => Some(Method::DeleteRange),
+            "Txn" => Some(Method::Txn),
+            _ => None,
+        }
+    }
+
+    /// What the client asks for.
+    fn decode(self, message: Bytes) -> Result<Call, Status> {
+        let request = match self {
+            Method::Range => RangeRequest::decode(message).map(etcd::Request::Range),
+            Method::Put => PutRequest::decode(message).map(etcd::Request::Put),
+            Method::DeleteRange => {
+                DeleteRangeRequest::decode(message).map(etcd::Request::DeleteRange)
+            }
+            Method::Txn => TxnRequest::decode(message).map(etcd::Request::Txn),
+        };
+        request.map(Call::Etcd).map_err(|error| {
+            Status::with_text(
+                etcd::Code::Internal,
+                format!("failed to decode Protobuf message: {error}"),
+            )
+        })
+    }
+
+    /// What the client is told.
+    pub(super) fn encode(self, answer: Answer, large_bytes: usize) -> Result<Answered, Status> {
+        use etcd::Response;
+        let Answer::Etcd(result) = answer else {
+            return Err(Status::mismatch());
+        };
+        match (self, result.map_err(|error| Status::from(&error))?) {
+            (Method::Range, Response::Range(response)) => grpc::answer(response, large_bytes),
+            (Method::Put, Response::Put(response)) => grpc::answer(response, large_bytes),
+            (Method::DeleteRange, Response::DeleteRange(response)) => {
+                grpc::answer(response, large_bytes)
+            }
+            (Method::Txn, Response::Txn(response)) => grpc::answer(response, large_bytes),
+            _ => Err(Status::mismatch()),
+        }
+    }
+}
+
+/// A call whose message is still arriving.
+struct Arriving {
+    method: Method,
+    body: RecvStream,
+    respond: SendResponse<Payload>,
+    deframer: Deframer,
+    message: Option<Bytes>,
+    deadline: Option<Instant>,
+}
+
+/// Takes in a call. Nearly always its whole message has come along with its head; if not, a task
+/// waits for the rest.
+pub(super) fn begin(
+    worker: &Rc<Worker>,
+    method: Method,
+    headers: &HeaderMap,
+    body: RecvStream,
+    respond: SendResponse<Payload>,
+) {
+    let longest = worker.setting.limits.receive_bytes;
+    let deadline = grpc::time_allowed(headers)
+        .filter(|allowed| *allowed < worker.setting.limits.longest_call)
+        .map(|allowed| Instant::now() + allowed);
+    let mut arriving = Arriving {
+        method,
+        body,
+        respond,
+        deframer: Deframer::new(longest),
+        message: None,
+        deadline,
+    };
+    match arriving.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => finish(worker, arriving, result),
+        Poll::Pending => {
+            let worker = Rc::clone(worker);
+            tokio::task::spawn_local(async move {
+                // A client that resets the stream ends this too, as does its connection.
+                let result = std::future::poll_fn(|context| arriving.poll(context)).await;
+                finish(&worker, arriving, result);
+            });
+        }
+    }
+}
+
+impl Arriving {
+    /// Ready once the request has ended, with its message.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Option<Status>>> {
+        loop {
+            if self.message.is_none() {
+                self.message = self.deframer.next().map_err(Some)?;
+            }
+            match self.body.poll_data(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(bytes))) => {
+                    // Failing means that the stream is gone, which the next poll will say.
+                    let _ = self.body.flow_control().release_capacity(bytes.len());
+                    if self.message.is_none() {
+                        self.deframer.push(bytes);
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(None)),
+                Poll::Ready(None) => {
+                    let missing = || {
+                        let code = etcd::Code::Internal.number();
+                        Some(Status::new(code, "Missing request message."))
+                    };
+                    return Poll::Ready(self.message.take().ok_or_else(missing));
+                }
+            }
+        }
+    }
+}
+
+/// Hands a call to the node, or says why not; if there is no status, nobody listens.
+fn finish(worker: &Rc<Worker>, arriving: Arriving, result: Result<Bytes, Option<Status>>) {
+    let Arriving {
+        method,
+        mut respond,
+        deadline,
+        ..
+    } = arriving;
+    let call = match result {
+        Ok(message) => method.decode(message),
+        Err(Some(status)) => Err(status),
+        Err(None) => return,
+    };
+    match call {
+        Ok(call) => worker.ask(call, Reply::Unary { method, respond }, deadline),
+        Err(status) => worker.prebuilt.refuse(&mut respond, &status),
+    }
+}
