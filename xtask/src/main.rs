@@ -4,6 +4,7 @@
 //! cargo xtask check       everything that must hold before a change lands; changes nothing
 //! cargo xtask fix         mends what a tool can mend: formatting, and lints with a known cure
 //! cargo xtask failover    measures how long writes pause when a leader dies (by hand)
+//! cargo xtask bench-report   measures etcd and Quorate side by side (by hand)
 //! ```
 //!
 //! A step is a command line that a person could type as well; it is printed before it runs, so
@@ -27,6 +28,9 @@ Commands:
   fix        Format the sources and apply the lints' own suggestions
   failover   Kill (or stop) the leader of a local cluster again and again, and report for how
              long writes paused. Options: --runs N (10), --signal kill|stop (kill), --nodes N (3)
+  bench-report   Measure etcd and Quorate side by side, and write a page with plots and a table
+             of medians. Options: --etcd PATH (etcd), --rounds N (5), --seconds N (4), --nodes N
+             (3), --only put,get-256,sget,watch,leases,keys, --output FOLDER; see docs/benchmarks.md
   help       Print this
 
 `check` is what continuous integration runs first; it changes no file.";
@@ -93,7 +97,8 @@ fn main() -> ExitCode {
     match command.as_deref() {
         Some("check") if rest.is_empty() => run(&check_steps()),
         Some("fix") if rest.is_empty() => run(&fix_steps()),
-        Some("failover") => run(&failover_steps(&rest)),
+        Some("failover") => run(&measuring_steps("failover", &rest)),
+        Some("bench-report") => run(&measuring_steps("bench_report", &rest)),
         Some("help" | "--help" | "-h") | None => {
             println!("{HELP}");
             ExitCode::SUCCESS
@@ -139,12 +144,10 @@ fn fix_steps() -> Vec<Step> {
     ]
 }
 
-/// Measured with the release build: the figure is for the users, who run that.
-fn failover_steps(options: &[String]) -> Vec<Step> {
-    let mut measure = Step::cargo(
-        "measure",
-        "run --release --quiet --package quorate --example failover --",
-    );
+/// Measured with the release build: the figures are for the users, who run that.
+fn measuring_steps(example: &str, options: &[String]) -> Vec<Step> {
+    let line = format!("run --release --quiet --package quorate --example {example} --");
+    let mut measure = Step::cargo("measure", &line);
     measure.arguments.extend(options.iter().cloned());
     vec![
         Step::cargo("build", "build --release --package quorate"),

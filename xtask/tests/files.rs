@@ -24,6 +24,7 @@ const PURE: &[&str] = &[
     "crates/state/src",
     "crates/protocols/etcd/src",
     "crates/node/src",
+    "crates/checker/src",
 ];
 
 fn root() -> PathBuf {

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use server::configuration::{KEYS, Sources};
 
+use crate::bench::options::Bench;
+
 const EXAMPLES: &str = "\
 Examples:
   quorate demo                      see a cluster lose its leader, and nothing else
@@ -101,6 +103,8 @@ pub(crate) enum Task {
     /// Watch a cluster on this machine survive the death of its leader
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(Demo),
+    /// Measure how fast servers answer, ours or etcd's own
+    Bench(Box<Bench>),
 }
 
 /// What is to be done about a member.

@@ -3,7 +3,8 @@
 //! ```text
 //!   main ──> command_line ──> serve       a node, by the server library
 //!                        ├──> operator    status, member: ask a running node's admin listener
-//!                        └──> demo        a cluster of processes that loses its leader
+//!                        ├──> demo        a cluster of processes that loses its leader
+//!                        └──> bench       a load on servers, and how they bear it
 //!
 //!   local    processes that can be killed, paused and started again ┐ shared by the
 //!   load     clients that write and keep books                      │ demonstration, the
@@ -20,6 +21,7 @@
 )]
 
 pub mod admin;
+mod bench;
 mod command_line;
 mod demo;
 pub mod load;

@@ -313,7 +313,8 @@ impl Drop for LocalCluster {
 }
 
 /// Ports on loopback that nobody listens on.
-fn free_ports(count: usize) -> Vec<u16> {
+#[must_use]
+pub fn free_ports(count: usize) -> Vec<u16> {
     let mut ports = Vec::with_capacity(count);
     while ports.len() < count {
         let port = fastrand::u16(PORTS);
