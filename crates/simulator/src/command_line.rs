@@ -1,0 +1,359 @@
+//! The program `quorate-sim`: what it is told, and what it says.
+//!
+//! ```text
+//! quorate-sim run [--seed N | --script FILE] [--trace] [--html FILE] [--history FILE] [--until S]
+//! quorate-sim soak [--seeds A..B | --minutes M] [--jobs J] [--json]
+//! quorate-sim mutants [--jobs J] [--only NAME] [--bound N]
+//! quorate-sim check FILE
+//! quorate-sim speed
+//! ```
+//!
+//! Exit status: 0 clean, 1 something was violated or not caught, 2 it was told nonsense.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it talks to a person, writes files, and times runs"
+)]
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+
+use crate::mutants;
+use crate::run::{self, Options, keep_panics_quiet, run};
+use crate::scenario::Scenario;
+use crate::soak::{Length, Report, bar, soak};
+use crate::{html, minimise, swarm};
+
+const FAILED: ExitCode = ExitCode::FAILURE;
+
+/// Runs whole clusters in simulation, from one seed, and looks for what must never be.
+#[derive(Parser)]
+#[command(name = "quorate-sim", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One run, from a seed or a fault script.
+    Run {
+        /// The seed.
+        #[arg(long, default_value_t = 1, conflicts_with = "script")]
+        seed: u64,
+        /// A fault script, as a failing run prints it.
+        #[arg(long, value_name = "FILE")]
+        script: Option<PathBuf>,
+        /// Print everything that happened.
+        #[arg(long)]
+        trace: bool,
+        /// Draw it: nodes as lanes, messages as arrows, faults as bands.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+        /// Write what clients asked and were told, for the checker.
+        #[arg(long, value_name = "FILE")]
+        history: Option<PathBuf>,
+        /// End the first phase after so many seconds.
+        #[arg(long, value_name = "SECONDS")]
+        until: Option<f64>,
+        /// Plant this bug first (see `mutants --list`).
+        #[arg(long, value_name = "NAME")]
+        mutant: Option<String>,
+    },
+    /// Many runs.
+    Soak {
+        /// These seeds, the last one excluded.
+        #[arg(long, value_name = "A..B", value_parser = seeds, conflicts_with = "minutes")]
+        seeds: Option<Range<u64>>,
+        /// For so many minutes.
+        #[arg(long, value_name = "M")]
+        minutes: Option<f64>,
+        /// The first seed of a soak by minutes.
+        #[arg(long, value_name = "A", default_value_t = 0)]
+        from: u64,
+        /// Runs at the same time.
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// Print the report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Plant bugs, one after another, and see that each is caught.
+    Mutants {
+        /// Runs at the same time.
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// Only this one.
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+        /// Only print their names.
+        #[arg(long)]
+        list: bool,
+        /// Seeds that may be used for each.
+        #[arg(long, default_value_t = mutants::BOUND)]
+        bound: u64,
+    },
+    /// Judge a history: of a simulated run (`run --history`) or of a live one.
+    Check {
+        /// Lines of JSON, as the checker's documentation says.
+        file: PathBuf,
+    },
+    /// How fast simulated time passes: three nodes with 50 requests a second, and without any.
+    Speed,
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    keep_panics_quiet();
+    match arguments.command {
+        Command::Run {
+            seed,
+            script,
+            trace,
+            html,
+            history,
+            until,
+            mutant,
+        } => {
+            let scenario = match scenario(seed, script) {
+                Ok(scenario) => scenario,
+                Err(text) => return refuse(&text),
+            };
+            if let Some(name) = mutant {
+                match mutants::find(&name) {
+                    Some(mutant) => base::mutant::plant(Some(mutant)),
+                    None => return refuse(&format!("there is no mutant called {name}")),
+                }
+            }
+            let options = Options {
+                keep_trace: trace || html.is_some(),
+                until: until.map(Duration::from_secs_f64),
+            };
+            one(&scenario, options, trace, html, history)
+        }
+        Command::Soak {
+            seeds,
+            minutes,
+            from,
+            jobs,
+            json,
+        } => {
+            let length = match (seeds, minutes) {
+                (Some(seeds), _) => Length::Seeds(seeds),
+                (None, Some(minutes)) => {
+                    Length::Time(from, Duration::from_secs_f64(minutes * 60.0))
+                }
+                (None, None) => Length::Seeds(0..1000),
+            };
+            let report = soak(&length, jobs, false, &bar(&length, json));
+            say(&report, json)
+        }
+        Command::Mutants {
+            jobs,
+            only,
+            list,
+            bound,
+        } => mutants::command(jobs, only.as_deref(), list, bound),
+        Command::Check { file } => check(&file),
+        Command::Speed => speed(),
+    }
+}
+
+fn refuse(text: &str) -> ExitCode {
+    eprintln!("quorate-sim: {text}");
+    ExitCode::from(2)
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let wrong = || format!("{text} is no range of seeds; write it as 0..1000");
+    let (from, to) = text.split_once("..").ok_or_else(wrong)?;
+    let number = |text: &str| text.trim().parse::<u64>().map_err(|_| wrong());
+    let range = number(from)?..number(to)?;
+    if range.is_empty() {
+        return Err(format!("{text} holds no seed"));
+    }
+    Ok(range)
+}
+
+fn scenario(seed: u64, script: Option<PathBuf>) -> Result<Scenario, String> {
+    let Some(path) = script else {
+        return Ok(swarm::draw(seed));
+    };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    Scenario::from_script(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn one(
+    scenario: &Scenario,
+    options: Options,
+    trace: bool,
+    page: Option<PathBuf>,
+    history: Option<PathBuf>,
+) -> ExitCode {
+    let began = Instant::now();
+    let outcome = run(scenario, options);
+    let took = began.elapsed();
+    if trace {
+        print!("{}", outcome.trace.to_text());
+    }
+    let write = |path: &PathBuf, text: &[u8]| {
+        std::fs::write(path, text)
+            .map_err(|error| format!("{} cannot be written: {error}", path.display()))
+    };
+    if let Some(path) = page
+        && let Err(text) = write(&path, html::page(scenario, &outcome.trace).as_bytes())
+    {
+        return refuse(&text);
+    }
+    if let Some(path) = history
+        && let Err(text) = write(&path, &history_of(&outcome.history))
+    {
+        return refuse(&text);
+    }
+    println!(
+        "seed {}: {} hosts, {:.1} s simulated, {} faults, {} checks, requests ok {} failed {} \
+         unknown {}, hash {:016x}",
+        scenario.seed,
+        scenario.hosts,
+        outcome.simulated.as_secs_f64(),
+        outcome.struck.values().sum::<u64>(),
+        outcome.checks,
+        outcome.requests[0],
+        outcome.requests[1],
+        outcome.requests[2],
+        outcome.trace.hash()
+    );
+    eprintln!(
+        "{:.0} times real time",
+        outcome.simulated.as_secs_f64() / took.as_secs_f64()
+    );
+    match outcome.violation {
+        None => ExitCode::SUCCESS,
+        Some(violation) => {
+            println!("VIOLATED  {violation}");
+            explain(scenario, violation.invariant);
+            FAILED
+        }
+    }
+}
+
+fn history_of(history: &checker::history::History) -> Vec<u8> {
+    let writer = checker::history::Writer::new(Vec::new(), &history.header);
+    let mut writer = writer.expect("memory takes everything");
+    for event in &history.events {
+        writer.event(event).expect("memory takes everything");
+    }
+    writer.finish().expect("memory takes everything")
+}
+
+fn check(path: &PathBuf) -> ExitCode {
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) => return refuse(&format!("{} cannot be read: {error}", path.display())),
+    };
+    let options = checker::Options::default();
+    match checker::check(std::io::BufReader::new(file), &options) {
+        Err(malformed) => refuse(&format!("{}: {malformed}", path.display())),
+        Ok(report) => {
+            print!("{report}");
+            match report.verdict() {
+                checker::Verdict::Ok => ExitCode::SUCCESS,
+                _ => FAILED,
+            }
+        }
+    }
+}
+
+/// What somebody needs to look into a failure.
+fn explain(scenario: &Scenario, invariant: &str) {
+    let (smallest, runs) = minimise::minimise(scenario, invariant);
+    println!("seed      {}", scenario.seed);
+    println!("commit    {}", run::commit());
+    println!(
+        "script    {} of {} faults are needed (found in {runs} runs); save these lines and run \
+         `quorate-sim run --script FILE --trace`:",
+        smallest.faults.len(),
+        scenario.faults.len()
+    );
+    print!("{}", smallest.to_script());
+}
+
+fn say(report: &Report, json: bool) -> ExitCode {
+    let missed = report.missed();
+    if json {
+        println!("{:#}", report.to_json());
+    } else {
+        println!(
+            "{} runs: {:.0} s simulated in {:.0} s, {:.0} times real time; {} invariants checked; \
+             requests ok {}, failed {}, unknown {}; {} without second phase, {} undecided",
+            report.runs,
+            report.simulated.as_secs_f64(),
+            report.busy.as_secs_f64(),
+            report.ratio(),
+            report.checks,
+            report.requests[0],
+            report.requests[1],
+            report.requests[2],
+            report.liveness_skipped,
+            report.undecided.len()
+        );
+        if !report.undecided.is_empty() {
+            println!("undecided by the checker: seeds {:?}", report.undecided);
+        }
+        println!("faults:");
+        for (family, count) in &report.struck {
+            println!("  {count:>9}  {family}");
+        }
+        println!("sometimes:");
+        for (words, count) in report.marks.iter() {
+            println!("  {count:>9}  {words}");
+        }
+        for (seed, violation) in &report.failures {
+            println!("FAILED  seed {seed}: {violation}");
+        }
+        for words in &missed {
+            println!("NEVER REACHED  {words}");
+        }
+    }
+    if let Some((seed, violation)) = report.failures.first() {
+        if !json {
+            explain(&swarm::draw(*seed), violation.invariant);
+        }
+        return FAILED;
+    }
+    if missed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        FAILED
+    }
+}
+
+fn speed() -> ExitCode {
+    for (what, clients, simulated) in [("50 requests a second", 5, 300_u64), ("quiet", 0, 3_000)] {
+        let scenario = swarm::calm(1, 3, clients, 100_000, simulated * 1_000_000);
+        let began = Instant::now();
+        let outcome = run(&scenario, Options::default());
+        let took = began.elapsed().as_secs_f64();
+        if let Some(violation) = outcome.violation {
+            println!("VIOLATED  {violation}");
+            return FAILED;
+        }
+        println!(
+            "three nodes, {what}: {:.0} times real time ({} requests in {:.0} simulated seconds)",
+            outcome.simulated.as_secs_f64() / took,
+            outcome.requests[0],
+            outcome.simulated.as_secs_f64()
+        );
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,458 @@
+//! A disk in memory, by the sector, that loses what was not synced, and can be told to be worse.
+//!
+//! ```text
+//!  write ──▶ dirty sector (old bytes kept) ──sync──▶ stable
+//!               │  ▲                └─lying or failed sync, death of the process─▶ orphan
+//!  power cut:   └──┴── each dirty or orphaned sector keeps its new bytes, or gets the old ones
+//! ```
+//!
+//! An *orphan* is a sector whose bytes programs see, but which no later sync makes stable: what an
+//! earlier process left behind, or what a failed or lying sync covered. That is the worst that
+//! kernels have done, so it is what is assumed. Writing the sector again makes it an ordinary dirty
+//! one. Everything is decided by sector because disks do, in any order within one request.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use base::{Instant, Random};
+use bytes::Bytes;
+use journal::disk::{DiskError, File, Lane, Operation, Request};
+use node::Identity;
+
+/// What a disk writes whole or not at all.
+pub const SECTOR_BYTES: usize = 512;
+
+/// How a node dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Crash {
+    /// The machine loses its power: what is not stable may be lost.
+    Power,
+    /// The process dies: what it wrote is still seen, but may never become stable.
+    Process,
+}
+
+/// Why a sector is not stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// Nobody has synced it yet.
+    Dirty,
+    /// No later sync will make it stable, and nobody was told otherwise.
+    Orphan,
+    /// It was reported stable and is not.
+    Lied,
+}
+
+/// What stood in a sector before it was written.
+#[derive(Clone, Debug)]
+struct Before {
+    bytes: [u8; SECTOR_BYTES],
+    doubt: Doubt,
+}
+
+/// A file.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    bytes: Vec<u8>,
+    /// The length that would survive.
+    stable_length: usize,
+    unstable: BTreeMap<usize, Before>,
+    unreadable: BTreeSet<usize>,
+}
+
+impl Contents {
+    fn zeroed(length: usize) -> Contents {
+        Contents {
+            bytes: vec![0; length],
+            stable_length: length,
+            ..Contents::default()
+        }
+    }
+
+    fn sector(&self, sector: usize) -> [u8; SECTOR_BYTES] {
+        let mut copy = [0; SECTOR_BYTES];
+        let start = (sector * SECTOR_BYTES).min(self.bytes.len());
+        let end = (start + SECTOR_BYTES).min(self.bytes.len());
+        copy[..end - start].copy_from_slice(&self.bytes[start..end]);
+        copy
+    }
+
+    fn write(&mut self, at: usize, piece: &[u8]) {
+        if piece.is_empty() {
+            return;
+        }
+        let end = at + piece.len();
+        for sector in at / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES {
+            self.unreadable.remove(&sector);
+            match self.unstable.get_mut(&sector) {
+                Some(before) => before.doubt = Doubt::Dirty,
+                None => {
+                    let before = Before {
+                        bytes: self.sector(sector),
+                        doubt: Doubt::Dirty,
+                    };
+                    self.unstable.insert(sector, before);
+                }
+            }
+        }
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes[at..end].copy_from_slice(piece);
+    }
+
+    fn sync(&mut self, is_true: bool) {
+        if self.unstable.is_empty() {
+            return;
+        }
+        if is_true {
+            self.unstable
+                .retain(|_, before| before.doubt != Doubt::Dirty);
+        } else {
+            self.doubt(Doubt::Lied);
+        }
+        self.stable_length = self.bytes.len();
+    }
+
+    /// What is dirty stays in doubt whatever is synced later.
+    fn doubt(&mut self, doubt: Doubt) {
+        for before in self.unstable.values_mut() {
+            if before.doubt == Doubt::Dirty {
+                before.doubt = doubt;
+            }
+        }
+    }
+
+    fn restore(&mut self, sector: usize, before: &Before) {
+        let start = sector * SECTOR_BYTES;
+        let end = (start + SECTOR_BYTES).min(self.bytes.len());
+        if start < end {
+            self.bytes[start..end].copy_from_slice(&before.bytes[..end - start]);
+        }
+    }
+
+    /// The power goes: each unstable sector for which `keep` says no gets its old bytes back.
+    fn power_cut(&mut self, mut keep: impl FnMut(Doubt) -> bool) {
+        for (sector, before) in std::mem::take(&mut self.unstable) {
+            if !keep(before.doubt) {
+                self.restore(sector, &before);
+            }
+        }
+        if self.stable_length < self.bytes.len() && !keep(Doubt::Dirty) {
+            self.bytes.truncate(self.stable_length);
+        }
+        self.stable_length = self.bytes.len();
+    }
+}
+
+/// What is wrong with a disk at the moment.
+#[derive(Clone, Debug, Default)]
+pub struct Ailments {
+    /// Nothing ends before this moment.
+    pub stalled_until: Instant,
+    /// Everything takes this many times as long, until that moment.
+    pub slow: Option<(u64, Instant)>,
+    /// Files cannot be created or grow until this moment.
+    pub full_until: Instant,
+    /// The next sync fails.
+    pub fails_next_sync: bool,
+    /// Syncs are reported and not done until this moment.
+    pub lies_until: Instant,
+    /// The next write is reported and never becomes stable.
+    pub loses_next_write: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Request>,
+    /// Names what is being served, so that an end that was planned anew is told from the old one.
+    turn: u64,
+}
+
+/// A disk.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    files: BTreeMap<File, Contents>,
+    journal: Queue,
+    background: Queue,
+    /// The identity file; replaced atomically.
+    pub identity: Option<Identity>,
+    /// What is wrong with it.
+    pub ailments: Ailments,
+}
+
+impl Disk {
+    fn queue(&mut self, lane: Lane) -> &mut Queue {
+        match lane {
+            Lane::Journal => &mut self.journal,
+            Lane::Background => &mut self.background,
+        }
+    }
+
+    /// The files with their lengths in bytes.
+    #[must_use]
+    pub fn list(&self) -> Vec<(File, u64)> {
+        self.files
+            .iter()
+            .map(|(file, contents)| (*file, contents.bytes.len() as u64))
+            .collect()
+    }
+
+    /// Takes a request; whether its lane was idle, so that it is served at once.
+    pub fn submit(&mut self, request: Request) -> bool {
+        let queue = self.queue(request.lane);
+        queue.waiting.push_back(request);
+        queue.waiting.len() == 1
+    }
+
+    /// Begins to serve a lane's next request, if there is one: names the turn, which takes so many
+    /// times as long as usual.
+    pub fn serve(&mut self, now: Instant, lane: Lane) -> Option<(u64, u32)> {
+        let times = match self.ailments.slow {
+            Some((times, until)) if now < until => u32::try_from(times).unwrap_or(1000),
+            _ => 1,
+        };
+        let queue = self.queue(lane);
+        queue.turn += 1;
+        (!queue.waiting.is_empty()).then_some((queue.turn, times))
+    }
+
+    /// Whether this is what the lane is at.
+    #[must_use]
+    pub fn is_at(&mut self, lane: Lane, turn: u64) -> bool {
+        let queue = self.queue(lane);
+        queue.turn == turn && !queue.waiting.is_empty()
+    }
+
+    /// Carries out the next request of a lane.
+    pub fn complete(&mut self, now: Instant, lane: Lane) -> (Request, Result<Bytes, DiskError>) {
+        let request = self.queue(lane).waiting.pop_front();
+        let request = request.expect("each request ends once");
+        let result = self.carry_out(now, &request.operation);
+        (request, result)
+    }
+
+    pub(crate) fn carry_out(
+        &mut self,
+        now: Instant,
+        operation: &Operation,
+    ) -> Result<Bytes, DiskError> {
+        let is_full = now < self.ailments.full_until;
+        match operation {
+            Operation::CreateZeroed { file, length } => {
+                if is_full {
+                    return Err(DiskError::Full);
+                }
+                self.files.insert(*file, Contents::zeroed(*length as usize));
+            }
+            Operation::Write {
+                file,
+                offset,
+                data,
+                sync,
+            } => return self.write(now, *file, *offset as usize, data, *sync),
+            Operation::Read {
+                file,
+                offset,
+                length,
+            } => {
+                let contents = self.files.get(file).ok_or(DiskError::NotFound)?;
+                let start = (*offset as usize).min(contents.bytes.len());
+                let end = start
+                    .saturating_add(*length as usize)
+                    .min(contents.bytes.len());
+                let sectors = start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES);
+                if contents.unreadable.range(sectors).next().is_some() {
+                    return Err(DiskError::Other(
+                        "Input/output error (os error 5)".to_owned(),
+                    ));
+                }
+                return Ok(Bytes::copy_from_slice(&contents.bytes[start..end]));
+            }
+            Operation::Sync { file } => {
+                if !self.files.contains_key(file) {
+                    return Err(DiskError::NotFound);
+                }
+                return self.sync(now, *file);
+            }
+            Operation::Rename { from, to } => {
+                let contents = self.files.remove(from).ok_or(DiskError::NotFound)?;
+                self.files.insert(*to, contents);
+            }
+            Operation::Delete { file } => {
+                self.files.remove(file);
+            }
+        }
+        Ok(Bytes::new())
+    }
+
+    fn write(
+        &mut self,
+        now: Instant,
+        file: File,
+        offset: usize,
+        data: &[Bytes],
+        sync: bool,
+    ) -> Result<Bytes, DiskError> {
+        let is_full = now < self.ailments.full_until;
+        let length: usize = data.iter().map(Bytes::len).sum();
+        let contents = self.files.entry(file).or_default();
+        if is_full && offset + length > contents.bytes.len() {
+            return Err(DiskError::Full);
+        }
+        let mut at = offset;
+        for piece in data {
+            contents.write(at, piece);
+            at += piece.len();
+        }
+        if std::mem::take(&mut self.ailments.loses_next_write) {
+            contents.doubt(Doubt::Lied);
+        }
+        match sync {
+            true => self.sync(now, file),
+            false => Ok(Bytes::new()),
+        }
+    }
+
+    fn sync(&mut self, now: Instant, file: File) -> Result<Bytes, DiskError> {
+        let contents = self.files.get_mut(&file).expect("the caller has looked");
+        if std::mem::take(&mut self.ailments.fails_next_sync) {
+            contents.doubt(Doubt::Orphan);
+            return Err(DiskError::Other(
+                "Input/output error (os error 5)".to_owned(),
+            ));
+        }
+        contents.sync(now >= self.ailments.lies_until);
+        Ok(Bytes::new())
+    }
+
+    /// The node dies. Of what was under way in each lane, the next was done, or in part, or not.
+    /// What a sync lied about goes only if `lose_lied` says so: whoever calls has asked the atlas.
+    pub fn crash(&mut self, crash: Crash, lose_lied: bool, random: &mut Random) {
+        for lane in [Lane::Journal, Lane::Background] {
+            let waiting = std::mem::take(&mut self.queue(lane).waiting);
+            self.queue(lane).turn += 1;
+            let mut waiting = waiting.into_iter();
+            if let Some(request) = waiting.next() {
+                match random.below(3) {
+                    0 => {}
+                    1 => {
+                        let _ = self.carry_out(Instant(u64::MAX), &request.operation);
+                    }
+                    _ => self.carry_out_in_part(&request.operation, random),
+                }
+            }
+        }
+        let share = [0.0, 0.2, 0.5, 0.8, 1.0][random.below(5) as usize];
+        for contents in self.files.values_mut() {
+            match crash {
+                Crash::Power => contents.power_cut(|doubt| match doubt {
+                    Doubt::Lied => !lose_lied || random.chance(share),
+                    Doubt::Dirty | Doubt::Orphan => random.chance(share),
+                }),
+                Crash::Process => contents.doubt(Doubt::Orphan),
+            }
+        }
+        self.ailments = Ailments::default();
+    }
+
+    fn carry_out_in_part(&mut self, operation: &Operation, random: &mut Random) {
+        match operation {
+            Operation::Write {
+                file, offset, data, ..
+            } => {
+                let Some(contents) = self.files.get_mut(file) else {
+                    return;
+                };
+                let data = data.concat();
+                for (index, piece) in data.chunks(SECTOR_BYTES).enumerate() {
+                    let at = *offset as usize + index * SECTOR_BYTES;
+                    if random.chance(0.5) {
+                        contents.write(at, piece);
+                        contents.unstable.remove(&(at / SECTOR_BYTES));
+                        contents.stable_length = contents.stable_length.max(at + piece.len());
+                    }
+                }
+            }
+            Operation::CreateZeroed { file, length } => {
+                let kept = random.below(*length / SECTOR_BYTES as u64 + 1) as usize;
+                // What an unfinished file holds is anyone's guess.
+                let mut contents = Contents::zeroed(kept * SECTOR_BYTES);
+                contents.bytes.fill(0xEE);
+                self.files.insert(*file, contents);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a power cut could lose what was reported as synced.
+    #[must_use]
+    pub fn has_lied(&self) -> bool {
+        let lied = |contents: &Contents| {
+            let mut doubts = contents.unstable.values();
+            doubts.any(|before| before.doubt == Doubt::Lied)
+        };
+        self.files.values().any(lied)
+    }
+
+    /// The disk after the worst power cut: nothing is there that nobody could rely on.
+    #[must_use]
+    pub fn worst(&self) -> Disk {
+        let mut copy = self.clone();
+        for contents in copy.files.values_mut() {
+            contents.power_cut(|_| false);
+        }
+        copy
+    }
+
+    /// The bytes that programs see of a file.
+    #[must_use]
+    pub fn bytes(&self, file: File) -> &[u8] {
+        self.files
+            .get(&file)
+            .map_or(&[], |contents| &contents.bytes)
+    }
+
+    /// A sector of this file that is not all zero, chosen at random.
+    #[must_use]
+    pub fn used_sector(&self, file: File, random: &mut Random) -> Option<usize> {
+        let contents = self.files.get(&file)?;
+        let used: Vec<usize> = contents
+            .bytes
+            .chunks(SECTOR_BYTES)
+            .enumerate()
+            .filter(|(_, sector)| sector.iter().any(|byte| *byte != 0))
+            .map(|(index, _)| index)
+            .collect();
+        (!used.is_empty()).then(|| used[random.below(used.len() as u64) as usize])
+    }
+
+    /// Flips one bit of a sector, for good.
+    pub fn flip(&mut self, file: File, sector: usize, random: &mut Random) {
+        let Some(contents) = self.files.get_mut(&file) else {
+            return;
+        };
+        let at = sector * SECTOR_BYTES + random.below(SECTOR_BYTES as u64) as usize;
+        if let Some(byte) = contents.bytes.get_mut(at) {
+            *byte ^= 1 << random.below(8);
+        }
+    }
+
+    /// A sector can no longer be read.
+    pub fn make_unreadable(&mut self, file: File, sector: usize) {
+        if let Some(contents) = self.files.get_mut(&file) {
+            contents.unreadable.insert(sector);
+        }
+    }
+
+    /// A sector gets the bytes of another one of the same file, as a misdirected write leaves it.
+    pub fn misdirect(&mut self, file: File, from: usize, to: usize) {
+        if let Some(contents) = self.files.get_mut(&file) {
+            let bytes = contents.sector(from);
+            let start = to * SECTOR_BYTES;
+            let end = (start + SECTOR_BYTES).min(contents.bytes.len());
+            if start < end {
+                contents.bytes[start..end].copy_from_slice(&bytes[..end - start]);
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Replicas agree: at the same slot they have the same state, by its digest, and the same
+//! membership, which is a pure function of snapshot and log (openraft#1808: a snapshot was
+//! installed and a stale voter set kept; etcd finds such things hours later, by its corruption
+//! check).
+
+use base::{NodeId, Slot};
+use consensus::{Membership, Raft};
+use node::replica::Replica;
+
+use super::{Violation, violated};
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    digest: u128,
+    membership: usize,
+    by: NodeId,
+}
+
+/// Digest and membership by slot.
+#[derive(Debug, Default)]
+pub struct Agreement {
+    slots: Vec<Option<Known>>,
+    memberships: Vec<Membership>,
+}
+
+impl Agreement {
+    fn number_of(&mut self, membership: &Membership) -> usize {
+        let known = self
+            .memberships
+            .iter()
+            .rposition(|known| known == membership);
+        known.unwrap_or_else(|| {
+            self.memberships.push(membership.clone());
+            self.memberships.len() - 1
+        })
+    }
+
+    /// A replica has executed more.
+    ///
+    /// # Errors
+    /// If another one was different at that slot.
+    pub fn executed(&mut self, own: NodeId, replica: &Replica) -> Result<(), Violation> {
+        let Slot(slot) = replica.applied();
+        let index = slot as usize;
+        if self.slots.len() <= index {
+            self.slots.resize(index + 1, None);
+        }
+        let now = Known {
+            digest: replica.digest(),
+            membership: self.number_of(replica.membership()),
+            by: own,
+        };
+        let Some(known) = self.slots[index] else {
+            self.slots[index] = Some(now);
+            return Ok(());
+        };
+        if known.membership != now.membership {
+            return violated(
+                "membership is a function of snapshot and log",
+                format!(
+                    "at slot {slot}, {} has {:?} and {own} has {:?}",
+                    known.by, self.memberships[known.membership], self.memberships[now.membership]
+                ),
+            );
+        }
+        if known.digest != now.digest {
+            return violated(
+                "state digests are equal",
+                format!(
+                    "at slot {slot}, {} has {:032x} and {own} has {:032x}",
+                    known.by, known.digest, now.digest
+                ),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The engine's membership is the replica's, unless it stands in an entry not yet executed.
+///
+/// # Errors
+/// If they differ.
+pub fn in_force(own: NodeId, raft: &Raft, replica: &Replica) -> Result<(), Violation> {
+    let (slot, membership) = raft.membership_in_force();
+    if slot <= replica.applied() && membership != replica.membership() {
+        return violated(
+            "membership is a function of snapshot and log",
+            format!(
+                "{own} counts votes by {membership:?} of slot {slot}, and has executed up to {}, \
+                 which makes it {:?}",
+                replica.applied(),
+                replica.membership()
+            ),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! *State Machine Safety* (Raft thesis, figure 3.2): one entry is chosen per slot, for ever.
+//!
+//! The first to say that a slot is chosen must be right: the acknowledgements that were really sent
+//! are counted again, from the frames, against the membership in force (openraft#1802: a cached
+//! order lost its meaning, and entries were committed without a quorum). And it must be counted by
+//! an entry of the leader's own epoch (Raft thesis 3.6.2).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base::{Epoch, NodeId, Slot};
+use consensus::{Membership, Raft};
+
+use super::{Violation, violated};
+
+/// What is chosen, and who said so.
+#[derive(Debug, Default)]
+pub struct Chosen {
+    /// By slot: the epoch of the chosen entry. Slot 0 is before everything.
+    epochs: Vec<Epoch>,
+    /// Per node and epoch, the highest slot acknowledged.
+    acknowledged: BTreeMap<(NodeId, Epoch), Slot>,
+    /// The membership that a node had in force after its last pass, with its slot: a pass may
+    /// choose by one and then go on to the next.
+    memberships: BTreeMap<NodeId, (Slot, Membership)>,
+}
+
+impl Chosen {
+    /// The last slot that is known to be chosen.
+    #[must_use]
+    pub fn last(&self) -> Slot {
+        Slot(self.epochs.len().saturating_sub(1) as u64)
+    }
+
+    /// The epoch of the entry that is chosen at `slot`.
+    #[must_use]
+    pub fn epoch(&self, slot: Slot) -> Option<Epoch> {
+        match slot {
+            Slot(0) => Some(Epoch(0)),
+            slot => self.epochs.get(slot.0 as usize).copied(),
+        }
+    }
+
+    /// A node acknowledged everything up to `matched`; whether that is news.
+    pub fn acknowledged(&mut self, node: NodeId, epoch: Epoch, matched: Slot) -> bool {
+        let known = self.acknowledged.entry((node, epoch)).or_default();
+        let is_news = matched > *known;
+        *known = matched.max(*known);
+        is_news
+    }
+
+    /// A node says that more is chosen than `from`.
+    ///
+    /// # Errors
+    /// If that contradicts what was chosen before, or nobody can have chosen it.
+    pub fn advanced(&mut self, own: NodeId, raft: &Raft, from: Slot) -> Result<(), Violation> {
+        let glance = raft.glance();
+        if self.epochs.is_empty() {
+            self.epochs.push(Epoch(0));
+        }
+        let known = self.last();
+        if glance.chosen > known {
+            self.recount(own, raft)?;
+        }
+        let (slot, membership) = raft.membership_in_force();
+        if self
+            .memberships
+            .get(&own)
+            .is_none_or(|(known, _)| *known != slot)
+        {
+            self.memberships.insert(own, (slot, membership.clone()));
+        }
+        let first = from.max(glance.start).next();
+        for slot in first.0..=glance.chosen.0 {
+            let slot = Slot(slot);
+            let Some(epoch) = raft.epoch_of(slot) else {
+                return violated(
+                    "state machine safety",
+                    format!("{own} says slot {slot} is chosen, and does not have it"),
+                );
+            };
+            match self.epochs.get(slot.0 as usize) {
+                Some(known) if *known == epoch => {}
+                Some(known) => {
+                    return violated(
+                        "state machine safety",
+                        format!("slot {slot}: epoch {known} was chosen, {own} has {epoch}"),
+                    );
+                }
+                None if slot.0 as usize == self.epochs.len() => self.epochs.push(epoch),
+                None => {
+                    return violated(
+                        "state machine safety",
+                        format!(
+                            "{own} says slot {slot} is chosen, but nobody chose what is before"
+                        ),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn recount(&self, own: NodeId, raft: &Raft) -> Result<(), Violation> {
+        let glance = raft.glance();
+        let slot = glance.chosen;
+        // Whoever counted led the epoch of that entry; it may have stepped down in the same pass.
+        let Some(epoch) = raft.epoch_of(slot) else {
+            return violated(
+                "commit index recounted",
+                format!("{own} says slot {slot} is chosen, and does not have it"),
+            );
+        };
+        let holds = |id: NodeId| {
+            if id == own {
+                return glance.durable >= slot;
+            }
+            let acknowledged = self.acknowledged.get(&(id, epoch));
+            acknowledged.is_some_and(|matched| *matched >= slot)
+        };
+        let majority = |voters: &BTreeSet<NodeId>| {
+            voters.iter().filter(|id| holds(**id)).count() > voters.len() / 2
+        };
+        let is_quorum = |membership: &Membership| {
+            majority(&membership.voters)
+                && (membership.outgoing.is_empty() || majority(&membership.outgoing))
+        };
+        let (_, now) = raft.membership_in_force();
+        let before = self.memberships.get(&own);
+        if !is_quorum(now) && !before.is_some_and(|(_, before)| is_quorum(before)) {
+            let of_epoch = self.acknowledged.iter().filter(|((_, of), _)| *of == epoch);
+            return violated(
+                "commit index recounted",
+                format!(
+                    "{own} says slot {slot} of epoch {epoch} is chosen; acknowledged by: {:?}, \
+                     itself up to {}",
+                    of_epoch.collect::<Vec<_>>(),
+                    glance.durable
+                ),
+            );
+        }
+        Ok(())
+    }
+}

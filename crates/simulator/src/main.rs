@@ -1,0 +1,5 @@
+//! The program `quorate-sim`; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    simulator::command_line::main()
+}

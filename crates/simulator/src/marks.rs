@@ -1,0 +1,133 @@
+//! *Sometimes* marks: rare situations that a soak must have reached, or it has tested little.
+//!
+//! After FoundationDB's `TEST` macro and Antithesis' "sometimes assertions": an invariant that was
+//! never in danger proves nothing. A long soak that never reached a mark fails.
+
+/// A rare situation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Mark {
+    /// A leader lost its leadership to another while it ran.
+    LeaderDeposed,
+    /// An election was tried a second time.
+    ElectionRepeated,
+    /// A follower's log was cut because it conflicted.
+    LogCut,
+    /// A checkpoint was installed from a peer.
+    SnapshotInstalled,
+    /// A checkpoint was written.
+    CheckpointWritten,
+    /// A torn tail was cut at recovery.
+    TornTailCut,
+    /// A node refused to go on because its disk is damaged.
+    DamageRefused,
+    /// A damaged newest checkpoint was replaced by the one before it.
+    CheckpointDamaged,
+    /// A node stopped because a sync failed.
+    SyncErrorStopped,
+    /// A lying sync lost something at a power cut.
+    LieLost,
+    /// The atlas forbade a loss.
+    AtlasForbade,
+    /// A command was executed once though it was proposed twice.
+    CommandRepeated,
+    /// A client's result stayed unknown.
+    ResultUnknown,
+    /// The membership was joint.
+    MembershipJoint,
+    /// A member was replaced by one with an empty disk.
+    MemberReplaced,
+    /// A node with an empty disk was kept out.
+    EmptyDiskKeptOut,
+    /// All nodes were down at once.
+    AllDown,
+    /// Leadership was handed over.
+    LeadershipTransferred,
+    /// A leader gave up because its disk hung.
+    DiskHung,
+    /// A compare-and-swap failed.
+    CompareFailed,
+    /// History was compacted.
+    Compacted,
+    /// A frame was delivered over a later connection.
+    FrameReplayed,
+}
+
+/// Every mark with the words for it.
+pub const ALL: &[(Mark, &str)] = &[
+    (Mark::LeaderDeposed, "a leader was deposed"),
+    (Mark::ElectionRepeated, "an election was tried again"),
+    (Mark::LogCut, "a conflicting log was cut"),
+    (Mark::SnapshotInstalled, "a checkpoint came from a peer"),
+    (Mark::CheckpointWritten, "a checkpoint was written"),
+    (Mark::TornTailCut, "a torn tail was cut"),
+    (Mark::DamageRefused, "a damaged disk was refused"),
+    (
+        Mark::CheckpointDamaged,
+        "a damaged checkpoint was passed over",
+    ),
+    (Mark::SyncErrorStopped, "a failed sync stopped a node"),
+    (Mark::LieLost, "a lying sync lost something"),
+    (Mark::AtlasForbade, "the atlas forbade a loss"),
+    (
+        Mark::CommandRepeated,
+        "a command was proposed twice and executed once",
+    ),
+    (Mark::ResultUnknown, "a result stayed unknown"),
+    (Mark::MembershipJoint, "a membership was joint"),
+    (Mark::MemberReplaced, "a member was replaced"),
+    (Mark::EmptyDiskKeptOut, "an empty disk was kept out"),
+    (Mark::AllDown, "all nodes were down"),
+    (Mark::LeadershipTransferred, "leadership was handed over"),
+    (Mark::DiskHung, "a leader with a hanging disk gave up"),
+    (Mark::CompareFailed, "a compare-and-swap failed"),
+    (Mark::Compacted, "history was compacted"),
+    (Mark::FrameReplayed, "an old message came again"),
+];
+
+/// How often each mark was reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marks([u64; ALL.len()]);
+
+impl Default for Marks {
+    fn default() -> Marks {
+        Marks([0; ALL.len()])
+    }
+}
+
+impl Marks {
+    /// The situation was reached.
+    pub fn reach(&mut self, mark: Mark) {
+        self.0[mark as usize] += 1;
+    }
+
+    /// How often it was reached.
+    #[must_use]
+    pub fn count(&self, mark: Mark) -> u64 {
+        self.0[mark as usize]
+    }
+
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Marks) {
+        for (own, other) in self.0.iter_mut().zip(other.0) {
+            *own += other;
+        }
+    }
+
+    /// The marks with their counts, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        ALL.iter().map(|(mark, words)| (*words, self.count(*mark)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mark_stands_at_its_place() {
+        for (index, (mark, _)) in ALL.iter().enumerate() {
+            assert_eq!(*mark as usize, index);
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! What one seed does: how large the cluster is, how good its parts are, which faults come when.
+//!
+//! ```text
+//!  seed ──draw()──▶ Scenario ──world──▶ run
+//!                      ▲  │ one line of JSON each: the setting, then the faults
+//!                      │  ▼
+//!                    script file ◀── minimised, edited by hand
+//! ```
+//!
+//! Everything that a run does beside chance inside its streams is data, so that a failing run can
+//! be made smaller by leaving faults away one by one. Swarm testing (Groce and others, 2012): each
+//! seed leaves most kinds of faults out, because a run with everything hides what a run with one
+//! thing finds.
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::Crash;
+
+/// Microseconds of simulated time.
+pub type Micros = u64;
+
+/// Whom a fault strikes; looked up when it strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Who {
+    /// This host, from 0.
+    Host(usize),
+    /// Whoever leads.
+    Leader,
+    /// The nth of those who do not lead.
+    Follower(usize),
+    /// Everyone at once.
+    Everyone,
+}
+
+/// Which links are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shape {
+    /// One host alone, both ways.
+    Isolated(Who),
+    /// What this host sends arrives nowhere.
+    Mute(Who),
+    /// This host hears nothing.
+    Deaf(Who),
+    /// One link between two hosts, both ways.
+    Link(Who, Who),
+    /// One link, one way.
+    OneWay(Who, Who),
+    /// Hosts whose bit is set cannot talk to the others.
+    Split(u64),
+    /// Every link but those of one host that does not lead (OmniPaxos, section 2: "quorum loss"):
+    /// only it reaches a quorum, and the leader loses its own.
+    QuorumLoss,
+    /// The leader is alone, and the only follower that reaches a quorum lags behind (OmniPaxos,
+    /// section 2: "constrained election").
+    ConstrainedElection,
+    /// Each host reaches only its neighbours (OmniPaxos, section 2: "chained").
+    Chained,
+}
+
+/// One thing that goes wrong.
+#[allow(
+    missing_docs,
+    reason = "who, for how long, by how much: as each variant's text says"
+)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// A node dies, after so many more of its outputs were carried out, and starts again later.
+    Kill {
+        who: Who,
+        crash: Crash,
+        after_outputs: u32,
+        down: Micros,
+    },
+    /// A node is stopped in good order, and starts again later.
+    Stop { who: Who, down: Micros },
+    /// A node loses its folder and is replaced: removed, added, started anew.
+    Replace { host: usize },
+    /// A node loses its folder and starts again as if nothing had been: it must stay out.
+    Wipe { host: usize },
+    /// A node does nothing for a while, and then goes on.
+    Pause { who: Who, time: Micros },
+    /// A node's processor is so many times slower for a while.
+    SlowProcessor { who: Who, times: u32, time: Micros },
+    /// Links are cut for a while.
+    Partition { shape: Shape, time: Micros },
+    /// All connections of a node break.
+    BreakConnections { who: Who },
+    /// A node's monotonic clock jumps ahead.
+    ClockJump { who: Who, by: Micros },
+    /// A node's monotonic clock stands still for a while.
+    ClockFreeze { who: Who, time: Micros },
+    /// A node's clock runs at another rate (parts per million more or less).
+    ClockDrift { who: Who, parts: i64 },
+    /// A node's wall clock is set.
+    WallJump { who: Who, by_ms: i64 },
+    /// A disk answers nothing for a while.
+    DiskStall { who: Who, time: Micros },
+    /// A disk is so many times slower for a while.
+    DiskSlow { who: Who, times: u64, time: Micros },
+    /// A disk is full for a while.
+    DiskFull { who: Who, time: Micros },
+    /// A disk's next sync fails.
+    SyncError { who: Who },
+    /// A disk reports syncs that it does not do, for a while.
+    SyncLies { host: usize, time: Micros },
+    /// A disk loses a write.
+    LostWrite { host: usize },
+    /// A bit flips in something that a disk holds.
+    BitRot { host: usize, draw: u64 },
+    /// A sector cannot be read any more.
+    UnreadableSector { host: usize, draw: u64 },
+    /// A sector gets another sector's bytes.
+    Misdirected { host: usize, draw: u64 },
+    /// An operator moves leadership.
+    Transfer { to: Option<usize> },
+    /// An operator removes a member, which stops, and adds it again later.
+    Rejoin { host: usize },
+}
+
+impl Fault {
+    /// The family, for counting and for switching off together.
+    #[must_use]
+    pub fn family(&self) -> &'static str {
+        match self {
+            Fault::Kill {
+                crash: Crash::Power,
+                ..
+            } => "power cut",
+            Fault::Kill { .. } => "kill",
+            Fault::Stop { .. } => "stop",
+            Fault::Replace { .. } => "replace",
+            Fault::Wipe { .. } => "wipe",
+            Fault::Pause { .. } => "pause",
+            Fault::SlowProcessor { .. } => "slow processor",
+            Fault::Partition { shape, .. } => match shape {
+                Shape::QuorumLoss => "partition: quorum loss",
+                Shape::ConstrainedElection => "partition: constrained election",
+                Shape::Chained => "partition: chained",
+                Shape::Mute(_) | Shape::Deaf(_) | Shape::OneWay(..) => "partition: one way",
+                _ => "partition",
+            },
+            Fault::BreakConnections { .. } => "broken connections",
+            Fault::ClockJump { .. } => "clock jump",
+            Fault::ClockFreeze { .. } => "clock freeze",
+            Fault::ClockDrift { .. } => "clock drift",
+            Fault::WallJump { .. } => "wall clock set",
+            Fault::DiskStall { .. } => "disk stall",
+            Fault::DiskSlow { .. } => "slow disk",
+            Fault::DiskFull { .. } => "full disk",
+            Fault::SyncError { .. } => "sync error",
+            Fault::SyncLies { .. } => "lying sync",
+            Fault::LostWrite { .. } => "lost write",
+            Fault::BitRot { .. } => "bit rot",
+            Fault::UnreadableSector { .. } => "unreadable sector",
+            Fault::Misdirected { .. } => "misdirected write",
+            Fault::Transfer { .. } => "transfer",
+            Fault::Rejoin { .. } => "rejoin",
+        }
+    }
+}
+
+/// A fault and when it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Microseconds after the start.
+    pub at: Micros,
+    /// What.
+    pub fault: Fault,
+}
+
+/// How good the network is. Shares are per million frames.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The shortest delay of a frame.
+    pub delay: Micros,
+    /// What is added at random.
+    pub jitter: Micros,
+    /// How many frames are held up for longer.
+    pub tail_share: u64,
+    /// By up to how much.
+    pub tail: Micros,
+    /// How many frames break their connection and are lost with it.
+    pub break_share: u64,
+    /// How many engine messages are said twice.
+    pub duplicate_share: u64,
+    /// How many engine messages come again much later, over whatever connection there is then.
+    pub replay_share: u64,
+    /// How many engine messages are overtaken by what follows them.
+    pub reorder_share: u64,
+    /// How many engine messages are lost while their connection stands.
+    pub loss_share: u64,
+    /// How long a connection without an answer is kept.
+    pub timeout: Micros,
+}
+
+/// How good disks and processors are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The shortest write or read.
+    pub disk_delay: Micros,
+    /// What is added at random.
+    pub disk_jitter: Micros,
+    /// What one pass of the node takes.
+    pub pass: Micros,
+}
+
+/// What clients do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// How many clients there are, each with one request at a time.
+    pub clients: usize,
+    /// The mean pause between two requests of a client.
+    pub pause: Micros,
+    /// How many keys they share.
+    pub keys: u64,
+    /// The longest value in bytes.
+    pub value_bytes: u64,
+    /// Shares of the operations, out of their sum: put, read, serializable read, compare and
+    /// swap, delete, range, compact.
+    pub shares: [u64; 7],
+    /// How long a client waits for an answer.
+    pub patience: Micros,
+}
+
+/// Limits that are set small, so that their edges are reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Small {
+    /// Bytes of a journal segment.
+    pub segment_bytes: u64,
+    /// Log bytes between checkpoints.
+    pub checkpoint_log_bytes: u64,
+    /// Bytes of entries kept in memory.
+    pub cache_bytes: u64,
+    /// Bytes of one append.
+    pub append_bytes: u64,
+    /// Messages on their way to one peer.
+    pub inflight_messages: usize,
+    /// Entries that are not chosen yet.
+    pub window_entries: u64,
+    /// Bytes of a piece of a checkpoint.
+    pub piece_bytes: u64,
+    /// Commands in one entry.
+    pub entry_commands: usize,
+}
+
+/// All of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scenario {
+    /// Where it came from; the streams of chance inside the run still come from it.
+    pub seed: u64,
+    /// Hosts of the cluster.
+    pub hosts: usize,
+    /// How long the first phase takes.
+    pub duration: Micros,
+    /// Hosts whose disks may go bad; never so many that no quorum of sound ones is left.
+    pub unsound: Vec<usize>,
+    /// The network.
+    pub network: Network,
+    /// The machines.
+    pub machine: Machine,
+    /// The clients.
+    pub workload: Workload,
+    /// The limits.
+    pub small: Small,
+    /// What goes wrong, in order of time.
+    #[serde(skip)]
+    pub faults: Vec<Planned>,
+}
+
+/// Why a script cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl std::fmt::Display for ScriptError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "line {}: {}", self.line, self.reason)
+    }
+}
+
+impl std::error::Error for ScriptError {}
+
+impl Scenario {
+    /// The scenario as a script: one line for the setting, one for each fault.
+    #[must_use]
+    pub fn to_script(&self) -> String {
+        let mut script = serde_json::to_string(self).expect("plain data has a JSON form");
+        script.push('\n');
+        for planned in &self.faults {
+            script += &serde_json::to_string(planned).expect("plain data has a JSON form");
+            script.push('\n');
+        }
+        script
+    }
+
+    /// Reads a script.
+    ///
+    /// # Errors
+    /// The first line that makes no sense, and why.
+    pub fn from_script(script: &str) -> Result<Scenario, ScriptError> {
+        let wrong = |line: usize, reason: String| ScriptError {
+            line: line + 1,
+            reason,
+        };
+        let mut lines = script
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim().is_empty());
+        let (at, first) = lines
+            .next()
+            .ok_or_else(|| wrong(0, "the script is empty".to_owned()))?;
+        let mut scenario: Scenario =
+            serde_json::from_str(first).map_err(|error| wrong(at, error.to_string()))?;
+        scenario.check().map_err(|reason| wrong(at, reason))?;
+        for (at, line) in lines {
+            let planned: Planned =
+                serde_json::from_str(line).map_err(|error| wrong(at, error.to_string()))?;
+            scenario.faults.push(planned);
+        }
+        scenario.faults.sort_by_key(|planned| planned.at);
+        Ok(scenario)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !(1..=7).contains(&self.hosts) {
+            return Err(format!("{} hosts; there may be 1 to 7", self.hosts));
+        }
+        if self.unsound.len() > (self.hosts - 1) / 2 {
+            return Err("more unsound disks than a minority".to_owned());
+        }
+        if self.unsound.iter().any(|host| *host >= self.hosts) {
+            return Err("an unsound disk of a host that does not exist".to_owned());
+        }
+        if self.workload.clients > 64 || self.workload.keys == 0 {
+            return Err("at most 64 clients, at least one key".to_owned());
+        }
+        if self.workload.shares.iter().sum::<u64>() == 0 {
+            return Err("clients that do nothing".to_owned());
+        }
+        Ok(())
+    }
+}

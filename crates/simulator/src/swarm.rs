@@ -1,0 +1,350 @@
+//! Draws a scenario from a seed: most kinds of faults off, the strength of the others by chance.
+
+use base::Random;
+
+use crate::disk::Crash;
+use crate::scenario::{
+    Fault, Machine, Micros, Network, Planned, Scenario, Shape, Small, Who, Workload,
+};
+use crate::streams::Streams;
+
+const MILLISECOND: Micros = 1_000;
+const SECOND: Micros = 1_000_000;
+
+/// Draws the scenario of a seed.
+#[must_use]
+pub fn draw(seed: u64) -> Scenario {
+    let streams = Streams::of(seed);
+    let mut random = streams.named("scenario");
+    let hosts = [3, 3, 3, 3, 5, 5, 1][random.below(7) as usize];
+    let duration = (2 + random.below(3) * random.below(10)) * SECOND;
+    let mut unsound: Vec<usize> = Vec::new();
+    while unsound.len() < (hosts - 1) / 2 {
+        let host = random.below(hosts as u64) as usize;
+        if !unsound.contains(&host) {
+            unsound.push(host);
+        }
+    }
+    let mut scenario = Scenario {
+        seed,
+        hosts,
+        duration,
+        unsound,
+        network: network(&mut random),
+        machine: machine(&mut random),
+        workload: workload(&mut streams.named("workload.plan")),
+        small: small(&mut streams.named("limits")),
+        faults: Vec::new(),
+    };
+    let mut chaos = streams.named("chaos");
+    scenario.faults = faults(&scenario, &mut chaos);
+    scenario
+}
+
+/// A cluster of this size in which nothing goes wrong.
+#[must_use]
+pub fn calm(seed: u64, hosts: usize, clients: usize, pause: Micros, duration: Micros) -> Scenario {
+    Scenario {
+        seed,
+        hosts,
+        duration,
+        unsound: Vec::new(),
+        network: Network {
+            delay: 100,
+            jitter: 100,
+            tail_share: 0,
+            tail: 0,
+            break_share: 0,
+            duplicate_share: 0,
+            replay_share: 0,
+            reorder_share: 0,
+            loss_share: 0,
+            timeout: 5 * SECOND,
+        },
+        machine: Machine {
+            disk_delay: 200,
+            disk_jitter: 200,
+            pass: 10,
+        },
+        workload: Workload {
+            clients,
+            pause,
+            keys: 32,
+            value_bytes: 64,
+            shares: [40, 30, 5, 15, 5, 5, 0],
+            patience: 10 * SECOND,
+        },
+        small: Small {
+            segment_bytes: 256 << 10,
+            checkpoint_log_bytes: 256 << 10,
+            cache_bytes: 256 << 10,
+            append_bytes: 64 << 10,
+            inflight_messages: 64,
+            window_entries: 1024,
+            piece_bytes: 16 << 10,
+            entry_commands: 256,
+        },
+        faults: Vec::new(),
+    }
+}
+
+/// A share per million: usually none, else up to `most`.
+fn share(random: &mut Random, most: u64) -> u64 {
+    match random.below(4) {
+        0 => random.below(most) + 1,
+        _ => 0,
+    }
+}
+
+fn pick<T: Copy>(random: &mut Random, from: &[T]) -> T {
+    from[random.below(from.len() as u64) as usize]
+}
+
+fn network(random: &mut Random) -> Network {
+    Network {
+        delay: pick(random, &[50, 100, 500, 2_000, 20_000]),
+        jitter: pick(random, &[50, 100, 1_000, 10_000]),
+        tail_share: share(random, 50_000),
+        tail: random.below(500 * MILLISECOND) + MILLISECOND,
+        break_share: share(random, 5_000),
+        duplicate_share: share(random, 100_000),
+        replay_share: share(random, 50_000),
+        reorder_share: share(random, 200_000),
+        loss_share: share(random, 100_000),
+        timeout: random.below(5 * SECOND) + 500 * MILLISECOND,
+    }
+}
+
+fn machine(random: &mut Random) -> Machine {
+    Machine {
+        disk_delay: pick(random, &[50, 200, 1_000, 8_000]),
+        disk_jitter: pick(random, &[50, 500, 5_000, 20_000]),
+        pass: pick(random, &[5, 10, 50, 500]),
+    }
+}
+
+fn workload(random: &mut Random) -> Workload {
+    let mut shares = [0; 7];
+    for (share, most) in shares.iter_mut().zip([60, 40, 15, 40, 15, 15, 3]) {
+        *share = random.below(most + 1);
+    }
+    shares[0] += 5;
+    shares[1] += 5;
+    Workload {
+        clients: random.below(8) as usize + 1,
+        pause: pick(random, &[1, 5, 20, 100]) * MILLISECOND,
+        keys: pick(random, &[1, 4, 16, 100]),
+        value_bytes: pick(random, &[16, 64, 64, 1_000]),
+        shares,
+        patience: pick(random, &[200 * MILLISECOND, SECOND, 8 * SECOND]),
+    }
+}
+
+fn small(random: &mut Random) -> Small {
+    Small {
+        segment_bytes: pick(random, &[32, 64, 128, 256]) << 10,
+        checkpoint_log_bytes: pick(random, &[4, 16, 64, 256]) << 10,
+        cache_bytes: pick(random, &[1, 8, 64, 1024]) << 10,
+        append_bytes: pick(random, &[1, 8, 64]) << 10,
+        inflight_messages: pick(random, &[1, 2, 8, 64]),
+        window_entries: pick(random, &[2, 16, 128, 1024]),
+        piece_bytes: pick(random, &[512, 4096, 65_536]),
+        entry_commands: pick(random, &[1, 4, 64]),
+    }
+}
+
+fn who(random: &mut Random, hosts: usize) -> Who {
+    match random.below(6) {
+        0 | 1 => Who::Leader,
+        2 => Who::Follower(random.below(hosts as u64) as usize),
+        _ => Who::Host(random.below(hosts as u64) as usize),
+    }
+}
+
+fn shape(random: &mut Random, hosts: usize) -> Shape {
+    match random.below(10) {
+        0 => Shape::QuorumLoss,
+        1 => Shape::ConstrainedElection,
+        2 => Shape::Chained,
+        3 => Shape::Mute(who(random, hosts)),
+        4 => Shape::Deaf(who(random, hosts)),
+        5 => Shape::Link(who(random, hosts), who(random, hosts)),
+        6 => Shape::OneWay(who(random, hosts), who(random, hosts)),
+        7 => Shape::Split(random.next_u64()),
+        _ => Shape::Isolated(who(random, hosts)),
+    }
+}
+
+/// A time of any order of magnitude up to `most`.
+fn time(random: &mut Random, most: Micros) -> Micros {
+    let most = pick(random, &[most, most / 4, most / 20]).max(1);
+    random.below(most) + 1
+}
+
+/// Kinds of faults that are drawn, one function each.
+type Draw = fn(&Scenario, &mut Random) -> Fault;
+
+/// One of the hosts whose disks may go bad.
+fn unsound(scenario: &Scenario, random: &mut Random) -> usize {
+    match scenario.unsound.as_slice() {
+        [] => usize::MAX,
+        hosts => hosts[random.below(hosts.len() as u64) as usize],
+    }
+}
+
+const KINDS: &[Draw] = &[
+    |scenario, random| Fault::Kill {
+        who: who(random, scenario.hosts),
+        crash: pick(random, &[Crash::Power, Crash::Process]),
+        after_outputs: random.below(30) as u32,
+        down: time(random, 5 * SECOND),
+    },
+    |_, random| Fault::Kill {
+        who: Who::Everyone,
+        crash: pick(random, &[Crash::Power, Crash::Power, Crash::Process]),
+        after_outputs: random.below(10) as u32,
+        down: time(random, SECOND),
+    },
+    |scenario, random| Fault::Kill {
+        who: who(random, scenario.hosts),
+        crash: Crash::Power,
+        after_outputs: random.below(5) as u32,
+        down: time(random, 200 * MILLISECOND),
+    },
+    |scenario, random| Fault::Stop {
+        who: who(random, scenario.hosts),
+        down: time(random, 3 * SECOND),
+    },
+    |scenario, random| Fault::Replace {
+        host: unsound(scenario, random),
+    },
+    |scenario, random| Fault::Wipe {
+        host: unsound(scenario, random),
+    },
+    |scenario, random| Fault::Pause {
+        who: who(random, scenario.hosts),
+        time: pick(random, &[1, 1, 1, 60]) * time(random, 3 * SECOND),
+    },
+    |scenario, random| Fault::SlowProcessor {
+        who: who(random, scenario.hosts),
+        times: pick(random, &[10, 100, 1000]),
+        time: time(random, 5 * SECOND),
+    },
+    |scenario, random| Fault::Partition {
+        shape: shape(random, scenario.hosts),
+        time: time(random, 8 * SECOND),
+    },
+    |scenario, random| Fault::Partition {
+        shape: shape(random, scenario.hosts),
+        time: time(random, 2 * SECOND),
+    },
+    |scenario, random| Fault::BreakConnections {
+        who: who(random, scenario.hosts),
+    },
+    |scenario, random| Fault::ClockJump {
+        who: who(random, scenario.hosts),
+        by: time(random, 60 * SECOND),
+    },
+    |scenario, random| Fault::ClockFreeze {
+        who: who(random, scenario.hosts),
+        time: time(random, 5 * SECOND),
+    },
+    |scenario, random| Fault::ClockDrift {
+        who: who(random, scenario.hosts),
+        parts: random.below(400_000) as i64 - 200_000,
+    },
+    |scenario, random| Fault::WallJump {
+        who: who(random, scenario.hosts),
+        by_ms: random.below(7_200_000) as i64 - 3_600_000,
+    },
+    |scenario, random| Fault::DiskStall {
+        who: who(random, scenario.hosts),
+        time: time(random, 5 * SECOND),
+    },
+    |scenario, random| Fault::DiskSlow {
+        who: who(random, scenario.hosts),
+        times: pick(random, &[10, 100, 1000]),
+        time: time(random, 5 * SECOND),
+    },
+    |scenario, random| Fault::DiskFull {
+        who: who(random, scenario.hosts),
+        time: time(random, 3 * SECOND),
+    },
+    |scenario, random| Fault::SyncError {
+        who: who(random, scenario.hosts),
+    },
+    |scenario, random| Fault::SyncLies {
+        host: unsound(scenario, random),
+        time: time(random, 3 * SECOND),
+    },
+    |scenario, random| Fault::LostWrite {
+        host: unsound(scenario, random),
+    },
+    |scenario, random| Fault::BitRot {
+        host: unsound(scenario, random),
+        draw: random.next_u64(),
+    },
+    |scenario, random| Fault::UnreadableSector {
+        host: unsound(scenario, random),
+        draw: random.next_u64(),
+    },
+    |scenario, random| Fault::Misdirected {
+        host: unsound(scenario, random),
+        draw: random.next_u64(),
+    },
+    |scenario, random| Fault::Transfer {
+        to: (random.below(2) == 0).then(|| random.below(scenario.hosts as u64) as usize),
+    },
+    |scenario, random| Fault::Rejoin {
+        host: unsound(scenario, random),
+    },
+];
+
+fn faults(scenario: &Scenario, random: &mut Random) -> Vec<Planned> {
+    let mut faults = Vec::new();
+    for kind in KINDS {
+        // Drawn whether or not it is used, so that kinds do not shift each other.
+        let mut own = random.fork();
+        let wanted = own.below(5) == 0;
+        let count = own.below(6) + 1;
+        if !wanted {
+            continue;
+        }
+        for _ in 0..count {
+            let at = own.below(scenario.duration) + 1;
+            let fault = kind(scenario, &mut own);
+            faults.push(Planned { at, fault });
+        }
+    }
+    faults.sort_by_key(|planned| planned.at);
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_survives_and_a_bad_line_is_named() {
+        for seed in 0..200 {
+            let scenario = draw(seed);
+            let script = scenario.to_script();
+            assert_eq!(Scenario::from_script(&script), Ok(scenario));
+        }
+        let mut script = draw(1).to_script();
+        script += "{\"at\":1,\"fault\":{\"explode\":{}}}\n";
+        let line = script.lines().count();
+        let error = Scenario::from_script(&script).unwrap_err();
+        assert_eq!(error.line, line);
+        assert!(error.reason.contains("explode"), "{error}");
+        assert_eq!(Scenario::from_script("").unwrap_err().line, 1);
+    }
+
+    #[test]
+    fn disks_go_bad_only_within_a_minority() {
+        for seed in 0..500 {
+            let scenario = draw(seed);
+            assert!(scenario.unsound.len() <= (scenario.hosts - 1) / 2);
+        }
+    }
+}

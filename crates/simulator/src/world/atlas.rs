@@ -1,0 +1,169 @@
+//! The fault atlas: what a disk may lose.
+//!
+//! A disk that lies about a sync, or loses a write, may lose a record for good only while a quorum
+//! of *others* has it intact, and a vote, an epoch or a promise never: no protocol survives more
+//! (Protocol-Aware Recovery, FAST'18, section 2). So before a power cut makes such a loss real, the
+//! atlas reads the disk as it would be afterwards, with the production recovery, and compares it
+//! with what the disk had promised. Damage that shows (a flipped bit, a sector that cannot be read)
+//! needs no such question: the node must refuse, and counts as down.
+
+use base::{NodeId, Slot};
+use consensus::HardState;
+use journal::disk::{Completion, File, Operation};
+use journal::{Recovered, Recovery, RecoveryStep};
+use node::Standing;
+use node::running::GROUP;
+
+use super::World;
+use super::host::Host;
+use crate::disk::{Crash, Disk};
+use crate::marks::Mark;
+
+/// What a journal remembers that others rely on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    pub(crate) hard_state: HardState,
+    pub(crate) last: Slot,
+    pub(crate) epochs: Vec<(Slot, base::Epoch)>,
+}
+
+/// Reads the journal of a disk as a starting node would; `None` if it would refuse.
+pub(crate) fn read(host: &Host, disk: &Disk) -> Option<Memory> {
+    let identity = disk.identity.as_ref()?;
+    let Standing::Member { cluster, .. } = identity.standing else {
+        return None;
+    };
+    let own = journal::Identity {
+        cluster,
+        node: identity.node,
+        disk: identity.disk,
+    };
+    let files: Vec<(File, u64)> = disk
+        .list()
+        .into_iter()
+        .filter(|(file, _)| matches!(file, File::Segment(_) | File::SpareSegment(_)))
+        .collect();
+    let recovered = recover(own, host.config.limits.journal, &files, disk.clone())?;
+    let group = recovered.groups.get(&GROUP).cloned().unwrap_or_default();
+    let hard_state = match group.hard_state {
+        Some(body) => HardState::decode(body).ok()?,
+        None => HardState::default(),
+    };
+    Some(Memory {
+        hard_state,
+        last: group.last,
+        epochs: group.epochs,
+    })
+}
+
+fn recover(
+    own: journal::Identity,
+    limits: journal::Limits,
+    files: &[(File, u64)],
+    mut disk: Disk,
+) -> Option<Recovered> {
+    let mut recovery = Recovery::new(own, limits, files);
+    let mut requests = Vec::new();
+    recovery.start(&mut requests);
+    let mut waiting: std::collections::VecDeque<_> = requests.drain(..).collect();
+    while let Some(request) = waiting.pop_front() {
+        let result = disk.carry_out_now(&request.operation);
+        let id = request.id;
+        let step = recovery.complete(Completion { id, result }, &mut requests);
+        waiting.extend(requests.drain(..));
+        match step {
+            RecoveryStep::Working { .. } => {}
+            RecoveryStep::Refused(_) => return None,
+            RecoveryStep::Done(done) => return Some(done.1),
+        }
+    }
+    None
+}
+
+impl World {
+    /// A node has died: its disk loses what it may lose.
+    pub(crate) fn crash_disk(&mut self, index: usize, crash: Crash) {
+        let host = &mut self.hosts[index];
+        if crash == Crash::Process || !host.disk.has_lied() {
+            host.disk.crash(crash, false, &mut host.disk_random);
+            return;
+        }
+        let mut loses = host.disk.clone();
+        let mut random = host.disk_random.clone();
+        loses.crash(crash, true, &mut random);
+        let mut keeps = host.disk.clone();
+        keeps.crash(crash, false, &mut host.disk_random.clone());
+        let may = self.may_lose(index, &keeps, &loses);
+        let host = &mut self.hosts[index];
+        host.disk_random = random;
+        host.disk = if may { loses } else { keeps };
+        self.marks.reach(if may {
+            Mark::LieLost
+        } else {
+            Mark::AtlasForbade
+        });
+        if may {
+            self.hosts[index].reasons.damaged = true;
+            if let Some(node) = self.hosts[index].id() {
+                self.invariants.excuse(node);
+            }
+        }
+    }
+
+    /// Whether the difference between two disks may be lost.
+    fn may_lose(&self, index: usize, keeps: &Disk, loses: &Disk) -> bool {
+        let host = &self.hosts[index];
+        let Some(promised) = read(host, keeps) else {
+            // It is damaged already, and refuses.
+            return true;
+        };
+        let Some(left) = read(host, loses) else {
+            // It notices: that is a node that is down.
+            return true;
+        };
+        let votes = |memory: &Memory| (memory.hard_state.epoch, memory.hard_state.vote);
+        if votes(&promised) != votes(&left) {
+            return false;
+        }
+        left.last >= promised.last || self.others_hold(index, &promised)
+    }
+
+    /// Whether a quorum of the others has all of this on their disks, whatever happens to them.
+    fn others_hold(&self, index: usize, promised: &Memory) -> bool {
+        let last = (
+            promised.last,
+            promised.epochs.last().map(|(_, epoch)| *epoch),
+        );
+        let holders: Vec<NodeId> = self
+            .hosts
+            .iter()
+            .enumerate()
+            .filter(|(other, host)| {
+                *other != index && host.reasons.is_sound() && !host.reasons.removed
+            })
+            .filter_map(|(_, host)| {
+                let memory = read(host, &host.disk.worst())?;
+                let held = memory.last >= last.0 && epoch_at(&memory, last.0) == last.1;
+                held.then(|| host.id()).flatten()
+            })
+            .collect();
+        let everyone = self.hosts.len();
+        holders.len() > everyone / 2
+    }
+}
+
+fn epoch_at(memory: &Memory, slot: Slot) -> Option<base::Epoch> {
+    let runs = memory.epochs.iter().rev();
+    let mut runs = runs.filter(|(from, _)| *from <= slot);
+    runs.next().map(|(_, epoch)| *epoch)
+}
+
+impl Disk {
+    /// Carries out an operation at once, on a copy that somebody looks at.
+    fn carry_out_now(
+        &mut self,
+        operation: &Operation,
+    ) -> Result<bytes::Bytes, journal::disk::DiskError> {
+        self.carry_out(base::Instant(u64::MAX), operation)
+    }
+}

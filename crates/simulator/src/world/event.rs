@@ -1,0 +1,118 @@
+//! What is going to happen, and the heap that holds it: ordered by time, then by the order in which
+//! it was decided, so that a run never depends on how a heap breaks ties.
+
+use base::Instant;
+use bytes::Bytes;
+use journal::disk::Lane;
+use node::{Call, CallId, ConnectionId, DialId, Identity, Input};
+
+/// Something that will happen on a host.
+#[derive(Debug)]
+pub(crate) enum What {
+    /// An input for the node of this life.
+    Input(Box<Input>),
+    /// A connection is up, unless it is over by then.
+    Connected {
+        /// This end of it.
+        connection: ConnectionId,
+        /// For which wish, if it was dialed here.
+        dial: Option<DialId>,
+    },
+    /// A frame arrives, unless its connection is gone by then.
+    Frame {
+        /// At which end.
+        connection: ConnectionId,
+        /// What.
+        body: Bytes,
+    },
+    /// An end of a connection learns that it is over.
+    Closed {
+        /// Which end.
+        connection: ConnectionId,
+        /// By the other side.
+        by_peer: bool,
+    },
+    /// A connection has heard nothing for too long.
+    TimedOut(ConnectionId),
+    /// The node wanted to be woken.
+    Wake,
+    /// The node's thread is free again.
+    Free,
+    /// A request that a lane was serving ends, unless it was planned anew.
+    Disk(Lane, u64),
+    /// The identity file is written.
+    Persisted(Box<Identity>),
+    /// A connection is tried.
+    Dial(DialId),
+    /// A client's request arrives.
+    Call {
+        /// Its number.
+        id: CallId,
+        /// What.
+        call: Box<Call>,
+    },
+}
+
+/// Something that will happen to the world.
+#[derive(Debug)]
+pub(crate) enum World {
+    /// On a host, if the node there is still of this life.
+    Host {
+        /// Which host.
+        host: usize,
+        /// Which life of it; 0: whatever lives there then.
+        life: u64,
+        /// What.
+        what: What,
+    },
+    /// A host's node is started if it does not run.
+    Start(usize),
+    /// A host goes on after a pause.
+    Resume(usize),
+    /// The nth planned fault strikes.
+    Fault(usize),
+    /// The links that the nth fault cut are whole again.
+    Heal(usize),
+    /// A client asks its next question.
+    Client(usize),
+    /// A client's patience for this turn ends.
+    Patience {
+        /// Which client.
+        client: usize,
+        /// Which of its questions.
+        turn: u64,
+    },
+    /// An old engine message comes again.
+    Replay(usize),
+    /// Operators look after what they do.
+    Operators,
+}
+
+/// An entry of the heap.
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) at: Instant,
+    pub(crate) sequence: u64,
+    pub(crate) what: World,
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Event) -> bool {
+        self.sequence == other.sequence
+    }
+}
+
+impl Eq for Event {}
+
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Event) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Event {
+    /// The earliest is the greatest: the heap gives out the greatest first.
+    fn cmp(&self, other: &Event) -> std::cmp::Ordering {
+        (other.at, other.sequence).cmp(&(self.at, self.sequence))
+    }
+}

@@ -1,0 +1,760 @@
+//! The world: one thread, one heap of events, and what each event does.
+//!
+//! ```text
+//!   heap ──earliest──▶ host: inbox ──pass──▶ Node::step…, flush ─outputs─▶ network, disk, clients
+//!     ▲                                                │                          │
+//!     └──────────────── new events ────────────────────┴──── invariants look ◀────┘
+//! ```
+//!
+//! A pass takes everything that has arrived while the node was busy, as the server's node loop
+//! does. Time inside a node is what its own clock shows ([`clock`]); the heap is in true time.
+
+pub(crate) mod atlas;
+pub mod clock;
+pub(crate) mod describe;
+pub(crate) mod event;
+pub(crate) mod faults;
+pub(crate) mod host;
+pub(crate) mod network;
+pub(crate) mod operators;
+
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
+
+use base::{Instant, Random};
+use bytes::Bytes;
+use node::{Answer, Call, CallId, Halt, Input, Node, Note, Output, Startup};
+
+use crate::clients::{Clients, End};
+use crate::disk::{Crash, Disk};
+use crate::invariants::refusals::{self, Reasons};
+use crate::invariants::{Invariants, Violation};
+use crate::marks::{Mark, Marks};
+use crate::scenario::{Scenario, Who};
+use crate::streams::Streams;
+use crate::trace::{Kind, Trace};
+use clock::Clock;
+use event::{Event, What, World as Happening};
+use host::Host;
+use network::Network;
+use operators::Operators;
+
+/// Calls of operators have this bit set, those of clients not.
+const OPERATOR: u64 = 1 << 63;
+/// Bits of a call's number that name the client.
+const CLIENT_BITS: u32 = 8;
+
+/// A cluster, its clients, and all that may happen to them.
+pub struct World {
+    pub(crate) now: Instant,
+    pub(crate) began: Instant,
+    pub(crate) scenario: Scenario,
+    streams: Streams,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) network: Network,
+    pub(crate) clients: Clients,
+    pub(crate) operators: Operators,
+    /// What must hold.
+    pub invariants: Invariants,
+    heap: BinaryHeap<Event>,
+    sequence: u64,
+    calls: u64,
+    /// What happened, for people.
+    pub trace: Trace,
+    /// Rare situations.
+    pub marks: Marks,
+    /// Faults that struck, by family.
+    pub struck: BTreeMap<&'static str, u64>,
+    pub(crate) violation: Option<Violation>,
+    /// Faults are over.
+    pub(crate) is_calm: bool,
+    /// Answers to calls that the run itself makes.
+    pub(crate) own_answers: BTreeMap<CallId, Answer>,
+    /// Clients go on asking.
+    pub(crate) clients_ask: bool,
+    outputs: Vec<Output>,
+    chaos: Random,
+}
+
+impl World {
+    /// The world of a scenario, before anything has happened.
+    #[must_use]
+    pub fn new(scenario: Scenario, keep_trace: bool) -> World {
+        let streams = Streams::of(scenario.seed);
+        let began = Instant(1_000_000_000);
+        let hosts: Vec<Host> = (0..scenario.hosts)
+            .map(|index| {
+                let mut random = streams.named(&format!("clock.{index}"));
+                let local = Instant(began.0 + random.below(1 << 50));
+                Host {
+                    config: host::config(index, &scenario),
+                    disk: Disk::default(),
+                    node: None,
+                    life: 1,
+                    clock: Clock::new(began, local),
+                    dials: BTreeMap::new(),
+                    paused_until: Instant(0),
+                    inbox: Vec::new(),
+                    busy_until: Instant(0),
+                    is_free_due: false,
+                    woken_at: None,
+                    slow: (1, Instant(0)),
+                    doom: None,
+                    reasons: Reasons::default(),
+                    halted: None,
+                    is_given_up: false,
+                    starts: 0,
+                    refusals: 0,
+                    campaigned: base::Epoch(0),
+                    disk_random: streams.named(&format!("disk.{index}")),
+                }
+            })
+            .collect();
+        let count = hosts.len();
+        let mut world = World {
+            now: began,
+            began,
+            streams,
+            network: Network::new(scenario.network.clone(), streams.named("network"), count),
+            clients: Clients::new(scenario.workload.clone(), streams.named("workload")),
+            operators: Operators::default(),
+            invariants: Invariants::new(count),
+            hosts,
+            heap: BinaryHeap::new(),
+            sequence: 0,
+            calls: 0,
+            trace: Trace::new(keep_trace),
+            marks: Marks::default(),
+            struck: BTreeMap::new(),
+            violation: None,
+            is_calm: false,
+            own_answers: BTreeMap::new(),
+            clients_ask: true,
+            outputs: Vec::new(),
+            chaos: streams.named("strikes"),
+            scenario,
+        };
+        for (index, planned) in world.scenario.faults.clone().iter().enumerate() {
+            world.schedule(Duration::from_micros(planned.at), Happening::Fault(index));
+        }
+        for client in 0..world.clients.clients.len() {
+            let pause = Duration::from_micros(world.clients.pause());
+            world.schedule(pause, Happening::Client(client));
+        }
+        (0..count).for_each(|host| world.start(host));
+        world
+    }
+
+    /// How long the run has taken so far.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.now.since(self.began)
+    }
+
+    pub(crate) fn schedule(&mut self, delay: Duration, what: Happening) {
+        self.schedule_at(self.now + delay, what);
+    }
+
+    fn schedule_at(&mut self, at: Instant, what: Happening) {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        self.heap.push(Event { at, sequence, what });
+    }
+
+    pub(crate) fn on_host(&mut self, delay: Duration, host: usize, what: What) {
+        self.on_host_at(self.now + delay, host, what);
+    }
+
+    pub(crate) fn on_host_at(&mut self, at: Instant, host: usize, what: What) {
+        let life = self.hosts[host].life;
+        self.schedule_at(at, Happening::Host { host, life, what });
+    }
+
+    pub(crate) fn fail(&mut self, violation: Violation) {
+        let at = self.elapsed();
+        self.trace
+            .line(at, Kind::Run, || format!("VIOLATED: {violation}"));
+        self.violation.get_or_insert(violation);
+    }
+
+    /// Lets things happen until a moment, or until something is violated.
+    pub(crate) fn run_until(&mut self, until: Instant) {
+        while self.violation.is_none() && self.heap.peek().is_some_and(|event| event.at <= until) {
+            let event = self.heap.pop().expect("it was seen");
+            self.now = self.now.max(event.at);
+            self.happen(event.what);
+        }
+        if self.violation.is_none() {
+            self.now = self.now.max(until);
+        }
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Host { host, life, what } => {
+                if life == self.hosts[host].life {
+                    self.happen_on(host, what);
+                }
+            }
+            Happening::Start(host) => self.start(host),
+            Happening::Resume(host) => {
+                if !self.hosts[host].is_paused(self.now) {
+                    self.pass(host);
+                }
+            }
+            Happening::Fault(index) => self.strike(index),
+            Happening::Heal(fault) => self.heal(fault),
+            Happening::Client(client) => self.client_asks(client),
+            Happening::Patience { client, turn } => self.patience_ends(client, turn),
+            Happening::Replay(index) => self.replay(index),
+            Happening::Operators => self.operate(),
+        }
+    }
+
+    fn happen_on(&mut self, host: usize, what: What) {
+        match what {
+            What::Input(input) => self.deliver(host, *input),
+            What::Connected { connection, dial } => self.connected(connection, dial),
+            What::Frame { connection, body } => {
+                if self.is_heard(connection, host) {
+                    self.deliver(host, Input::Frame { connection, body });
+                }
+            }
+            What::Closed {
+                connection,
+                by_peer,
+            } => self.closed(connection, by_peer),
+            What::TimedOut(connection) => self.timed_out(connection),
+            What::Wake => self.wake(host),
+            What::Free => {
+                self.hosts[host].is_free_due = false;
+                if !self.hosts[host].is_paused(self.now) {
+                    self.pass(host);
+                }
+            }
+            What::Disk(lane, turn) => self.disk_ends(host, lane, turn),
+            What::Persisted(identity) => {
+                self.hosts[host].disk.identity = Some(*identity);
+                self.deliver(host, Input::IdentityPersisted);
+            }
+            What::Dial(dial) => self.dial(host, dial),
+            What::Call { id, call } => {
+                let call = *call;
+                self.deliver(host, Input::Call { id, call });
+            }
+        }
+    }
+
+    // --- nodes
+
+    /// Starts the node of a host, if none runs there.
+    pub(crate) fn start(&mut self, index: usize) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        if host.node.is_some() || host.is_given_up {
+            return;
+        }
+        host.starts += 1;
+        let mut seeds = self.streams.named(&format!("node.{index}.{}", host.starts));
+        let startup = Startup {
+            config: host.config.clone(),
+            identity: host.disk.identity.clone(),
+            files: host.disk.list(),
+            seed: seeds.next_u64(),
+        };
+        host.node = Some(Node::new(startup, host.clock.local(now)));
+        host.life += 1;
+        host.halted = None;
+        host.woken_at = None;
+        host.doom = None;
+        host.busy_until = Instant(0);
+        host.is_free_due = false;
+        host.reasons.failed = false;
+        let at = self.elapsed();
+        self.trace
+            .line(at, Kind::Node(index), || "starts".to_owned());
+        self.pass(index);
+    }
+
+    /// The node of a host is gone.
+    pub(crate) fn end_node(&mut self, index: usize, in_silence: bool) {
+        let metrics = self.hosts[index].node.as_ref().map(Node::metrics);
+        if metrics.is_some_and(|metrics| metrics.commands_repeated > 0) {
+            self.marks.reach(Mark::CommandRepeated);
+        }
+        self.lose_connections(index, in_silence);
+        let host = &mut self.hosts[index];
+        host.node = None;
+        host.life += 1;
+        host.dials.clear();
+        host.inbox.clear();
+        host.doom = None;
+        host.paused_until = Instant(0);
+        self.invariants.stopped(index);
+        self.calls_lost(index);
+        if self.hosts.iter().all(|host| host.node.is_none()) {
+            self.marks.reach(Mark::AllDown);
+        }
+    }
+
+    /// A node dies.
+    pub(crate) fn kill(&mut self, index: usize, crash: Crash) {
+        if self.hosts[index].node.is_none() {
+            return;
+        }
+        let at = self.elapsed();
+        self.trace
+            .line(at, Kind::Node(index), || format!("dies ({crash:?})"));
+        self.end_node(index, crash == Crash::Power);
+        self.crash_disk(index, crash);
+    }
+
+    /// Something has arrived at a node.
+    pub(crate) fn deliver(&mut self, index: usize, input: Input) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        if host.node.is_none() {
+            return;
+        }
+        host.inbox.push(input);
+        if host.is_paused(now) {
+            return;
+        }
+        if host.busy_until <= now {
+            self.pass(index);
+        } else if !std::mem::replace(&mut host.is_free_due, true) {
+            let at = host.busy_until;
+            self.on_host_at(at, index, What::Free);
+        }
+    }
+
+    fn wake(&mut self, index: usize) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        if host.woken_at != Some(now) {
+            return;
+        }
+        host.woken_at = None;
+        let Some(node) = &host.node else { return };
+        if host.is_paused(now) {
+            return;
+        }
+        match node.deadline() {
+            Some(deadline) if deadline <= host.clock.local(now) => {
+                self.deliver(index, Input::Deadline);
+            }
+            _ => self.set_alarm(index),
+        }
+    }
+
+    /// Sees to it that the node is woken when it wants to be.
+    pub(crate) fn set_alarm(&mut self, index: usize) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        let Some(deadline) = host.node.as_ref().and_then(Node::deadline) else {
+            return;
+        };
+        let at = host.clock.when(now, deadline).max(Instant(now.0 + 1_000));
+        // A later deadline needs no event of its own: the earlier one looks again.
+        if host.woken_at.is_none_or(|woken| at < woken || woken < now) {
+            host.woken_at = Some(at);
+            self.on_host_at(at, index, What::Wake);
+        }
+    }
+
+    /// One pass of a node over what has arrived.
+    pub(crate) fn pass(&mut self, index: usize) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        let Some(node) = host.node.as_mut() else {
+            return;
+        };
+        let (local, wall) = (host.clock.local(now), host.clock.wall(now));
+        let mut out = std::mem::take(&mut self.outputs);
+        let inputs = host.inbox.drain(..);
+        let taken = crate::run::in_node(|| {
+            for input in inputs {
+                node.step(local, wall, input, &mut out);
+            }
+            node.flush(local, wall, &mut out);
+        });
+        host.inbox.clear();
+        if let Err(text) = taken {
+            self.fail(Violation {
+                invariant: "a node never panics",
+                text: format!("n{}: {text}", index + 1),
+            });
+            return;
+        }
+        let mut takes = Duration::from_micros(self.scenario.machine.pass);
+        if now < host.slow.1 {
+            takes *= host.slow.0;
+        }
+        host.busy_until = now + takes;
+        self.trace
+            .mix(now.0 ^ (index as u64) << 56 ^ (out.len() as u64) << 48);
+        let looked = self.invariants.after_pass(index, node);
+        if let Err(violation) = looked {
+            self.fail(violation);
+        }
+        for output in out.drain(..) {
+            if self.hosts[index].node.is_none() {
+                break;
+            }
+            self.carry_out(index, output);
+            self.doom(index);
+        }
+        self.outputs = out;
+        self.set_alarm(index);
+    }
+
+    /// A death that was waiting for so many outputs.
+    fn doom(&mut self, index: usize) {
+        let Some(doom) = &mut self.hosts[index].doom else {
+            return;
+        };
+        if doom.after_outputs > 0 {
+            doom.after_outputs -= 1;
+            return;
+        }
+        let doom = *doom;
+        self.kill(index, doom.crash);
+        self.schedule(Duration::from_micros(doom.down), Happening::Start(index));
+    }
+
+    fn carry_out(&mut self, index: usize, output: Output) {
+        match output {
+            Output::Dial { dial, address } => {
+                self.hosts[index].dials.insert(dial, address);
+                self.on_host(Duration::from_micros(100), index, What::Dial(dial));
+            }
+            Output::HangUp { dial } => self.hang_up(index, dial),
+            Output::Frame { connection, body } => self.send(connection, body),
+            Output::Disconnect { connection } => self.disconnect(connection),
+            Output::Answer { id, answer } => self.answered(index, id, answer),
+            Output::Disk(request) => self.disk_begins(index, request),
+            Output::PersistIdentity(identity) => {
+                let takes = Duration::from_micros(self.scenario.machine.disk_delay * 2);
+                self.on_host(takes, index, What::Persisted(Box::new(identity)));
+            }
+            Output::Offload { id, job } => {
+                let answer = (job.0)();
+                let takes = Duration::from_micros(100 + self.chaos.below(3_000));
+                self.on_host(
+                    takes,
+                    index,
+                    What::Input(Box::new(Input::JobDone { id, answer })),
+                );
+            }
+            Output::Note(note) => self.noted(index, &note),
+            // No simulated client watches.
+            Output::Ready | Output::Publish(_) | Output::ReadHistory(_) => {}
+            Output::Halt(halt) => self.halted(index, halt),
+        }
+    }
+
+    fn halted(&mut self, index: usize, halt: Halt) {
+        let at = self.elapsed();
+        self.trace
+            .line(at, Kind::Node(index), || format!("halts: {halt:?}"));
+        self.end_node(index, false);
+        self.crash_disk(index, Crash::Process);
+        let host = &mut self.hosts[index];
+        if let Halt::Refused(reason) = &halt {
+            host.refusals += 1;
+            let looked = refusals::refused(&host.config.name, reason, host.reasons);
+            if host.reasons.damaged {
+                self.marks.reach(Mark::DamageRefused);
+            } else if host.reasons.failed {
+                self.marks.reach(Mark::SyncErrorStopped);
+            }
+            if host.reasons.wiped {
+                self.marks.reach(Mark::EmptyDiskKeptOut);
+            }
+            // A supervisor starts it again, less and less often.
+            let pause = Duration::from_millis(200) * host.refusals.min(50);
+            if let Err(violation) = looked {
+                self.fail(violation);
+            }
+            self.schedule(pause, Happening::Start(index));
+        }
+        if self.is_calm {
+            // A stop that was asked for before came late: it is started again.
+            self.schedule(Duration::from_millis(100), Happening::Start(index));
+        }
+        self.hosts[index].halted = Some(halt);
+    }
+
+    fn noted(&mut self, index: usize, note: &Note) {
+        let at = self.elapsed();
+        self.trace.line(at, Kind::Node(index), || note.to_string());
+        match note {
+            Note::SnapshotInstalled { .. } => self.marks.reach(Mark::SnapshotInstalled),
+            Note::CheckpointWritten { .. } => self.marks.reach(Mark::CheckpointWritten),
+            Note::TornTailCut { .. } => self.marks.reach(Mark::TornTailCut),
+            Note::CheckpointDamaged { .. } => self.marks.reach(Mark::CheckpointDamaged),
+            Note::Engine(consensus::Note::LogCut { .. }) => self.marks.reach(Mark::LogCut),
+            Note::Engine(consensus::Note::SteppedDown { reason, .. }) => {
+                self.marks.reach(Mark::LeaderDeposed);
+                if reason.contains("disk hangs") {
+                    self.marks.reach(Mark::DiskHung);
+                }
+            }
+            Note::Engine(consensus::Note::Campaigning { epoch, pre_vote }) if !pre_vote => {
+                let before = std::mem::replace(&mut self.hosts[index].campaigned, *epoch);
+                if before.next() == *epoch {
+                    self.marks.reach(Mark::ElectionRepeated);
+                }
+            }
+            Note::MembershipChanged { .. } => {
+                let node = self.hosts[index].node.as_ref();
+                let running = node.and_then(Node::running);
+                if running.is_some_and(|each| each.engine().membership_in_force().1.is_joint()) {
+                    self.marks.reach(Mark::MembershipJoint);
+                }
+            }
+            Note::Engine(consensus::Note::TwoLeaders { epoch, .. }) => self.fail(Violation {
+                invariant: "election safety",
+                text: format!("n{} hears a second leader of epoch {epoch}", index + 1),
+            }),
+            Note::CommandPanicked { slot, text } => self.fail(Violation {
+                invariant: "no command panics",
+                text: format!("n{} at slot {slot}: {text}", index + 1),
+            }),
+            Note::BadEntry { slot } => self.fail(Violation {
+                invariant: "every entry can be read",
+                text: format!("n{} at slot {slot}", index + 1),
+            }),
+            Note::BadFrame { reason } => self.fail(Violation {
+                invariant: "nodes understand each other",
+                text: format!("n{}: {reason}", index + 1),
+            }),
+            _ => {}
+        }
+    }
+
+    /// Looks at an engine's message; whether that ends the run.
+    pub(crate) fn observe_frame(&mut self, from: usize, to: usize, body: &Bytes) -> bool {
+        let ids = self.hosts[from].id().zip(self.hosts[to].id());
+        if let Some((from, to)) = ids
+            && let Err(violation) = self.invariants.sent(from, to, body)
+        {
+            self.fail(violation);
+            return true;
+        }
+        false
+    }
+
+    // --- disks
+
+    fn disk_begins(&mut self, index: usize, request: journal::disk::Request) {
+        let lane = request.lane;
+        if self.hosts[index].disk.submit(request) {
+            self.serve_disk(index, lane);
+        }
+    }
+
+    /// A lane turns to its next request; a fault that ends lets it begin anew.
+    pub(crate) fn serve_disk(&mut self, index: usize, lane: journal::disk::Lane) {
+        let machine = &self.scenario.machine;
+        let (delay, jitter) = (machine.disk_delay, machine.disk_jitter);
+        let host = &mut self.hosts[index];
+        if let Some((turn, times)) = host.disk.serve(self.now, lane) {
+            let takes = Duration::from_micros(delay)
+                + Duration::from_nanos(host.disk_random.below(jitter * 1000 + 1));
+            self.on_host(takes * times, index, What::Disk(lane, turn));
+        }
+    }
+
+    fn disk_ends(&mut self, index: usize, lane: journal::disk::Lane, turn: u64) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        if !host.disk.is_at(lane, turn) {
+            return;
+        }
+        let stalled_until = host.disk.ailments.stalled_until;
+        if stalled_until > now {
+            self.on_host_at(stalled_until, index, What::Disk(lane, turn));
+            return;
+        }
+        let (request, result) = host.disk.complete(now, lane);
+        if result.is_err() {
+            host.reasons.failed = true;
+        }
+        let id = request.id;
+        self.serve_disk(index, lane);
+        self.deliver(index, Input::Disk(journal::disk::Completion { id, result }));
+    }
+
+    // --- clients
+
+    fn client_asks(&mut self, client: usize) {
+        if !self.clients_ask || self.clients.clients[client].pending.is_some() {
+            return;
+        }
+        let host = self.clients.choose_host(client, self.hosts.len());
+        if self.hosts[host].node.is_none() || self.hosts[host].is_given_up {
+            self.clients.unreachable(client);
+            self.next_question(client);
+            return;
+        }
+        let newest = self.invariants.revisions.newest();
+        let request = self.clients.draw(client, newest);
+        self.calls += 1;
+        let id = CallId(self.calls << CLIENT_BITS | client as u64);
+        let at = self.elapsed();
+        self.trace.line(at, Kind::Client(client), || {
+            format!("asks n{}: {}", host + 1, describe::request(&request))
+        });
+        let call = Box::new(Call::Etcd(request.clone()));
+        self.clients
+            .asked(self.now, client, host, id, request, newest);
+        let trip = Duration::from_micros(50);
+        self.on_host(trip, host, What::Call { id, call });
+        let patience = Duration::from_micros(self.scenario.workload.patience);
+        let turn = self.clients.clients[client].turn;
+        self.schedule(patience, Happening::Patience { client, turn });
+    }
+
+    fn next_question(&mut self, client: usize) {
+        let pause = Duration::from_micros(self.clients.pause());
+        self.schedule(pause, Happening::Client(client));
+    }
+
+    fn patience_ends(&mut self, client: usize, turn: u64) {
+        let waiting = &self.clients.clients[client];
+        if waiting.turn != turn {
+            return;
+        }
+        let Some(pending) = &waiting.pending else {
+            return;
+        };
+        let (host, id) = (pending.host, pending.call);
+        self.client_ends(client, End::Lost("the client's patience ended"));
+        self.deliver(host, Input::Forget { id });
+    }
+
+    fn client_ends(&mut self, client: usize, end: End) {
+        let at = self.elapsed();
+        if self.trace.keeps_lines()
+            && let End::Lost(reason) = &end
+        {
+            self.trace
+                .line(at, Kind::Client(client), || (*reason).to_owned());
+        }
+        let revisions = &mut self.invariants.revisions;
+        let ended = self
+            .clients
+            .ended(self.now, client, end, revisions, &mut self.marks);
+        match ended {
+            Err(violation) => self.fail(violation),
+            Ok(true) => self.next_question(client),
+            Ok(false) => {}
+        }
+    }
+
+    fn answered(&mut self, index: usize, id: CallId, answer: Answer) {
+        let at = self.elapsed();
+        if self.trace.keeps_lines() {
+            let text = describe::answer(&answer);
+            let kind = match id.0 & OPERATOR {
+                0 => Kind::Client((id.0 & ((1 << CLIENT_BITS) - 1)) as usize),
+                _ => Kind::Run,
+            };
+            self.trace
+                .line(at, kind, || format!("is told by n{}: {text}", index + 1));
+        }
+        if id.0 & OPERATOR != 0 {
+            self.own_answers.insert(id, answer);
+            return;
+        }
+        let client = (id.0 & ((1 << CLIENT_BITS) - 1)) as usize;
+        let waits = self.clients.clients[client].pending.as_ref();
+        if waits.is_none_or(|pending| pending.call != id) {
+            return;
+        }
+        match answer {
+            Answer::Etcd(result) => self.client_ends(client, End::Answered(result)),
+            other => self.fail(Violation {
+                invariant: "answers fit their questions",
+                text: format!("{other:?}"),
+            }),
+        }
+    }
+
+    /// The calls under way at a host have no answer any more.
+    fn calls_lost(&mut self, host: usize) {
+        for client in 0..self.clients.clients.len() {
+            let pending = self.clients.clients[client].pending.as_ref();
+            if pending.is_some_and(|pending| pending.host == host) {
+                self.client_ends(client, End::Lost("the node is gone"));
+            }
+        }
+    }
+
+    /// The run itself asks something of a node; the answer comes later.
+    pub(crate) fn call(&mut self, host: usize, call: Call) -> CallId {
+        self.calls += 1;
+        let id = CallId(OPERATOR | self.calls);
+        let call = Box::new(call);
+        self.on_host(Duration::from_micros(50), host, What::Call { id, call });
+        id
+    }
+
+    // --- looking around
+
+    /// The stream that draws who must serve in the end.
+    pub(crate) fn core_random(&self) -> Random {
+        self.streams.named("core")
+    }
+
+    /// What every node says of itself, for failures.
+    pub(crate) fn picture(&self) -> String {
+        let one = |(index, host): (usize, &Host)| match &host.node {
+            Some(node) => {
+                let status = node.status();
+                format!(
+                    "n{} {:?} {} epoch {} leader {:?} chosen {} applied {}\n",
+                    index + 1,
+                    status.role,
+                    status.phase,
+                    status.term,
+                    status.leader,
+                    status.chosen,
+                    status.applied
+                )
+            }
+            None => format!("n{} does not run: {:?}\n", index + 1, host.halted),
+        };
+        self.hosts.iter().enumerate().map(one).collect()
+    }
+
+    /// The host whose node leads the newest epoch.
+    #[must_use]
+    pub fn leader(&self) -> Option<usize> {
+        let led = |(index, host): (usize, &Host)| {
+            let glance = host.node.as_ref()?.running()?.engine().glance();
+            (glance.role == consensus::Role::Leader).then_some((glance.epoch, index))
+        };
+        let newest = self.hosts.iter().enumerate().filter_map(led).max();
+        newest.map(|(_, index)| index)
+    }
+
+    /// The hosts that somebody means.
+    pub(crate) fn whom(&self, who: Who) -> Vec<usize> {
+        let count = self.hosts.len();
+        match who {
+            Who::Host(host) => (host < count).then_some(host).into_iter().collect(),
+            Who::Leader => self.leader().into_iter().collect(),
+            Who::Follower(nth) => {
+                let leader = self.leader();
+                let others: Vec<usize> = (0..count).filter(|host| Some(*host) != leader).collect();
+                match others.is_empty() {
+                    true => Vec::new(),
+                    false => vec![others[nth % others.len()]],
+                }
+            }
+            Who::Everyone => (0..count).collect(),
+        }
+    }
+}
