@@ -226,6 +226,13 @@ class Cluster:
         node.process.kill()
         node.process.wait()
 
+    def pause(self, node):
+        """SIGSTOP: it holds its connections and says nothing, as a suspended machine does."""
+        node.process.send_signal(signal.SIGSTOP)
+
+    def resume(self, node):
+        node.process.send_signal(signal.SIGCONT)
+
     def kill_all(self):
         for node in self.nodes:
             if node.alive:

@@ -1,12 +1,15 @@
 """The Python package etcd3 against a three-node cluster."""
 
+import threading
 import time
 
 import etcd3
 import grpc
 
 import cases
+import etcd3_leases  # noqa: F401  (its cases come first)
 from cases import Book, assert_on_every_node, case
+from cluster import wait_until
 
 # What etcd3 raises for a call that was not acknowledged: its own types for some codes, gRPC's
 # for the rest.
@@ -246,6 +249,129 @@ def increments_happen_at_most_once(cluster):
     cluster.restart(killed)
     final = int(client(cluster.nodes[0]).get("counter")[0])
     assert acknowledged <= final <= acknowledged + uncertain, (acknowledged, final, uncertain)
+
+
+class Told:
+    """What a watch with a callback was told."""
+
+    def __init__(self):
+        self.events = []
+        self.responses = []
+        self.errors = []
+
+    def __call__(self, response):
+        if isinstance(response, Exception):
+            self.errors.append(response)
+        else:
+            self.responses.append(response)
+            self.events.extend(response.events)
+
+
+@case
+def watch_callbacks_hear_of_their_keys(cluster):
+    etcd = client(cluster.nodes[0])
+    one, prefix, from_start = Told(), Told(), Told()
+    start = etcd.put("callback/a", "0").header.revision
+    etcd.add_watch_callback("callback/a", one)
+    etcd.add_watch_prefix_callback("callback/", prefix, prev_kv=True)
+    cancelled = Told()
+    watch_id = etcd.add_watch_callback("callback/b", cancelled)
+    etcd.add_watch_callback("callback/a", from_start, start_revision=start)
+    etcd.cancel_watch(watch_id)
+    other = client(cluster.nodes[1])
+    other.put("callback/a", "1")
+    other.put("callback/b", "2")
+    other.delete("callback/a")
+    wait_until("the last event", lambda: len(prefix.events) == 3)
+    values = [(type(event).__name__, event.key, event.value) for event in prefix.events]
+    assert values == [
+        ("PutEvent", b"callback/a", b"1"),
+        ("PutEvent", b"callback/b", b"2"),
+        ("DeleteEvent", b"callback/a", b""),
+    ], values
+    assert [event.prev_value for event in prefix.events] == [b"0", b"", b"1"]
+    wait_until("the key's events", lambda: len(one.events) == 2 and len(from_start.events) == 3)
+    assert [event.value for event in from_start.events] == [b"0", b"1", b""]
+    assert not cancelled.events
+    assert not one.errors + prefix.errors + from_start.errors
+
+
+@case
+def a_watch_below_the_floor_is_refused(cluster):
+    etcd = client(cluster.nodes[0])
+    old = etcd.put("refused", "old").header.revision
+    etcd.compact(etcd.put("refused", "new").header.revision)
+    told = Told()
+    try:
+        etcd.add_watch_callback("refused", told, start_revision=old)
+    except etcd3.exceptions.RevisionCompactedError as error:
+        told.errors.append(error)
+    wait_until("the refusal", lambda: told.errors)
+    assert isinstance(told.errors[0], etcd3.exceptions.RevisionCompactedError)
+    assert told.errors[0].compacted_revision == old + 1
+
+
+@case
+def a_watch_that_resumes_misses_nothing_and_hears_nothing_twice(cluster):
+    """The package does not resume by itself: when a watch fails, go on elsewhere behind the last
+    revision heard of, as its users do."""
+    first = client(cluster.nodes[0]).put("resumed/begin", "x").header.revision
+    heard, done = [], threading.Event()
+
+    def follow():
+        turn = 0
+        while not done.is_set():
+            turn += 1
+            node = cluster.nodes[turn % 3]
+            start = heard[-1].mod_revision + 1 if heard else first
+            told = Told()
+            try:
+                etcd = client(node, timeout_s=5)
+                etcd.add_watch_prefix_callback("resumed/", told, start_revision=start)
+            except FAILURES:
+                time.sleep(0.1)
+                continue
+            # Now and then it changes the node without need.
+            until = time.monotonic() + 1.5
+            while not told.errors and not done.is_set() and time.monotonic() < until:
+                time.sleep(0.02)
+            # Whole responses only: a revision is never split.
+            responses = list(told.responses)
+            heard.extend(event for response in responses for event in response.events)
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    acknowledged, killed = [], None
+    for number in range(600):
+        if number == 200:
+            killed = cluster.kill_leader()
+        alive = [node for node in cluster.nodes if node.alive]
+        if number % 100 == 0 or number == 200:
+            clients = [client(node, timeout_s=5) for node in alive]
+        try:
+            clients[number % len(clients)].put(f"resumed/{number:04}", "x")
+        except FAILURES:
+            continue
+        acknowledged.append(f"resumed/{number:04}".encode())
+        time.sleep(0.01)
+    cluster.restart(killed)
+
+    def ends():
+        try:
+            return client(cluster.nodes[0]).put("resumed/~", "end")
+        except FAILURES:
+            return None  # gRPC may still wait before it connects again to a node that was dead
+
+    wait_until("the end to be written", ends)
+    wait_until("the last event", lambda: any(event.key == b"resumed/~" for event in list(heard)))
+    done.set()
+    follower.join()
+    keys = [event.key for event in heard]
+    told = [(event.key, event.mod_revision) for event in heard]
+    assert len(told) == len(set(told)), "an event was told twice"
+    assert [event.mod_revision for event in heard] == sorted(event.mod_revision for event in heard)
+    missing = set(acknowledged) - set(keys)
+    assert not missing, f"{len(missing)} events were lost, e.g. {sorted(missing)[:3]}"
 
 
 if __name__ == "__main__":

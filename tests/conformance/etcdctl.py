@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import subprocess
+import threading
 
 ETCDCTL = os.environ.get("ETCDCTL", "etcdctl")
 
@@ -57,3 +58,57 @@ def read_all(cluster, node):
         base64.b64decode(pair["key"]).decode(): base64.b64decode(pair.get("value", "")).decode()
         for pair in answer.get("kvs", [])
     }
+
+
+class Watching:
+    """`etcdctl watch` while it runs, and what it has printed. It resumes by itself on another
+    endpoint when the one it uses dies."""
+
+    def __init__(self, cluster, *arguments, endpoints=None):
+        command = [
+            ETCDCTL,
+            "--endpoints", ",".join(endpoints or cluster.endpoints),
+            "--dial-timeout", "2s",
+            "--write-out", "json",
+            "watch", *arguments,
+        ]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, env={**os.environ, "ETCDCTL_API": "3"},
+        )
+        self.responses = []
+        self.other_lines = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            try:
+                self.responses.append(json.loads(line))
+            except ValueError:
+                self.other_lines.append(line)
+
+    def say(self, line):
+        """For `etcdctl watch -i`: a line of its input."""
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def events(self):
+        """(kind, key, value, revision, previous value) of every event, in order."""
+        def text(pair, name):
+            return base64.b64decode((pair or {}).get(name, "")).decode()
+
+        return [
+            (
+                "DELETE" if event.get("type") == 1 else "PUT",
+                text(event["kv"], "key"),
+                text(event["kv"], "value"),
+                event["kv"]["mod_revision"],
+                text(event.get("prev_kv"), "value"),
+            )
+            for response in list(self.responses)
+            for event in response.get("Events") or []
+        ]
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()

@@ -4,9 +4,11 @@ import base64
 import time
 
 import cases
+import etcdctl_leases  # noqa: F401  (its cases come first)
+import etcdctl_locks  # noqa: F401
 from cases import Book, assert_on_every_node, case
 from cluster import wait_until
-from etcdctl import Refused, etcdctl, etcdctl_json, put, read_all
+from etcdctl import Refused, Watching, etcdctl, etcdctl_json, put, read_all
 
 
 def keys(answer):
@@ -266,6 +268,132 @@ def two_dead_nodes_stop_writes_but_not_stale_reads(cluster):
     cluster.restart(*others)
     put(cluster, "quorum", "again")
     assert etcdctl(cluster, "get", "quorum") == "quorum\nagain\n"
+
+
+@case
+def watch_tells_a_prefix_from_a_revision_with_previous_values(cluster):
+    first = etcdctl_json(cluster, "put", "watch/a", "1")["header"]["revision"]
+    put(cluster, "watch/a", "2")
+    put(cluster, "watchful", "outside")
+    # Every node serves watches from its own replica.
+    watching = [
+        Watching(cluster, "--prefix", "watch/", "--rev", str(first), "--prev-kv",
+                 endpoints=[node.etcd])
+        for node in cluster.nodes
+    ]
+    for each in watching:
+        wait_until("the past to be told", lambda each=each: len(each.events()) == 2)
+    put(cluster, "watch/b", "3")
+    etcdctl(cluster, "del", "watch/a")
+    expected = [
+        ("PUT", "watch/a", "1", first, ""),
+        ("PUT", "watch/a", "2", first + 1, "1"),
+        ("PUT", "watch/b", "3", first + 3, ""),
+        ("DELETE", "watch/a", "", first + 4, "2"),
+    ]
+    for each in watching:
+        wait_until("the present to be told", lambda each=each: len(each.events()) >= 4)
+        assert each.events() == expected, each.events()
+        each.end()
+
+
+@case
+def a_transaction_is_told_as_one(cluster):
+    watching = Watching(cluster, "--prefix", "whole/")
+    # "From now on" begins once the watch is there, which etcdctl does not say.
+    def awake():
+        put(cluster, "whole/awake", "")
+        return watching.events()
+    wait_until("the watch to begin", awake)
+    before = len(watching.responses)
+    operations = "".join(f"put whole/{number} x\n" for number in range(50))
+    etcdctl(cluster, "txn", stdin=f"\n{operations}\n\n")
+    last = etcdctl_json(cluster, "get", "whole/49")["kvs"][0]["mod_revision"]
+    wait_until("the transaction", lambda: any(event[3] == last for event in watching.events()))
+    told = [response for response in watching.responses[before:]
+            if any(event["kv"]["mod_revision"] == last for event in response["Events"])]
+    assert len(told) == 1, "a revision is never split"
+    assert sum(event[3] == last for event in watching.events()) == 50
+    watching.end()
+
+
+@case
+def watch_below_the_floor_is_refused(cluster):
+    old = etcdctl_json(cluster, "put", "floor", "old")["header"]["revision"]
+    new = etcdctl_json(cluster, "put", "floor", "new")["header"]["revision"]
+    etcdctl(cluster, "compaction", str(new))
+    for node in cluster.nodes:
+        wait_until("the compaction to spread",
+                   lambda node=node: compacted(cluster, node, old))
+        watching = Watching(cluster, "floor", "--rev", str(old), endpoints=[node.etcd])
+        wait_until("the refusal", lambda: any(
+            "required revision has been compacted" in line for line in watching.other_lines))
+        assert not watching.events()
+        # The revision at the floor itself can still be told.
+        at_floor = Watching(cluster, "floor", "--rev", str(new), endpoints=[node.etcd])
+        wait_until("the event at the floor", at_floor.events)
+        assert at_floor.events() == [("PUT", "floor", "new", new, "")]
+        watching.end()
+        at_floor.end()
+
+
+def compacted(cluster, node, revision):
+    try:
+        etcdctl(cluster, "get", "floor", "--rev", str(revision), "--consistency", "s",
+                endpoints=[node.etcd])
+    except Refused:
+        return True
+    return False
+
+
+@case
+def progress_is_told_on_request(cluster):
+    watching = Watching(cluster, "-i")
+    watching.say("watch --prefix progress/")
+    revision = etcdctl_json(cluster, "put", "elsewhere", "x")["header"]["revision"]
+
+    def told():
+        watching.say("progress")
+        return any(f"progress notify: {revision}" in line for line in watching.other_lines) or any(
+            not response.get("Events") and response["Header"]["revision"] >= revision
+            for response in watching.responses)
+
+    wait_until("progress", told)
+    watching.end()
+
+
+@case
+def no_event_is_lost_or_repeated_with_the_leader(cluster):
+    for round in range(2):
+        prefix = f"watched/{round}/"
+        start = etcdctl_json(cluster, "get", "watched/")["header"]["revision"] + 1
+        watching = Watching(cluster, "--prefix", prefix, "--rev", str(start))
+        killed, acknowledged = None, []
+        for number in range(60):
+            if number == 20:
+                killed = cluster.kill_leader()
+            alive = [node.etcd for node in cluster.nodes if node.alive]
+            try:
+                put(cluster, f"{prefix}{number}", "x", endpoints=[alive[number % len(alive)]],
+                    timeout_s=10)
+            except Refused:
+                continue
+            acknowledged.append(f"{prefix}{number}")
+        cluster.restart(killed)
+        put(cluster, f"{prefix}end", "x")
+        # What a watch of every node tells afterwards is what there was to be told.
+        for node in cluster.nodes:
+            again = Watching(cluster, "--prefix", prefix, "--rev", str(start),
+                             endpoints=[node.etcd])
+            for each in (again, watching):
+                wait_until("the last event", lambda each=each: any(
+                    event[1] == f"{prefix}end" for event in each.events()))
+            assert watching.events() == again.events(), "nothing lost, repeated or out of order"
+            again.end()
+        told = [event[1] for event in watching.events()]
+        assert set(acknowledged) <= set(told)
+        assert len(told) == len(set(told))
+        watching.end()
 
 
 if __name__ == "__main__":

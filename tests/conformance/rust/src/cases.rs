@@ -18,7 +18,7 @@ fn keys(answer: &etcd_client::GetResponse) -> Vec<&str> {
 }
 
 /// The code and the text that a call was refused with.
-fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> (Code, String) {
+pub fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> (Code, String) {
     match result {
         Err(Error::GRpcStatus(status)) => (status.code(), status.message().to_owned()),
         other => panic!("expected a gRPC status, got {other:?}"),

@@ -5,6 +5,9 @@
 
 mod cases;
 mod failover;
+mod locks;
+mod leases;
+mod watch;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
@@ -103,6 +106,20 @@ async fn main() -> ExitCode {
         cases::transactions,
         cases::errors_are_typed,
         cases::status_and_members,
+        locks::a_lock_is_held_by_one,
+        locks::a_lock_goes_with_its_lease,
+        locks::who_gives_up_leaves_the_line,
+        locks::a_lock_without_a_lease_gets_one,
+        locks::an_election_has_one_leader,
+        locks::a_line_outlives_the_leader,
+        leases::a_lease_takes_its_keys_along,
+        leases::errors_of_leases_are_typed,
+        leases::a_lease_is_kept_alive_while_the_leader_dies,
+        watch::many_watches_share_a_stream,
+        watch::progress_overtakes_no_event,
+        watch::a_large_revision_comes_whole_or_in_pieces,
+        watch::a_transaction_is_one_message,
+        watch::no_event_is_lost_or_repeated_with_the_leader,
         failover::no_acknowledged_write_is_lost_with_the_leader,
         failover::requests_sent_into_the_gap_are_answered,
     );
