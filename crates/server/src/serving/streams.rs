@@ -1,4 +1,4 @@
-//! Calls with many requests and many answers: what watches and keep-alives are made of.
+//! Calls with many requests and many answers: what watches are made of.
 //!
 //! ```text
 //!   client ── DATA ──▶ messages ──────▶ ┌────────────────┐ ── Effect::Call ──▶ node
@@ -39,7 +39,10 @@ pub(crate) type StreamId = Key;
 
 /// What a streaming service wants to be done.
 #[derive(Debug)]
-#[allow(dead_code, reason = "the services that say these come next")]
+#[allow(
+    dead_code,
+    reason = "watches ask the node in another way; keep-alives will use calls"
+)]
 pub(crate) enum Effect {
     /// Send a message. Uses up credit of its length.
     Send {
