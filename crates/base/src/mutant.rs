@@ -47,7 +47,7 @@ mutants! {
     ChooseEarlierEpoch, "choose-earlier-epoch", "Entries of earlier epochs are chosen by counting.";
     ChooseWithoutQuorum, "choose-without-quorum", "One acknowledgement less makes a quorum.";
     AcknowledgeReceived, "acknowledge-received", "A follower acknowledges what it has received.";
-    AnySession, "any-session", "Acknowledgements of earlier sessions count.";
+    StaleVote, "stale-vote", "Votes given in earlier epochs count.";
     ReadWithoutRound, "read-without-round", "A leader serves reads without asking a quorum.";
     ReadOldRound, "read-old-round", "Acknowledgements of the round before count for this one.";
     ReadBeforeExecuted, "read-before-executed", "A read is served before its slot is executed.";
@@ -59,6 +59,16 @@ mutants! {
     ForgetLogEarly, "forget-log-early", "A checkpoint lets go of a log that is not durable.";
     ClockOfReplica, "clock-of-replica", "Execution depends on which replica it is.";
     RefuseAndPropose, "refuse-and-propose", "A command times out, and is told to have failed.";
+    WrongLeaseClock, "wrong-lease-clock", "A jump of a leader's clock counts in full for leases.";
+    ExpireRenewed, "expire-renewed", "A lease ends though it was renewed since somebody saw it.";
+    ExpireInTwo, "expire-in-two", "The keys of a lease go at two revisions.";
+    ForgetRenewal, "forget-renewal", "Renewals are answered and change nothing.";
+    LoseOnResume, "lose-on-resume", "A watch that is resumed misses its first revision.";
+    ForgetAttachment, "forget-attachment", "A key does not go with its lease.";
+    PublishLate, "publish-late", "Answers tell of revisions that were not published yet.";
+    ProgressAhead, "progress-ahead", "Progress is told to watchers that lag.";
+    DropPrevious, "drop-previous", "Events read from history lack their previous version.";
+    TellTwice, "tell-twice", "A watcher that has lagged is told of a revision again.";
 }
 
 #[cfg(feature = "mutants")]

@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 
 use base::Slot;
 
-use crate::entry::Entry;
+use crate::entries::Entries;
 
 /// See the head of this file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Delivery {
     delivered: Slot,
     /// Batches handed out and not executed: last slot and bytes.
@@ -46,32 +46,23 @@ impl Delivery {
         self.batch_bytes < self.limit_bytes
     }
 
-    /// Takes as many of `entries` (which begin with [`Delivery::next`]) as may be handed out, up
-    /// to `chosen`.
-    pub(crate) fn take<'a>(
-        &mut self,
-        entries: impl Iterator<Item = &'a Entry>,
-        chosen: Slot,
-    ) -> Vec<Entry> {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        for entry in entries {
-            if entry.slot > chosen || self.batch_bytes + bytes >= self.limit_bytes {
-                break;
-            }
-            assert!(
-                entry.slot == self.delivered.next(),
-                "chosen entries are handed out in order"
-            );
-            self.delivered = entry.slot;
-            bytes += entry.bytes();
-            batch.push(entry.clone());
-        }
-        if !batch.is_empty() {
-            self.batches.push_back((self.delivered, bytes));
-            self.batch_bytes += bytes;
-        }
-        batch
+    /// How many bytes may be handed out.
+    pub(crate) fn room(&self) -> u64 {
+        self.limit_bytes.saturating_sub(self.batch_bytes)
+    }
+
+    /// These are handed out; they begin with [`Delivery::next`].
+    pub(crate) fn hand_out(&mut self, entries: &Entries) {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return;
+        };
+        assert!(
+            first.slot == self.delivered.next(),
+            "chosen entries are handed out in order"
+        );
+        self.delivered = last.slot;
+        self.batches.push_back((last.slot, entries.bytes()));
+        self.batch_bytes += entries.bytes();
     }
 
     /// The replica has executed everything up to `slot`.

@@ -18,6 +18,7 @@
 use base::{Epoch, Instant, NodeId, Slot};
 use bytes::Bytes;
 
+use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::hard_state::HardState;
 use crate::membership::{Change, Membership};
@@ -37,9 +38,24 @@ pub struct Mark(pub u64);
 pub enum Record {
     /// Promises that must survive a restart.
     HardState(HardState),
-    /// An entry. It replaces an entry that the journal may hold at its slot, **and every entry
-    /// after it**.
-    Entry(Entry),
+    /// Entries. The first replaces an entry that the journal may hold at its slot, **and every
+    /// entry after it**; then each the same.
+    Entries(Entries),
+    /// Entries that were accepted under a ballot. Each replaces what the journal may hold at its
+    /// slot and **nothing else**; the slots before and between them may be empty.
+    Accepted {
+        /// The ballot; not older than the epoch of any of them.
+        ballot: Epoch,
+        /// What was accepted, in the order of slots.
+        entries: Entries,
+    },
+    /// A snapshot was installed: the log starts behind this slot and keeps what stands behind it.
+    LogStarts {
+        /// The last slot that the snapshot covers.
+        slot: Slot,
+        /// The epoch of the entry at that slot.
+        epoch: Epoch,
+    },
     /// A snapshot was installed: the log starts behind this slot, whatever it held before.
     SnapshotInstalled {
         /// The last slot that the snapshot covers.
@@ -220,7 +236,7 @@ pub enum Output {
     /// handed out before, without a gap.
     Chosen {
         /// What to execute.
-        entries: Vec<Entry>,
+        entries: Entries,
     },
     /// The proposal stands in the leader's log at this slot. It is not chosen yet, and may still
     /// be lost if the leadership is.
@@ -417,6 +433,11 @@ pub enum Note {
         known: NodeId,
         /// Who claims to lead as well.
         other: NodeId,
+    },
+    /// This leader is slower than it used to be, and than a quorum of the others: it hands over.
+    Abdicating {
+        /// To whom.
+        successor: NodeId,
     },
     /// A snapshot is being sent to a member that needs more than the log holds.
     SendingSnapshot {

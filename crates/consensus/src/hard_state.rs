@@ -3,7 +3,8 @@
 //! ```text
 //! offset  size  field
 //!      0     1  version: 1
-//!      1     1  flags: bit 0 = a vote follows from offset 18; bit 1 = the log's tail is uncertain
+//!      1     1  flags: bit 0 = a vote follows from offset 18; bit 1 = the log's tail is uncertain;
+//!               bit 2 = the promises are those of Paxos
 //!      2     8  epoch
 //!     10     8  chosen
 //!     18     8  vote (0 if bit 0 is clear)
@@ -13,10 +14,12 @@ use base::{Epoch, NodeId, Slot};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::decode::{self, DecodeError};
+use crate::kind::EngineKind;
 
 const VERSION: u8 = 1;
 const FLAG_VOTED: u8 = 1;
 const FLAG_UNCERTAIN: u8 = 2;
+const FLAG_PAXOS: u8 = 4;
 
 /// Promises that must survive a restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct HardState {
     /// The log's tail is uncertain (damaged once, and not yet verified by a leader). It must
     /// survive restarts: a log that is half repaired looks whole to the journal.
     pub uncertain: bool,
+    /// Which engine promised this: no other may go on with it.
+    pub engine: EngineKind,
 }
 
 impl HardState {
@@ -47,6 +52,9 @@ impl HardState {
         }
         if self.uncertain {
             flags |= FLAG_UNCERTAIN;
+        }
+        if self.engine == EngineKind::Paxos {
+            flags |= FLAG_PAXOS;
         }
         buffer.put_u8(VERSION);
         buffer.put_u8(flags);
@@ -66,7 +74,7 @@ impl HardState {
             return Err(DecodeError::UnknownKind(version));
         }
         let flags = decode::byte(&mut bytes)?;
-        if flags & !(FLAG_VOTED | FLAG_UNCERTAIN) != 0 {
+        if flags & !(FLAG_VOTED | FLAG_UNCERTAIN | FLAG_PAXOS) != 0 {
             return Err(DecodeError::Invalid("hard state flags"));
         }
         let epoch = decode::epoch(&mut bytes)?;
@@ -81,6 +89,10 @@ impl HardState {
             vote: (flags & FLAG_VOTED != 0).then_some(vote),
             chosen,
             uncertain: flags & FLAG_UNCERTAIN != 0,
+            engine: match flags & FLAG_PAXOS {
+                0 => EngineKind::Raft,
+                _ => EngineKind::Paxos,
+            },
         })
     }
 }

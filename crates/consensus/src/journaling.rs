@@ -10,6 +10,7 @@
 //! of large ones, a write waits long for a disk that works as fast as it can.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use base::{Instant, Slot};
 
@@ -20,10 +21,11 @@ use crate::engine::Mark;
 struct Write {
     mark: Mark,
     upto: Slot,
+    begun: Instant,
 }
 
 /// See the head of this file.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Journaling {
     last: Mark,
     durable: Mark,
@@ -42,6 +44,7 @@ impl Journaling {
         self.under_way.push_back(Write {
             mark: self.last,
             upto,
+            begun: now,
         });
         self.last
     }
@@ -72,6 +75,12 @@ impl Journaling {
             upto = upto.max(self.under_way.pop_front().map(|write| write.upto));
         }
         upto
+    }
+
+    /// How long the oldest write under way takes, if the journal has completed up to `mark`.
+    pub(crate) fn took(&self, mark: Mark, now: Instant) -> Option<Duration> {
+        let write = self.under_way.front().filter(|write| write.mark <= mark)?;
+        Some(now.since(write.begun))
     }
 
     /// The mark to wait for if everything that was given so far must be durable; `None` if it is.

@@ -1,11 +1,13 @@
 //! Replicated logs as pure state machines.
 //!
 //! A group's replicas agree on one log. What a log engine may be asked and what it answers is the
-//! [`Engine`] trait; [`raft`] is an engine. Nothing here does I/O or looks at a clock: an engine
-//! is told what happened ([`Input`]) and says what is to be done ([`Output`]).
+//! [`Engine`] trait; [`raft`] and [`paxos`] are engines, and [`AnyEngine`] is either. Nothing here
+//! does I/O or looks at a clock: an engine is told what happened ([`Input`]) and says what is to
+//! be done ([`Output`]).
 //!
 //! - [`engine`]: the contract.
-//! - [`entry`]: what stands in the log, and its encoding.
+//! - [`kind`]: which engine a group has, and a host's handle on either.
+//! - [`entry`]: what stands in the log, and its encoding; [`entries`]: several, shared.
 //! - [`membership`]: who votes, who learns, and how that changes safely.
 //! - [`quorum`]: counting votes and acknowledgements.
 //! - [`message`]: what replicas say to each other, and its encoding.
@@ -16,15 +18,19 @@
 pub mod decode;
 mod delivery;
 pub mod engine;
+pub mod entries;
 pub mod entry;
 pub mod hard_state;
 mod journaling;
+pub mod kind;
 pub mod limits;
 pub mod membership;
 pub mod message;
+pub mod paxos;
 pub mod quorum;
 pub mod raft;
 mod reads;
+pub mod slots;
 mod snapshot;
 
 pub use decode::DecodeError;
@@ -32,9 +38,14 @@ pub use engine::{
     CheckpointRef, Engine, Input, Liveness, Mark, Note, Output, Outputs, Record, Refusal, Role,
     Ticket, View,
 };
+pub use entries::Entries;
 pub use entry::{Entry, Payload, PayloadKind};
 pub use hard_state::HardState;
+pub use kind::{AnyEngine, EngineKind};
 pub use limits::Limits;
 pub use membership::{Change, Member, Membership};
 pub use message::Message;
+pub use paxos::Paxos;
+pub use quorum::QuorumRule;
 pub use raft::{Config, Glance, Raft, Restored, Tail};
+pub use slots::Slots;

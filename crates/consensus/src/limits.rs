@@ -16,6 +16,9 @@ pub struct Limits {
     pub write_bytes: u64,
     /// The entries of one message, in bytes (a single larger entry is sent alone).
     pub append_bytes: u64,
+    /// What a candidate whose log is too old pulls at once from a voter whose log is newer, in
+    /// bytes; 0 if it does not. At most `append_bytes` count.
+    pub pull_bytes: u64,
     /// What may be on its way to one peer, not yet durable there, in bytes.
     pub inflight_bytes: u64,
     /// What may be on its way to one peer, not yet durable there, in messages.
@@ -46,6 +49,7 @@ impl Default for Limits {
             window_entries: 16 << 10,
             write_bytes: 4 << 20,
             append_bytes: 1 << 20,
+            pull_bytes: 0,
             inflight_bytes: 16 << 20,
             inflight_messages: 256,
             delivery_bytes: 16 << 20,

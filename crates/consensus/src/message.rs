@@ -14,7 +14,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::decode::{self, DecodeError};
 use crate::engine::CheckpointRef;
+use crate::entries::Entries;
 use crate::entry::{ENTRY_HEAD_BYTES, Entry};
+pub use crate::paxos::wire::{Accepted, PaxosBody};
 
 /// A position of the log together with the epoch of the entry there. Two logs that hold the same
 /// position are equal up to it (log matching, Raft thesis section 3.5).
@@ -65,6 +67,8 @@ pub enum Body {
         round: u64,
         /// Yes, as things stand.
         granted: bool,
+        /// No, because the answerer's log is newer: where that ends.
+        ahead: Option<Position>,
     },
     /// Vote for me.
     Vote {
@@ -91,7 +95,7 @@ pub enum Body {
         /// Everything up to here is chosen.
         chosen: Slot,
         /// In order, from the slot after `previous`.
-        entries: Vec<Entry>,
+        entries: Entries,
     },
     /// Answers [`Body::Append`] and a finished snapshot.
     AppendReply {
@@ -150,6 +154,20 @@ pub enum Body {
     },
     /// Campaign now: I am handing over to you.
     Transfer,
+    /// What follows this position in your log? Asked by a candidate whose log is too old.
+    Pull {
+        /// The last position that the asker is sure of.
+        after: Position,
+    },
+    /// Answers [`Body::Pull`]. It is no leader's word: nothing is acknowledged.
+    Suffix {
+        /// What stands before the entries; not newer than what was asked for.
+        previous: Position,
+        /// In order, from the slot after `previous`.
+        entries: Entries,
+    },
+    /// What only Paxos replicas say to each other.
+    Paxos(PaxosBody),
 }
 
 /// How a follower stands to what it was sent.
@@ -186,6 +204,14 @@ const KIND_SNAPSHOT_PROGRESS: u8 = 9;
 const KIND_READ_ROUND: u8 = 10;
 const KIND_READ_ROUND_REPLY: u8 = 11;
 const KIND_TRANSFER: u8 = 12;
+// 13 to 18 are those of `paxos::wire`.
+const KIND_PULL: u8 = 19;
+const KIND_SUFFIX: u8 = 20;
+
+const ANSWER_NO: u8 = 0;
+const ANSWER_YES: u8 = 1;
+/// A position follows.
+const ANSWER_AHEAD: u8 = 2;
 
 const STATE_MATCHING: u8 = 0;
 const STATE_REJECTING: u8 = 1;
@@ -203,10 +229,11 @@ impl Message {
         const FIELDS: usize = 64;
         FIELDS
             + match &self.body {
-                Body::Append { entries, .. } => {
-                    entries.iter().map(|entry| entry.bytes() as usize).sum()
+                Body::Append { entries, .. } | Body::Suffix { entries, .. } => {
+                    entries.bytes() as usize
                 }
                 Body::SnapshotPiece { bytes, .. } => bytes.len(),
+                Body::Paxos(body) => body.encoded_bytes_hint(),
                 _ => 0,
             }
     }
@@ -225,9 +252,20 @@ impl Message {
                 put_position(buffer, *last);
                 buffer.put_u8(occasion.code());
             }
-            Body::PreVoteReply { round, granted } => {
+            Body::PreVoteReply {
+                round,
+                granted,
+                ahead,
+            } => {
                 buffer.put_u64_le(*round);
-                buffer.put_u8(u8::from(*granted));
+                match ahead {
+                    None => buffer.put_u8(if *granted { ANSWER_YES } else { ANSWER_NO }),
+                    Some(end) => {
+                        assert!(!granted, "who grants is not ahead");
+                        buffer.put_u8(ANSWER_AHEAD);
+                        put_position(buffer, *end);
+                    }
+                }
             }
             Body::Vote { last, occasion } => {
                 put_position(buffer, *last);
@@ -245,10 +283,7 @@ impl Message {
                 buffer.put_u64_le(*round);
                 put_position(buffer, *previous);
                 buffer.put_u64_le(chosen.0);
-                buffer.put_u32_le(u32::try_from(entries.len()).expect("a message is bounded"));
-                for entry in entries {
-                    entry.encode(buffer);
-                }
+                put_entries(buffer, entries);
             }
             Body::AppendReply {
                 session,
@@ -270,6 +305,12 @@ impl Message {
                 buffer.put_u64_le(slot.unwrap_or_default().0);
             }
             Body::Transfer => {}
+            Body::Pull { after } => put_position(buffer, *after),
+            Body::Suffix { previous, entries } => {
+                put_position(buffer, *previous);
+                put_entries(buffer, entries);
+            }
+            Body::Paxos(body) => body.encode(buffer),
             snapshot => put_snapshot(buffer, snapshot),
         }
     }
@@ -300,12 +341,15 @@ impl Message {
             Body::ReadRound { .. } => KIND_READ_ROUND,
             Body::ReadRoundReply { .. } => KIND_READ_ROUND_REPLY,
             Body::Transfer => KIND_TRANSFER,
+            Body::Pull { .. } => KIND_PULL,
+            Body::Suffix { .. } => KIND_SUFFIX,
+            Body::Paxos(body) => body.kind(),
         }
     }
 }
 
 impl Occasion {
-    fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Occasion::Silence => 0,
             Occasion::ConnectionClosed => 1,
@@ -317,6 +361,13 @@ impl Occasion {
 fn put_position(buffer: &mut BytesMut, position: Position) {
     buffer.put_u64_le(position.slot.0);
     buffer.put_u64_le(position.epoch.0);
+}
+
+fn put_entries(buffer: &mut BytesMut, entries: &Entries) {
+    buffer.put_u32_le(u32::try_from(entries.len()).expect("a message is bounded"));
+    for entry in entries {
+        entry.encode(buffer);
+    }
 }
 
 fn put_state(buffer: &mut BytesMut, state: FollowerState) {
@@ -384,10 +435,19 @@ fn decode_body(kind: u8, bytes: &mut Bytes) -> Result<Body, DecodeError> {
             last: position(bytes)?,
             occasion: occasion(bytes)?,
         }),
-        KIND_PRE_VOTE_REPLY => Ok(Body::PreVoteReply {
-            round: decode::number_u64(bytes)?,
-            granted: decode::flag(bytes)?,
-        }),
+        KIND_PRE_VOTE_REPLY => {
+            let round = decode::number_u64(bytes)?;
+            let answer = decode::byte(bytes)?;
+            if answer > ANSWER_AHEAD {
+                return Err(DecodeError::Invalid("answer"));
+            }
+            let is_ahead = answer == ANSWER_AHEAD;
+            Ok(Body::PreVoteReply {
+                round,
+                granted: answer == ANSWER_YES,
+                ahead: is_ahead.then(|| position(bytes)).transpose()?,
+            })
+        }
         KIND_VOTE => Ok(Body::Vote {
             last: position(bytes)?,
             occasion: occasion(bytes)?,
@@ -435,7 +495,15 @@ fn decode_body(kind: u8, bytes: &mut Bytes) -> Result<Body, DecodeError> {
             })
         }
         KIND_TRANSFER => Ok(Body::Transfer),
-        unknown => Err(DecodeError::UnknownKind(unknown)),
+        KIND_PULL => Ok(Body::Pull {
+            after: position(bytes)?,
+        }),
+        KIND_SUFFIX => {
+            let previous = position(bytes)?;
+            let entries = entries_after(previous, bytes)?;
+            Ok(Body::Suffix { previous, entries })
+        }
+        other => Ok(Body::Paxos(PaxosBody::decode(other, bytes)?)),
     }
 }
 
@@ -444,6 +512,17 @@ fn decode_append(bytes: &mut Bytes) -> Result<Body, DecodeError> {
     let round = decode::number_u64(bytes)?;
     let previous = position(bytes)?;
     let chosen = decode::slot(bytes)?;
+    let entries = entries_after(previous, bytes)?;
+    Ok(Body::Append {
+        session,
+        round,
+        previous,
+        chosen,
+        entries,
+    })
+}
+
+fn entries_after(previous: Position, bytes: &mut Bytes) -> Result<Entries, DecodeError> {
     let count = decode::number_u32(bytes)? as usize;
     if count > bytes.len() / ENTRY_HEAD_BYTES {
         return Err(DecodeError::Truncated);
@@ -454,13 +533,7 @@ fn decode_append(bytes: &mut Bytes) -> Result<Body, DecodeError> {
         slot = slot.next();
         entries.push(Entry::decode(slot, bytes)?);
     }
-    Ok(Body::Append {
-        session,
-        round,
-        previous,
-        chosen,
-        entries,
-    })
+    Ok(entries.into())
 }
 
 fn position(bytes: &mut Bytes) -> Result<Position, DecodeError> {
@@ -470,7 +543,7 @@ fn position(bytes: &mut Bytes) -> Result<Position, DecodeError> {
     })
 }
 
-fn occasion(bytes: &mut Bytes) -> Result<Occasion, DecodeError> {
+pub(crate) fn occasion(bytes: &mut Bytes) -> Result<Occasion, DecodeError> {
     match decode::byte(bytes)? {
         0 => Ok(Occasion::Silence),
         1 => Ok(Occasion::ConnectionClosed),

@@ -37,7 +37,7 @@ pub(crate) struct Waiting {
 }
 
 /// The round that is being acknowledged.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Round {
     /// Its number.
     pub(crate) number: u64,
@@ -48,7 +48,7 @@ pub(crate) struct Round {
 }
 
 /// A leader's read rounds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ReadRounds {
     collecting: Vec<Waiting>,
     current: Option<Round>,
@@ -155,7 +155,7 @@ pub(crate) struct Asker {
 }
 
 /// The question that the leader has not answered yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Question {
     /// Names it.
     pub(crate) id: u64,
@@ -169,7 +169,7 @@ pub(crate) struct Question {
 
 /// A follower's forwarded reads: one question at a time, as a leader has one round at a time.
 /// Whoever asks meanwhile shares the next, so that the leader has little to do however many ask.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Forwards {
     /// Who shares the next question; the oldest first.
     collecting: Vec<Asker>,

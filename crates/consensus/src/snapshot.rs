@@ -24,7 +24,7 @@ use crate::engine::CheckpointRef;
 use crate::limits::Limits;
 
 /// What a leader knows about a checkpoint on its way to one peer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sender {
     checkpoint: CheckpointRef,
     /// What the peer has stored; unknown until it answers the offer.
@@ -48,6 +48,11 @@ impl Sender {
     /// What is being sent.
     pub(crate) fn checkpoint(&self) -> CheckpointRef {
         self.checkpoint
+    }
+
+    /// Whether the peer has not answered the offer yet.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.stored.is_none()
     }
 
     /// The peer said how much it has. While nothing is known any answer is taken; later only
@@ -111,7 +116,7 @@ pub(crate) enum Received {
 }
 
 /// A checkpoint that is being received.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Receiver {
     checkpoint: CheckpointRef,
     received: u64,

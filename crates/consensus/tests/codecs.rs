@@ -9,7 +9,8 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use quorate_consensus::message::{Body, FollowerState, Occasion, Position};
 use quorate_consensus::{
-    CheckpointRef, DecodeError, Entry, HardState, Member, Membership, Message, Payload, PayloadKind,
+    CheckpointRef, DecodeError, EngineKind, Entry, HardState, Member, Membership, Message, Payload,
+    PayloadKind,
 };
 
 /// Slots and epochs below the bound of what is ever used.
@@ -126,8 +127,11 @@ fn body() -> impl Strategy<Value = Body> {
             last,
             occasion
         }),
-        (any::<u64>(), any::<bool>())
-            .prop_map(|(round, granted)| Body::PreVoteReply { round, granted }),
+        (any::<u64>(), any::<bool>()).prop_map(|(round, granted)| Body::PreVoteReply {
+            round,
+            granted,
+            ahead: None,
+        }),
         (position(), occasion()).prop_map(|(last, occasion)| Body::Vote { last, occasion }),
         any::<bool>().prop_map(|granted| Body::VoteReply { granted }),
         append(),
@@ -240,12 +244,14 @@ proptest! {
         vote in proptest::option::of(any::<u64>()),
         chosen in number(),
         uncertain in any::<bool>(),
+        paxos in any::<bool>(),
     ) {
         let state = HardState {
             epoch: Epoch(epoch),
             vote: vote.map(NodeId),
             chosen: Slot(chosen),
             uncertain,
+            engine: if paxos { EngineKind::Paxos } else { EngineKind::Raft },
         };
         let bytes = state.encode();
         prop_assert_eq!(bytes.len(), HardState::ENCODED_BYTES);
@@ -267,7 +273,7 @@ fn commands_share_the_memory_they_came_in() {
         round: 0,
         previous,
         chosen: Slot(0),
-        entries: vec![entry],
+        entries: vec![entry].into(),
     };
     let frame = encoded(&Message {
         epoch: Epoch(1),
@@ -296,7 +302,7 @@ fn a_count_of_entries_that_cannot_be_there_allocates_nothing() {
             round: 1,
             previous: Position::default(),
             chosen: Slot(0),
-            entries: Vec::new(),
+            entries: Vec::new().into(),
         },
     };
     let mut bytes = encoded(&message).to_vec();
@@ -326,7 +332,7 @@ fn the_documented_append_is_what_is_written() {
                 epoch: Epoch(3),
             },
             chosen: Slot(6),
-            entries: vec![entry],
+            entries: vec![entry].into(),
         },
     };
     let mut expected = vec![5];

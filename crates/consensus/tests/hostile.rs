@@ -85,7 +85,7 @@ fn of_a_leader(random: &mut Random) -> Body {
                 round,
                 previous,
                 chosen,
-                entries,
+                entries: entries.into(),
             }
         }
         2 => Body::SnapshotOffer {
@@ -122,7 +122,11 @@ fn of_anyone(random: &mut Random) -> Body {
             last: position(random),
             occasion,
         },
-        1 => Body::PreVoteReply { round: 0, granted },
+        1 => Body::PreVoteReply {
+            round: 0,
+            granted,
+            ahead: None,
+        },
         2 => Body::Vote {
             last: position(random),
             occasion,
@@ -192,7 +196,13 @@ fn host(random: &mut Random, voters: u64) -> Host {
         genesis,
         ..Disk::default()
     };
-    Host::start(config, disk, random.next_u64(), Instant(0))
+    Host::start(
+        quorate_consensus::EngineKind::Raft,
+        config,
+        disk,
+        random.next_u64(),
+        Instant(0),
+    )
 }
 
 #[test]

@@ -19,11 +19,11 @@ use std::time::Duration;
 
 use base::{Epoch, Instant, NodeId, Random, Slot};
 use bytes::Bytes;
-use cluster::{Disk, Host};
-use quorate_consensus::message::Body;
+use cluster::{Disk, Host, one_by_one};
+use quorate_consensus::message::{Body, PaxosBody};
 use quorate_consensus::{
-    Change, Config, Engine, Entry, Input, Limits, Liveness, Member, Membership, Message, Note,
-    Output, Payload, Record, Role, Tail, Ticket,
+    Change, Config, Engine, EngineKind, Entry, Input, Limits, Liveness, Member, Membership,
+    Message, Note, Output, Payload, Record, Role, Slots, Tail, Ticket,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -47,6 +47,7 @@ struct Oracle {
 }
 
 struct World {
+    kind: EngineKind,
     random: Random,
     now: Instant,
     hosts: BTreeMap<NodeId, Host>,
@@ -70,7 +71,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> World {
+    fn new(kind: EngineKind, seed: u64) -> World {
         let mut random = Random::from_seed(seed);
         let size = [1, 3, 3, 3, 5][random.below(5) as usize];
         let members: BTreeMap<NodeId, Member> = (1..=size)
@@ -84,6 +85,7 @@ impl World {
         };
         let damages = size >= 3 && random.chance(0.5);
         let mut world = World {
+            kind,
             loss: [0.0, 0.02, 0.2][random.below(3) as usize],
             doubling: [0.0, 0.1][random.below(2) as usize],
             delay_max: [1, 5, 60][random.below(3) as usize],
@@ -140,6 +142,7 @@ impl World {
                 window_entries: 50,
                 write_bytes: 200,
                 append_bytes: 150,
+                pull_bytes: 60,
                 inflight_bytes: 400,
                 inflight_messages: 5,
                 delivery_bytes: 200,
@@ -152,7 +155,7 @@ impl World {
                 member_text_bytes: 50,
             },
         };
-        let mut host = Host::start(config, disk, self.random.next_u64(), self.now);
+        let mut host = Host::start(self.kind, config, disk, self.random.next_u64(), self.now);
         host.filler = 100;
         self.hosts.insert(id, host);
         self.busy_until.remove(&id);
@@ -222,7 +225,9 @@ impl World {
         self.tell(id, message);
         let host = &self.hosts[&id];
         match &message.body {
-            Body::AppendReply { matched, .. } if message.epoch == host.raft.hard_state().epoch => {
+            Body::AppendReply { matched, .. }
+                if message.epoch == host.engine.hard_state().epoch =>
+            {
                 let held = host
                     .disk
                     .checkpoint
@@ -231,6 +236,15 @@ impl World {
                 assert!(
                     *matched <= host.disk.last().max(held),
                     "{id} acknowledged {matched} before it was durable"
+                );
+            }
+            Body::Paxos(PaxosBody::AcceptReply { durable, .. }) => {
+                self.check_durable(id, message.epoch, durable);
+            }
+            Body::Paxos(PaxosBody::Prepare { .. } | PaxosBody::Promise { granted: true, .. }) => {
+                assert!(
+                    host.disk.hard_state.epoch >= message.epoch,
+                    "a promise is durable first"
                 );
             }
             Body::VoteReply { granted: true } => {
@@ -246,6 +260,27 @@ impl World {
                 );
             }
             _ => {}
+        }
+    }
+
+    /// What is acknowledged in a ballot was accepted in it, or is chosen, and is on the disk.
+    fn check_durable(&self, id: NodeId, ballot: Epoch, durable: &Slots) {
+        let disk = &self.hosts[&id].disk;
+        assert!(disk.hard_state.epoch >= ballot || durable.highest() == Slot(0));
+        let held = disk.checkpoint.as_ref().map(|held| held.reference.slot);
+        let covered = held.unwrap_or_default().max(disk.start.0);
+        for slot in (covered.next().0..=durable.highest().0).map(Slot) {
+            if !durable.contains(slot) {
+                continue;
+            }
+            let entry = disk.entries.get(&slot);
+            let of_ballot = entry.is_some() && disk.ballots.get(&slot) == Some(&ballot);
+            let is_chosen = entry.is_some() && self.oracle.chosen.get(&slot) == entry;
+            let passed = disk.hard_state.epoch > ballot;
+            assert!(
+                of_ballot || is_chosen || passed,
+                "{id} acknowledged {slot} in {ballot}, but has {entry:?}"
+            );
         }
     }
 
@@ -270,7 +305,7 @@ impl World {
             }
             Output::Note(Note::LogCut { .. }) => {
                 assert!(
-                    self.hosts[&id].raft.view().role != Role::Leader,
+                    self.hosts[&id].engine.view().role != Role::Leader,
                     "leaders only append"
                 );
             }
@@ -308,12 +343,19 @@ impl World {
         for record in host.writes.iter().flat_map(|(_, records)| records) {
             log.write(record);
         }
-        let covered = log
-            .checkpoint
-            .as_ref()
-            .map_or(Slot(0), |held| held.reference.slot);
+        let held = log.checkpoint.as_ref().map(|held| held.reference.slot);
+        let covered = held.unwrap_or_default();
         let from = covered.max(log.start.0).next();
-        for (slot, entry) in self.oracle.chosen.range(from..) {
+        let mut range = self.oracle.chosen.range(from..);
+        let known = host.engine.view().chosen;
+        let is_stop_sign = |(slot, entry): &(&Slot, &Entry)| {
+            **slot > known && matches!(entry.payload, Payload::Membership(_))
+        };
+        // A stop-sign, and what is behind it, Paxos proposes once everything before is chosen.
+        let stop = range.find(is_stop_sign).map(|(slot, _)| *slot);
+        let stop = stop.filter(|_| self.kind == EngineKind::Paxos);
+        let end = stop.unwrap_or(Slot(u64::MAX)).max(from);
+        for (slot, entry) in self.oracle.chosen.range(from..end) {
             assert_eq!(
                 log.entries.get(slot),
                 Some(entry),
@@ -332,16 +374,25 @@ impl World {
             records.iter().for_each(|record| log.write(record));
         }
         for record in records {
-            if let Record::Entry(entry) = record {
-                let previous = entry.slot.previous();
-                let epoch = if previous == log.start.0 {
-                    log.start.1
-                } else {
-                    log.entries[&previous].epoch
-                };
-                entries.push((entry.clone(), epoch));
+            for record in one_by_one(record.clone()) {
+                if let Record::Entries(written) = &record {
+                    let previous = written[0].slot.previous();
+                    let epoch = if previous == log.start.0 {
+                        log.start.1
+                    } else {
+                        log.entries[&previous].epoch
+                    };
+                    entries.push((written[0].clone(), epoch));
+                }
+                if let Record::Accepted {
+                    entries: written, ..
+                } = &record
+                {
+                    // Slot and epoch name an entry, but not what stands before it.
+                    entries.push((written[0].clone(), Epoch(0)));
+                }
+                log.write(&record);
             }
-            log.write(record);
         }
         for (entry, before) in entries {
             let key = (entry.slot, entry.epoch);
@@ -356,8 +407,8 @@ impl World {
     }
 
     fn leader(&self) -> Option<NodeId> {
-        let leads = |(_, host): &(&NodeId, &Host)| host.raft.view().role == Role::Leader;
-        let of_epoch = |(_, host): &(&NodeId, &Host)| host.raft.hard_state().epoch;
+        let leads = |(_, host): &(&NodeId, &Host)| host.engine.view().role == Role::Leader;
+        let of_epoch = |(_, host): &(&NodeId, &Host)| host.engine.hard_state().epoch;
         self.hosts
             .iter()
             .filter(leads)
@@ -380,7 +431,7 @@ impl World {
         let deadline = self
             .hosts
             .iter()
-            .filter_map(|(id, host)| host.raft.deadline().map(|deadline| (deadline, *id)));
+            .filter_map(|(id, host)| host.engine.deadline().map(|deadline| (deadline, *id)));
         let deadline = deadline.min();
         let times = [
             packet,
@@ -503,7 +554,7 @@ impl World {
 
     fn crash(&mut self, id: NodeId) {
         self.tell(id, &"crashes");
-        let uncertain = |host: &Host| host.raft.hard_state().uncertain;
+        let uncertain = |host: &Host| host.engine.hard_state().uncertain;
         let damaged = self.hosts.values().any(uncertain)
             || self
                 .down
@@ -579,7 +630,7 @@ impl World {
         let Some(host) = self.hosts.get(&leader) else {
             return;
         };
-        let membership = host.raft.membership().clone();
+        let membership = host.engine.membership().clone();
         let learners: Vec<NodeId> = membership
             .members
             .keys()
@@ -655,7 +706,7 @@ impl World {
 
     fn agrees(&self, leader: NodeId) -> bool {
         let of_leader = &self.hosts[&leader];
-        let membership = of_leader.raft.membership();
+        let membership = of_leader.engine.membership();
         let agrees = |id: &NodeId| {
             let host = self.hosts.get(id);
             host.is_none_or(|host| host.replica == of_leader.replica)
@@ -665,7 +716,7 @@ impl World {
 
     fn describe(&self) -> String {
         let line = |(id, host): (&NodeId, &Host)| {
-            let view = host.raft.view();
+            let view = host.engine.view();
             format!(
                 "{id}: {:?} epoch {} leader {:?} last {} durable {} chosen {} applied {} voters \
                  {:?} out {:?} {:?} {:?}",
@@ -678,7 +729,7 @@ impl World {
                 host.replica.applied,
                 view.membership.voters,
                 view.membership.outgoing,
-                host.raft.hard_state(),
+                host.engine.hard_state(),
                 view.progress
             )
         };
@@ -687,8 +738,8 @@ impl World {
 }
 
 /// Runs one seed; returns chosen slots and answered reads, to see that something happened.
-fn run(seed: u64, trace: bool) -> (u64, u64) {
-    let mut world = World::new(seed);
+fn run(kind: EngineKind, seed: u64, trace: bool) -> (u64, u64) {
+    let mut world = World::new(kind, seed);
     world.trace = trace;
     world.run(MILLISECOND * 1500);
     for _ in 0..150 {
@@ -709,9 +760,18 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn clusters_keep_their_promises() {
+fn raft_clusters_keep_their_promises() {
+    keep_their_promises(EngineKind::Raft);
+}
+
+#[test]
+fn paxos_clusters_keep_their_promises() {
+    keep_their_promises(EngineKind::Paxos);
+}
+
+fn keep_their_promises(kind: EngineKind) {
     if let Some(seed) = setting("RANDOM_CLUSTER_SEED") {
-        println!("{:?}", run(seed, true));
+        println!("{:?}", run(kind, seed, true));
         return;
     }
     let first = setting("RANDOM_CLUSTER_FIRST").unwrap_or(0);
@@ -719,7 +779,7 @@ fn clusters_keep_their_promises() {
     let mut total = (0, 0);
     let mut failed = Vec::new();
     for seed in first..first + count {
-        match std::panic::catch_unwind(|| run(seed, false)) {
+        match std::panic::catch_unwind(|| run(kind, seed, false)) {
             Ok((chosen, reads)) => total = (total.0 + chosen, total.1 + reads),
             Err(_) => {
                 eprintln!("^ seed {seed}");

@@ -10,6 +10,8 @@
 //! What neighbours share (segment, epoch) is kept once per run. Entries that are not yet
 //! submitted are at home in their batch; submitting moves them to its segment.
 
+mod scattered;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use base::{Epoch, Slot};
@@ -22,6 +24,8 @@ pub(crate) enum Home {
     Batch(u64),
     /// In a segment; offsets count from the start of the file.
     Segment(u64),
+    /// Nowhere: nothing stands at the slot.
+    Nowhere,
 }
 
 /// Where an entry stands.
@@ -217,12 +221,16 @@ impl GroupLog {
         let Some(Location { epoch, .. }) = self.locate(upto) else {
             return;
         };
+        self.release_entries(upto, live);
+        self.start = (upto, epoch);
+    }
+
+    fn release_entries(&mut self, upto: Slot, live: &mut LiveCounts) {
         let gone = (upto.0 + 1 - self.first.0) as usize;
         self.bury(self.first, upto, live);
         self.bytes_before = self.entries[gone - 1].ends_at;
         self.entries.drain(..gone);
         self.first = upto.next();
-        self.start = (upto, epoch);
         let behind = self.first;
         while self.runs.get(1).is_some_and(|run| run.first <= behind) {
             self.runs.pop_front();
@@ -260,9 +268,22 @@ impl GroupLog {
         if let Some((_, home)) = self.anchor.as_mut().filter(|(_, home)| *home == from) {
             *home = to;
         }
-        let Some(at) = self.runs.iter().rposition(|run| run.home == from) else {
-            return;
-        };
+        // The newest runs stand at the end; of entries that come in order, only one is in a batch.
+        let mut at = self.runs.len();
+        while at > 0 {
+            at -= 1;
+            if self.runs[at].home == from {
+                self.place_run(at, (segment, offset), live);
+            }
+        }
+        let mut before = None;
+        self.runs
+            .retain(|run| before.replace(run.home) != Some(run.home));
+    }
+
+    /// The run at `at` stands in a segment now.
+    fn place_run(&mut self, at: usize, (segment, offset): (u64, u64), live: &mut LiveCounts) {
+        let to = Home::Segment(segment);
         let first = (self.runs[at].first.0 - self.first.0) as usize;
         let end = self.runs.get(at + 1).map_or(self.entries.len(), |next| {
             (next.first.0 - self.first.0) as usize
@@ -273,9 +294,6 @@ impl GroupLog {
         }
         live.add(to, (end - first) as u64);
         self.runs[at].home = to;
-        if at > 0 && self.runs[at - 1].home == to {
-            self.runs.remove(at);
-        }
     }
 
     /// Where the entry at `slot` stands, if the log has it.
@@ -285,6 +303,9 @@ impl GroupLog {
         let before = at
             .checked_sub(1)
             .map_or(self.bytes_before, |at| self.entries[at].ends_at);
+        if position.ends_at == before {
+            return None;
+        }
         let run = self.runs.partition_point(|run| run.first <= slot) - 1;
         let epoch = self.epochs.partition_point(|(first, _)| *first <= slot) - 1;
         Some(Location {

@@ -25,10 +25,11 @@ use base::{Epoch, Instant, NodeId};
 
 use crate::engine::{Mark, Note, Output, Outputs, Role};
 use crate::message::{Body, Message, Occasion, Position};
+use crate::raft::pulling::Ahead;
 use crate::raft::{Letter, Raft};
 
 /// A replica's part in elections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Election {
     /// When to act if nothing is heard.
     pub(crate) deadline: Instant,
@@ -41,14 +42,18 @@ pub(crate) struct Election {
     /// Names the current pre-vote.
     round: u64,
     /// Elections tried since a leader was last heard.
-    attempts: u32,
+    pub(super) attempts: u32,
     /// When this replica last put off its own attempt in favour of another's.
     yielded_at: Option<Instant>,
     occasion: Occasion,
-    granted: BTreeSet<NodeId>,
-    refused: BTreeSet<NodeId>,
+    pub(super) granted: BTreeSet<NodeId>,
+    pub(super) refused: BTreeSet<NodeId>,
     /// The own vote counts once this is durable.
     own_vote: Option<Mark>,
+    /// The newest log that was named by who refused a pre-vote for its sake.
+    pub(super) ahead: Option<Ahead>,
+    /// What was asked of it, in this attempt.
+    pub(super) pulled: Option<Position>,
 }
 
 impl Election {
@@ -66,6 +71,8 @@ impl Election {
             granted: BTreeSet::new(),
             refused: BTreeSet::new(),
             own_vote: None,
+            ahead: None,
+            pulled: None,
         }
     }
 }
@@ -83,9 +90,15 @@ impl Raft {
         self.config.election_timeout + self.random_part(self.config.election_timeout)
     }
 
-    /// How long to wait between attempts: once to twice the heartbeat interval.
+    /// How long to wait between attempts: at first once to twice the heartbeat interval, then
+    /// longer each time, up to half or all of the election timeout. A new attempt makes the answers
+    /// to the last one worthless, so on a slow network they must be given more time.
     fn attempt_delay(&mut self) -> Duration {
-        self.config.heartbeat_interval + self.random_part(self.config.heartbeat_interval)
+        let doublings = self.election.attempts.saturating_sub(2).min(16);
+        let longer = self.config.heartbeat_interval * 2_u32.pow(doublings);
+        let longest = (self.config.election_timeout / 2).max(self.config.heartbeat_interval);
+        let delay = longer.min(longest);
+        delay + self.random_part(delay)
     }
 
     fn random_part(&mut self, whole: Duration) -> Duration {
@@ -227,6 +240,7 @@ impl Raft {
         self.election.occasion = occasion;
         self.election.granted = BTreeSet::from([self.config.id]);
         self.election.refused.clear();
+        (self.election.ahead, self.election.pulled) = (None, None);
         self.election.deadline = now + self.attempt_delay();
         if self.membership().is_quorum(|id| id == self.config.id) {
             return self.campaign(now, occasion, out);
@@ -340,12 +354,8 @@ impl Raft {
             self.election.deadline = self.election.deadline.min(soon);
         }
         let epoch = if granted { epoch } else { self.epoch };
-        let message = Message::new(epoch, Body::PreVoteReply { round, granted });
-        self.outbox.push(Letter {
-            to: from,
-            message,
-            when_durable: false,
-        });
+        let ahead = self.ahead_of(last).filter(|_| !granted && !protected);
+        self.answer_pre_vote(from, epoch, round, granted, ahead);
     }
 
     /// Lets another's attempt go first, but not again and again.
@@ -373,7 +383,7 @@ impl Raft {
         from: NodeId,
         epoch: Epoch,
         round: u64,
-        granted: bool,
+        (granted, ahead): (bool, Option<Position>),
         out: &mut Outputs,
     ) {
         if !granted && epoch > self.epoch {
@@ -382,7 +392,12 @@ impl Raft {
         if self.role != Role::PreCandidate || round != self.election.round {
             return;
         }
+        if let Some(end) = ahead {
+            self.note_ahead(from, end);
+        }
         if !granted {
+            self.election.refused.insert(from);
+            self.pull_if_constrained();
             return self.count_refusal(now, from);
         }
         self.election.granted.insert(from);
@@ -390,8 +405,9 @@ impl Raft {
             .membership()
             .is_quorum(|id| self.election.granted.contains(&id))
         {
-            self.campaign(now, self.election.occasion, out);
+            return self.campaign(now, self.election.occasion, out);
         }
+        self.pull_if_constrained();
     }
 
     /// If so many refused that no quorum is left, there is no use in waiting.

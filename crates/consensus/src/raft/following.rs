@@ -13,12 +13,13 @@ use base::mutant::{self, Mutant};
 use base::{NodeId, Slot};
 
 use crate::engine::{Note, Output, Outputs};
+use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::message::{Body, FollowerState, Position};
 use crate::raft::Raft;
 
 /// What a follower knows in the current epoch.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Following {
     /// Everything up to here is equal to the leader's log.
     verified: Slot,
@@ -31,7 +32,7 @@ pub(crate) struct Following {
 }
 
 /// What the answers of this pass have to say.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct PendingReply {
     to: NodeId,
     /// The highest round to name.
@@ -52,7 +53,7 @@ impl Raft {
         round: u64,
         previous: Position,
         chosen: Slot,
-        entries: Vec<Entry>,
+        entries: Entries,
         out: &mut Outputs,
     ) {
         if let Some(reason) = self.flaw(previous, &entries) {
@@ -85,7 +86,7 @@ impl Raft {
     }
 
     /// What makes an append unbelievable, whatever this replica's log holds.
-    fn flaw(&self, previous: Position, entries: &[Entry]) -> Option<&'static str> {
+    pub(super) fn flaw(&self, previous: Position, entries: &[Entry]) -> Option<&'static str> {
         if previous.epoch > self.epoch {
             return Some("a position of a later epoch");
         }
@@ -106,7 +107,11 @@ impl Raft {
     }
 
     /// Appends what the log does not hold yet.
-    fn take_entries(&mut self, entries: Vec<Entry>, out: &mut Outputs) -> Result<(), &'static str> {
+    pub(super) fn take_entries(
+        &mut self,
+        entries: Entries,
+        out: &mut Outputs,
+    ) -> Result<(), &'static str> {
         let start = self.log.start().slot;
         let last = self.log.last();
         let is_known = |entry: &&Entry| {
@@ -129,9 +134,7 @@ impl Raft {
             self.log.cut(from);
             out.push(Output::Note(Note::LogCut { from }));
         }
-        for entry in entries.into_iter().skip(known) {
-            self.log.append(entry);
-        }
+        self.log.append_all(entries.slice(known..entries.len()));
         Ok(())
     }
 
@@ -152,9 +155,8 @@ impl Raft {
             return;
         }
         if let Some(leading) = &mut self.leading {
-            let from = self.chosen.next().max(self.log.cached_from());
-            let newly = self.log.cached(from).take_while(|entry| entry.slot <= slot);
-            leading.unchosen_bytes -= newly.map(Entry::bytes).sum::<u64>();
+            let newly = self.log.cached_bytes(self.chosen.next(), slot);
+            leading.unchosen_bytes -= newly;
         }
         self.chosen = slot;
     }

@@ -19,21 +19,22 @@ use std::sync::Arc;
 
 use base::{Epoch, Slot};
 
+use crate::entries::Entries;
 use crate::entry::{Entry, Payload};
 use crate::membership::Membership;
 use crate::message::Position;
 use crate::raft::Restored;
+use crate::raft::cache::Cache;
 
 /// See the head of this file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Log {
     start: Position,
     last: Slot,
     /// From this slot on, this epoch; ascending. The first begins at or before the first entry.
     runs: VecDeque<(Slot, Epoch)>,
     /// The newest entries, without a gap, up to `last`.
-    cache: VecDeque<Entry>,
-    cache_bytes: u64,
+    cache: Cache,
     written: Slot,
     durable: Slot,
     /// The membership of the snapshot, and the slot from which it holds.
@@ -68,8 +69,7 @@ impl Log {
             start: Position { slot, epoch },
             last: restored.last,
             runs: restored.epochs.into(),
-            cache: VecDeque::new(),
-            cache_bytes: 0,
+            cache: Cache::default(),
             written: restored.last,
             durable: restored.last,
             base: (base_slot, Arc::new(restored.membership)),
@@ -139,6 +139,9 @@ impl Log {
         if slot < self.start.slot || slot > self.last {
             return None;
         }
+        if let Some(newest) = self.runs.back().filter(|run| run.0 <= slot) {
+            return Some(newest.1);
+        }
         let after = self.runs.partition_point(|run| run.0 <= slot);
         assert!(after > 0, "every entry belongs to a run");
         Some(self.runs[after - 1].1)
@@ -185,20 +188,45 @@ impl Log {
         Slot(self.last.0 + 1 - self.cache.len() as u64)
     }
 
-    /// The entries from `from` on that are in memory, oldest first. `from` must be cached, or the
-    /// slot after the last.
-    pub(crate) fn cached(&self, from: Slot) -> impl Iterator<Item = &Entry> {
+    /// Entries from `from`, which must be in memory, to at most `upto`, within `budget` bytes, but
+    /// at least one. The pass's own entries must have been sealed.
+    pub(crate) fn take(&self, from: Slot, upto: Slot, budget: u64) -> Entries {
         let first = self.cached_from();
         assert!(from >= first, "entries before {first} are not in memory");
-        self.cache.range((from.0 - first.0) as usize..)
+        self.cache.take(from, upto, budget)
     }
 
-    /// Appends one entry behind the last.
-    pub(crate) fn append(&mut self, entry: Entry) {
+    /// The bytes of the entries from `from` to `upto`, as far as they are in memory.
+    pub(crate) fn cached_bytes(&self, from: Slot, upto: Slot) -> u64 {
+        self.cache.bytes_between(from, upto)
+    }
+
+    /// Appends one entry behind the last. It is handed out when the log is sealed; so many bytes
+    /// are handed out in one piece.
+    pub(crate) fn append(&mut self, entry: Entry, chunk_bytes: u64) {
+        self.note(&entry);
+        self.cache.push(entry, chunk_bytes);
+    }
+
+    /// Appends entries that came together.
+    pub(crate) fn append_all(&mut self, entries: Entries) {
+        for entry in &entries {
+            self.note(entry);
+        }
+        self.cache.extend(entries);
+    }
+
+    /// What was appended since is handed out from now on.
+    pub(crate) fn seal(&mut self) {
+        self.cache.seal();
+    }
+
+    /// Keeps what is always known of an entry.
+    fn note(&mut self, entry: &Entry) {
         assert!(entry.slot == self.last.next(), "a log has no gaps");
-        let newest = self.end().epoch;
+        let newest = self.runs.back().map_or(self.start.epoch, |run| run.1);
         assert!(entry.epoch >= newest, "epochs never go back along a log");
-        if self.runs.back().is_none_or(|run| run.1 != entry.epoch) {
+        if self.runs.is_empty() || entry.epoch != newest {
             self.runs.push_back((entry.slot, entry.epoch));
         }
         if let Payload::Membership(membership) = &entry.payload {
@@ -206,8 +234,6 @@ impl Log {
                 .push_back((entry.slot, Arc::clone(membership)));
         }
         self.last = entry.slot;
-        self.cache_bytes += entry.bytes();
-        self.cache.push_back(entry);
     }
 
     /// Cuts off `from` and everything behind it.
@@ -216,10 +242,7 @@ impl Log {
             from > self.start.slot,
             "a log is never cut before its start"
         );
-        while self.cache.back().is_some_and(|entry| entry.slot >= from) {
-            let entry = self.cache.pop_back().expect("the cache has a back");
-            self.cache_bytes -= entry.bytes();
-        }
+        self.cache.cut(from);
         while self.runs.back().is_some_and(|run| run.0 >= from) {
             self.runs.pop_back();
         }
@@ -237,7 +260,6 @@ impl Log {
         self.last = start.slot;
         self.runs.clear();
         self.cache.clear();
-        self.cache_bytes = 0;
         self.written = start.slot;
         // The snapshot itself is on stable storage; a restart puts the log behind it again even
         // if the journal's record of it is lost.
@@ -260,25 +282,13 @@ impl Log {
         while self.memberships.front().is_some_and(|held| held.0 <= slot) {
             self.base = self.memberships.pop_front().expect("the front is there");
         }
-        while self.cache.front().is_some_and(|entry| entry.slot <= slot) {
-            let entry = self.cache.pop_front().expect("the front is there");
-            self.cache_bytes -= entry.bytes();
-        }
+        self.cache.forget_until(slot);
     }
 
     /// Keeps the memory within `budget` by dropping the oldest entries, but nothing behind
     /// `needed`: what is not chosen or not handed out yet.
     pub(crate) fn shrink_cache(&mut self, budget: u64, needed: Slot) {
-        let keep_after = needed.min(self.durable);
-        while self.cache_bytes > budget {
-            match self.cache.front() {
-                Some(entry) if entry.slot <= keep_after => {
-                    self.cache_bytes -= entry.bytes();
-                    self.cache.pop_front();
-                }
-                _ => return,
-            }
-        }
+        self.cache.shrink(budget, needed.min(self.durable));
     }
 
     /// Whether the journal has to be told anything.
@@ -287,13 +297,15 @@ impl Log {
     }
 
     /// Hands out what the journal does not have yet: whether the log starts anew, and the new
-    /// entries.
-    pub(crate) fn take_unwritten(&mut self) -> (Option<Position>, impl Iterator<Item = &Entry>) {
+    /// entries, which must have been sealed.
+    pub(crate) fn take_unwritten(
+        &mut self,
+    ) -> (Option<Position>, impl Iterator<Item = Entries> + '_) {
         let from = self.written.next();
         let restarted = self.restarted.then_some(self.start);
         self.restarted = false;
         self.written = self.last;
-        (restarted, self.cached(from))
+        (restarted, self.cache.chunks_from(from))
     }
 
     /// The membership in force, and the slot from which it holds.
@@ -309,12 +321,14 @@ mod tests {
     fn log(epochs: &[u64]) -> Log {
         let mut log = Log::restore(Restored::default());
         for epoch in epochs {
-            log.append(Entry {
+            let entry = Entry {
                 slot: log.last().next(),
                 epoch: Epoch(*epoch),
                 payload: Payload::Empty,
-            });
+            };
+            log.append(entry, 20);
         }
+        log.seal();
         log
     }
 
@@ -332,7 +346,13 @@ mod tests {
     #[test]
     fn what_was_cut_is_not_durable_any_more() {
         let mut log = log(&[1, 1, 1]);
-        assert_eq!(log.take_unwritten().1.count(), 3);
+        assert_eq!(
+            log.take_unwritten()
+                .1
+                .map(|chunk| chunk.len())
+                .sum::<usize>(),
+            3
+        );
         log.became_durable(Slot(3));
         log.cut(Slot(2));
         assert_eq!(
@@ -344,7 +364,13 @@ mod tests {
     #[test]
     fn the_cache_keeps_what_is_not_durable() {
         let mut log = log(&[1, 1, 1, 1]);
-        assert_eq!(log.take_unwritten().1.count(), 4);
+        assert_eq!(
+            log.take_unwritten()
+                .1
+                .map(|chunk| chunk.len())
+                .sum::<usize>(),
+            4
+        );
         log.became_durable(Slot(2));
         log.shrink_cache(0, Slot(4));
         assert_eq!(log.cached_from(), Slot(3));
@@ -354,7 +380,13 @@ mod tests {
     #[test]
     fn forgetting_the_beginning_keeps_the_epoch_of_the_start() {
         let mut log = log(&[1, 2, 2, 4]);
-        assert_eq!(log.take_unwritten().1.count(), 4);
+        assert_eq!(
+            log.take_unwritten()
+                .1
+                .map(|chunk| chunk.len())
+                .sum::<usize>(),
+            4
+        );
         log.became_durable(Slot(4));
         log.forget_until(Slot(2));
         assert_eq!(

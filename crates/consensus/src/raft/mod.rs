@@ -16,22 +16,26 @@
 //! ```
 //!
 //! One file per idea:
-//! - `election.rs`: who leads; `transfer.rs`: handing over;
+//! - `election.rs`: who leads; `pulling.rs`: with a log that was too old; `transfer.rs`: handing
+//!   over;
 //! - `replication.rs` with `progress.rs`: the leader's side of the log; `following.rs`: the
-//!   follower's; `log.rs`: the log itself;
+//!   follower's; `log.rs`: the log itself, `cache.rs`: what of it is in memory;
 //! - `reads.rs`, `reconfiguration.rs`, `installation.rs` (snapshots);
 //! - `pass.rs`: how a pass ends: one write, one message per peer, what is chosen.
 //!
 //! Inputs change the state; nearly everything that leaves the engine leaves it in
 //! [`Engine::flush`], so that whatever arrived together shares its costs.
 
+mod cache;
 mod election;
 mod following;
+mod health;
 mod inspection;
 mod installation;
 mod log;
 mod pass;
 mod progress;
+mod pulling;
 mod reads;
 mod reconfiguration;
 mod replication;
@@ -54,12 +58,14 @@ use crate::engine::{
 use crate::entry::Payload;
 use crate::hard_state::HardState;
 use crate::journaling::Journaling;
+use crate::kind::EngineKind;
 use crate::membership::Membership;
 use crate::message::{Body, Message};
 use crate::reads::{Forwards, ReadRounds};
 use crate::snapshot::Receiver;
 use election::Election;
 use following::Following;
+use health::Health;
 use log::Log;
 use progress::{Peer, State};
 use transfer::Handover;
@@ -69,7 +75,7 @@ use transfer::Handover;
 const EPOCH_LEAP_MAX: u64 = 1 << 40;
 
 /// A replica of a group that agrees by Raft.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Raft {
     config: Config,
     random: Random,
@@ -96,12 +102,13 @@ pub struct Raft {
     checkpoint: Option<CheckpointRef>,
     forwards: Forwards,
     handover: Option<Handover>,
+    health: Health,
     outbox: Vec<Letter>,
     told: Told,
 }
 
 /// What only a leader keeps.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Leading {
     peers: BTreeMap<NodeId, Peer>,
     /// The first entry of this leadership. Once it is chosen, everything before it is.
@@ -120,7 +127,7 @@ struct Leading {
 }
 
 /// Entries asked for from the journal.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Fetches {
     outstanding: Vec<Slot>,
     /// The replica waits for entries from this slot on.
@@ -130,7 +137,7 @@ struct Fetches {
 }
 
 /// A message that leaves at the end of the pass.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Letter {
     to: NodeId,
     message: Message,
@@ -139,7 +146,7 @@ struct Letter {
 }
 
 /// What the host was last told, so that it is told only what is new.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Told {
     leadership: Option<(Epoch, Option<NodeId>)>,
     membership: Option<std::sync::Arc<Membership>>,
@@ -198,6 +205,7 @@ impl Raft {
             checkpoint,
             forwards: Forwards::default(),
             handover: None,
+            health: Health::default(),
             outbox: Vec::new(),
             told: Told::default(),
             log,
@@ -224,6 +232,7 @@ impl Raft {
             vote: self.vote,
             chosen: self.chosen,
             uncertain: self.uncertain.is_some(),
+            engine: EngineKind::Raft,
         }
     }
 
@@ -269,10 +278,22 @@ impl Raft {
             } => {
                 self.on_pre_vote(now, from, epoch, round, last, occasion);
             }
-            Body::PreVoteReply { round, granted } => {
-                self.on_pre_vote_reply(now, from, epoch, round, granted, out);
+            Body::PreVoteReply {
+                round,
+                granted,
+                ahead,
+            } => {
+                self.on_pre_vote_reply(now, from, epoch, round, (granted, ahead), out);
+            }
+            Body::Pull { after } => self.on_pull(from, after),
+            Body::Suffix { previous, entries } => {
+                self.on_suffix(now, from, epoch, previous, entries, out);
             }
             Body::Vote { last, occasion } => self.on_vote(now, from, epoch, last, occasion, out),
+            Body::Paxos(_) => self.drop_message(from, "a message of the other engine", out),
+            Body::VoteReply { .. } if epoch < self.epoch && mutant::is_on(Mutant::StaleVote) => {
+                self.on_current(now, from, body, out);
+            }
             body if epoch < self.epoch => self.on_outdated(from, &body),
             body => {
                 if epoch > self.epoch {
@@ -349,8 +370,13 @@ impl Raft {
             Body::ReadRound { id } => self.on_read_round(now, from, id),
             Body::ReadRoundReply { id, slot } => self.on_read_round_reply(from, id, slot, out),
             Body::Transfer => self.on_transfer_message(now, from, out),
-            Body::PreVote { .. } | Body::PreVoteReply { .. } | Body::Vote { .. } => {
-                unreachable!("elections were handled before")
+            Body::PreVote { .. }
+            | Body::PreVoteReply { .. }
+            | Body::Vote { .. }
+            | Body::Pull { .. }
+            | Body::Suffix { .. }
+            | Body::Paxos(_) => {
+                unreachable!("these were handled before")
             }
         }
     }

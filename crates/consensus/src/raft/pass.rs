@@ -8,6 +8,7 @@
 use base::{Instant, Slot};
 
 use crate::engine::{Mark, Output, Outputs, Record, Role};
+use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::raft::Raft;
 
@@ -20,6 +21,7 @@ impl Raft {
         self.forward_reads(now, out);
         self.hand_over();
         self.tell(out);
+        self.log.seal();
         self.write(now, out);
         self.answer_leader();
         self.send_outbox(out);
@@ -31,8 +33,11 @@ impl Raft {
 
     /// A replica that is a quorum by itself need not wait for anything.
     fn lead_alone(&mut self, now: Instant, out: &mut Outputs) {
+        if self.role != Role::Follower || self.membership().voters.len() > 1 {
+            return;
+        }
         let alone = self.membership().is_quorum(|id| id == self.config.id);
-        if alone && self.role == Role::Follower && self.is_electable() {
+        if alone && self.is_electable() {
             self.campaign(now, crate::message::Occasion::Silence, out);
         }
     }
@@ -82,10 +87,10 @@ impl Raft {
         }
         // A long write is given in parts, so that its progress can be seen.
         let (mut bytes, mut first) = (0, None);
-        for entry in entries {
-            bytes += entry.bytes();
-            let slot = entry.slot;
-            records.push(Record::Entry(entry.clone()));
+        for chunk in entries {
+            bytes += chunk.bytes();
+            let slot = chunk.last().expect("no chunk is empty").slot;
+            records.push(Record::Entries(chunk));
             if bytes >= self.config.limits.write_bytes && slot < upto {
                 let mark = self.journaling.begin(slot, now);
                 first.get_or_insert(mark);
@@ -114,6 +119,9 @@ impl Raft {
 
     /// The journal made everything up to `mark` durable.
     pub(super) fn on_durable(&mut self, now: Instant, mark: Mark, out: &mut Outputs) {
+        if let Some(took) = self.journaling.took(mark, now) {
+            self.health.wrote(took);
+        }
         if let Some(upto) = self.journaling.complete(mark, now) {
             self.log.became_durable(upto);
         }
@@ -136,7 +144,8 @@ impl Raft {
                 }
                 return;
             }
-            let entries = self.delivery.take(self.log.cached(next), self.chosen);
+            let entries = self.log.take(next, self.chosen, self.delivery.room());
+            self.delivery.hand_out(&entries);
             out.push(Output::Chosen { entries });
         }
     }
@@ -164,7 +173,7 @@ impl Raft {
         &mut self,
         now: Instant,
         from: Slot,
-        mut entries: Vec<Entry>,
+        entries: Vec<Entry>,
         out: &mut Outputs,
     ) {
         self.fetches
@@ -179,12 +188,15 @@ impl Raft {
             current
         };
         let current = entries.iter().take_while(is_current).count();
-        entries.truncate(current);
+        let entries: Entries = entries.into_iter().take(current).collect();
         if self.fetches.delivery == Some(from) {
             self.fetches.delivery = None;
             if from == self.delivery.next() && !self.is_installing() && !entries.is_empty() {
-                let entries = self.delivery.take(entries.iter(), self.chosen);
+                let chosen = (self.chosen.0 + 1).saturating_sub(from.0) as usize;
+                let within = entries.count_within(self.delivery.room());
+                let entries = entries.slice(0..within.min(chosen));
                 if !entries.is_empty() {
+                    self.delivery.hand_out(&entries);
                     out.push(Output::Chosen { entries });
                 }
             }
@@ -195,7 +207,7 @@ impl Raft {
         self.send_fetched(now, from, &entries, out);
     }
 
-    fn send_fetched(&mut self, now: Instant, from: Slot, entries: &[Entry], out: &mut Outputs) {
+    fn send_fetched(&mut self, now: Instant, from: Slot, entries: &Entries, out: &mut Outputs) {
         let Some(mut leading) = self.leading.take() else {
             return;
         };
@@ -209,7 +221,7 @@ impl Raft {
                 self.begin_snapshot(now, *id, peer, out);
             } else if peer.next == from && peer.has_room(self.limits()) {
                 let limit = self.config.limits.append_bytes;
-                let entries = super::replication::take_within(entries.iter(), limit);
+                let entries = entries.slice(0..entries.count_within(limit));
                 self.send_entries(*id, peer, entries, round, out);
             }
         }

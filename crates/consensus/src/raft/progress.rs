@@ -26,7 +26,7 @@ use crate::limits::Limits;
 use crate::snapshot::Sender;
 
 /// How entries reach the peer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum State {
     /// Looking for the end of what both logs share; `paused` while a message is on its way.
     Probe {
@@ -47,7 +47,7 @@ struct Inflight {
 }
 
 /// What is known about one peer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Peer {
     /// The replication session; answers that name another do not count.
     pub(crate) session: u64,

@@ -13,6 +13,7 @@ use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot};
 
 use crate::engine::{Note, Output, Outputs, Refusal, Role};
+use crate::entries::Entries;
 use crate::entry::{Entry, Payload};
 use crate::message::{Body, FollowerState, Message, Position};
 use crate::raft::progress::{Peer, State};
@@ -53,15 +54,14 @@ impl Raft {
         self.role = Role::Leader;
         self.receiver = None;
         self.leader = Some(self.config.id);
-        let unchosen = self
-            .log
-            .cached(self.chosen.next().max(self.log.cached_from()));
+        self.health.begin_leading();
+        let unchosen_bytes = self.log.cached_bytes(self.chosen.next(), self.log.last());
         let mut reads = ReadRounds::default();
         for asker in self.forwards.drain() {
             reads.ask(Reader::Local(asker.ticket), asker.since);
         }
         self.leading = Some(Box::new(Leading {
-            unchosen_bytes: unchosen.map(Entry::bytes).sum(),
+            unchosen_bytes,
             peers: std::collections::BTreeMap::new(),
             first: self.log.last().next(),
             session: 0,
@@ -100,7 +100,7 @@ impl Raft {
         };
         let slot = entry.slot;
         leading.unchosen_bytes += entry.bytes();
-        self.log.append(entry);
+        self.log.append(entry, self.config.limits.append_bytes);
         slot
     }
 
@@ -162,7 +162,7 @@ impl Raft {
         let Some(peer) = leading.peers.get_mut(&from) else {
             return;
         };
-        if reply.session != peer.session && !mutant::is_on(Mutant::AnySession) {
+        if reply.session != peer.session {
             return;
         }
         if reply.matched > last || reply.received > last || reply.round > leading.round {
@@ -309,6 +309,12 @@ impl Raft {
             return self.step_down(now, reason, out);
         }
         let interval = self.config.heartbeat_interval;
+        let late = now.since(leading.heartbeat_at);
+        let lags = self.log.durable() < self.chosen;
+        let timeout = self.config.election_timeout;
+        if self.health.heartbeat(now, late, lags, interval, timeout) {
+            self.abdicate(now, out);
+        }
         let leading = self.leading.as_mut().expect("it leads");
         leading.begin_round();
         leading.heartbeat_at = now + interval;
@@ -370,12 +376,13 @@ impl Raft {
                 self.fetch_for(peer, out);
                 break;
             }
-            let entries = take_within(self.log.cached(peer.next), self.limits().append_bytes);
+            let budget = self.limits().append_bytes;
+            let entries = self.log.take(peer.next, self.log.last(), budget);
             self.send_entries(id, peer, entries, round, out);
         }
         let news = matches!(peer.state, State::Replicate) && peer.chosen_told < self.chosen;
         if peer.heartbeat_due || news {
-            self.send_append(id, peer, Vec::new(), round, out);
+            self.send_append(id, peer, Entries::default(), round, out);
         }
     }
 
@@ -394,12 +401,12 @@ impl Raft {
         &self,
         to: NodeId,
         peer: &mut Peer,
-        entries: Vec<Entry>,
+        entries: Entries,
         round: u64,
         out: &mut Outputs,
     ) {
         let last = entries.last().expect("there is something to send").slot;
-        let bytes = entries.iter().map(Entry::bytes).sum();
+        let bytes = entries.bytes();
         self.send_append(to, peer, entries, round, out);
         peer.sent(last, bytes);
     }
@@ -408,7 +415,7 @@ impl Raft {
         &self,
         to: NodeId,
         peer: &mut Peer,
-        entries: Vec<Entry>,
+        entries: Entries,
         round: u64,
         out: &mut Outputs,
     ) {
@@ -442,18 +449,4 @@ impl Raft {
             after: None,
         });
     }
-}
-
-/// The first of `entries`, and as many more as stay within `budget` bytes.
-pub(super) fn take_within<'a>(entries: impl Iterator<Item = &'a Entry>, budget: u64) -> Vec<Entry> {
-    let mut taken = Vec::new();
-    let mut bytes = 0;
-    for entry in entries {
-        bytes += entry.bytes();
-        if bytes > budget && !taken.is_empty() {
-            break;
-        }
-        taken.push(entry.clone());
-    }
-    taken
 }

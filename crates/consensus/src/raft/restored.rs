@@ -1,4 +1,4 @@
-//! What a Raft replica is started with: its settings, and what its journal and its newest
+//! What a replica is started with: its settings, and what its journal and its newest
 //! checkpoint remember.
 
 use std::time::Duration;
@@ -50,6 +50,12 @@ pub struct Restored {
     /// The epochs of the log's entries as runs: from this slot on, this epoch. The first begins
     /// at the slot after `log_start`, if the log holds anything.
     pub epochs: Vec<(Slot, Epoch)>,
+    /// The ballots under which entries were accepted, as runs like `epochs`. Of use to Paxos only;
+    /// an entry that no run covers was accepted under its own epoch.
+    pub ballots: Vec<(Slot, Epoch)>,
+    /// Slots between `log_start` and `last` that the journal does not hold, as first and last of
+    /// each gap, ascending. Only Paxos leaves any.
+    pub gaps: Vec<(Slot, Slot)>,
     /// The last slot that the journal holds; that of `log_start` if it holds none.
     pub last: Slot,
     /// The membership entries in the log, in order.

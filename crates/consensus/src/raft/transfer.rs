@@ -6,14 +6,15 @@
 
 use base::{Instant, NodeId};
 
-use crate::engine::{Output, Outputs, Refusal, Role, Ticket};
+use crate::engine::{Note, Output, Outputs, Refusal, Role, Ticket};
 use crate::message::{Body, Occasion};
 use crate::raft::Raft;
 
 /// A transfer under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Handover {
-    ticket: Ticket,
+    /// Who asked; nobody if this replica finds itself too slow.
+    ticket: Option<Ticket>,
     successor: NodeId,
     /// When to give up.
     pub(crate) deadline: Instant,
@@ -58,9 +59,24 @@ impl Raft {
         };
         let deadline = now + self.config.election_timeout;
         self.handover = Some(Handover {
-            ticket,
+            ticket: Some(ticket),
             successor,
             deadline,
+            told: false,
+        });
+    }
+
+    /// This replica is the slow one: it hands over by itself.
+    pub(super) fn abdicate(&mut self, now: Instant, out: &mut Outputs) {
+        let Some(successor) = self.best_successor().filter(|_| self.handover.is_none()) else {
+            return;
+        };
+        self.health.abdicated(now);
+        out.push(Output::Note(Note::Abdicating { successor }));
+        self.handover = Some(Handover {
+            ticket: None,
+            successor,
+            deadline: now + self.config.election_timeout,
             told: false,
         });
     }
@@ -89,17 +105,18 @@ impl Raft {
     /// Another leads now.
     pub(super) fn handover_succeeded(&mut self, out: &mut Outputs) {
         let other_leads = self.leader.is_some_and(|leader| leader != self.config.id);
-        if let Some(handover) = self.handover.take_if(|_| other_leads) {
-            out.push(Output::Done {
-                ticket: handover.ticket,
-            });
+        let ended = self.handover.take_if(|_| other_leads);
+        if let Some(ticket) = ended.and_then(|handover| handover.ticket) {
+            out.push(Output::Done { ticket });
         }
     }
 
     /// Gives up a transfer that takes too long.
     pub(super) fn on_handover_deadline(&mut self, now: Instant, out: &mut Outputs) {
-        if let Some(handover) = self.handover.take_if(|handover| handover.deadline <= now) {
-            self.refuse(handover.ticket, Refusal::Abandoned, out);
+        let is_over = |handover: &mut Handover| handover.deadline <= now;
+        let ended = self.handover.take_if(is_over);
+        if let Some(ticket) = ended.and_then(|handover| handover.ticket) {
+            self.refuse(ticket, Refusal::Abandoned, out);
         }
     }
 

@@ -6,13 +6,15 @@
 // Each test uses its part, and fails by panicking.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod network;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use base::{Epoch, Instant, NodeId, Slot, checksum};
 use bytes::{Bytes, BytesMut};
 use quorate_consensus::{
-    CheckpointRef, Config, Engine, Entry, HardState, Input, Mark, Membership, Message, Output,
-    Payload, Raft, Record, Restored, Tail,
+    AnyEngine, CheckpointRef, Config, Engine, EngineKind, Entries, Entry, HardState, Input, Mark,
+    Membership, Message, Output, Payload, Record, Restored, Tail,
 };
 
 /// What is on a node's stable storage.
@@ -21,6 +23,8 @@ pub(crate) struct Disk {
     pub(crate) hard_state: HardState,
     pub(crate) start: (Slot, Epoch),
     pub(crate) entries: BTreeMap<Slot, Entry>,
+    /// The ballots of entries that were accepted under a later one than their epoch.
+    pub(crate) ballots: BTreeMap<Slot, Epoch>,
     pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) genesis: Membership,
     pub(crate) tail: Tail,
@@ -51,14 +55,34 @@ impl Disk {
                     self.tail = Tail::Certain;
                 }
             }
-            Record::Entry(entry) => {
-                assert!(entry.slot <= self.last().next(), "the journal has no gap");
-                assert!(
-                    entry.slot > self.start.0,
-                    "the journal is not written before its start"
-                );
-                self.entries.split_off(&entry.slot);
-                self.entries.insert(entry.slot, entry.clone());
+            Record::Entries(entries) => {
+                for entry in entries {
+                    assert!(entry.slot <= self.last().next(), "the journal has no gap");
+                    assert!(
+                        entry.slot > self.start.0,
+                        "the journal is not written before its start"
+                    );
+                    self.entries.split_off(&entry.slot);
+                    self.entries.insert(entry.slot, entry.clone());
+                }
+            }
+            Record::Accepted { ballot, entries } => {
+                for entry in entries {
+                    assert!(
+                        entry.slot > self.start.0,
+                        "the journal is not written before its start"
+                    );
+                    assert!(
+                        *ballot >= entry.epoch,
+                        "no entry is younger than its ballot"
+                    );
+                    self.entries.insert(entry.slot, entry.clone());
+                    self.ballots.insert(entry.slot, *ballot);
+                }
+            }
+            Record::LogStarts { slot, epoch } => {
+                self.entries = self.entries.split_off(&slot.next());
+                self.start = (*slot, *epoch);
             }
             Record::SnapshotInstalled { slot, epoch } => {
                 self.entries.clear();
@@ -70,7 +94,16 @@ impl Disk {
     pub(crate) fn restored(&self) -> Restored {
         let mut epochs: Vec<(Slot, Epoch)> = Vec::new();
         let mut memberships = Vec::new();
+        let (mut ballots, mut gaps) = (Vec::new(), Vec::new());
+        let mut expected = self.start.0.next();
         for entry in self.entries.values() {
+            if entry.slot > expected {
+                gaps.push((expected, entry.slot.previous()));
+            }
+            expected = entry.slot.next();
+            if let Some(ballot) = self.ballots.get(&entry.slot) {
+                ballots.push((entry.slot, *ballot));
+            }
             if epochs.last().is_none_or(|run| run.1 != entry.epoch) {
                 epochs.push((entry.slot, entry.epoch));
             }
@@ -87,11 +120,29 @@ impl Disk {
             checkpoint: checkpoint.map(|held| held.reference),
             log_start: self.start,
             epochs,
+            ballots,
+            gaps,
             last: self.last(),
             memberships,
             applied: checkpoint.map_or(Slot(0), |held| held.reference.slot),
             tail: self.tail,
         }
+    }
+}
+
+/// The records that a crash may separate: each entry of its own.
+pub(crate) fn one_by_one(record: Record) -> Vec<Record> {
+    match record {
+        Record::Entries(entries) => {
+            let entries = entries.iter().cloned().map(Entries::from);
+            entries.map(Record::Entries).collect()
+        }
+        Record::Accepted { ballot, entries } => {
+            let entries = entries.iter().cloned().map(Entries::from);
+            let accepted = |entries| Record::Accepted { ballot, entries };
+            entries.map(accepted).collect()
+        }
+        record => vec![record],
     }
 }
 
@@ -160,10 +211,10 @@ pub(crate) enum Task {
 }
 
 /// One engine with everything around it but the network.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) config: Config,
-    pub(crate) raft: Raft,
+    pub(crate) engine: AnyEngine,
     pub(crate) disk: Disk,
     pub(crate) writes: VecDeque<(Mark, Vec<Record>)>,
     pub(crate) durable: Mark,
@@ -181,7 +232,13 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn start(config: Config, disk: Disk, seed: u64, now: Instant) -> Host {
+    pub(crate) fn start(
+        kind: EngineKind,
+        config: Config,
+        disk: Disk,
+        seed: u64,
+        now: Instant,
+    ) -> Host {
         let replica = match &disk.checkpoint {
             None => Replica {
                 membership: disk.genesis.clone(),
@@ -189,10 +246,10 @@ impl Host {
             },
             Some(held) => Host::load(held.reference.slot, &held.bytes, &held.membership),
         };
-        let raft = Raft::new(config.clone(), disk.restored(), seed, now);
+        let engine = AnyEngine::new(kind, config.clone(), disk.restored(), seed, now);
         Host {
             config,
-            raft,
+            engine,
             disk,
             writes: VecDeque::new(),
             durable: Mark(0),
@@ -218,13 +275,13 @@ impl Host {
 
     pub(crate) fn step(&mut self, now: Instant, input: Input) {
         let mut outputs = Vec::new();
-        self.raft.step(now, input, &mut outputs);
+        self.engine.step(now, input, &mut outputs);
         self.carry_out(now, outputs);
     }
 
     pub(crate) fn flush(&mut self, now: Instant) {
         let mut outputs = Vec::new();
-        self.raft.flush(now, &mut outputs);
+        self.engine.flush(now, &mut outputs);
         self.carry_out(now, outputs);
     }
 
@@ -242,7 +299,10 @@ impl Host {
                         None => self.outgoing.push((to, message)),
                     }
                 }
-                Output::Write { mark, records } => self.writes.push_back((mark, records)),
+                Output::Write { mark, records } => {
+                    let records = records.into_iter().flat_map(one_by_one).collect();
+                    self.writes.push_back((mark, records));
+                }
                 Output::Fetch {
                     from,
                     upto,
@@ -403,7 +463,7 @@ impl Host {
     /// before it. Only what is durable in the journal is checkpointed.
     pub(crate) fn take_checkpoint(&mut self, now: Instant, kept: u64) -> bool {
         let slot = self.replica.applied;
-        if self.raft.view().durable < slot {
+        if self.engine.view().durable < slot {
             return false;
         }
         let Some(entry) = self

@@ -1,5 +1,7 @@
 //! The stage of the transcripts: hosts, and a network that does what the script says.
 
+mod paxos;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -7,8 +9,8 @@ use base::{Instant, NodeId};
 use bytes::Bytes;
 use quorate_consensus::message::{Body, FollowerState, Position};
 use quorate_consensus::{
-    Change, Config, Engine, Entry, Input, Limits, Liveness, Member, Membership, Message, Note,
-    Output, Payload, Record, Tail, Ticket,
+    Change, Config, Engine, EngineKind, Entry, Input, Limits, Liveness, Member, Membership,
+    Message, Note, Output, Payload, Record, Tail, Ticket,
 };
 
 use crate::cluster::{Disk, Host};
@@ -196,7 +198,7 @@ impl Story {
             limits,
         };
         self.starts += 1;
-        let mut host = Host::start(config, disk, self.starts, self.now);
+        let mut host = Host::start(EngineKind::Raft, config, disk, self.starts, self.now);
         host.filler = 128;
         self.hosts.insert(id, host);
         self.settle(id);
@@ -212,7 +214,10 @@ impl Story {
     }
 
     fn campaign(&mut self, id: NodeId) {
-        let deadline = self.hosts[&id].raft.deadline().expect("it has a deadline");
+        let deadline = self.hosts[&id]
+            .engine
+            .deadline()
+            .expect("it has a deadline");
         self.now = self.now.max(deadline);
         self.give(id, Input::Deadline);
     }
@@ -300,7 +305,7 @@ impl Story {
             let deadlines = self
                 .hosts
                 .iter()
-                .filter_map(|(id, host)| host.raft.deadline().map(|deadline| (deadline, *id)));
+                .filter_map(|(id, host)| host.engine.deadline().map(|deadline| (deadline, *id)));
             let Some((at, id)) = deadlines.min().filter(|(at, _)| *at <= until) else {
                 break;
             };
@@ -367,11 +372,11 @@ impl Story {
 
     fn status(&mut self) {
         for (id, host) in &self.hosts {
-            let view = host.raft.view();
+            let view = host.engine.view();
             let leader = view
                 .leader
                 .map_or("nobody".to_owned(), |leader| leader.0.to_string());
-            let unsure = if host.raft.hard_state().uncertain {
+            let unsure = if host.engine.hard_state().uncertain {
                 ", uncertain"
             } else {
                 ""
@@ -468,8 +473,15 @@ fn describe_record(record: &Record) -> String {
                 state.epoch, state.chosen
             )
         }
-        Record::Entry(entry) => describe_entry(entry),
+        Record::Entries(entries) => describe_entries(entries),
         Record::SnapshotInstalled { slot, epoch } => format!("snapshot at {slot}/{epoch}"),
+        Record::LogStarts { slot, epoch } => format!("starts behind {slot}/{epoch}"),
+        Record::Accepted { ballot, entries } if entries.iter().all(|e| e.epoch == *ballot) => {
+            describe_entries(entries)
+        }
+        Record::Accepted { ballot, entries } => {
+            format!("{} under {ballot}", describe_entries(entries))
+        }
     }
 }
 
@@ -550,6 +562,9 @@ fn describe_note(note: &Note) -> String {
             "* TWO LEADERS in epoch {epoch}: {} and {}",
             known.0, other.0
         ),
+        Note::Abdicating { successor } => {
+            format!("* is slower than it was: hands over to {}", successor.0)
+        }
         Note::SendingSnapshot { to, slot } => format!("* sends a snapshot at {slot} to {}", to.0),
     }
 }
@@ -570,7 +585,14 @@ fn at(position: &Position) -> String {
 fn describe(message: &Message) -> String {
     let body = match &message.body {
         Body::PreVote { last, occasion, .. } => format!("pre-vote? log {}, {occasion:?}", at(last)),
+        Body::PreVoteReply {
+            ahead: Some(end), ..
+        } => format!("pre-vote no, mine ends at {}", at(end)),
         Body::PreVoteReply { granted, .. } => format!("pre-vote {}", yes_or_no(*granted)),
+        Body::Pull { after } => format!("what follows {}?", at(after)),
+        Body::Suffix { previous, entries } => {
+            format!("after {} [{}]", at(previous), describe_entries(entries))
+        }
         Body::Vote { last, occasion } => format!("vote? log {}, {occasion:?}", at(last)),
         Body::VoteReply { granted } => format!("vote {}", yes_or_no(*granted)),
         Body::Append {
@@ -620,6 +642,7 @@ fn describe(message: &Message) -> String {
         } => format!("read at {slot}"),
         Body::ReadRoundReply { slot: None, .. } => "read refused".to_owned(),
         Body::Transfer => "campaign now".to_owned(),
+        Body::Paxos(body) => paxos::describe(body),
     };
     format!("e{} {body}", message.epoch)
 }

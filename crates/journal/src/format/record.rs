@@ -21,7 +21,21 @@ pub enum RecordKind {
     MembershipEntry = 3,
     /// A snapshot was installed: the log starts behind this slot, whatever it held before.
     SnapshotInstalled = 4,
+    /// An entry that stands at its slot alone: it replaces what stands there and nothing else, and
+    /// may leave gaps before it. It was accepted under a ballot that is its epoch.
+    Accepted = 6,
+    /// The same for an entry that changes the membership.
+    AcceptedMembership = 7,
+    /// As [`RecordKind::Accepted`], under a later ballot: the body begins with it (8 bytes).
+    AcceptedLater = 8,
+    /// As [`RecordKind::AcceptedMembership`], under a later ballot, likewise.
+    AcceptedMembershipLater = 9,
+    /// A snapshot was installed: the log starts behind this slot and keeps what is behind.
+    LogStarts = 10,
 }
+
+/// The bytes of a ballot before a body.
+pub const BALLOT_BYTES: usize = 8;
 
 /// What a record on disk says: what a group asked to remember, or what the journal itself adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +57,11 @@ impl StoredKind {
             3 => Some(StoredKind::Given(RecordKind::MembershipEntry)),
             4 => Some(StoredKind::Given(RecordKind::SnapshotInstalled)),
             5 => Some(StoredKind::Start),
+            6 => Some(StoredKind::Given(RecordKind::Accepted)),
+            7 => Some(StoredKind::Given(RecordKind::AcceptedMembership)),
+            8 => Some(StoredKind::Given(RecordKind::AcceptedLater)),
+            9 => Some(StoredKind::Given(RecordKind::AcceptedMembershipLater)),
+            10 => Some(StoredKind::Given(RecordKind::LogStarts)),
             _ => None,
         }
     }
@@ -61,7 +80,39 @@ impl RecordKind {
     /// Whether it stands at a slot of the log.
     #[must_use]
     pub fn is_entry(self) -> bool {
-        matches!(self, RecordKind::Entry | RecordKind::MembershipEntry)
+        matches!(self, RecordKind::Entry | RecordKind::MembershipEntry) || self.is_accepted()
+    }
+
+    /// Whether it is an entry that stands at its slot alone.
+    #[must_use]
+    pub fn is_accepted(self) -> bool {
+        matches!(
+            self,
+            RecordKind::Accepted
+                | RecordKind::AcceptedMembership
+                | RecordKind::AcceptedLater
+                | RecordKind::AcceptedMembershipLater
+        )
+    }
+
+    /// Whether its body begins with a ballot.
+    #[must_use]
+    pub fn has_ballot(self) -> bool {
+        matches!(
+            self,
+            RecordKind::AcceptedLater | RecordKind::AcceptedMembershipLater
+        )
+    }
+
+    /// Whether the entry changes the membership.
+    #[must_use]
+    pub fn is_membership(self) -> bool {
+        matches!(
+            self,
+            RecordKind::MembershipEntry
+                | RecordKind::AcceptedMembership
+                | RecordKind::AcceptedMembershipLater
+        )
     }
 }
 
@@ -229,6 +280,6 @@ mod tests {
                 assert_eq!(kind.number(), number);
             }
         }
-        assert_eq!(StoredKind::from_number(6), None);
+        assert_eq!(StoredKind::from_number(11), None);
     }
 }

@@ -10,7 +10,6 @@ use base::{GroupId, Slot};
 use bytes::Bytes;
 
 use super::{Done, FetchedEntry};
-use crate::RecordKind;
 use crate::disk::{DiskError, File, Operation};
 use crate::format::block::{self, BLOCK_BYTES, Block, Seed};
 use crate::format::record::{self, StoredKind};
@@ -296,14 +295,12 @@ fn take(
         && record.epoch == location.epoch
         && record.encoded_bytes() == location.bytes;
     match record.kind {
-        StoredKind::Given(kind @ (RecordKind::Entry | RecordKind::MembershipEntry)) if is_it => {
-            Ok(FetchedEntry {
-                slot,
-                epoch: record.epoch,
-                kind,
-                body: record.body,
-            })
-        }
+        StoredKind::Given(kind) if is_it && kind.is_entry() => Ok(FetchedEntry {
+            slot,
+            epoch: record.epoch,
+            kind,
+            body: record.body,
+        }),
         _ => Err(format!(
             "the entry of group {group} at slot {slot}, epoch {} should be here, but there is a \
              record of group {}, slot {}, epoch {}",

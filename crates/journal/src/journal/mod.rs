@@ -74,7 +74,7 @@ pub struct FetchedEntry {
     pub slot: Slot,
     /// The epoch in which a leader put it there.
     pub epoch: Epoch,
-    /// [`RecordKind::Entry`] or [`RecordKind::MembershipEntry`].
+    /// One that [is an entry](RecordKind::is_entry); the body is as it was given.
     pub kind: RecordKind,
     /// What it carries.
     pub body: Bytes,
@@ -271,6 +271,17 @@ impl Journal {
             }
             RecordKind::Entry | RecordKind::MembershipEntry => {
                 log.put(slot, epoch, (home, offset), bytes, &mut self.live);
+            }
+            RecordKind::Accepted
+            | RecordKind::AcceptedMembership
+            | RecordKind::AcceptedLater
+            | RecordKind::AcceptedMembershipLater => {
+                log.put_alone(slot, epoch, (home, offset), bytes, &mut self.live);
+            }
+            RecordKind::LogStarts => {
+                assert!(slot.0 > 0, "a snapshot covers at least one slot");
+                log.start_behind((slot, epoch), &mut self.live);
+                log.anchor = Some(((slot, epoch), home));
             }
             RecordKind::SnapshotInstalled => {
                 assert!(slot.0 > 0, "a snapshot covers at least one slot");

@@ -79,6 +79,11 @@ pub struct RecoveredGroup {
     pub epochs: Vec<(Slot, Epoch)>,
     /// The entries that change the membership, by slot.
     pub memberships: Vec<(Slot, Bytes)>,
+    /// The entries that were accepted under a ballot later than their epoch, by slot.
+    pub ballots: Vec<(Slot, Epoch)>,
+    /// Where entries are missing between the start and the last one: first and last slot of each
+    /// gap. Only records that stand at their slots alone leave any.
+    pub gaps: Vec<(Slot, Slot)>,
 }
 
 /// A batch that was being written when the power went, or the process died.

@@ -6,15 +6,19 @@
 //! it is not the last word: what stood there is gone, because it was replaced or released later.
 //! In the end the first entry must follow the start.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use base::{Epoch, GroupId, Slot};
 use bytes::Bytes;
 
 use super::RecoveredGroup;
 use crate::RecordKind;
-use crate::format::record::{StoredKind, StoredRecord};
+use crate::format::read_u64;
+use crate::format::record::{BALLOT_BYTES, StoredKind, StoredRecord};
 use crate::index::{GroupLog, HardState, Home, LiveCounts};
+
+/// A gap longer than this is damage: an engine's window is far smaller.
+const GAP_SLOTS_MAX: u64 = 1 << 20;
 
 /// What one group remembers, as far as it has been read.
 #[derive(Debug, Default)]
@@ -22,7 +26,10 @@ struct Group {
     log: GroupLog,
     /// Everything between the log's start and its end has been read, at this point of the stream.
     is_exact: bool,
-    memberships: VecDeque<(Slot, Bytes)>,
+    memberships: BTreeMap<Slot, Bytes>,
+    /// Entries stand at their slots alone; unknown until one has been read.
+    is_scattered: Option<bool>,
+    ballots: BTreeMap<Slot, Epoch>,
 }
 
 /// What all groups remember, as far as it has been read.
@@ -67,9 +74,20 @@ impl Replay {
             StoredKind::Given(RecordKind::Entry | RecordKind::MembershipEntry) => {
                 return group.entry(record, (home, offset), &mut self.live);
             }
-            StoredKind::Given(RecordKind::SnapshotInstalled) => {
+            StoredKind::Given(RecordKind::LogStarts) => {
+                check_slot(record.group, record.slot)?;
+                group.scatter(record.group, true)?;
+                check_gap(record.group, record.slot, group.log.first())?;
+                group.start_scattered(start, &mut self.live);
+                group.log.anchor = Some((start, home));
+            }
+            StoredKind::Given(kind) if kind.is_accepted() => {
+                return group.accepted(record, kind, (home, offset), &mut self.live);
+            }
+            StoredKind::Given(_) => {
                 check_slot(record.group, record.slot)?;
                 group.log.reset(start, &mut self.live);
+                group.scatter(record.group, false)?;
                 group.log.anchor = Some((start, home));
                 group.is_exact = true;
                 group.memberships.clear();
@@ -89,15 +107,19 @@ impl Replay {
     /// If the beginning of a group's log is missing, in words.
     pub(crate) fn finish(self) -> Result<Replayed, String> {
         let (mut logs, mut groups) = (BTreeMap::new(), BTreeMap::new());
-        for (
-            id,
-            Group {
-                log, memberships, ..
-            },
-        ) in self.groups
-        {
+        for (id, group) in self.groups {
+            let Group {
+                mut log,
+                memberships,
+                ballots,
+                ..
+            } = group;
             let (start, first) = (log.start().0, log.first());
-            if first != start.next() {
+            if group.is_scattered == Some(true) {
+                // What is missing is a gap; whoever knows that it was not, refuses.
+                check_gap(id, start, first)?;
+                log.extend_front(start.next());
+            } else if first != start.next() {
                 return Err(format!(
                     "the log of group {id} starts behind slot {start}, but its first entry has \
                      slot {first}"
@@ -108,7 +130,9 @@ impl Replay {
                 start: log.start(),
                 last: log.last(),
                 epochs: log.epochs().collect(),
-                memberships: memberships.into(),
+                memberships: memberships.into_iter().collect(),
+                ballots: ballots.into_iter().collect(),
+                gaps: log.gaps(),
             };
             groups.insert(id, recovered);
             logs.insert(id, log);
@@ -131,6 +155,16 @@ fn check_slot(group: GroupId, slot: Slot) -> Result<(), String> {
     Ok(())
 }
 
+/// A log has no long gaps.
+fn check_gap(group: GroupId, before: Slot, behind: Slot) -> Result<(), String> {
+    if behind.0.saturating_sub(before.0) <= GAP_SLOTS_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "what stands between slot {before} and slot {behind} of group {group} is missing"
+    ))
+}
+
 impl Group {
     fn entry(
         &mut self,
@@ -146,6 +180,7 @@ impl Group {
             ..
         } = record;
         check_slot(group, slot)?;
+        self.scatter(group, false)?;
         let (first, last) = (self.log.first(), self.log.last());
         if !self.is_exact && (slot < first || self.log.is_empty()) {
             self.log.clear(slot, live);
@@ -157,14 +192,78 @@ impl Group {
         }
         self.log
             .put(slot, epoch, place, record.encoded_bytes(), live);
-        while self.memberships.back().is_some_and(|(at, _)| *at >= slot) {
-            self.memberships.pop_back();
-        }
+        self.memberships.split_off(&slot);
         if kind == StoredKind::Given(RecordKind::MembershipEntry) {
-            self.memberships
-                .push_back((slot, Bytes::copy_from_slice(&record.body)));
+            let body = Bytes::copy_from_slice(&record.body);
+            self.memberships.insert(slot, body);
         }
         Ok(())
+    }
+
+    /// A log is written by one kind of engine, in one of the two ways.
+    fn scatter(&mut self, group: GroupId, is_scattered: bool) -> Result<(), String> {
+        if *self.is_scattered.get_or_insert(is_scattered) == is_scattered {
+            return Ok(());
+        }
+        Err(format!(
+            "group {group} has entries that replace what stands behind them, and entries that \
+             stand alone: two engines wrote its log"
+        ))
+    }
+
+    /// An entry that stands at its slot alone.
+    fn accepted(
+        &mut self,
+        record: StoredRecord,
+        kind: RecordKind,
+        place: (Home, u64),
+        live: &mut LiveCounts,
+    ) -> Result<(), String> {
+        let bytes = record.encoded_bytes();
+        let StoredRecord {
+            group, slot, epoch, ..
+        } = record;
+        check_slot(group, slot)?;
+        self.scatter(group, true)?;
+        let mut body = record.body;
+        self.ballots.remove(&slot);
+        if kind.has_ballot() {
+            if body.len() < BALLOT_BYTES {
+                return Err(format!(
+                    "group {group} has an entry at slot {slot} without ballot"
+                ));
+            }
+            let ballot = read_u64(&body.split_to(BALLOT_BYTES), 0).unwrap_or(0);
+            self.ballots.insert(slot, Epoch(ballot));
+        }
+        if slot <= self.log.start().0 {
+            return Err(format!(
+                "group {group} has an entry at slot {slot}, but its log starts behind slot {}",
+                self.log.start().0
+            ));
+        }
+        if self.log.is_empty() && self.log.anchor.is_none() {
+            // The beginning may stand in segments that are gone.
+            self.log.clear(slot, live);
+        }
+        let (first, last) = (self.log.first(), self.log.last());
+        check_gap(group, slot, first)?;
+        check_gap(group, last, slot)?;
+        self.log.extend_front(self.log.first().min(slot));
+        self.log.put_alone(slot, epoch, place, bytes, live);
+        self.memberships.remove(&slot);
+        if kind.is_membership() {
+            self.memberships.insert(slot, Bytes::copy_from_slice(&body));
+        }
+        Ok(())
+    }
+
+    /// The log starts here, and keeps what is behind, gaps and all.
+    fn start_scattered(&mut self, start: (Slot, Epoch), live: &mut LiveCounts) {
+        self.log.start_behind(start, live);
+        self.is_exact = true;
+        self.memberships = self.memberships.split_off(&start.0.next());
+        self.ballots = self.ballots.split_off(&start.0.next());
     }
 
     fn start_behind(
@@ -174,6 +273,18 @@ impl Group {
         live: &mut LiveCounts,
     ) -> Result<(), String> {
         let (slot, epoch) = start;
+        if self.is_scattered == Some(true) {
+            if slot < self.log.start().0 {
+                return Err(format!(
+                    "group {group} has released everything up to slot {slot}, but its log starts \
+                     behind slot {}",
+                    self.log.start().0
+                ));
+            }
+            check_gap(group, slot, self.log.first())?;
+            self.start_scattered(start, live);
+            return Ok(());
+        }
         let (old, first, last) = (self.log.start(), self.log.first(), self.log.last());
         if !self.is_exact && self.log.is_empty() {
             // Entries behind it may have stood in segments that are gone.
@@ -204,9 +315,7 @@ impl Group {
             ));
         }
         self.is_exact = true;
-        while self.memberships.front().is_some_and(|(at, _)| *at <= slot) {
-            self.memberships.pop_front();
-        }
+        self.memberships = self.memberships.split_off(&slot.next());
         Ok(())
     }
 }
@@ -287,7 +396,7 @@ mod tests {
         for _ in 0..20_000 {
             let records: Vec<(StoredKind, u64, u64)> = (0..random.below(9))
                 .map(|_| {
-                    let number = 1 + random.below(5) as u8;
+                    let number = 1 + random.below(10) as u8;
                     let kind = StoredKind::from_number(number).expect("it is a kind");
                     let slot = [random.below(6), u64::MAX - random.below(3)];
                     let far = usize::from(random.chance(0.02));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::{GroupId, Random, Slot};
+use base::{Epoch, GroupId, Random, Slot};
 use bytes::Bytes;
 use quorate_journal::disk::Lane;
 use quorate_journal::{
@@ -120,7 +120,18 @@ impl Checked {
             .values()
             .next_back()
             .map_or(model.base.1, |entry| entry.epoch);
+        let near = Slot(start.0 + 1 + u64::from(choice / 16));
+        // Slot and epoch name an entry.
+        let anew = Epoch(1000 + self.next_body);
+        let alone = group.is_multiple_of(2);
         let (kind, slot, epoch) = match choice % 16 {
+            // Every other group keeps entries that stand alone.
+            0..=6 if alone => (RecordKind::Accepted, last.next(), epoch),
+            7 | 8 if alone => (RecordKind::Accepted, near, anew),
+            9 if alone => (RecordKind::AcceptedMembership, near, anew),
+            10 if alone => (RecordKind::AcceptedMembershipLater, near, anew),
+            11 if alone => (RecordKind::AcceptedLater, last.next().next(), anew),
+            15 if alone => (RecordKind::LogStarts, near, anew),
             0..=8 => (RecordKind::Entry, last.next(), epoch),
             9 => (RecordKind::MembershipEntry, last.next(), epoch.next()),
             10..=11 => {
@@ -138,7 +149,7 @@ impl Checked {
         self.next_body += 1;
         let mut body = self.next_body.to_le_bytes().to_vec();
         body.resize(8 + usize::from(length), choice);
-        if kind == RecordKind::SnapshotInstalled {
+        if matches!(kind, RecordKind::SnapshotInstalled | RecordKind::LogStarts) {
             body.clear();
         }
         if kind == RecordKind::HardState {
@@ -187,7 +198,10 @@ impl Checked {
         let wanted: Vec<FetchedEntry> = model
             .entries
             .range(from..)
-            .map(|(_, entry)| entry.clone())
+            .zip(from.0..)
+            // Up to the first gap.
+            .take_while(|((slot, _), expected)| slot.0 == *expected)
+            .map(|((_, entry), _)| entry.clone())
             .collect();
         assert_eq!(entries[..], wanted[..entries.len()]);
         assert_eq!(entries.is_empty(), wanted.is_empty());
@@ -239,7 +253,10 @@ impl Checked {
             let wanted: Vec<FetchedEntry> = model
                 .entries
                 .range(start.next()..)
-                .map(|(_, entry)| entry.clone())
+                .zip(start.next().0..)
+                // Up to the first gap.
+                .take_while(|((slot, _), expected)| slot.0 == *expected)
+                .map(|((_, entry), _)| entry.clone())
                 .collect();
             assert_eq!(entries, wanted);
         }

@@ -38,8 +38,14 @@ impl ModelGroup {
                 self.base = (slot, epoch);
                 self.entries.clear();
             }
-            RecordKind::Entry | RecordKind::MembershipEntry => {
-                self.entries.split_off(&slot);
+            RecordKind::LogStarts => {
+                self.base = (slot, epoch);
+                self.entries = self.entries.split_off(&slot.next());
+            }
+            _ => {
+                if !kind.is_accepted() {
+                    self.entries.split_off(&slot);
+                }
                 self.entries.insert(
                     slot,
                     FetchedEntry {
@@ -79,22 +85,46 @@ fn group_agrees(model: &ModelGroup, found: &RecoveredGroup, released: Slot) -> b
         .filter(|(slot, _)| **slot > start)
         .map(|(_, entry)| entry)
         .collect();
-    let mut epochs: Vec<(Slot, Epoch)> = Vec::new();
-    for entry in &live {
-        if epochs.last().is_none_or(|(_, epoch)| *epoch != entry.epoch) {
-            epochs.push((entry.slot, entry.epoch));
+    let epoch_of = |slot: Slot| {
+        let after = found.epochs.partition_point(|run| run.0 <= slot);
+        after.checked_sub(1).map(|at| found.epochs[at].1)
+    };
+    let epochs_are_right = live
+        .iter()
+        .all(|entry| epoch_of(entry.slot) == Some(entry.epoch));
+    let body_of = |entry: &FetchedEntry| match entry.kind.has_ballot() {
+        true => entry.body.slice(8..),
+        false => entry.body.clone(),
+    };
+    let ballots: Vec<(Slot, Epoch)> = live
+        .iter()
+        .filter(|entry| entry.kind.has_ballot())
+        .map(|entry| {
+            let ballot = entry.body[..8].try_into().expect("8 bytes");
+            (entry.slot, Epoch(u64::from_le_bytes(ballot)))
+        })
+        .collect();
+    let present: Vec<Slot> = live.iter().map(|entry| entry.slot).collect();
+    let mut gaps: Vec<(Slot, Slot)> = Vec::new();
+    let mut expected = start.next();
+    for slot in present {
+        if slot > expected {
+            gaps.push((expected, slot.previous()));
         }
+        expected = slot.next();
     }
     let memberships: Vec<(Slot, Bytes)> = live
         .iter()
-        .filter(|entry| entry.kind == RecordKind::MembershipEntry)
-        .map(|entry| (entry.slot, entry.body.clone()))
+        .filter(|entry| entry.kind.is_membership())
+        .map(|entry| (entry.slot, body_of(entry)))
         .collect();
     start_is_right
         && found.hard_state == model.hard_state
         && found.last == model.last().max(start)
-        && found.epochs == epochs
+        && epochs_are_right
         && found.memberships == memberships
+        && found.ballots == ballots
+        && found.gaps == gaps
 }
 
 /// Whether this was recovered after the first `count` records.

@@ -1,0 +1,203 @@
+//! What a committed entry costs in our log engines and in those of other libraries: three replicas
+//! in one process, on one thread, storage in memory, the same shared payloads of 256 bytes.
+//!
+//! ```text
+//! cargo run --release                     all, three rounds; a table
+//! cargo run --release -- --rounds 5 --json results.json
+//! cargo run --release -- --only raft,paxos,omnipaxos,raft-rs --perfect
+//! ```
+//!
+//! Every file beside this one says how it drives a library, and what the library does per entry.
+//! `group.rs` has the networks. Not part of anything: encoding, checksums, disks, sockets.
+
+mod counting;
+mod group;
+mod omnipaxos;
+mod ours;
+mod raft_rs;
+
+use bytes::Bytes;
+use counting::{Counting, Used};
+use group::{Lossy, Perfect, Replica, Run};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const PAYLOAD_BYTES: usize = 256;
+const BATCHES: [u64; 3] = [1, 64, 1024];
+/// On the lossy network: how long a run may take on its clock, in microseconds.
+const PATIENCE: u64 = 120_000_000;
+
+/// One run's figures.
+struct Figures {
+    used: Used,
+    run: Run,
+}
+
+fn measure(run: impl FnOnce() -> Run) -> Figures {
+    let before = Used::now();
+    let run = run();
+    Figures {
+        used: Used::now().since(before),
+        run,
+    }
+}
+
+fn perfect<R: Replica>(replicas: Vec<R>, payloads: &[Bytes], batch: u64) -> Figures {
+    let entries = if batch == 1 {
+        20_000
+    } else {
+        200_000 / batch * batch
+    };
+    let mut group = Perfect::start(replicas);
+    group.run(payloads, batch, (entries / 10 / batch).max(1) * batch);
+    measure(|| group.run(payloads, batch, entries))
+}
+
+fn lossy<R: Replica>(replicas: Vec<R>, payloads: &[Bytes], batch: u64) -> Figures {
+    let entries = if batch == 1 {
+        5_000
+    } else {
+        100_000 / batch * batch
+    };
+    let mut group = Lossy::start(replicas);
+    measure(|| group.run(payloads, batch, entries, PATIENCE))
+}
+
+/// The median run by processor time, of `rounds`.
+fn median(rounds: usize, run: impl Fn() -> Figures) -> Figures {
+    let mut runs: Vec<Figures> = (0..rounds).map(|_| run()).collect();
+    runs.sort_by_key(|figures| figures.used.nanoseconds / figures.run.entries.max(1));
+    runs.swap_remove(rounds / 2)
+}
+
+/// A library's name, and its runs on both networks.
+struct Library {
+    name: &'static str,
+    perfect: fn(&[Bytes], u64) -> Figures,
+    lossy: fn(&[Bytes], u64) -> Figures,
+}
+
+const LIBRARIES: [Library; 4] = [
+    Library {
+        name: "raft",
+        perfect: |payloads, batch| perfect(ours::raft(), payloads, batch),
+        lossy: |payloads, batch| lossy(ours::raft(), payloads, batch),
+    },
+    Library {
+        name: "paxos",
+        perfect: |payloads, batch| perfect(ours::paxos(), payloads, batch),
+        lossy: |payloads, batch| lossy(ours::paxos(), payloads, batch),
+    },
+    Library {
+        name: "omnipaxos",
+        perfect: |payloads, batch| perfect(omnipaxos::replicas(), payloads, batch),
+        lossy: |payloads, batch| lossy(omnipaxos::replicas(), payloads, batch),
+    },
+    Library {
+        name: "raft-rs",
+        perfect: |payloads, batch| perfect(raft_rs::replicas(), payloads, batch),
+        lossy: |payloads, batch| lossy(raft_rs::replicas(), payloads, batch),
+    },
+];
+
+/// What the command line asks for.
+struct Options {
+    rounds: usize,
+    only: Option<Vec<String>>,
+    json: Option<String>,
+    perfect_only: bool,
+}
+
+impl Options {
+    fn read() -> Options {
+        let mut options = Options {
+            rounds: 3,
+            only: None,
+            json: None,
+            perfect_only: false,
+        };
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || {
+                words
+                    .next()
+                    .unwrap_or_else(|| panic!("{word} needs a value"))
+            };
+            match word.as_str() {
+                "--rounds" => options.rounds = value().parse().expect("--rounds is a number"),
+                "--only" => options.only = Some(value().split(',').map(str::to_owned).collect()),
+                "--json" => options.json = Some(value()),
+                "--perfect" => options.perfect_only = true,
+                other => panic!("unknown option {other}"),
+            }
+        }
+        assert!(options.rounds > 0, "at least one round");
+        options
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        let listed = |only: &Vec<String>| only.iter().any(|each| each == name);
+        self.only.as_ref().is_none_or(listed)
+    }
+}
+
+fn main() {
+    let options = Options::read();
+    let payload = |index: usize| {
+        let bytes = Bytes::from(vec![index as u8; PAYLOAD_BYTES]);
+        // The first clone of such bytes makes them shared; that is not what is measured.
+        drop(bytes.clone());
+        bytes
+    };
+    let payloads: Vec<Bytes> = (0..1024).map(payload).collect();
+    let mut json = Vec::new();
+    println!(
+        "| network | batch | library | ns/entry | allocations | bytes | messages | ms/batch |"
+    );
+    println!("|---|---:|---|---:|---:|---:|---:|---:|");
+    for is_lossy in [false, true] {
+        for batch in BATCHES {
+            for library in LIBRARIES
+                .iter()
+                .filter(|library| options.wants(library.name))
+            {
+                if is_lossy && options.perfect_only {
+                    continue;
+                }
+                let run = if is_lossy {
+                    library.lossy
+                } else {
+                    library.perfect
+                };
+                let figures = median(options.rounds, || run(&payloads, batch));
+                let network = if is_lossy { "lossy" } else { "perfect" };
+                report(network, batch, library.name, &figures, &mut json);
+            }
+        }
+    }
+    if let Some(path) = options.json {
+        let text = format!("[\n{}\n]\n", json.join(",\n"));
+        std::fs::write(&path, text).expect("the figures can be written");
+    }
+}
+
+fn report(network: &str, batch: u64, name: &str, figures: &Figures, json: &mut Vec<String>) {
+    let Figures { used, run } = figures;
+    let per = |total: u64| total as f64 / run.entries.max(1) as f64;
+    let batches = run.entries as f64 / batch as f64;
+    let latency = run.simulated as f64 / 1000.0 / batches.max(1.0);
+    let (ns, allocations) = (per(used.nanoseconds), per(used.allocations));
+    let (bytes, messages) = (per(used.bytes), per(run.messages));
+    println!(
+        "| {network} | {batch} | {name} | {ns:.0} | {allocations:.2} | {bytes:.0} | \
+         {messages:.3} | {latency:.1} |"
+    );
+    json.push(format!(
+        "{{\"network\": \"{network}\", \"batch\": {batch}, \"library\": \"{name}\", \
+         \"entries\": {}, \"ns_per_entry\": {ns:.1}, \"allocations_per_entry\": \
+         {allocations:.4}, \"bytes_per_entry\": {bytes:.1}, \"messages_per_entry\": \
+         {messages:.4}, \"simulated_ms_per_batch\": {latency:.3}}}",
+        run.entries
+    ));
+}

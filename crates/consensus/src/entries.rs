@@ -1,0 +1,142 @@
+//! Entries that follow each other, shared: whoever they are handed to gets one counter more, not a
+//! copy of each.
+//!
+//! ```text
+//!   leader's log ──┬──▶ journal        one allocation, made when a pass ends; every arrow is a
+//!                  ├──▶ append to 2    handle on it, however many entries there are
+//!                  ├──▶ append to 3
+//!                  └──▶ replica        a follower keeps what a message brought, the same way
+//! ```
+//!
+//! Cloning each entry for each of these would cost more than all the rest of agreeing on it: with
+//! large batches, counting the references of payloads up and down was two thirds of the time.
+
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use crate::entry::Entry;
+
+/// See the head of this file.
+#[derive(Clone, Default)]
+pub struct Entries {
+    /// None of them need no memory.
+    shared: Option<Arc<[Entry]>>,
+    from: usize,
+    upto: usize,
+    bytes: u64,
+}
+
+impl Entries {
+    /// What all of them count for together; see [`Entry::bytes`].
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Some of them, in the same memory.
+    ///
+    /// # Panics
+    /// If the range is not within.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Entries {
+        if range == (0..self.len()) {
+            return self.clone();
+        }
+        let bytes = self[range.clone()].iter().map(Entry::bytes).sum();
+        Entries {
+            shared: self.shared.clone().filter(|_| !range.is_empty()),
+            from: self.from + range.start,
+            upto: self.from + range.end,
+            bytes,
+        }
+    }
+
+    /// How many of the first stay within `budget` bytes together; at least one, if there is one.
+    #[must_use]
+    pub fn count_within(&self, budget: u64) -> usize {
+        if self.bytes <= budget {
+            return self.len();
+        }
+        let mut bytes = 0;
+        let within = self.iter().take_while(|entry| {
+            bytes += entry.bytes();
+            bytes <= budget
+        });
+        within.count().max(1).min(self.len())
+    }
+
+    /// Lets go of the first; returns its bytes.
+    pub(crate) fn drop_first(&mut self) -> u64 {
+        let bytes = self.first().expect("there is a first").bytes();
+        self.from += 1;
+        self.bytes -= bytes;
+        bytes
+    }
+
+    /// Lets go of the last; returns its bytes.
+    pub(crate) fn drop_last(&mut self) -> u64 {
+        let bytes = self.last().expect("there is a last").bytes();
+        self.upto -= 1;
+        self.bytes -= bytes;
+        bytes
+    }
+}
+
+impl Deref for Entries {
+    type Target = [Entry];
+
+    fn deref(&self) -> &[Entry] {
+        match &self.shared {
+            Some(shared) => &shared[self.from..self.upto],
+            None => &[],
+        }
+    }
+}
+
+impl FromIterator<Entry> for Entries {
+    fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Entries {
+        let shared: Arc<[Entry]> = entries.into_iter().collect();
+        Entries {
+            from: 0,
+            upto: shared.len(),
+            bytes: shared.iter().map(Entry::bytes).sum(),
+            shared: (!shared.is_empty()).then_some(shared),
+        }
+    }
+}
+
+impl From<Vec<Entry>> for Entries {
+    fn from(entries: Vec<Entry>) -> Entries {
+        entries.into_iter().collect()
+    }
+}
+
+impl From<Entry> for Entries {
+    fn from(entry: Entry) -> Entries {
+        std::iter::once(entry).collect()
+    }
+}
+
+impl<'a> IntoIterator for &'a Entries {
+    type Item = &'a Entry;
+    type IntoIter = std::slice::Iter<'a, Entry>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl PartialEq for Entries {
+    fn eq(&self, other: &Entries) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Entries {}
+
+impl fmt::Debug for Entries {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.iter()).finish()
+    }
+}

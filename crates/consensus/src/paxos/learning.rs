@@ -1,0 +1,322 @@
+//! Catching up: what is chosen is chosen, whoever says so.
+//!
+//! ```text
+//!  who is behind                                anybody
+//!    │ CatchUp {after 41} ─────────────────────▶ │ reads its journal back if it must
+//!    │ ◀──────────────── Learn {42..=97, chosen} │
+//!    │ CatchUp {after 97} ─────────────────────▶ │ … or offers a snapshot, if its log begins later
+//! ```
+//!
+//! The leader sends each peer what it proposes, and again what was lost. A peer that lacks more
+//! than the leader still has in memory asks for it; so does a candidate that hears in phase 1 that
+//! others know more to be chosen, and a replica that is cut off from the leader but not from
+//! everybody. Who asks keeps asking: who answers remembers nothing but what it is reading just now.
+
+use std::collections::BTreeMap;
+
+use base::{Instant, NodeId, Slot};
+
+use crate::engine::{Output, Outputs, Role};
+use crate::entries::Entries;
+use crate::entry::Entry;
+use crate::message::{Body, PaxosBody};
+use crate::paxos::Paxos;
+use crate::snapshot::Sender;
+
+/// A replica's catching up, and that of others from it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Learning {
+    question: Option<Question>,
+    /// Since when the leader knows more to be chosen than this replica.
+    behind_since: Option<Instant>,
+    /// Who is to be answered in this pass, or once the journal has read it.
+    pub(super) askers: BTreeMap<NodeId, Asker>,
+    /// Snapshots under way to others.
+    pub(super) couriers: BTreeMap<NodeId, Courier>,
+}
+
+/// What this replica has asked.
+#[derive(Clone, Debug)]
+struct Question {
+    id: u64,
+    to: NodeId,
+    /// When something last came of it.
+    moved_at: Instant,
+}
+
+/// Someone who asked.
+#[derive(Clone, Debug)]
+pub(super) struct Asker {
+    id: u64,
+    next: Slot,
+    is_fetching: bool,
+}
+
+/// A snapshot on its way to someone.
+#[derive(Clone, Debug)]
+pub(super) struct Courier {
+    pub(super) session: u64,
+    pub(super) sender: Sender,
+}
+
+impl Learning {
+    /// Nothing has to be caught up any more.
+    pub(super) fn stop(&mut self) {
+        self.question = None;
+        self.behind_since = None;
+    }
+
+    /// More is chosen here than before.
+    pub(super) fn moved(&mut self) {
+        self.behind_since = None;
+    }
+
+    /// Whether an answer belongs to what was asked; if so, something came of it.
+    pub(super) fn expects(&mut self, from: NodeId, id: u64, now: Instant) -> bool {
+        let question = self.question.as_mut();
+        let expected = question.filter(|asked| asked.id == id && asked.to == from);
+        let expected = expected.map(|asked| asked.moved_at = now);
+        expected.is_some()
+    }
+
+    /// Something came of what was asked.
+    pub(super) fn touch(&mut self, now: Instant) {
+        if let Some(question) = &mut self.question {
+            question.moved_at = now;
+        }
+    }
+
+    /// Whom this replica is learning from, and in which session.
+    pub(super) fn source(&self) -> Option<(NodeId, u64)> {
+        self.question.as_ref().map(|asked| (asked.to, asked.id))
+    }
+}
+
+impl Paxos {
+    /// Asks `to` for what is chosen, unless a question is under way.
+    pub(super) fn learn_from(&mut self, now: Instant, to: NodeId) {
+        if self.learning.question.is_some() || self.leading.is_some() {
+            return;
+        }
+        let id = self.random.next_u64();
+        self.learning.question = Some(Question {
+            id,
+            to,
+            moved_at: now,
+        });
+        self.ask(to, id);
+    }
+
+    fn ask(&mut self, to: NodeId, id: u64) {
+        let after = self.log.chosen();
+        self.post(to, Body::Paxos(PaxosBody::CatchUp { id, after }), false);
+    }
+
+    /// Asks some voter, drawn at random.
+    pub(super) fn ask_anybody(&mut self, now: Instant) {
+        let own = self.config.id;
+        let others: Vec<NodeId> = self.membership().all_voters().collect();
+        let others: Vec<NodeId> = others.into_iter().filter(|id| *id != own).collect();
+        if others.is_empty() || self.is_installing() {
+            return;
+        }
+        let drawn = self.random.below(others.len() as u64) as usize;
+        self.learn_from(now, others[drawn]);
+    }
+
+    /// A follower that stays behind its leader asks it.
+    pub(super) fn seek_what_is_missing(&mut self, now: Instant) {
+        let told = self.following.chosen;
+        let is_behind = told > self.log.chosen() && !self.is_installing();
+        let leader = self.leader.filter(|_| self.leading.is_none());
+        let Some(leader) = leader.filter(|_| is_behind) else {
+            self.learning.behind_since = None;
+            return;
+        };
+        let far = told.0 - self.log.chosen().0 > self.limits().window_entries;
+        let since = *self.learning.behind_since.get_or_insert(now);
+        if far || now.since(since) >= self.config.heartbeat_interval {
+            self.learn_from(now, leader);
+        }
+    }
+
+    /// When a question is to be repeated, or the patience with the leader ends.
+    pub(super) fn learning_deadline(&self) -> Option<Instant> {
+        let learning = &self.learning;
+        let asked = learning.question.as_ref();
+        let repeat = asked.map(|asked| asked.moved_at + self.config.election_timeout / 2);
+        let behind = learning.behind_since.filter(|_| asked.is_none());
+        let behind = behind.map(|since| since + self.config.heartbeat_interval);
+        repeat.into_iter().chain(behind).min()
+    }
+
+    /// Nothing came of a question for too long: asks the leader, or somebody else.
+    pub(super) fn on_learning_deadline(&mut self, now: Instant) {
+        let patience = self.config.election_timeout / 2;
+        let stale = |asked: &mut Question| now.since(asked.moved_at) >= patience;
+        if self.learning.question.take_if(stale).is_none() {
+            return;
+        }
+        if self.is_installing() {
+            return;
+        }
+        let receives = self.receiver.is_some();
+        match self.leader.filter(|_| self.leading.is_none()) {
+            Some(leader) if receives || self.following.chosen > self.log.chosen() => {
+                self.learn_from(now, leader);
+            }
+            None if self.role != Role::Candidate => self.ask_anybody(now),
+            _ => {}
+        }
+    }
+
+    /// Someone asks what is chosen.
+    pub(super) fn on_catch_up(&mut self, now: Instant, from: NodeId, id: u64, after: Slot) {
+        let limit = self.limits().members;
+        let learning = &mut self.learning;
+        if after < self.log.start().slot {
+            return self.offer_snapshot(now, from, id, after);
+        }
+        if learning.askers.len() < limit || learning.askers.contains_key(&from) {
+            learning.couriers.remove(&from);
+            let next = after.next();
+            let is_fetching = false;
+            let asker = Asker {
+                id,
+                next,
+                is_fetching,
+            };
+            learning.askers.insert(from, asker);
+        }
+    }
+
+    /// Answers who asked, as far as memory goes; the rest is fetched.
+    pub(super) fn answer_askers(&mut self, out: &mut Outputs) {
+        if self.learning.askers.is_empty() {
+            return;
+        }
+        let mut askers = std::mem::take(&mut self.learning.askers);
+        let (chosen, cached_from) = (self.log.chosen(), self.log.cached_from());
+        askers.retain(|to, asker| {
+            if asker.next < cached_from && asker.next <= chosen {
+                if asker.next <= self.log.start().slot {
+                    // Forgotten meanwhile; it asks again.
+                    return false;
+                }
+                let upto = chosen.min(Slot(cached_from.0 - 1));
+                if !asker.is_fetching {
+                    asker.is_fetching = self.request_fetch(asker.next, upto, out);
+                }
+                return asker.is_fetching;
+            }
+            let entries = match asker.next <= chosen {
+                true => self.take_within(asker.next, chosen, self.limits().append_bytes),
+                false => Entries::default(),
+            };
+            self.teach(*to, asker.id, entries);
+            false
+        });
+        self.learning.askers = askers;
+    }
+
+    fn teach(&mut self, to: NodeId, id: u64, entries: Entries) {
+        let body = PaxosBody::Learn {
+            id,
+            chosen: self.log.chosen(),
+            entries,
+        };
+        let message = crate::message::Message::new(self.epoch, Body::Paxos(body));
+        self.outbox.push(crate::paxos::Letter {
+            to,
+            message,
+            when_durable: false,
+        });
+    }
+
+    /// The journal read chosen entries back, which someone may wait for.
+    pub(super) fn teach_fetched(&mut self, from: Slot, entries: &Entries) {
+        let waits = |(id, asker): (&NodeId, &Asker)| {
+            (asker.is_fetching && asker.next == from).then_some((*id, asker.id))
+        };
+        let waiting: Vec<(NodeId, u64)> = self.learning.askers.iter().filter_map(waits).collect();
+        for (to, id) in waiting {
+            self.learning.askers.remove(&to);
+            if !entries.is_empty() {
+                self.teach(to, id, entries.clone());
+            }
+        }
+    }
+
+    /// An answer: chosen entries.
+    pub(super) fn on_learn(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        id: u64,
+        chosen: Slot,
+        entries: Entries,
+        out: &mut Outputs,
+    ) {
+        if !self.learning.expects(from, id, now) {
+            return;
+        }
+        self.learning.question = None;
+        if self.leading.is_some() || self.loading.is_some() || self.is_installing() {
+            return;
+        }
+        let contradicts = |entry: &Entry| {
+            let known = self.log.epoch_at(entry.slot);
+            entry.slot <= self.log.chosen() && known.is_some_and(|known| known != entry.epoch)
+        };
+        if entries.iter().any(contradicts) {
+            return self.drop_message(from, "it contradicts a chosen entry", out);
+        }
+        let before = self.log.chosen();
+        for entry in &entries {
+            if entry.slot == self.log.chosen().next() {
+                self.learn(entry.clone());
+            }
+        }
+        self.acknowledge();
+        if self.log.chosen() > before && self.log.chosen() < chosen {
+            self.learn_from(now, from);
+        }
+    }
+
+    /// This entry is chosen, whatever stood at its slot.
+    fn learn(&mut self, entry: Entry) {
+        let (slot, ballot) = (entry.slot, entry.epoch);
+        let held = self.log.get(slot).map(|cell| cell.entry.epoch);
+        if held.is_some_and(|held| held != entry.epoch) {
+            // What was accepted here, perhaps from a leader that does not know yet, is void.
+            self.received.cut(slot);
+            self.stored.cut(slot);
+            self.writes.cut(slot);
+        }
+        if held != Some(entry.epoch) {
+            self.log.put(entry, ballot);
+        }
+        if !self.stored.contains(slot) {
+            self.must_write(slot);
+        }
+        self.choose(slot);
+    }
+
+    /// Asks the journal for entries, unless the same are on their way. Returns whether they will
+    /// come.
+    pub(super) fn request_fetch(&mut self, from: Slot, upto: Slot, out: &mut Outputs) -> bool {
+        if self.fetches.retry_at.is_some() {
+            return false;
+        }
+        if !self.fetches.outstanding.contains(&from) {
+            self.fetches.outstanding.push(from);
+            let max_bytes = self.config.limits.fetch_bytes;
+            out.push(Output::Fetch {
+                from,
+                upto,
+                max_bytes,
+            });
+        }
+        true
+    }
+}

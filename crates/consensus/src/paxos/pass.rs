@@ -1,0 +1,276 @@
+//! How a pass ends.
+//!
+//! Everything that arrived since the last [`flush`](crate::Engine::flush) shares one write to the
+//! journal and one message per peer. The order matters in two places: the host learns of a new
+//! membership before anything is sent to its members, and the write is given before messages that
+//! wait for it.
+
+use std::sync::Arc;
+
+use base::{Instant, Slot};
+
+use crate::engine::{Mark, Output, Outputs, Record, Role};
+use crate::entries::Entries;
+use crate::entry::Entry;
+use crate::paxos::{Loading, Paxos};
+use crate::raft::Restored;
+
+impl Paxos {
+    /// Lets everything out that was held back.
+    pub(super) fn end_pass(&mut self, now: Instant, out: &mut Outputs) {
+        self.load_more(out);
+        self.lead_alone(now, out);
+        self.advance_chosen();
+        self.drive_membership(now, out);
+        self.advance_preparation(now, out);
+        self.begin_read_round(out);
+        self.forward_reads(now, out);
+        self.hand_over();
+        self.tell(out);
+        self.write(now, out);
+        self.seek_what_is_missing(now);
+        self.answer_leader();
+        self.answer_askers(out);
+        self.serve_peers(now, out);
+        self.retire(now, out);
+        self.send_outbox(out);
+        self.deliver(out);
+        let needed = self.stored.upto().min(self.delivery.delivered());
+        self.log.shrink(self.config.limits.cache_bytes, needed);
+    }
+
+    /// A replica that is a quorum by itself need not wait for anything.
+    fn lead_alone(&mut self, now: Instant, out: &mut Outputs) {
+        if self.role == Role::Follower && self.is_alone() && self.is_electable() {
+            self.campaign(now, crate::message::Occasion::Silence, out);
+        }
+    }
+
+    /// Tells the host what changed of leadership and membership.
+    fn tell(&mut self, out: &mut Outputs) {
+        let leadership = (self.epoch, self.leader);
+        if self.told.leadership != Some(leadership) {
+            self.told.leadership = Some(leadership);
+            out.push(Output::Epoch {
+                epoch: self.epoch,
+                leader: self.leader,
+            });
+            self.handover_succeeded(out);
+        }
+        let membership = &self.log.membership().1;
+        let is_same = |told| Arc::ptr_eq(told, membership);
+        if !self.told.membership.as_ref().is_some_and(is_same) {
+            out.push(Output::MembershipChanged {
+                membership: membership.as_ref().clone(),
+            });
+            self.told.membership = Some(Arc::clone(membership));
+        }
+    }
+
+    /// Gives the journal what it does not have. Promises come first; what they say is chosen was
+    /// written before, so that a write that is torn in the middle says nothing untrue.
+    fn write(&mut self, now: Instant, out: &mut Outputs) {
+        let changed = self.hard_state_changed || self.log.needs_start();
+        if !changed && self.unwritten.is_empty() {
+            return;
+        }
+        let mut hard_state = self.hard_state();
+        hard_state.chosen = self.chosen_given;
+        let mut records = Vec::new();
+        if self.hard_state_changed || hard_state.chosen > self.chosen_written {
+            records.push(Record::HardState(hard_state));
+            self.chosen_written = hard_state.chosen;
+        }
+        if let Some(start) = self.log.take_start() {
+            records.push(Record::LogStarts {
+                slot: start.slot,
+                epoch: start.epoch,
+            });
+        }
+        let mut mark = self.writes.begin(now);
+        let first = mark;
+        if std::mem::take(&mut self.hard_state_changed) {
+            self.promise_written = first;
+        }
+        let chosen = self.log.chosen();
+        let mut batch: Vec<Entry> = Vec::new();
+        let (mut ballot, mut bytes) = (self.epoch, 0);
+        for (from, upto) in std::mem::take(&mut self.unwritten) {
+            for slot in (from.0..=upto.0).map(Slot) {
+                // A snapshot may have taken its place.
+                let Some(cell) = self.log.get(slot) else {
+                    continue;
+                };
+                let is_full = bytes >= self.config.limits.write_bytes;
+                let before = batch.last().map_or(Slot(0), |entry| entry.slot);
+                if !batch.is_empty() && (is_full || cell.ballot != ballot || slot <= before) {
+                    let entries = batch.drain(..).collect();
+                    records.push(Record::Accepted { ballot, entries });
+                }
+                if is_full {
+                    // A long write is given in parts, so that its progress can be seen.
+                    let records = std::mem::take(&mut records);
+                    out.push(Output::Write { mark, records });
+                    mark = self.writes.begin(now);
+                    bytes = 0;
+                }
+                ballot = cell.ballot;
+                bytes += cell.entry.bytes();
+                batch.push(cell.entry.clone());
+                if ballot == self.epoch || slot <= chosen {
+                    self.writes.add(slot);
+                }
+            }
+        }
+        if !batch.is_empty() {
+            let entries = batch.into();
+            records.push(Record::Accepted { ballot, entries });
+        }
+        self.chosen_given = self.log.chosen();
+        out.push(Output::Write { mark, records });
+        // The promises stand at the beginning.
+        self.vote_written(first);
+    }
+
+    fn send_outbox(&mut self, out: &mut Outputs) {
+        let pending = self.writes.pending();
+        for letter in self.outbox.drain(..) {
+            let after = pending.filter(|_| letter.when_durable);
+            out.push(Output::Send {
+                to: letter.to,
+                message: letter.message,
+                after,
+            });
+        }
+    }
+
+    /// The journal made everything up to `mark` durable.
+    pub(super) fn on_durable(&mut self, now: Instant, mark: Mark) {
+        self.writes.complete(mark, now, &mut self.stored);
+        self.become_certain();
+    }
+
+    /// Hands chosen entries to the replica.
+    fn deliver(&mut self, out: &mut Outputs) {
+        let chosen = self.log.chosen();
+        while self.delivery.delivered() < chosen
+            && self.delivery.has_room()
+            && !self.is_installing()
+        {
+            let next = self.delivery.next();
+            if next < self.log.cached_from() {
+                let upto = chosen.min(Slot(self.log.cached_from().0 - 1));
+                if self.fetches.delivery.is_none() && self.request_fetch(next, upto, out) {
+                    self.fetches.delivery = Some(next);
+                }
+                return;
+            }
+            let room = self.delivery.room();
+            let entries = self.take_within(next, chosen, room);
+            self.delivery.hand_out(&entries);
+            out.push(Output::Chosen { entries });
+        }
+    }
+
+    /// The journal read entries back.
+    pub(super) fn on_fetched(
+        &mut self,
+        now: Instant,
+        from: Slot,
+        entries: Vec<Entry>,
+        out: &mut Outputs,
+    ) {
+        self.fetches
+            .outstanding
+            .retain(|outstanding| *outstanding != from);
+        if self.loading.is_some() && from > self.log.chosen() {
+            return self.loaded(now, from, entries);
+        }
+        // The log may have moved on meanwhile: only what is chosen counts.
+        let chosen = self.log.chosen();
+        let mut expected = from;
+        let is_current = |entry: &&Entry| {
+            let known = self.log.epoch_at(entry.slot);
+            let current = entry.slot == expected
+                && entry.slot <= chosen
+                && known.is_none_or(|known| known == entry.epoch);
+            expected = entry.slot.next();
+            current
+        };
+        let current = entries.iter().take_while(is_current).count();
+        let entries = Entries::from(entries).slice(0..current);
+        if self.fetches.delivery == Some(from) {
+            self.fetches.delivery = None;
+            if from == self.delivery.next() && !self.is_installing() && !entries.is_empty() {
+                let count = entries.count_within(self.delivery.room());
+                let entries = entries.slice(0..count);
+                self.delivery.hand_out(&entries);
+                out.push(Output::Chosen { entries });
+            }
+        }
+        if entries.is_empty() {
+            self.fetches.retry_at = Some(now + self.config.heartbeat_interval);
+        }
+        self.teach_fetched(from, &entries);
+    }
+
+    /// Prepares to read what was accepted, and is not known to be chosen, from the journal.
+    pub(super) fn load_accepted(&mut self, restored: Restored) {
+        let mut first = self.log.chosen().next();
+        let mut runs = Vec::new();
+        for (gap, end) in &restored.gaps {
+            if *gap > first {
+                runs.push((first, gap.previous()));
+            }
+            first = first.max(end.next());
+        }
+        if first <= restored.last {
+            runs.push((first, restored.last));
+        }
+        runs.reverse();
+        if !runs.is_empty() {
+            self.loading = Some(Loading { restored, runs });
+        }
+    }
+
+    fn load_more(&mut self, out: &mut Outputs) {
+        let next = self
+            .loading
+            .as_ref()
+            .and_then(|loading| loading.runs.last());
+        if let Some((from, upto)) = next.copied() {
+            self.request_fetch(from, upto, out);
+        }
+    }
+
+    /// The journal read accepted entries back.
+    fn loaded(&mut self, now: Instant, from: Slot, entries: Vec<Entry>) {
+        let Some(loading) = &mut self.loading else {
+            return;
+        };
+        let Some((first, last)) = loading.runs.last_mut().filter(|run| run.0 == from) else {
+            return;
+        };
+        if entries.is_empty() {
+            self.fetches.retry_at = Some(now + self.config.heartbeat_interval);
+        }
+        for entry in entries {
+            if entry.slot != *first || entry.slot > *last {
+                break;
+            }
+            *first = first.next();
+            let slot = entry.slot;
+            let ballot = loading.restored.ballot_at(slot, entry.epoch);
+            self.log.put(entry, ballot);
+            if ballot == self.epoch {
+                self.stored.insert(slot, slot);
+            }
+        }
+        if first > last {
+            loading.runs.pop();
+        }
+        if loading.runs.is_empty() {
+            self.loading = None;
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Noticing that one is the slow one, and handing over before the users notice.
+//!
+//! A disk that hangs costs its leader the leadership at once (`replication.rs`, `unfitness`). A
+//! disk that has become slow does not: what is chosen is chosen by the others, and a fixed
+//! threshold would call a group on slow disks sick for ever. So a leader compares itself with its
+//! own history:
+//!
+//! ```text
+//!   time from Write to Durable:   usual  = mean over about 256 writes
+//!                                 recent = mean over about 4
+//!   a bad heartbeat:   recent > 8 x usual, and recent > a tenth of the heartbeat interval, and
+//!                      what was chosen is not durable here: a quorum of the others is faster
+//!          or          called later than its deadline by more than a heartbeat interval:
+//!                      its processor or clock does not keep up
+//!   so many bad heartbeats in a row as an election timeout has: it hands over
+//! ```
+//!
+//! While the disk is slow the usual time grows towards the recent one, slowly: who is slow for ever
+//! is healthy again by its own standard. At most one abdication per [`PAUSE`] keeps two nodes that
+//! are both slow from handing the group to and fro.
+
+use std::time::Duration;
+
+use base::Instant;
+
+/// How much slower than usual is slow.
+const SLOW_FACTOR: u64 = 8;
+
+/// Writes that must have been seen before anything is concluded.
+const WRITES_KNOWN: u64 = 64;
+
+/// Election timeouts between two abdications of one replica.
+pub(crate) const PAUSE: u32 = 60;
+
+/// The recent behaviour of one's own disk and clock.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Health {
+    /// Means of the time from Write to Durable, in nanoseconds.
+    usual: u64,
+    recent: u64,
+    writes: u64,
+    bad_heartbeats: u32,
+    abdicated_at: Option<Instant>,
+}
+
+/// Moves a mean towards a sample by one part in `parts`.
+fn approach(mean: u64, sample: u64, parts: u64) -> u64 {
+    mean - mean / parts + sample / parts
+}
+
+impl Health {
+    /// A write became durable after so long.
+    pub(crate) fn wrote(&mut self, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / 2);
+        if self.writes == 0 {
+            (self.usual, self.recent) = (took, took);
+        }
+        self.writes += 1;
+        // The first writes are all the history there is.
+        let parts = self.writes.clamp(1, 256);
+        self.usual = approach(self.usual, took, parts);
+        self.recent = approach(self.recent, took, 4);
+    }
+
+    /// Whether the disk is slow by its own history, and by any standard.
+    fn disk_is_slow(&self, heartbeat_interval: Duration) -> bool {
+        let noticeable = u64::try_from(heartbeat_interval.as_nanos() / 10).unwrap_or(u64::MAX);
+        self.writes >= WRITES_KNOWN
+            && self.recent > self.usual.saturating_mul(SLOW_FACTOR)
+            && self.recent > noticeable
+    }
+
+    /// A heartbeat is due. `lags`: a quorum of the others has durable what this replica has not.
+    /// Returns whether to hand over.
+    pub(crate) fn heartbeat(
+        &mut self,
+        now: Instant,
+        late: Duration,
+        lags: bool,
+        heartbeat_interval: Duration,
+        election_timeout: Duration,
+    ) -> bool {
+        let is_bad = (lags && self.disk_is_slow(heartbeat_interval)) || late > heartbeat_interval;
+        if !is_bad {
+            self.bad_heartbeats = 0;
+            return false;
+        }
+        self.bad_heartbeats += 1;
+        let enough = heartbeat_interval * self.bad_heartbeats >= election_timeout;
+        let rested = self
+            .abdicated_at
+            .is_none_or(|before| now.since(before) >= election_timeout * PAUSE);
+        enough && rested
+    }
+
+    /// What was bad before belongs to another leadership.
+    pub(crate) fn begin_leading(&mut self) {
+        self.bad_heartbeats = 0;
+    }
+
+    /// Leadership is being handed over, which is not done again soon.
+    pub(crate) fn abdicated(&mut self, now: Instant) {
+        self.abdicated_at = Some(now);
+        self.bad_heartbeats = 0;
+    }
+}
