@@ -1,0 +1,148 @@
+//! From a table to a target, one safe step of one group at a time.
+//!
+//! ```text
+//!   holds {a, b, c}, shall hold {a, b, d}:
+//!     add d as learner ─▶ wait: d has caught up ─▶ promote d ─▶ (c leads? hand over) ─▶ remove c
+//! ```
+//!
+//! The mover remembers nothing: it looks at what each group's membership is now and at what it
+//! shall be, and names the next step. So it goes on wherever it, or its predecessor on another
+//! node, was interrupted; and to cancel is to make the present membership the target. Additions
+//! come before removals: a group never has fewer replicas than it had.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base::{GroupId, NodeId};
+
+/// How much may be under way at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Groups whose membership differs from their target and that are being changed.
+    pub groups_in_motion: usize,
+    /// Learners that one node is being filled with, since a disk and a network are shared.
+    pub learners_per_node: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            groups_in_motion: 8,
+            learners_per_node: 2,
+        }
+    }
+}
+
+/// What a group's membership is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Those who vote.
+    pub voters: BTreeSet<NodeId>,
+    /// Those who receive the log without a vote, and whether they have caught up.
+    pub learners: BTreeMap<NodeId, bool>,
+    /// Who leads, if somebody does.
+    pub leader: Option<NodeId>,
+    /// A change of membership is under way: nothing else may begin.
+    pub is_changing: bool,
+}
+
+/// What to ask of a group's leader next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Send it the log, without a vote.
+    AddLearner(NodeId),
+    /// Give it a vote: it has caught up.
+    Promote(NodeId),
+    /// Another replica shall lead: the leader is to be removed.
+    HandOver {
+        /// Who shall lead.
+        to: NodeId,
+    },
+    /// It is no longer a member.
+    Remove(NodeId),
+}
+
+/// The steps that may be taken now. Groups already in motion go first, so that each is finished
+/// before another begins. A group without a leader, or in the middle of a change, is left alone.
+#[must_use]
+pub fn steps(
+    target: &BTreeMap<GroupId, Vec<NodeId>>,
+    observed: &BTreeMap<GroupId, Observed>,
+    limits: &Limits,
+) -> Vec<(GroupId, Step)> {
+    let mut filling: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for learner in observed.values().flat_map(|group| group.learners.keys()) {
+        *filling.entry(*learner).or_default() += 1;
+    }
+    let differing: Vec<(&GroupId, BTreeSet<NodeId>, &Observed)> = target
+        .iter()
+        .filter_map(|(group, nodes)| {
+            let observed = observed.get(group)?;
+            let shall: BTreeSet<NodeId> = nodes.iter().copied().collect();
+            let is_there = observed.voters == shall && observed.learners.is_empty();
+            (!is_there && !shall.is_empty()).then_some((group, shall, observed))
+        })
+        .collect();
+    let begun = |shall: &BTreeSet<NodeId>, observed: &Observed| {
+        observed.is_changing || !observed.learners.is_empty() || shall.is_subset(&observed.voters)
+    };
+    let (moving, waiting): (Vec<_>, Vec<_>) = differing
+        .into_iter()
+        .partition(|(_, shall, observed)| begun(shall, observed));
+    let free = limits.groups_in_motion.saturating_sub(moving.len());
+    let mut steps = Vec::new();
+    let mut started = 0;
+    for (index, (group, shall, observed)) in moving.iter().chain(&waiting).enumerate() {
+        if index >= moving.len() && started == free {
+            break;
+        }
+        let Some(step) = next(shall, observed) else {
+            continue;
+        };
+        if let Step::AddLearner(node) = step {
+            let filled = filling.entry(node).or_default();
+            if *filled >= limits.learners_per_node {
+                continue;
+            }
+            *filled += 1;
+        }
+        started += usize::from(index >= moving.len());
+        steps.push((**group, step));
+    }
+    steps
+}
+
+/// The next step of one group, if there is one to take now.
+fn next(shall: &BTreeSet<NodeId>, observed: &Observed) -> Option<Step> {
+    let leader = observed.leader?;
+    if observed.is_changing {
+        return None;
+    }
+    let mut learners = observed.learners.iter();
+    // A learner that is not wanted any more was somebody's plan that has been cancelled.
+    if let Some((stray, _)) = learners.clone().find(|(node, _)| !shall.contains(node)) {
+        return Some(Step::Remove(*stray));
+    }
+    if let Some((ready, _)) = learners.clone().find(|(_, caught_up)| **caught_up) {
+        return Some(Step::Promote(*ready));
+    }
+    if learners.next().is_some() {
+        return None;
+    }
+    if let Some(new) = shall.difference(&observed.voters).next() {
+        return Some(Step::AddLearner(*new));
+    }
+    let leaving = |node: &&NodeId| !shall.contains(node);
+    match observed
+        .voters
+        .iter()
+        .filter(leaving)
+        .find(|node| **node != leader)
+    {
+        Some(other) => Some(Step::Remove(*other)),
+        None if shall.contains(&leader) => None,
+        None => {
+            let heir = shall.intersection(&observed.voters).next()?;
+            Some(Step::HandOver { to: *heir })
+        }
+    }
+}
