@@ -11,6 +11,12 @@ use crate::space::Space;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub i64);
 
+impl Revision {
+    /// No state has come so far (a million changes a second for a hundred thousand years), so that
+    /// arithmetic on revisions from a checkpoint cannot overflow.
+    pub const MAX: Revision = Revision(i64::MAX / 2);
+}
+
 impl fmt::Display for Revision {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}", self.0)

@@ -217,6 +217,12 @@ impl Rows {
         &self.plain[space.index()]
     }
 
+    /// For exchanging rows by others of the same length; digest and index are the caller's.
+    pub(crate) fn plain_mut(&mut self, space: Space) -> &mut Tree<Bytes, Row> {
+        assert!(!space.keeps_history(), "the space {space:?} keeps history");
+        &mut self.plain[space.index()]
+    }
+
     /// Puts in trees that were built elsewhere.
     pub(crate) fn install_history(&mut self, space: Space, history: History) {
         self.histories[space.index()] = history;

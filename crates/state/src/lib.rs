@@ -4,8 +4,10 @@
 //! - [`state`]: how entries change a state; [`transaction`]: one command's buffered effects.
 //! - [`reader`]: reading, at the latest or an older revision, in place or from a snapshot.
 //! - [`lease`]: what ends by itself unless it is renewed, on the group's own clock.
+//! - [`shared_rows`]: the rows of one space, for keeping.
 //! - [`origin`]: the bounded memory of which commands were executed.
 //! - [`checkpoint`]: a state as a stream of checksummed blocks, and back.
+//! - [`interruption`]: executions that are given up at a read and run again.
 //! - [`digest`]: one number that is equal on replicas that agree.
 //! - `tree` and `keyspace`: the ordered map beneath, and the versions, index and compaction.
 //!
@@ -17,12 +19,16 @@
 mod buffered;
 pub mod checkpoint;
 pub mod digest;
+mod history_hash;
+pub mod interruption;
 pub mod key_value;
 mod keyspace;
 pub mod lease;
 pub mod limits;
 pub mod origin;
 pub mod reader;
+mod restore;
+pub mod shared_rows;
 pub mod space;
 pub mod state;
 pub mod transaction;
@@ -33,11 +39,14 @@ pub use checkpoint::{
     CheckpointWriter,
 };
 pub use digest::Digest;
+pub use interruption::Interrupted;
 pub use key_value::{Event, EventBatch, EventKind, KeyRange, KeyValue, Revision};
 pub use lease::{Lease, LeaseId};
 pub use limits::{LEVEL_MAX, Limits, Settings};
 pub use origin::{Admission, Origin};
 pub use reader::{Reader, Snapshot};
+pub use restore::Fate;
+pub use shared_rows::SharedRows;
 pub use space::Space;
 pub use state::{EntryStamp, State};
 pub use transaction::Transaction;

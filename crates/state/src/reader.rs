@@ -15,7 +15,7 @@ use crate::key_value::{Event, EventBatch, EventKind, KeyRange, KeyValue, Revisio
 use crate::keyspace::{Change, ChangedKey, Row, Rows, Version};
 use crate::limits::Settings;
 use crate::space::Space;
-use crate::tree::Pairs;
+use crate::tree::{Pairs, Tree};
 
 /// What a state holds beside its rows. Part of the digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +31,6 @@ pub(crate) struct Scalars {
     pub(crate) level: u32,
     pub(crate) settings: Settings,
 }
-
-/// No state has come so far (a million changes a second for a hundred thousand years), so that
-/// arithmetic on revisions from a checkpoint cannot overflow.
-const REVISION_MAX: i64 = i64::MAX / 2;
 
 /// The length of [`Scalars::encode`].
 pub(crate) const SCALARS_LENGTH: usize = 96;
@@ -88,7 +84,7 @@ impl Scalars {
             lease_floor_seconds: bytes.try_get_u32_le().ok()?,
         };
         let is_possible = nanoseconds < 1_000_000_000
-            && (1..=REVISION_MAX).contains(&revision)
+            && (1..=Revision::MAX.0).contains(&revision)
             && (0..=revision).contains(&compacted)
             && (0..=compacted + 1).contains(&next)
             && settings.compaction_steps_per_entry > 0
@@ -346,7 +342,7 @@ impl Reader {
     /// If the space keeps history.
     #[must_use]
     pub fn rows(&self, space: Space) -> RowIterator<'_> {
-        RowIterator(self.rows.plain(space).iterate())
+        RowIterator::new(self.rows.plain(space))
     }
 
     /// The pairs of a range that are live, without sharing them.
@@ -429,6 +425,12 @@ impl Iterator for RangeIterator<'_> {
 /// The rows of a plain space, in order: key and value.
 #[derive(Clone, Debug)]
 pub struct RowIterator<'a>(Pairs<'a, Bytes, Row>);
+
+impl<'a> RowIterator<'a> {
+    pub(crate) fn new(rows: &'a Tree<Bytes, Row>) -> RowIterator<'a> {
+        RowIterator(rows.iterate())
+    }
+}
 
 impl Iterator for RowIterator<'_> {
     type Item = (Bytes, Bytes);

@@ -30,7 +30,7 @@ struct Description {
 }
 
 /// By number, from 1.
-const DESCRIPTIONS: [Description; 5] = [
+const DESCRIPTIONS: [Description; 8] = [
     Description {
         name: "etcd",
         owner: Owner::Etcd,
@@ -56,6 +56,21 @@ const DESCRIPTIONS: [Description; 5] = [
         owner: Owner::State,
         history: false,
     },
+    Description {
+        name: "users",
+        owner: Owner::Etcd,
+        history: false,
+    },
+    Description {
+        name: "roles",
+        owner: Owner::Etcd,
+        history: false,
+    },
+    Description {
+        name: "authentication",
+        owner: Owner::Etcd,
+        history: false,
+    },
 ];
 
 /// How many spaces there are.
@@ -72,6 +87,12 @@ impl Space {
     pub const MEMBERS: Space = Space(4);
     /// The leases; [`crate::Transaction`] has its own operations for them.
     pub const LEASES: Space = Space(5);
+    /// Who may sign in.
+    pub const USERS: Space = Space(6);
+    /// What users may do who have a role.
+    pub const ROLES: Space = Space(7);
+    /// Whether users have to sign in, and the revision of users and roles.
+    pub const AUTHENTICATION: Space = Space(8);
 
     /// All spaces, by number.
     pub fn all() -> impl Iterator<Item = Space> {

@@ -16,6 +16,7 @@ use base::{Epoch, NodeId, Slot, WallTime};
 use bytes::Bytes;
 
 use crate::digest::Digest;
+use crate::interruption::Interruption;
 use crate::key_value::EventBatch;
 use crate::keyspace::{Change, Rows};
 use crate::limits::Limits;
@@ -46,6 +47,7 @@ pub struct State {
     windows: Vec<(NodeId, Window)>,
     /// The events of this entry.
     pub(crate) batches: Vec<EventBatch>,
+    pub(crate) interruption: Interruption,
 }
 
 impl State {
@@ -88,6 +90,7 @@ impl State {
             reader,
             windows: Vec::new(),
             batches: Vec::new(),
+            interruption: Default::default(),
         }
     }
 

@@ -105,6 +105,7 @@ impl<'a> Transaction<'a> {
     /// If the space keeps no history.
     #[must_use]
     pub fn get(&self, space: Space, key: &[u8]) -> Option<KeyValue> {
+        self.state.interruption.at_read();
         let (key, version) = self.current(space, key)?;
         Some(version.key_value(key))
     }
@@ -115,6 +116,7 @@ impl<'a> Transaction<'a> {
     /// If the space keeps no history.
     #[must_use]
     pub fn range(&self, space: Space, range: &KeyRange) -> TransactionRange<'_> {
+        self.state.interruption.at_read();
         let mut base = self.base().live(space, range, None);
         let writes =
             self.writes[space.index()].iterate_from(range.start(), |key| range.is_after(key));
@@ -137,6 +139,7 @@ impl<'a> Transaction<'a> {
     /// If the space keeps no history.
     #[must_use]
     pub fn count(&self, space: Space, range: &KeyRange) -> u64 {
+        self.state.interruption.at_read();
         let mut count = self.base().count(space, range, None);
         let pairs =
             self.writes[space.index()].iterate_from(range.start(), |key| range.is_after(key));
@@ -156,6 +159,7 @@ impl<'a> Transaction<'a> {
     /// If the space keeps history.
     #[must_use]
     pub fn row(&self, space: Space, key: &[u8]) -> Option<Bytes> {
+        self.state.interruption.at_read();
         match self.rows[space.index()].find(key, |other| other.as_ref().cmp(key)) {
             Some((_, PendingRow(value))) => value.clone(),
             None => self.base().row(space, key),
@@ -167,6 +171,7 @@ impl<'a> Transaction<'a> {
     /// # Panics
     /// If the space keeps history.
     pub fn rows(&self, space: Space) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
+        self.state.interruption.at_read();
         let own = &self.rows[space.index()];
         let unchanged = self
             .base()
@@ -185,6 +190,7 @@ impl<'a> Transaction<'a> {
     /// If the space keeps no history, the lease does not exist, or key and value are longer than
     /// [`crate::limits::ROW_BYTES_MAX`].
     pub fn put(&mut self, space: Space, key: &[u8], value: &[u8], lease: i64) -> Option<KeyValue> {
+        self.state.interruption.at_read();
         check_length(key, value);
         assert!(
             lease == 0 || self.lease(LeaseId(lease)).is_some(),
@@ -216,6 +222,7 @@ impl<'a> Transaction<'a> {
     /// # Panics
     /// If the space keeps no history.
     pub fn delete(&mut self, space: Space, key: &[u8]) -> Option<KeyValue> {
+        self.state.interruption.at_read();
         let (stored, current, before) = self.look_up(space, key);
         let previous = current?.key_value(&stored);
         let revision = self.state.reader.scalars.revision + 1;
@@ -261,6 +268,7 @@ impl<'a> Transaction<'a> {
     /// A lease, if it exists; own changes included.
     #[must_use]
     pub fn lease(&self, id: LeaseId) -> Option<Lease> {
+        self.state.interruption.at_read();
         let key = lease::row_key(id);
         let own = &self.rows[Space::LEASES.index()];
         match own.find(&key, |other| other.as_ref().cmp(&key)) {
@@ -373,6 +381,7 @@ impl<'a> Transaction<'a> {
 
     /// Makes the effects real, and returns the revision the state is at then.
     pub fn commit(mut self) -> Revision {
+        self.state.interruption.over();
         self.commit_rows();
         if self.is_change() {
             self.commit_versions();

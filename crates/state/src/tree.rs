@@ -247,12 +247,48 @@ impl<K: TreeKey, V: Weigh + Clone> Tree<K, V> {
         inserted.old
     }
 
+    /// Changes the value at which `place` is `Equal`, which keeps its weight; its key has the text
+    /// `near`. `None` if it is not there.
+    pub(crate) fn update<R>(
+        &mut self,
+        near: &[u8],
+        place: impl Fn(&K) -> Ordering,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Option<R> {
+        let mut node = self.root.as_mut()?;
+        loop {
+            match Arc::make_mut(node) {
+                Node::Inner(children) => {
+                    let index = child_at(children, near, &place);
+                    node = &mut children.list_mut()[index].node;
+                }
+                Node::Leaf(pairs) => {
+                    let index = pair_at(pairs, near, &place)?;
+                    let value = &mut pairs.list_mut()[index].1;
+                    let weight = value.weight();
+                    let result = change(value);
+                    assert!(value.weight() == weight, "sums of weights stay true");
+                    return Some(result);
+                }
+            }
+        }
+    }
+
     /// Takes out the pair at which `place` is `Equal`; its key has the text `near`.
     pub(crate) fn remove(&mut self, near: &[u8], place: impl Fn(&K) -> Ordering) -> Option<(K, V)> {
         // Looked up first, so that nothing is copied for a key that is not there.
         self.find(near, &place)?;
-        let root = self.root.as_mut().expect("a tree with a pair has a root");
-        let removed = root.remove(near, &place).expect("the key was found");
+        self.remove_found(near, place)
+    }
+
+    /// As [`Tree::remove`], for a pair that is nearly always there.
+    pub(crate) fn remove_found(
+        &mut self,
+        near: &[u8],
+        place: impl Fn(&K) -> Ordering,
+    ) -> Option<(K, V)> {
+        let root = self.root.as_mut()?;
+        let removed = root.remove(near, &place)?;
         self.weight -= removed.1.weight();
         // An inner root with one child is that child; an empty leaf is no tree.
         loop {

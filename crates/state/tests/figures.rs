@@ -114,8 +114,8 @@ fn leases() {
             });
         }
     });
-    measure("renew, 1,000 in a command", 100 * LEASES as u64, || {
-        for number in 0..100 * LEASES / 1000 {
+    measure("renew, each by a transaction", 10 * LEASES as u64, || {
+        for number in 0..10 * LEASES / 1000 {
             entry(&mut state, &mut |transaction| {
                 for each in 0..1000 {
                     transaction.renew_lease(id((number * 1000 + each) % LEASES));
@@ -123,6 +123,18 @@ fn leases() {
             });
         }
     });
+    for together in [100, 500] {
+        let name = format!("renew, {together} together");
+        measure(&name, 100 * LEASES as u64, || {
+            for number in 0..100 * LEASES / together {
+                let ids = (0..together).map(|each| id((number * together + each) % LEASES));
+                let ids: Vec<LeaseId> = ids.collect();
+                state.begin_entry(&next_stamp(&state));
+                state.renew_leases(&ids);
+                drop(state.end_entry());
+            }
+        });
+    }
     measure("end, with a key", LEASES as u64, || {
         for number in 0..LEASES {
             entry(&mut state, &mut |transaction| {

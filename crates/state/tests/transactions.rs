@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use base::{Epoch, Slot, WallTime};
+use base::{Epoch, Random, Slot, WallTime};
 use bytes::Bytes;
 use quorate_state::limits::OVERHEAD_BYTES;
 use quorate_state::{
@@ -12,7 +12,7 @@ use quorate_state::{
 
 mod support;
 
-use support::{finish_compaction, next_stamp, run, small_limits};
+use support::{finish_compaction, next_stamp, read, run, small_limits, write};
 
 const ETCD: Space = Space::ETCD;
 
@@ -464,6 +464,53 @@ fn a_lease_ends_only_when_it_is_over_and_was_not_renewed_since() {
     assert_eq!(expire(&mut state, seen), None, "it has ended");
     assert_eq!(state.reader().key_count(), 0);
     assert_eq!(state.reader().lease_count(), 0);
+}
+
+/// However many are renewed together, and in whatever order they are named.
+#[test]
+fn leases_renewed_together_are_as_if_each_was_renewed() {
+    let mut random = Random::from_seed(8);
+    let (mut alone, mut together) = (new_state(), new_state());
+    for state in [&mut alone, &mut together] {
+        for id in (1..=500).map(LeaseId) {
+            run(state, |transaction| {
+                transaction.grant_lease(id, Duration::from_secs(60 + id.0 as u64 % 3));
+                transaction.put(ETCD, &id.0.to_be_bytes(), b"v", id.0);
+            });
+        }
+    }
+    let mut seen = Vec::new();
+    for round in 0..40 {
+        let count = [0, 1, 2, 30, 700][round % 5];
+        let ids: Vec<LeaseId> = (0..count)
+            .map(|_| LeaseId(random.below(520) as i64 - 10))
+            .collect();
+        let before = (together.snapshot(), together.digest());
+        let expected: Vec<Option<Duration>> = {
+            let mut granted = Vec::new();
+            run(&mut alone, |transaction| {
+                let renewed = ids.iter().map(|id| transaction.renew_lease(*id));
+                granted.extend(renewed.map(|lease| lease.map(|lease| lease.granted)));
+            });
+            granted
+        };
+        together.begin_entry(&next_stamp(&together));
+        assert_eq!(together.renew_leases(&ids), expected);
+        // Once more in the same entry changes nothing.
+        assert_eq!(together.renew_leases(&ids), expected);
+        assert!(together.end_entry().is_empty(), "no revision");
+        assert_eq!(together.digest(), alone.digest());
+        assert_eq!(before.0.digest(), before.1, "a snapshot stays what it was");
+        let leases = |state: &State| -> Vec<_> { state.reader().leases_by_deadline().collect() };
+        assert_eq!(leases(&together), leases(&alone));
+        assert_eq!(together.reader().held_bytes(), alone.reader().held_bytes());
+        seen.push(write(together.snapshot(), small_limits()));
+        assert_eq!(seen.last(), Some(&write(alone.snapshot(), small_limits())));
+    }
+    seen.dedup();
+    assert!(seen.len() > 30, "something was renewed");
+    let read = read(seen.last().expect("40 rounds"), small_limits(), 1000).expect("it is sound");
+    assert_eq!(read.digest(), together.digest(), "counted from nothing");
 }
 
 #[test]
