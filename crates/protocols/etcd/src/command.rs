@@ -13,6 +13,7 @@
 
 pub(crate) mod codec;
 
+use crate::auth::change::Change;
 use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::proto::etcdserverpb::request_op::Request as OperationRequest;
@@ -36,6 +37,8 @@ pub(crate) enum Command<'a> {
     Grant(Grant),
     /// End this lease.
     Revoke(i64),
+    /// Change users or roles.
+    Auth(Change<'a>),
 }
 
 /// Grants a lease.

@@ -198,6 +198,8 @@ errors! {
     InvalidAuthToken = Unauthenticated, "etcdserver: invalid auth token";
     /// A change of users that would lock everybody out.
     InvalidAuthManagement = InvalidArgument, "etcdserver: invalid auth management";
+    /// Users have to sign in from now on; what was opened before has to be opened again.
+    AuthTurnedOn = Unavailable, "etcdserver: authentication was turned on";
     /// Users or roles have changed since the token was given out.
     AuthOldRevision = InvalidArgument, "etcdserver: revision of auth store is old";
 

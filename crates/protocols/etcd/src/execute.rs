@@ -1,9 +1,10 @@
 //! Executes command records: the same on every replica, from nothing but the record and the state.
 //!
 //! ```text
-//!  record ─ decode ─► quota ─► checks on the state before ─► writes, buffered ─► commit
-//!              │         │               │
-//!              └─────────┴───────────────┴─► error: the transaction is dropped, nothing happened
+//!  record ─ decode ─► alarms, permissions, quota ─► checks on the state before ─► writes ─► commit
+//!              │                │                               │
+//!              └────────────────┴───────────────────────────────┴─► error: the transaction is
+//!                                                                   dropped, nothing happened
 //! ```
 //!
 //! What can fail has failed before the first write; should something fail later nevertheless, the
@@ -12,11 +13,13 @@
 use bytes::Bytes;
 use state::{Revision, Space, Transaction};
 
+use crate::auth::{change, gate};
 use crate::budget::{ReadBudget, Stop};
 use crate::command::codec::{self, Damage};
 use crate::command::{Command, DeleteRange, Operation, Put, Txn};
 use crate::error::Error;
 use crate::lease;
+use crate::maintenance::alarm;
 use crate::proto::etcdserverpb::response_op::Response as OperationResponse;
 use crate::proto::etcdserverpb::{
     CompactionResponse, DeleteRangeResponse, PutResponse, ResponseHeader, ResponseOp, TxnResponse,
@@ -32,16 +35,25 @@ use crate::view::{View, key_range, oldest_revision};
 /// revision and nothing else; the node fills in the rest.
 ///
 /// # Errors
-/// Whatever depends on the state: a missing key or lease, a revision that is compacted or not
-/// there yet, the quota. And [`Error::Internal`] if the record cannot be understood, which
-/// nothing but a bug can bring about. After an error nothing has changed.
+/// Whatever depends on the state: what the caller may not do, a missing key or lease, a revision
+/// that is compacted or not there yet, the quota, an alarm. And [`Error::Internal`] if the record
+/// cannot be understood, which nothing but a bug can bring about. After an error nothing has
+/// changed.
 pub fn execute(mut transaction: Transaction<'_>, command: &[u8]) -> Result<Response, Error> {
-    let command = codec::decode(command).map_err(|damage| match damage {
-        Damage::UnknownVersion => Error::Internal("quorate: a command record of unknown version"),
-        Damage::Malformed => Error::Internal("quorate: a malformed command record"),
-    })?;
+    let codec::Record { caller, command } =
+        codec::decode(command).map_err(|damage| match damage {
+            Damage::UnknownVersion => {
+                Error::Internal("quorate: a command record of unknown version")
+            }
+            Damage::Malformed => Error::Internal("quorate: a malformed command record"),
+        })?;
+    let raised = alarm::raised(transaction.base());
+    if raised.corrupt {
+        return Err(Error::Corrupt);
+    }
+    gate::check_command(transaction.base(), caller, &command)?;
     let cost = quota::cost(&command);
-    if cost > 0 && !transaction.room_for(cost) {
+    if cost > 0 && (raised.no_space || !transaction.room_for(cost)) {
         return Err(Error::NoSpace);
     }
     let response = match &command {
@@ -56,6 +68,7 @@ pub fn execute(mut transaction: Transaction<'_>, command: &[u8]) -> Result<Respo
         Command::Compact(revision) => Response::Compact(compact(&mut transaction, *revision)?),
         Command::Grant(request) => Response::LeaseGrant(lease::grant(&mut transaction, request)?),
         Command::Revoke(id) => Response::LeaseRevoke(lease::revoke(&mut transaction, *id)?),
+        Command::Auth(change) => Response::Auth(change::execute(&mut transaction, change)?),
     };
     transaction.commit();
     Ok(response)

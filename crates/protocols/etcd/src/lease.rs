@@ -65,8 +65,14 @@ pub fn renewed(reader: &Reader, id: LeaseId, granted: Option<Duration>) -> Respo
     Response::LeaseKeepAlive(LeaseKeepAliveResponse {
         header: header(View::revision(reader)),
         id: id.0,
-        ttl: granted.map_or(0, seconds),
+        ttl: seconds_renewed(granted),
     })
+}
+
+/// For how many seconds a renewed lease is granted, as etcd says it.
+#[must_use]
+pub fn seconds_renewed(granted: Option<Duration>) -> i64 {
+    granted.map_or(0, seconds)
 }
 
 /// What is left of a lease at `clock`. One that does not exist has -1 seconds left.

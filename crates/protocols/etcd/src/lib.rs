@@ -14,20 +14,26 @@
 //!   what a replica executes must not depend on how a library parses somebody else's format.
 //! - [`execute()`]: runs a record inside a state transaction, the same on every replica.
 //! - [`read()`]: answers a read within a budget, so that a large range never holds up the replica.
+//! - [`auth`]: users, roles and what they may do.
 //! - [`candidacy`]: locks and elections, as requests to the keyspace.
+//! - [`ClusterRequest`]: changes of the members, which the node carries out.
+//! - [`maintenance`]: alarms, hashes and the like; records of their own in the log.
 //! - [`watch`]: what a watch asks for, and the messages that it gets.
 //! - [`Error`]: etcd's errors, code and text.
 //!
 //! This crate knows neither consensus nor sockets: the node fills in who answered (cluster,
 //! member, term), `server` does gRPC.
 
+pub mod auth;
 mod budget;
 pub mod candidacy;
+mod cluster;
 mod command;
 mod error;
 mod execute;
 mod lease;
 mod limits;
+pub mod maintenance;
 mod overlap;
 mod plan;
 mod quota;
@@ -41,11 +47,13 @@ mod view;
 pub mod watch;
 
 pub use budget::ReadBudget;
+pub use cluster::{ClusterRequest, ClusterResponse, peer_address};
 pub use error::{Code, Error};
 pub use execute::execute;
-pub use lease::renewed;
+pub use lease::{renewed, seconds_renewed};
 pub use limits::RequestLimits;
-pub use plan::{Plan, Read, plan};
+pub use maintenance::{MaintenanceRequest, MaintenanceResponse};
+pub use plan::{Plan, Read, plan, plan_for};
 pub use range_stream::{RangePiece, RangeStream};
 pub use read::{ReadOutcome, read};
 pub use request::{Request, Response};

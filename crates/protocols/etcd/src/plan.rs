@@ -4,12 +4,15 @@
 //! anything; otherwise it becomes either a read, answered by one replica, or a command record,
 //! executed by all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use state::limits::ROW_BYTES_MAX;
 use state::{LeaseId, Reader};
 
+use crate::auth::gate::CallerRef;
+use crate::auth::{Caller, change};
 use crate::command::{Command, Grant, codec};
 use crate::error::Error;
 use crate::lease::TTL_SECONDS_MAX;
@@ -41,6 +44,8 @@ pub struct Read {
     serializable: bool,
     /// The group's clock, as far as it is known to have moved on since the last entry.
     clock: Duration,
+    /// Who asks.
+    caller: Option<Arc<Caller>>,
 }
 
 impl Read {
@@ -49,7 +54,13 @@ impl Read {
             request,
             serializable,
             clock: Duration::ZERO,
+            caller: None,
         }
+    }
+
+    /// Who asks, if somebody has signed in.
+    pub(crate) fn caller(&self) -> Option<CallerRef<'_>> {
+        self.caller.as_deref().map(Caller::borrowed)
     }
 
     /// What to read: a range, a transaction of ranges, or leases.
@@ -80,6 +91,32 @@ impl Read {
 /// # Errors
 /// etcd's, in etcd's order, for a request that could not be executed whatever the state.
 pub fn plan(request: Request, limits: &RequestLimits) -> Result<Plan, Error> {
+    plan_for(None, request, limits)
+}
+
+/// As [`plan`], for somebody who has signed in.
+///
+/// # Errors
+/// As there. Whether the caller may do this is decided where it is done.
+pub fn plan_for(
+    caller: Option<Arc<Caller>>,
+    request: Request,
+    limits: &RequestLimits,
+) -> Result<Plan, Error> {
+    let borrowed = caller.as_deref().map(Caller::borrowed);
+    let mut plan = plan_of(borrowed, request, limits)?;
+    if let Plan::Read(read) = &mut plan {
+        read.caller = caller;
+    }
+    Ok(plan)
+}
+
+fn plan_of(
+    caller: Option<CallerRef<'_>>,
+    request: Request,
+    limits: &RequestLimits,
+) -> Result<Plan, Error> {
+    let record = |command: &Command<'_>| record(caller, command, limits);
     match &request {
         Request::Range(range) => {
             check_range(range)?;
@@ -93,11 +130,11 @@ pub fn plan(request: Request, limits: &RequestLimits) -> Result<Plan, Error> {
         }
         Request::Put(put) => {
             check_put(put)?;
-            record(&Command::Put(put.into()), limits)
+            record(&Command::Put(put.into()))
         }
         Request::DeleteRange(delete) => {
             check_key(&delete.key)?;
-            record(&Command::DeleteRange(delete.into()), limits)
+            record(&Command::DeleteRange(delete.into()))
         }
         Request::Txn(txn) => {
             check_txn(txn, limits.max_txn_operations, MAX_TXN_DEPTH)?;
@@ -106,24 +143,32 @@ pub fn plan(request: Request, limits: &RequestLimits) -> Result<Plan, Error> {
                 let serializable = is_serializable(txn);
                 return Ok(Plan::Read(Read::new(request, serializable)));
             }
-            record(&Command::Txn(txn.into()), limits)
+            record(&Command::Txn(txn.into()))
         }
-        Request::Compact(compaction) => record(&compaction.into(), limits),
+        Request::Compact(compaction) => record(&compaction.into()),
         Request::LeaseGrant(grant) if grant.ttl > TTL_SECONDS_MAX => Err(Error::LeaseTooLong),
         Request::LeaseGrant(LeaseGrantRequest { id, ttl }) => {
             let (id, ttl) = (*id, *ttl);
-            record(&Command::Grant(Grant { id, ttl }), limits)
+            record(&Command::Grant(Grant { id, ttl }))
         }
-        Request::LeaseRevoke(revoke) => record(&Command::Revoke(revoke.id), limits),
+        Request::LeaseRevoke(revoke) => record(&Command::Revoke(revoke.id)),
         Request::LeaseKeepAlive(renewal) => Ok(Plan::Renew(LeaseId(renewal.id))),
+        Request::Auth(auth) => match change::plan(auth)? {
+            change::Planned::Change(change) => record(&Command::Auth(change)),
+            change::Planned::Read => Ok(Plan::Read(Read::new(request, false))),
+        },
         Request::LeaseTimeToLive(_) | Request::LeaseLeases => {
             Ok(Plan::Read(Read::new(request, false)))
         }
     }
 }
 
-fn record(command: &Command<'_>, limits: &RequestLimits) -> Result<Plan, Error> {
-    let record = codec::encode(command);
+fn record(
+    caller: Option<CallerRef<'_>>,
+    command: &Command<'_>,
+    limits: &RequestLimits,
+) -> Result<Plan, Error> {
+    let record = codec::encode(caller, command);
     // Whatever the limit says: the state must be able to hold it.
     if record.len() > limits.max_request_bytes.min(ROW_BYTES_MAX) {
         return Err(Error::RequestTooLarge);

@@ -18,7 +18,7 @@ pub(crate) fn cost(command: &Command<'_>) -> u64 {
         Command::Put(put) => cost_of_put(put),
         Command::Txn(txn) => cost_of_txn(txn),
         Command::Grant(_) => LEASE_OVERHEAD,
-        Command::DeleteRange(_) | Command::Compact(_) | Command::Revoke(_) => 0,
+        Command::DeleteRange(_) | Command::Compact(_) | Command::Revoke(_) | Command::Auth(_) => 0,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use state::Reader;
 
+use crate::auth;
+use crate::auth::gate::check_read;
 use crate::budget::{ReadBudget, Stop};
 use crate::command::{Operation, Txn};
 use crate::error::Error;
@@ -29,6 +31,11 @@ pub enum ReadOutcome {
 /// The answer's header holds the reader's revision, even if an older one is read, and nothing
 /// else; the node fills in the rest.
 pub fn read(reader: &Reader, read: &Read, mut budget: ReadBudget) -> ReadOutcome {
+    match check_read(reader, read.caller(), read.request(), &mut budget) {
+        Ok(()) => {}
+        Err(Stop::Failed(error)) => return ReadOutcome::Done(Err(error)),
+        Err(Stop::TooLarge) => return ReadOutcome::TooLarge,
+    }
     let oldest = oldest_revision(reader);
     let answer = match read.request() {
         Request::Range(request) => {
@@ -47,6 +54,9 @@ pub fn read(reader: &Reader, read: &Read, mut budget: ReadBudget) -> ReadOutcome
             answer.map(Response::LeaseTimeToLive)
         }
         Request::LeaseLeases => lease::leases(reader, &mut budget).map(Response::LeaseLeases),
+        Request::Auth(request) => {
+            auth::read::read(reader, request, &mut budget).map(Response::Auth)
+        }
         // Only `plan` makes reads, and it makes none of these.
         Request::Put(_)
         | Request::DeleteRange(_)

@@ -1,5 +1,6 @@
-//! What a client may ask of the keyspace and its leases, and the answers: one variant per call of
-//! etcd's KV and Lease services, so that the compiler finds every place that must know a new one.
+//! What a client may ask of the keyspace, its leases and its users, and the answers: one variant
+//! per call of etcd's KV and Lease services, so that the compiler finds every place that must know
+//! a new one.
 
 use crate::proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
@@ -9,9 +10,10 @@ use crate::proto::etcdserverpb::{
     TxnRequest, TxnResponse,
 };
 
+use crate::auth::{AuthRequest, AuthResponse};
 use crate::range_stream::RangePiece;
 
-/// A request of etcd's KV or Lease service.
+/// A request of etcd's KV, Lease or Auth service.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     /// Read keys.
@@ -36,6 +38,8 @@ pub enum Request {
     LeaseTimeToLive(LeaseTimeToLiveRequest),
     /// Name all leases.
     LeaseLeases,
+    /// Ask about users and roles, or change them.
+    Auth(AuthRequest),
 }
 
 /// The answer to a [`Request`], of the same variant.
@@ -61,6 +65,8 @@ pub enum Response {
     LeaseTimeToLive(LeaseTimeToLiveResponse),
     /// All leases.
     LeaseLeases(LeaseLeasesResponse),
+    /// What was asked about users and roles.
+    Auth(AuthResponse),
 }
 
 impl Response {
@@ -78,6 +84,7 @@ impl Response {
             Response::LeaseKeepAlive(response) => &mut response.header,
             Response::LeaseTimeToLive(response) => &mut response.header,
             Response::LeaseLeases(response) => &mut response.header,
+            Response::Auth(response) => &mut response.header,
         };
         header.get_or_insert_default()
     }

@@ -23,6 +23,13 @@ impl<'a> KeySpan<'a> {
         }
     }
 
+    /// The first key that can lie in it.
+    pub(crate) fn start(&self) -> &'a [u8] {
+        match self {
+            KeySpan::Single(start) | KeySpan::Span(start, _) | KeySpan::From(start) => start,
+        }
+    }
+
     /// No key can lie in it.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, KeySpan::Span(start, end) if start >= end)

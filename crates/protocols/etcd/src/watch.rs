@@ -57,6 +57,26 @@ pub enum WatchRefusal {
     TooManyOnNode,
     /// A revision does not fit into a message that clients can take.
     RevisionTooLarge,
+    /// The client's user may not read what it wants to watch.
+    PermissionDenied,
+    /// The client's token is not valid, or no longer.
+    InvalidAuthToken,
+    /// Users or roles have changed since the token was given out.
+    AuthOldRevision,
+    /// The client has not signed in.
+    UserEmpty,
+}
+
+/// Who the client is, or what it may do, does not allow a watch.
+impl From<Error> for WatchRefusal {
+    fn from(error: Error) -> WatchRefusal {
+        match error {
+            Error::InvalidAuthToken => WatchRefusal::InvalidAuthToken,
+            Error::AuthOldRevision => WatchRefusal::AuthOldRevision,
+            Error::UserEmpty => WatchRefusal::UserEmpty,
+            _ => WatchRefusal::PermissionDenied,
+        }
+    }
 }
 
 impl WatchRefusal {
@@ -76,6 +96,19 @@ impl WatchRefusal {
             WatchRefusal::RevisionTooLarge => {
                 "etcdserver: a revision is too large for one message; allow fragments, or watch \
                  fewer keys"
+            }
+            // Clients look for these as the Go library words a status.
+            WatchRefusal::PermissionDenied => {
+                "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+            }
+            WatchRefusal::InvalidAuthToken => {
+                "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"
+            }
+            WatchRefusal::AuthOldRevision => {
+                "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old"
+            }
+            WatchRefusal::UserEmpty => {
+                "rpc error: code = InvalidArgument desc = etcdserver: user name is empty"
             }
         }
     }

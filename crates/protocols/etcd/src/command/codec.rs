@@ -1,7 +1,8 @@
 //! Command records, byte by byte: what stands in the log for a request of etcd's API.
 //!
 //! ```text
-//! record  = version:u8 (1)  kind:u8  body                          nothing may follow
+//! record  = version:u8 (1)  [caller]  kind:u8  body                nothing may follow
+//! caller  = 9:u8  user:bytes  revision:count                       who asks, if somebody signed in
 //!
 //! kind 1  put       flags:u8  key:bytes  value:bytes  [lease:int]
 //!                   flags: 1 answer with the previous pair   2 ignore_value   4 ignore_lease
@@ -13,6 +14,7 @@
 //! kind 4  compact   revision:int
 //! kind 6  grant     id:int  seconds:int
 //! kind 7  revoke    id:int
+//! kind 8  change    see auth/change.rs
 //!
 //! operation = kind:u8  body                                        kinds 1, 2, 3 and
 //! kind 5  range     flags:u8  span  [limit:int]  [revision:int]  [sort:u8]  [4 x int]
@@ -41,6 +43,8 @@ use super::{
     Command, Compare, DeleteRange, Filters, Grant, Operand, Operation, Put, Range, Relation, Sort,
     Txn,
 };
+use crate::auth::change::Change;
+use crate::auth::gate::CallerRef;
 use crate::limits::MAX_TXN_DEPTH;
 use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::span::KeySpan;
@@ -55,6 +59,10 @@ const COMPACT: u8 = 4;
 const RANGE: u8 = 5;
 const GRANT: u8 = 6;
 const REVOKE: u8 = 7;
+const CHANGE: u8 = 8;
+
+/// Stands where a kind would, and names the caller.
+const CALLER: u8 = 9;
 
 const PUT_PREVIOUS: u8 = 1;
 const PUT_IGNORE_VALUE: u8 = 2;
@@ -83,10 +91,24 @@ pub(crate) enum Damage {
     Malformed,
 }
 
+/// A command, and who asks for it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Record<'a> {
+    /// `None` if nobody has signed in.
+    pub(crate) caller: Option<CallerRef<'a>>,
+    pub(crate) command: Command<'a>,
+}
+
 /// The record of a command.
-pub(crate) fn encode(command: &Command<'_>) -> Vec<u8> {
-    let mut out = Writer(Vec::with_capacity(size_hint(command)));
+pub(crate) fn encode(caller: Option<CallerRef<'_>>, command: &Command<'_>) -> Vec<u8> {
+    let caller_bytes = caller.map_or(0, |caller| caller.user.len() + 2 * MAX_COUNT_BYTES);
+    let mut out = Writer(Vec::with_capacity(size_hint(command) + caller_bytes));
     out.0.push(VERSION);
+    if let Some(caller) = caller {
+        out.0.push(CALLER);
+        out.bytes(caller.user.as_bytes());
+        out.count(caller.revision);
+    }
     match command {
         Command::Put(put) => {
             out.0.push(PUT);
@@ -113,18 +135,27 @@ pub(crate) fn encode(command: &Command<'_>) -> Vec<u8> {
             out.0.push(REVOKE);
             out.int(*id);
         }
+        Command::Auth(change) => {
+            out.0.push(CHANGE);
+            change.write(&mut out);
+        }
     }
     out.0
 }
+
+/// The most bytes that a count takes.
+const MAX_COUNT_BYTES: usize = 10;
 
 /// Enough for a put without growing; transactions grow as they go.
 fn size_hint(command: &Command<'_>) -> usize {
     const FRAMING: usize = 32;
     match command {
         Command::Put(put) => FRAMING + put.key.len() + put.value.len(),
-        Command::DeleteRange(_) | Command::Compact(_) | Command::Grant(_) | Command::Revoke(_) => {
-            FRAMING
-        }
+        Command::DeleteRange(_)
+        | Command::Compact(_)
+        | Command::Grant(_)
+        | Command::Revoke(_)
+        | Command::Auth(_) => FRAMING,
         Command::Txn(txn) => {
             let operations = txn.success.iter().chain(&txn.failure);
             let bytes = operations.map(|operation| match operation {
@@ -136,9 +167,14 @@ fn size_hint(command: &Command<'_>) -> usize {
     }
 }
 
-struct Writer(Vec<u8>);
+/// Writes records.
+pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
+    pub(crate) fn byte(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+
     fn count(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
@@ -151,7 +187,7 @@ impl Writer {
         self.count(((value << 1) ^ (value >> 63)) as u64);
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
     }
@@ -287,13 +323,21 @@ fn flag(bit: u8, set: bool) -> u8 {
     if set { bit } else { 0 }
 }
 
-/// The command of a record.
-pub(crate) fn decode(record: &[u8]) -> Result<Command<'_>, Damage> {
+/// What stands in a record.
+pub(crate) fn decode(record: &[u8]) -> Result<Record<'_>, Damage> {
     let mut reader = Reader(record);
     if reader.byte()? != VERSION {
         return Err(Damage::UnknownVersion);
     }
-    let command = match reader.byte()? {
+    let (mut kind, mut caller) = (reader.byte()?, None);
+    if kind == CALLER {
+        caller = Some(CallerRef {
+            user: reader.text()?,
+            revision: reader.count()?,
+        });
+        kind = reader.byte()?;
+    }
+    let command = match kind {
         PUT => Command::Put(reader.put()?),
         DELETE_RANGE => Command::DeleteRange(reader.delete_range()?),
         TXN => Command::Txn(reader.txn(MAX_TXN_DEPTH)?),
@@ -303,19 +347,21 @@ pub(crate) fn decode(record: &[u8]) -> Result<Command<'_>, Damage> {
             ttl: reader.int()?,
         }),
         REVOKE => Command::Revoke(reader.int()?),
+        CHANGE => Command::Auth(Change::read(&mut reader)?),
         _ => return Err(Damage::Malformed),
     };
     if reader.0.is_empty() {
-        Ok(command)
+        Ok(Record { caller, command })
     } else {
         Err(Damage::Malformed)
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads records.
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Result<u8, Damage> {
+    pub(crate) fn byte(&mut self) -> Result<u8, Damage> {
         let (first, rest) = self.0.split_first().ok_or(Damage::Malformed)?;
         self.0 = rest;
         Ok(*first)
@@ -363,11 +409,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], Damage> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Damage> {
         let length = self.length()?;
         let (bytes, rest) = self.0.split_at(length);
         self.0 = rest;
         Ok(bytes)
+    }
+
+    pub(crate) fn text(&mut self) -> Result<&'a str, Damage> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| Damage::Malformed)
     }
 
     fn span(&mut self) -> Result<KeySpan<'a>, Damage> {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 
-use super::{Damage, VERSION, decode, encode};
+use super::{Damage, Record, VERSION, decode, encode};
 use crate::command::{
     Command, Compare, DeleteRange, Filters, Grant, Operand, Operation, Put, Range, Relation, Sort,
     Txn,
@@ -147,8 +147,9 @@ proptest! {
 
     #[test]
     fn there_and_back(command in command()) {
-        let record = encode(&command);
-        prop_assert_eq!(decode(&record), Ok(command));
+        let record = encode(None, &command);
+        let caller = None;
+        prop_assert_eq!(decode(&record), Ok(Record { caller, command }));
         let longer = [&record[..], &[0]].concat();
         prop_assert_eq!(decode(&longer), Err(Damage::Malformed), "something follows");
         for length in 0..record.len().min(100) {
@@ -241,7 +242,7 @@ fn records_are_as_documented() {
         (Command::Revoke(64), b"\x01\x07\x80\x01".to_vec()),
     ];
     for (command, record) in cases {
-        assert_eq!(encode(&command), record, "{command:?}");
+        assert_eq!(encode(None, &command), record, "{command:?}");
     }
 }
 
