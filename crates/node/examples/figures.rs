@@ -76,6 +76,7 @@ fn node(index: usize) -> Node {
     let name = |index: usize| format!("n{}", index + 1);
     let config = Config {
         name: name(index),
+        engine: None,
         peer_address: Some(address(index)),
         client_urls: vec![format!("http://host{index}:2379")],
         cluster: (0..NODES).map(|each| (name(each), address(each))).collect(),
@@ -89,7 +90,7 @@ fn node(index: usize) -> Node {
         files: Vec::new(),
         seed: index as u64 + 1,
     };
-    Node::new(startup, Instant(1))
+    Node::new(startup)
 }
 
 /// The end of the connection between two hosts that `host` sees.

@@ -23,15 +23,21 @@ use state::LeaseId;
 
 use crate::batch::COMMAND_OVERHEAD;
 use crate::interface::{Answer, CallId, ConnectionId};
-use crate::wire::ForwardedCommand;
+use crate::wire::{ForwardedCommand, MemberChange};
 
 /// What kind of answer a call gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallKind {
     /// A key-value call of etcd.
     Etcd,
+    /// Renewals of leases.
+    Renewals,
     /// etcd's list of members.
     EtcdMemberList,
+    /// A change of etcd's members.
+    EtcdCluster,
+    /// A call of etcd's maintenance service.
+    EtcdMaintenance,
     /// Readiness.
     Ready,
     /// An operator's request.
@@ -44,11 +50,32 @@ impl CallKind {
     pub fn failure(self, error: etcd::Error) -> Answer {
         match self {
             CallKind::Etcd => Answer::Etcd(Err(error)),
+            CallKind::Renewals => Answer::LeasesRenewed(Err(error)),
             CallKind::EtcdMemberList => Answer::EtcdMemberList(Err(error)),
+            CallKind::EtcdCluster => Answer::EtcdCluster(Err(error)),
+            CallKind::EtcdMaintenance => Answer::EtcdMaintenance(Err(error)),
             CallKind::Ready => Answer::Ready(Err(error.text().to_string())),
             CallKind::Operator => Answer::Operator(Err(error.text().to_string())),
         }
     }
+}
+
+/// The leases that one call renews.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewals {
+    /// Who is answered.
+    pub call: CallId,
+    /// Which, in the order in which they are answered.
+    pub leases: Vec<LeaseId>,
+}
+
+/// Whether a command is let in where others are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admittance {
+    /// As long as there is room.
+    Ordinary,
+    /// Into the reserve as well: it makes room, or keeps alive what would end otherwise.
+    Reserved,
 }
 
 /// Who waits for a command of this origin.
@@ -68,8 +95,15 @@ pub enum Waiter {
         /// Whose place it claims.
         member: NodeId,
     },
-    /// Clients that have renewed leases, all with one command.
-    Renewals(Vec<(CallId, LeaseId)>),
+    /// Calls that have renewed leases, all with one command.
+    Renewals(Vec<Renewals>),
+    /// A client that adds a member, which is done next.
+    Wish {
+        /// Its call.
+        call: CallId,
+        /// What is done next.
+        change: MemberChange,
+    },
     /// This node, which leads and ends leases.
     Expiry,
     /// This node itself; nobody is told.
@@ -107,6 +141,10 @@ pub enum ReadKind {
     Etcd(etcd::Read),
     /// etcd's list of members.
     EtcdMemberList,
+    /// The members after a change.
+    EtcdCluster,
+    /// What a request of etcd's maintenance service reads.
+    EtcdMaintenance(etcd::MaintenanceRequest),
     /// Only whether a round succeeds.
     Ready,
     /// Whether a node that wants to join has been added: only a current membership tells.
@@ -120,6 +158,8 @@ pub struct Join {
     pub connection: ConnectionId,
     /// The name that an operator has added.
     pub name: String,
+    /// Where it will be reached: a member may have been added without a name.
+    pub address: String,
     /// Identifies the folder that asks.
     pub claimant: NodeId,
     /// When it has asked again, and this request counts no more.
@@ -172,6 +212,8 @@ pub struct Calls {
 pub struct CallLimits {
     /// Bytes of commands that wait to be executed here; more are refused.
     pub command_bytes: usize,
+    /// So many bytes more of commands that make room: renewals, deletes, compaction.
+    pub reserved_bytes: usize,
     /// Bytes of commands that are on their way to the leader and not executed yet.
     pub window_bytes: usize,
     /// A command that was sent this long ago is sent again: a frame may have been lost without
@@ -329,9 +371,14 @@ impl Calls {
         bytes: Bytes,
         waiter: Waiter,
         deadline: Instant,
+        admittance: Admittance,
     ) -> Result<(), NoRoom> {
         let total = self.command_bytes + bytes.len() + COMMAND_OVERHEAD;
-        if total > self.limits.command_bytes && !self.commands.is_empty() {
+        let most = match admittance {
+            Admittance::Ordinary => self.limits.command_bytes,
+            Admittance::Reserved => self.limits.command_bytes + self.limits.reserved_bytes,
+        };
+        if total > most && !self.commands.is_empty() {
             return Err(NoRoom);
         }
         self.command_bytes = total;
@@ -550,9 +597,12 @@ impl Calls {
 mod tests {
     use super::*;
 
+    const ORDINARY: Admittance = Admittance::Ordinary;
+
     fn calls() -> Calls {
         Calls::new(CallLimits {
             command_bytes: 1000,
+            reserved_bytes: 100,
             window_bytes: 100,
             resend_after: Duration::from_nanos(1000),
         })
@@ -570,7 +620,13 @@ mod tests {
             until_compacted: false,
         };
         calls
-            .add_command(1, Bytes::from(vec![id as u8]), waiter, Instant(at))
+            .add_command(
+                1,
+                Bytes::from(vec![id as u8]),
+                waiter,
+                Instant(at),
+                ORDINARY,
+            )
             .expect("there is room");
     }
 
@@ -646,28 +702,41 @@ mod tests {
         calls.open(CallId(1), CallKind::Etcd, Instant(100));
         let large = Bytes::from(vec![0; 900]);
         assert_eq!(
-            calls.add_command(1, large.clone(), waiter(1), Instant(100)),
+            calls.add_command(1, large.clone(), waiter(1), Instant(100), ORDINARY),
             Ok(())
         );
         assert_eq!(
-            calls.add_command(1, large.clone(), waiter(2), Instant(100)),
+            calls.add_command(1, large.clone(), waiter(2), Instant(100), ORDINARY),
             Err(NoRoom)
         );
         calls.forget(CallId(1));
         assert_eq!(
-            calls.add_command(1, large.clone(), waiter(2), Instant(100)),
+            calls.add_command(1, large.clone(), waiter(2), Instant(100), ORDINARY),
             Ok(())
         );
         // Once it has left, only execution or time ends it.
         assert_eq!(sent(&mut calls, 0), [2]);
         calls.forget(CallId(2));
         assert_eq!(
-            calls.add_command(1, large, waiter(3), Instant(100)),
+            calls.add_command(1, large, waiter(3), Instant(100), ORDINARY),
             Err(NoRoom)
         );
         calls.expire(Instant(100));
         assert_eq!(calls.command_bytes, 0);
         assert_eq!(calls.sent_bytes, 0);
+    }
+
+    #[test]
+    fn what_makes_room_is_let_in_when_others_are_not_and_within_bounds() {
+        let mut calls = calls();
+        let mut add = |bytes: usize, admittance| {
+            let (bytes, waiter) = (Bytes::from(vec![0; bytes]), Waiter::Nobody);
+            calls.add_command(1, bytes, waiter, Instant(100), admittance)
+        };
+        assert_eq!(add(1000 - COMMAND_OVERHEAD, ORDINARY), Ok(()));
+        assert_eq!(add(1, ORDINARY), Err(NoRoom));
+        assert_eq!(add(100 - COMMAND_OVERHEAD, Admittance::Reserved), Ok(()));
+        assert_eq!(add(1, Admittance::Reserved), Err(NoRoom));
     }
 
     #[test]

@@ -9,9 +9,10 @@
 //!
 //! Blocks are drained at a paced rate while the node serves; one write is under way at a time. The
 //! newest [`Limits::checkpoints_kept`](crate::Limits) files are kept, so that a damaged newest one
-//! has a stand-in; the journal keeps the entries since the oldest kept.
+//! has a stand-in, and those that a peer is being sent; the journal keeps the entries since the
+//! oldest kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use base::{ClusterId, GroupId, Instant, NodeId, Slot};
@@ -129,6 +130,8 @@ pub struct Checkpoints {
     limits: Limits,
     /// By slot; what an older one holds is not known until it is needed.
     kept: BTreeMap<Slot, Option<CheckpointRef>>,
+    /// Those that a piece was read of since the newest was completed: somebody is being sent them.
+    sending: BTreeSet<Slot>,
     /// Damaged or given up ones, deleted once there is a newer good one.
     damaged: Vec<Slot>,
     writing: Option<Writing>,
@@ -155,6 +158,7 @@ impl Checkpoints {
             group,
             limits,
             kept: older.chain(newest).collect(),
+            sending: BTreeSet::new(),
             damaged: found.damaged,
             writing: None,
             installing: None,
@@ -269,6 +273,7 @@ impl Checkpoints {
         length: u64,
         out: &mut Vec<Output>,
     ) {
+        self.sending.insert(checkpoint.slot);
         let file = File::Checkpoint(checkpoint.slot);
         let purpose = Purpose::Piece {
             to,
@@ -525,7 +530,10 @@ impl Checkpoints {
         Some(Event::Rejected(checkpoint, reason))
     }
 
-    /// A checkpoint is complete; the oldest are deleted.
+    /// A checkpoint is complete; the oldest are deleted, unless somebody is being sent them: on a
+    /// slow network a checkpoint takes longer to arrive than the next ones to be written, and
+    /// whoever had to begin anew with each of those would never have one. The log behind it is
+    /// kept as well. A transfer that stands still from one checkpoint to the next is given up.
     fn keep(&mut self, checkpoint: CheckpointRef, out: &mut Vec<Output>) {
         self.failures = 0;
         self.retry_at = None;
@@ -536,9 +544,17 @@ impl Checkpoints {
                 self.request(Operation::Delete { file }, Purpose::Nothing, out);
             }
         }
-        while self.kept.len() > self.limits.checkpoints_kept.max(1)
-            && let Some((slot, _)) = self.kept.pop_first()
+        let sending = std::mem::take(&mut self.sending);
+        let more = self
+            .kept
+            .len()
+            .saturating_sub(self.limits.checkpoints_kept.max(1));
+        let old = self.kept.keys().take(more).copied();
+        for slot in old
+            .filter(|slot| !sending.contains(slot))
+            .collect::<Vec<_>>()
         {
+            self.kept.remove(&slot);
             let file = File::Checkpoint(slot);
             self.request(Operation::Delete { file }, Purpose::Nothing, out);
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use consensus::EngineKind;
 use journal::disk::File;
 
 use crate::interface::Identity;
@@ -21,6 +22,9 @@ pub struct Config {
     pub cluster: Vec<(String, String)>,
     /// Peer addresses of a running cluster to join. Empty unless this node joins one.
     pub join: Vec<String>,
+    /// How the group agrees that is created at the first start; `None` is Raft, and at later
+    /// starts whatever the data folder holds. Another engine's data is refused.
+    pub engine: Option<EngineKind>,
     /// How long things may take.
     pub timing: Timing,
     /// What bounds everything.

@@ -244,7 +244,7 @@ impl Formation {
         };
         let Some((cluster, genesis)) = current else {
             self.promised.clear();
-            let cluster = ClusterId(self.random.next_u64().max(1));
+            let cluster = self.next_cluster();
             let voters = members.keys().copied().collect();
             let genesis = Membership {
                 members,
@@ -276,6 +276,37 @@ impl Formation {
         Progress::Waiting
     }
 
+    /// An id for the cluster that is tried next: one that nobody else draws, and greater than those
+    /// that this folder has tried before, so that everybody knows which is the newest.
+    fn next_cluster(&mut self) -> ClusterId {
+        let draw = self.random.next_u64();
+        match &self.standing {
+            Standing::Forming { cluster, .. } => {
+                ClusterId(cluster.0.saturating_add(1 + (draw >> 32)))
+            }
+            _ => ClusterId((draw >> 1).max(1)),
+        }
+    }
+
+    /// Whether this is a question of the coordinator as it is now, and its newest. Questions may
+    /// come late, over another connection than later ones; following them would break the promise
+    /// that the newest was answered with.
+    fn is_newest(&self, cluster: ClusterId, genesis: &Membership, peers: &Peers) -> bool {
+        let Some((_, coordinator)) = self.coordinator(peers) else {
+            return false;
+        };
+        if !genesis.members.contains_key(&coordinator.node) {
+            return false;
+        }
+        match &self.standing {
+            Standing::Forming {
+                cluster: promised,
+                genesis,
+            } if genesis.members.contains_key(&coordinator.node) => cluster >= *promised,
+            _ => true,
+        }
+    }
+
     fn members_as_seen(&self, peers: &Peers) -> BTreeMap<NodeId, Member> {
         let mut members = BTreeMap::new();
         for (name, address) in &self.config.cluster {
@@ -299,6 +330,7 @@ impl Formation {
         cluster: ClusterId,
         genesis: Membership,
         from: &str,
+        peers: &Peers,
         out: &mut Vec<Output>,
     ) -> Progress {
         let coordinator = self
@@ -312,6 +344,9 @@ impl Formation {
             .get(&self.own)
             .is_some_and(|m| m.name == self.config.name);
         if self.persisting || coordinator != Some(from) || !own_place {
+            return Progress::Waiting;
+        }
+        if !self.is_newest(cluster, &genesis, peers) {
             return Progress::Waiting;
         }
         let asked = Standing::Forming {

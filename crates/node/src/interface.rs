@@ -2,10 +2,14 @@
 //!
 //! `server` maps these to sockets, disks and clocks; the simulator to its event heap.
 
+use std::sync::Arc;
+
 use base::{ClusterId, DiskId, Epoch, Incarnation, NodeId, Slot};
 use bytes::Bytes;
 use consensus::{Membership, Role};
+use etcd::auth::Caller;
 use journal::disk;
+use state::LeaseId;
 
 use crate::hub::{HistoryJob, HistoryRequest, HubId, Publication};
 use crate::notes::Note;
@@ -164,8 +168,17 @@ pub enum Halt {
 /// What a client may ask of a node.
 #[derive(Debug)]
 pub enum Call {
-    /// A request of etcd's key-value service.
+    /// A request about etcd's keys, leases, users or roles, by nobody in particular.
     Etcd(etcd::Request),
+    /// Renew these leases, for as many clients as there may be.
+    RenewLeases(Vec<LeaseId>),
+    /// What somebody asks for who has signed in.
+    As {
+        /// Who.
+        caller: Arc<Caller>,
+        /// What; never another one of this kind.
+        call: Box<Call>,
+    },
     /// etcd's `Cluster.MemberList`.
     EtcdMemberList {
         /// Confirm with the leader first.
@@ -173,6 +186,12 @@ pub enum Call {
     },
     /// etcd's `Maintenance.Status`.
     EtcdStatus,
+    /// A change of the members, asked for as etcd's clients do.
+    EtcdCluster(etcd::ClusterRequest),
+    /// The rest of etcd's maintenance service.
+    EtcdMaintenance(etcd::MaintenanceRequest),
+    /// The state as it is here and now, to be written out as a checkpoint.
+    Snapshot,
     /// What this node sees.
     Status,
     /// Whether a linearizable read can be served now (for readiness probes).
@@ -201,21 +220,51 @@ pub enum Call {
     },
 }
 
+/// What came of renewing leases.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RenewedLeases {
+    /// What etcd's answers begin with; the same for all of them.
+    pub header: etcd::proto::etcdserverpb::ResponseHeader,
+    /// For how many seconds each is granted from now, in the order of the call; 0 if there is no
+    /// such lease.
+    pub seconds: Vec<i64>,
+}
+
 /// What a node answers.
 #[derive(Debug)]
 pub enum Answer {
     /// To [`Call::Etcd`].
     Etcd(Result<etcd::Response, etcd::Error>),
+    /// To [`Call::RenewLeases`].
+    LeasesRenewed(Result<RenewedLeases, etcd::Error>),
     /// To [`Call::EtcdMemberList`].
     EtcdMemberList(Result<etcd::proto::etcdserverpb::MemberListResponse, etcd::Error>),
     /// To [`Call::EtcdStatus`].
     EtcdStatus(Result<etcd::proto::etcdserverpb::StatusResponse, etcd::Error>),
+    /// To [`Call::EtcdCluster`].
+    EtcdCluster(Result<etcd::ClusterResponse, etcd::Error>),
+    /// To [`Call::EtcdMaintenance`].
+    EtcdMaintenance(Result<etcd::MaintenanceResponse, etcd::Error>),
+    /// To [`Call::Snapshot`].
+    Snapshot(Result<Box<SnapshotSource>, etcd::Error>),
     /// To [`Call::Status`].
     Status(Box<Status>),
     /// To [`Call::Ready`]: ready, or why not.
     Ready(Result<(), String>),
     /// To the member calls and the transfer: done (a sentence for people), or why not.
     Operator(Result<String, String>),
+}
+
+/// What a checkpoint is written from. Holding it takes memory: what changes meanwhile is kept
+/// twice.
+#[derive(Debug)]
+pub struct SnapshotSource {
+    /// The state.
+    pub snapshot: state::Snapshot,
+    /// What a checkpoint says beside it.
+    pub head: state::CheckpointHead,
+    /// What bounds its blocks.
+    pub limits: state::Limits,
 }
 
 /// What a node sees of itself and its group.
@@ -253,6 +302,8 @@ pub struct Status {
     pub live_bytes: u64,
     /// The quota that bounds `held_bytes`.
     pub quota_bytes: u64,
+    /// The alarms that are raised, by etcd's names.
+    pub alarms: Vec<String>,
     /// Who belongs to the group.
     pub members: Vec<MemberStatus>,
 }

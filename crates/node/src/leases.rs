@@ -24,13 +24,15 @@
 //! kind 2 expire:  id i64 | deadline seconds u64 | nanoseconds u32
 //! ```
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::Instant;
+use base::mutant::{self, Mutant};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use state::{LeaseId, Reader, State};
 
-use crate::interface::CallId;
+use crate::calls::Renewals;
 
 /// The number of this protocol in an entry.
 pub const PROTOCOL: u8 = 2;
@@ -42,19 +44,29 @@ pub struct LeaseLimits {
     /// While leases exist, a leader that has proposed nothing for this long proposes an entry for
     /// its stamp. So much of the group's time is lost when it dies, at most.
     pub clock_interval: Duration,
-    /// A node sends renewals this far apart, at least, and gathers what comes in between: they
-    /// are not urgent, and one command with many costs hardly more than one with one.
+    /// After a command that renews leases, further renewals are gathered for so long for each lease
+    /// that it named: they are not urgent, and one command with many costs hardly more than one
+    /// with one. So where few renew, hardly any waits for others.
+    pub renewal_pause: Duration,
+    /// ... but never for longer than this.
     pub renewal_gathering: Duration,
     /// So many that were gathered are sent at once: more together would save nothing.
     pub renewals_gathered: usize,
     /// A renewal is not put off by more than this part of what is left of its lease.
     pub renewal_delay_divisor: u32,
-    /// Renewals in one command; more make several.
+    /// Renewals in one command; more make several. What one call asks for stays together.
     pub renewals_per_command: usize,
     /// Leases that one command ends; the next follows when it has been executed.
     pub expiries_per_command: usize,
     /// Keys that go with the leases of such a command. One lease with more goes alone.
     pub expired_keys_per_command: u64,
+    /// A lease whose end has failed inside (a bug) is let be for this long; each failure doubles
+    /// it.
+    pub expiry_pause_min: Duration,
+    /// The longest such pause.
+    pub expiry_pause_max: Duration,
+    /// So many such leases are remembered; more are tried again without a pause of their own.
+    pub expiries_put_off: usize,
 }
 
 /// A command about leases.
@@ -134,20 +146,24 @@ pub enum LeaseOutcome {
 /// Executes a command about leases; `None` if it cannot be read, which changes nothing.
 pub fn execute(state: &mut State, command: &[u8]) -> Option<LeaseOutcome> {
     match LeaseCommand::decode(command)? {
-        LeaseCommand::Renew(leases) => {
-            let mut transaction = state.transaction();
-            let renewed = leases
-                .into_iter()
-                .map(|id| transaction.renew_lease(id).map(|lease| lease.granted));
-            let renewed = renewed.collect();
-            transaction.commit();
-            Some(LeaseOutcome::Renewed(renewed))
+        LeaseCommand::Renew(leases) if mutant::is_on(Mutant::ForgetRenewal) => {
+            let reader = state.reader();
+            let granted = |id: &LeaseId| reader.lease(*id).map(|lease| lease.granted);
+            Some(LeaseOutcome::Renewed(leases.iter().map(granted).collect()))
         }
+        LeaseCommand::Renew(leases) => Some(LeaseOutcome::Renewed(state.renew_leases(&leases))),
         LeaseCommand::Expire(leases) => {
             let mut expired = 0;
             for (id, seen) in leases {
+                if mutant::is_on(Mutant::ExpireInTwo) || mutant::is_on(Mutant::ForgetAttachment) {
+                    spoil(state, id, seen);
+                }
                 let mut transaction = state.transaction();
-                expired += u64::from(transaction.expire_lease(id, seen).is_some());
+                let ended = match mutant::is_on(Mutant::ExpireRenewed) {
+                    true => transaction.revoke_lease(id),
+                    false => transaction.expire_lease(id, seen),
+                };
+                expired += u64::from(ended.is_some());
                 transaction.commit();
             }
             Some(LeaseOutcome::Expired(expired))
@@ -155,13 +171,41 @@ pub fn execute(state: &mut State, command: &[u8]) -> Option<LeaseOutcome> {
     }
 }
 
+/// What planted bugs do to the first key of a lease that is over: delete it before the others, or
+/// take it away from the lease.
+fn spoil(state: &mut State, id: LeaseId, seen: Duration) {
+    let reader = state.reader();
+    let lease = reader.lease(id);
+    if lease.is_none_or(|lease| lease.deadline != seen || seen > reader.clock()) {
+        return;
+    }
+    let first = reader.lease_keys(id).next();
+    let Some((space, key)) = first.map(|(space, key)| (space, key.clone())) else {
+        return;
+    };
+    let value = reader.get(space, &key, None).map(|found| found.value);
+    let mut transaction = state.transaction();
+    match value.filter(|_| mutant::is_on(Mutant::ForgetAttachment)) {
+        Some(value) => drop(transaction.put(space, &key, &value, 0)),
+        None => drop(transaction.delete(space, &key)),
+    }
+    transaction.commit();
+}
+
 /// The leases that are over at `clock`, as many as one command may end: at least one, if there is
-/// one.
+/// one. Those in `put_off` are passed over.
 #[must_use]
-pub fn due(reader: &Reader, clock: Duration, limits: &LeaseLimits) -> Vec<(LeaseId, Duration)> {
+pub fn due(
+    reader: &Reader,
+    clock: Duration,
+    put_off: &PutOff,
+    limits: &LeaseLimits,
+) -> Vec<(LeaseId, Duration)> {
     let mut keys = 0;
     let mut due = Vec::new();
-    for (id, deadline) in reader.leases_due(clock).take(limits.expiries_per_command) {
+    let over = reader.leases_due(clock);
+    let over = over.filter(|(id, _)| !put_off.holds(*id));
+    for (id, deadline) in over.take(limits.expiries_per_command) {
         keys += reader.lease_key_count(id);
         if keys > limits.expired_keys_per_command && !due.is_empty() {
             break;
@@ -171,11 +215,61 @@ pub fn due(reader: &Reader, clock: Duration, limits: &LeaseLimits) -> Vec<(Lease
     due
 }
 
+/// Leases whose end has failed inside, which is a bug. They are let be for a while, so that they
+/// neither fill the log nor keep others from ending.
+#[derive(Debug, Default)]
+pub struct PutOff(BTreeMap<LeaseId, Pause>);
+
+#[derive(Debug)]
+struct Pause {
+    until: Instant,
+    length: Duration,
+    is_over: bool,
+}
+
+impl PutOff {
+    fn holds(&self, id: LeaseId) -> bool {
+        self.0.get(&id).is_some_and(|pause| !pause.is_over)
+    }
+
+    /// Ending this lease has failed.
+    pub fn failed(&mut self, now: Instant, id: LeaseId, reader: &Reader, limits: &LeaseLimits) {
+        self.0.retain(|id, _| reader.lease(*id).is_some());
+        if self.0.len() >= limits.expiries_put_off && !self.0.contains_key(&id) {
+            return;
+        }
+        let before = self.0.get(&id).map_or(Duration::ZERO, |pause| pause.length);
+        let length = (before * 2).clamp(limits.expiry_pause_min, limits.expiry_pause_max);
+        let pause = Pause {
+            until: now + length,
+            length,
+            is_over: false,
+        };
+        self.0.insert(id, pause);
+    }
+
+    /// Pauses that have come to their end are over.
+    pub fn pass(&mut self, now: Instant) {
+        for pause in self.0.values_mut() {
+            pause.is_over = pause.until <= now;
+        }
+    }
+
+    /// When the next pause is over, if there is one.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        let pauses = self.0.values().filter(|pause| !pause.is_over);
+        pauses.map(|pause| pause.until).min()
+    }
+}
+
 /// What this node has under way about leases.
 #[derive(Debug)]
 pub struct Leases {
     /// Keep-alives that have been gathered.
-    pub renewals: Vec<(CallId, LeaseId)>,
+    pub renewals: Vec<Renewals>,
+    /// How many leases those are.
+    renewals_count: usize,
     /// When those are to be sent, if there are any.
     pub renewals_due: Instant,
     /// Renewals that come before this are gathered until then.
@@ -183,6 +277,10 @@ pub struct Leases {
     /// An Expire command of this leader is under way; if nothing is heard of it, it counts as lost
     /// from then on.
     pub expiring_until: Option<Instant>,
+    /// The leases that command names, in its order.
+    pub expiring: Vec<(LeaseId, Duration)>,
+    /// Leases that cannot be ended.
+    pub put_off: PutOff,
     /// When the next entry for its stamp is due, if nothing else is proposed.
     pub next_clock_entry: Instant,
     /// The group's clock here, and when it was last seen moving.
@@ -195,49 +293,71 @@ impl Leases {
     pub fn new(clock: Duration, now: Instant) -> Leases {
         Leases {
             renewals: Vec::new(),
+            renewals_count: 0,
             renewals_due: now,
             next_renewals: now,
             expiring_until: None,
+            expiring: Vec::new(),
+            put_off: PutOff::default(),
             next_clock_entry: now,
             clock: (clock, now),
         }
     }
 
-    /// Gathers a renewal that is not to be put off beyond `latest`.
+    /// Gathers renewals that are not to be put off beyond `latest`.
     pub fn gather(
         &mut self,
         now: Instant,
-        renewal: (CallId, LeaseId),
+        renewals: Renewals,
         latest: Instant,
         limits: &LeaseLimits,
     ) {
         if self.renewals.is_empty() {
             self.renewals_due = self.next_renewals;
         }
-        self.renewals.push(renewal);
-        self.renewals_due = match self.renewals.len() < limits.renewals_gathered {
+        self.renewals_count += renewals.leases.len();
+        self.renewals.push(renewals);
+        self.renewals_due = match self.renewals_count < limits.renewals_gathered {
             true => self.renewals_due.min(latest),
             false => now,
         };
     }
 
     /// Renewals whose outcome is not known, to be sent again without delay.
-    pub fn renew_again(
-        &mut self,
-        now: Instant,
-        renewals: impl IntoIterator<Item = (CallId, LeaseId)>,
-    ) {
-        self.renewals.extend(renewals);
+    pub fn renew_again(&mut self, now: Instant, renewals: impl IntoIterator<Item = Renewals>) {
+        for renewals in renewals {
+            self.renewals_count += renewals.leases.len();
+            self.renewals.push(renewals);
+        }
         self.renewals_due = now;
     }
 
-    /// The renewals to send now; none while they are gathered.
-    pub fn take_renewals(&mut self, now: Instant, limits: &LeaseLimits) -> Vec<(CallId, LeaseId)> {
+    /// The renewals to send now, by the commands they make; none while they are gathered.
+    pub fn take_renewals(&mut self, now: Instant, limits: &LeaseLimits) -> Vec<Vec<Renewals>> {
         if self.renewals.is_empty() || self.renewals_due > now {
             return Vec::new();
         }
-        self.next_renewals = now + limits.renewal_gathering;
-        std::mem::take(&mut self.renewals)
+        let count = u32::try_from(self.renewals_count).unwrap_or(u32::MAX);
+        let pause = limits.renewal_pause.saturating_mul(count);
+        self.next_renewals = now + pause.min(limits.renewal_gathering);
+        self.renewals_count = 0;
+        let mut commands: Vec<Vec<Renewals>> = Vec::new();
+        let mut left = 0;
+        for renewals in self.renewals.drain(..) {
+            match commands.last_mut() {
+                Some(command) if renewals.leases.len() <= left => {
+                    left -= renewals.leases.len();
+                    command.push(renewals);
+                }
+                _ => {
+                    left = limits
+                        .renewals_per_command
+                        .saturating_sub(renewals.leases.len());
+                    commands.push(vec![renewals]);
+                }
+            }
+        }
+        commands
     }
 
     /// Entries were executed, or a snapshot was installed.
@@ -258,6 +378,7 @@ impl Leases {
     /// Another leads, or this node anew: what it proposed before may be lost.
     pub fn leader_changed(&mut self) {
         self.expiring_until = None;
+        self.expiring.clear();
     }
 }
 
@@ -290,6 +411,94 @@ mod tests {
             .to_vec();
         wrong[22..26].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
         assert_eq!(LeaseCommand::decode(&wrong), None, "no such nanosecond");
+    }
+
+    fn renewals(call: u64, count: i64) -> Renewals {
+        Renewals {
+            call: crate::interface::CallId(call),
+            leases: (1..=count).map(LeaseId).collect(),
+        }
+    }
+
+    #[test]
+    fn what_is_gathered_makes_commands_of_bounded_length_in_order() {
+        let limits = LeaseLimits {
+            renewals_gathered: 100,
+            renewals_per_command: 10,
+            ..crate::limits::Limits::default().leases
+        };
+        let at = Instant(0) + Duration::from_secs(100);
+        let gathering = limits.renewal_gathering;
+        let mut leases = Leases::new(Duration::ZERO, at);
+        leases.gather(at, renewals(1, 1), at + gathering, &limits);
+        assert_eq!(leases.take_renewals(at, &limits).len(), 1, "at once");
+        leases.gather(at, renewals(1, 99), at + gathering, &limits);
+        assert!(leases.take_renewals(at, &limits).is_empty(), "soon");
+        let at = at + limits.renewal_pause;
+        assert_eq!(leases.take_renewals(at, &limits).len(), 1, "after one");
+        for (call, count) in [(2, 4), (3, 6), (4, 1), (5, 30), (6, 9), (7, 1)] {
+            leases.gather(at, renewals(call, count), at + gathering, &limits);
+        }
+        assert!(leases.take_renewals(at, &limits).is_empty(), "gathered");
+        let commands = leases.take_renewals(at + gathering, &limits);
+        let calls = |command: &Vec<Renewals>| -> Vec<u64> {
+            command.iter().map(|each| each.call.0).collect()
+        };
+        let calls: Vec<Vec<u64>> = commands.iter().map(calls).collect();
+        assert_eq!(calls, [vec![2, 3], vec![4], vec![5], vec![6, 7]]);
+        leases.gather(at, renewals(8, 99), at + gathering, &limits);
+        assert!(leases.take_renewals(at, &limits).is_empty());
+        leases.gather(at, renewals(9, 1), at + gathering, &limits);
+        assert_eq!(
+            leases.take_renewals(at, &limits).len(),
+            2,
+            "so many at once"
+        );
+    }
+
+    #[test]
+    fn leases_that_cannot_be_ended_keep_no_others_from_ending() {
+        let limits = crate::limits::Limits::default().leases;
+        let mut state = State::new(state::Limits::default());
+        state.begin_entry(&state::EntryStamp {
+            slot: base::Slot(1),
+            epoch: base::Epoch(1),
+            wall: base::WallTime(0),
+            elapsed: Duration::ZERO,
+        });
+        let mut transaction = state.transaction();
+        for id in 1..=3 {
+            transaction.grant_lease(LeaseId(id), Duration::from_secs(2));
+        }
+        transaction.commit();
+        assert!(state.end_entry().is_empty());
+        let (reader, clock) = (state.reader(), Duration::from_secs(9));
+        let at = Instant(0) + Duration::from_secs(100);
+        let ids = |put_off: &PutOff| -> Vec<i64> {
+            let due = due(reader, clock, put_off, &limits);
+            due.into_iter().map(|(id, _)| id.0).collect()
+        };
+        let mut put_off = PutOff::default();
+        assert_eq!(ids(&put_off), [1, 2, 3]);
+        let (mut now, mut pauses) = (at, Vec::new());
+        for _ in 0..12 {
+            put_off.failed(now, LeaseId(1), reader, &limits);
+            assert_eq!(ids(&put_off), [2, 3]);
+            let until = put_off.next().expect("it is tried again");
+            pauses.push((until - now).as_millis());
+            now = until;
+            put_off.pass(now);
+            assert_eq!(ids(&put_off), [1, 2, 3]);
+            assert_eq!(put_off.next(), None);
+        }
+        assert_eq!(pauses[..4], [100, 200, 400, 800]);
+        assert_eq!(pauses[11], 60_000, "no longer than that");
+        let few = LeaseLimits {
+            expiries_put_off: 1,
+            ..limits
+        };
+        put_off.failed(now, LeaseId(2), reader, &few);
+        assert_eq!(ids(&put_off), [1, 2, 3], "so many are remembered");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub use config::{Config, Startup, Timing};
 pub use hub::HubLimits;
 pub use interface::{
     Answer, Call, CallId, ConnectionId, DialId, Halt, Identity, Input, Job, MemberStatus, Output,
-    Standing, Status,
+    RenewedLeases, SnapshotSource, Standing, Status,
 };
 pub use limits::Limits;
 pub use node::Node;

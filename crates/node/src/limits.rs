@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::calls::CallLimits;
 use crate::leases::LeaseLimits;
+use crate::running::digests::DigestLimits;
+use crate::running::members::MemberLimits;
+use crate::running::space::SpaceLimits;
 
 /// What bounds a node.
 #[derive(Clone, Debug)]
@@ -23,6 +26,10 @@ pub struct Limits {
     /// Bytes of commands that a leader proposes in one pass; the next pass follows at once, but
     /// first lets the engine see messages and deadlines, so that heartbeats are never late.
     pub pass_bytes: usize,
+    /// Bytes of chosen entries that the replica executes in one pass, or one entry if that is
+    /// longer; the rest follows in the next passes, at once, but first the engine sees messages
+    /// and deadlines, so that long executions delay no heartbeat, vote or acknowledgement.
+    pub execution_bytes: u64,
     /// Commands waiting on the leader for room in the engine's window; more are refused, and
     /// their origin sends them again after [`Limits::resend_delay`].
     pub queued_commands: usize,
@@ -66,6 +73,12 @@ pub struct Limits {
     pub operator_patience: Duration,
     /// A peer frame is at most this long.
     pub frame_bytes: usize,
+    /// What bounds changes of members.
+    pub members: MemberLimits,
+    /// The quota, alarms and the history that is kept.
+    pub space: SpaceLimits,
+    /// What bounds the comparison of replicas.
+    pub digests: DigestLimits,
 }
 
 impl Default for Limits {
@@ -78,21 +91,27 @@ impl Default for Limits {
             entry_commands: 4096,
             entry_bytes: 1 << 20,
             pass_bytes: 4 << 20,
+            execution_bytes: 4 << 20,
             queued_commands: 16_384,
             queued_bytes: 64 << 20,
             calls: CallLimits {
                 command_bytes: 256 << 20,
+                reserved_bytes: 8 << 20,
                 window_bytes: 8 << 20,
                 resend_after: Duration::from_secs(3),
             },
             leases: LeaseLimits {
                 clock_interval: Duration::from_millis(500),
+                renewal_pause: Duration::from_millis(10),
                 renewal_gathering: Duration::from_millis(50),
                 renewals_gathered: 1024,
                 renewal_delay_divisor: 16,
                 renewals_per_command: 8192,
                 expiries_per_command: 1000,
                 expired_keys_per_command: 10_000,
+                expiry_pause_min: Duration::from_millis(100),
+                expiry_pause_max: Duration::from_secs(60),
+                expiries_put_off: 1000,
             },
             resend_delay: Duration::from_millis(20),
             small_read: etcd::ReadBudget {
@@ -111,6 +130,9 @@ impl Default for Limits {
             facts_interval: Duration::from_secs(1),
             operator_patience: Duration::from_secs(10),
             frame_bytes: 16 << 20,
+            members: MemberLimits::default(),
+            space: SpaceLimits::default(),
+            digests: DigestLimits::default(),
         }
     }
 }

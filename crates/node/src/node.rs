@@ -8,11 +8,9 @@
 //! Each start writes the identity file first: it counts the incarnation, without which commands
 //! of this start could be taken for those of an earlier one.
 
-use std::collections::BTreeSet;
-
-use base::{ClusterId, DiskId, Epoch, Incarnation, Instant, NodeId, Random, Slot, WallTime};
+use base::{DiskId, Epoch, Incarnation, Instant, NodeId, Random, Slot, WallTime};
 use bytes::Bytes;
-use consensus::{Member, Membership, Role};
+use consensus::Role;
 use journal::disk::{Completion, File};
 
 use crate::checkpoints::OWN_REQUESTS;
@@ -23,10 +21,14 @@ use crate::interface::{
 };
 use crate::notes::{Metrics, Note};
 use crate::peers::Peers;
-use crate::recovery::{self, Recovered, Recovery};
-use crate::running::trust::{Known, REMOVED, was_removed};
-use crate::running::{GROUP, Moment, Running};
-use crate::wire::{Frame, Hello, HelloStanding, VERSIONS};
+use crate::recovery::{Recovered, Recovery};
+use crate::running::trust::{Known, REMOVED};
+use crate::running::{Moment, Running};
+use crate::wire::{Frame, Hello, HelloStanding};
+
+mod starting;
+
+use starting::{check_folder, hello, member_of};
 
 /// Where a node is in its life.
 enum Phase {
@@ -67,7 +69,7 @@ pub struct Node {
 impl Node {
     /// A node that has not done anything yet; [`Node::flush`] begins.
     #[must_use]
-    pub fn new(startup: Startup, _now: Instant) -> Node {
+    pub fn new(startup: Startup) -> Node {
         let Startup {
             config,
             identity,
@@ -242,203 +244,8 @@ impl Node {
             held_bytes: 0,
             live_bytes: 0,
             quota_bytes: 0,
+            alarms: Vec::new(),
             members: Vec::new(),
-        }
-    }
-
-    // --- starting
-
-    fn start(&mut self, out: &mut Vec<Output>) {
-        if let Some(reason) = self.startup_refusal.take() {
-            out.push(Output::Halt(Halt::Refused(reason)));
-            return;
-        }
-        let alone = self.config.cluster.is_empty() && self.config.join.is_empty();
-        let mut identity = self.identity.clone();
-        if alone && identity.standing == Standing::Alone {
-            let member = Member {
-                name: self.config.name.clone(),
-                peer_address: self.config.peer_address.clone().unwrap_or_default(),
-            };
-            let genesis = Membership {
-                members: [(identity.node, member)].into(),
-                voters: [identity.node].into(),
-                outgoing: BTreeSet::new(),
-            };
-            let cluster = ClusterId(self.random.next_u64().max(1));
-            identity.standing = Standing::Member { cluster, genesis };
-        }
-        self.persist(identity, out);
-    }
-
-    fn persist(&mut self, identity: Identity, out: &mut Vec<Output>) {
-        assert!(
-            self.persisting.is_none(),
-            "one identity is written at a time"
-        );
-        self.persisting = Some(identity.clone());
-        out.push(Output::PersistIdentity(identity));
-    }
-
-    fn identity_persisted(&mut self, moment: Moment, out: &mut Vec<Output>) {
-        let Some(identity) = self.persisting.take() else {
-            return;
-        };
-        let joined = identity.node != self.identity.node;
-        self.identity = identity;
-        self.peers
-            .introduce(hello(&self.config, &self.identity, self.process), out);
-        let member = member_of(&self.identity);
-        match (&mut self.phase, member) {
-            (Phase::Halted, _) => {}
-            (Phase::Starting, Some((cluster, genesis))) => self.recover(cluster, genesis, out),
-            (Phase::Starting, None) => {
-                let formation = Formation::new(
-                    self.config.clone(),
-                    &self.identity,
-                    self.random.fork(),
-                    moment.now,
-                    &mut self.peers,
-                    out,
-                );
-                self.phase = Phase::Forming(Box::new(formation));
-            }
-            (Phase::Forming(formation), None) => {
-                formation.persisted(self.identity.standing.clone(), &self.peers, out);
-            }
-            (Phase::Forming(_), Some((cluster, genesis))) => {
-                let node = self.identity.node;
-                out.push(Output::Note(match joined {
-                    true => Note::Joined { cluster, node },
-                    false => Note::ClusterFormed { cluster },
-                }));
-                let body = Frame::Formed(cluster).encode();
-                for other in genesis.members.keys().filter(|other| **other != node) {
-                    self.peers.send(*other, body.clone(), out);
-                }
-                self.recover(cluster, genesis, out);
-            }
-            (Phase::Confirming { .. }, _) => {
-                if let Phase::Confirming {
-                    recovered,
-                    completions,
-                } = std::mem::replace(&mut self.phase, Phase::Halted)
-                {
-                    self.run(moment.now, *recovered, out);
-                    for completion in completions {
-                        self.disk(moment, completion, out);
-                    }
-                }
-            }
-            (Phase::Recovering(_) | Phase::Running(_), _) => {}
-        }
-    }
-
-    fn formation_progress(&mut self, progress: formation::Progress, out: &mut Vec<Output>) {
-        match progress {
-            formation::Progress::Waiting => {}
-            formation::Progress::Persist(standing, node) => {
-                let identity = Identity {
-                    node,
-                    standing,
-                    ..self.identity.clone()
-                };
-                self.persist(identity, out);
-            }
-            formation::Progress::Refused(reason) => {
-                out.push(Output::Halt(Halt::Refused(reason)));
-            }
-        }
-    }
-
-    fn recover(&mut self, cluster: ClusterId, genesis: Membership, out: &mut Vec<Output>) {
-        let identity = journal::Identity {
-            cluster,
-            node: self.identity.node,
-            disk: self.identity.disk,
-        };
-        let files = std::mem::take(&mut self.files);
-        let limits = self.config.limits.clone();
-        let mut recovery = Recovery::new(identity, GROUP, genesis, limits, files);
-        let progress = recovery.start(out);
-        self.phase = Phase::Recovering(Box::new(recovery));
-        self.recovery_progress(Instant::default(), progress, out);
-    }
-
-    fn recovery_progress(
-        &mut self,
-        now: Instant,
-        progress: recovery::Progress,
-        out: &mut Vec<Output>,
-    ) {
-        let recovered = match progress {
-            recovery::Progress::Working => return,
-            recovery::Progress::Refused(reason) => {
-                out.push(Output::Halt(Halt::Refused(reason)));
-                return;
-            }
-            recovery::Progress::Done(recovered) => *recovered,
-        };
-        match (recovered.journal_created, self.identity.journal_created) {
-            (true, true) => out.push(Output::Halt(Halt::Refused(
-                "the journal of this node is gone: its identity file says that there was one. What \
-                 it had promised is lost, so it may not take part under its old id. Restore the \
-                 journal folder from where it went, or replace this node: remove it with `quorate \
-                 member remove`, empty its data folder, add it again with `quorate member add` and \
-                 start it with --join"
-                    .to_owned(),
-            ))),
-            (false, true) => self.run(now, recovered, out),
-            // A journal that is there without being confirmed: an earlier start came no further.
-            (_, false) => {
-                self.phase = Phase::Confirming {
-                    recovered: Box::new(recovered),
-                    completions: Vec::new(),
-                };
-                self.confirm(out);
-            }
-        }
-    }
-
-    /// Writes down that there is a journal, once its first segment is in place.
-    fn confirm(&mut self, out: &mut Vec<Output>) {
-        if let Phase::Confirming {
-            recovered,
-            completions,
-        } = &self.phase
-            && completions.len() == recovered.outstanding
-        {
-            let identity = Identity {
-                journal_created: true,
-                ..self.identity.clone()
-            };
-            self.persist(identity, out);
-        }
-    }
-
-    fn run(&mut self, now: Instant, recovered: Recovered, out: &mut Vec<Output>) {
-        let (cluster, genesis) =
-            member_of(&self.identity).expect("only members have anything to recover");
-        let (reader, chosen) = (recovered.state.reader(), &recovered.membership);
-        if was_removed(reader, chosen, &genesis, self.identity.node) {
-            out.push(Output::Note(Note::Removed));
-            out.push(Output::Halt(Halt::Refused(REMOVED.to_owned())));
-            return;
-        }
-        let config = self.config.clone();
-        let random = self.random.fork();
-        let running = Running::new(
-            config,
-            &self.identity,
-            cluster,
-            genesis,
-            recovered,
-            random,
-            now,
-        );
-        match running {
-            Ok(running) => self.phase = Phase::Running(Box::new(running)),
-            Err(reason) => out.push(Output::Halt(Halt::Refused(reason))),
         }
     }
 
@@ -570,11 +377,12 @@ impl Node {
             return;
         };
         let (from, name) = (hello.node, hello.name.clone());
+        let address = hello.address.clone();
         match &mut self.phase {
             Phase::Forming(formation) => {
                 let progress = match frame {
                     Frame::Form { cluster, genesis } => {
-                        formation.form(connection, cluster, genesis, &name, out)
+                        formation.form(connection, cluster, genesis, &name, &self.peers, out)
                     }
                     Frame::FormPromised(cluster) => {
                         formation.promised(cluster, from);
@@ -589,7 +397,7 @@ impl Node {
             }
             Phase::Running(running) => match frame {
                 Frame::JoinRequest { name, claimant } => {
-                    running.join_request(moment, connection, name, claimant);
+                    running.join_request(moment, connection, name, address, claimant);
                 }
                 Frame::Form { .. } | Frame::FormPromised(_) | Frame::Formed(_) => {}
                 Frame::JoinReply(_) => {}
@@ -600,6 +408,7 @@ impl Node {
                     let known = running.known(from, &name);
                     if frame == Frame::Removed {
                         if known == Known::Member && !running.is_leaving() {
+                            running.answer_own_removal(out);
                             out.push(Output::Note(Note::Removed));
                             out.push(Output::Halt(Halt::Refused(REMOVED.to_owned())));
                         }
@@ -684,30 +493,6 @@ impl Node {
     }
 }
 
-/// The cluster that a folder belongs to, and the membership that its log starts from.
-fn member_of(identity: &Identity) -> Option<(ClusterId, Membership)> {
-    match &identity.standing {
-        Standing::Member { cluster, genesis } => Some((*cluster, genesis.clone())),
-        Standing::Alone | Standing::Forming { .. } => None,
-    }
-}
-
-fn hello(config: &Config, identity: &Identity, process: u64) -> Hello {
-    Hello {
-        versions: VERSIONS,
-        node: identity.node,
-        incarnation: identity.incarnation,
-        process,
-        standing: match &identity.standing {
-            Standing::Alone => HelloStanding::Alone,
-            Standing::Forming { cluster, .. } => HelloStanding::Forming(*cluster),
-            Standing::Member { cluster, .. } => HelloStanding::Member(*cluster),
-        },
-        name: config.name.clone(),
-        address: config.peer_address.clone().unwrap_or_default(),
-    }
-}
-
 /// Whether what a member of this cluster says counts (see [`crate::running::trust`]), `of_engine`
 /// or otherwise; whoever has no business here is told so.
 fn judge(
@@ -740,54 +525,17 @@ fn judge(
     }
 }
 
-/// What speaks against starting on this folder.
-fn check_folder(
-    identity: Option<&Identity>,
-    config: &Config,
-    files: &[(File, u64)],
-) -> Option<String> {
-    let has_data = files
-        .iter()
-        .any(|(file, _)| matches!(file, File::Segment(_) | File::Checkpoint(_)));
-    match identity {
-        None if has_data => Some(
-            "the data folder holds a journal or checkpoints, but no identity file, so nobody knows \
-             whose they are. Nothing has been changed. Restore identity.toml from a copy, or \
-             choose an empty folder with --data-dir"
-                .to_owned(),
-        ),
-        Some(found) if found.name != config.name => Some(format!(
-            "the data folder belongs to the node {}, but this node is called {}; correct --name, \
-             or choose another folder with --data-dir",
-            found.name, config.name
-        )),
-        Some(Identity { standing: Standing::Member { .. }, .. }) | None => None,
-        Some(Identity { standing: Standing::Forming { .. }, .. })
-            if config.cluster.is_empty() && config.join.is_empty() =>
-        {
-            Some(
-                "this data folder has promised to be part of a cluster that was forming, so the \
-                 node cannot stand alone. Start it with the same --cluster as before, or choose an \
-                 empty folder with --data-dir"
-                    .to_owned(),
-            )
-        }
-        Some(_) if has_data => Some(
-            "the data folder holds a journal although its identity file says that the node never \
-             was a member of a cluster. Nothing has been changed. Restore identity.toml from a \
-             copy, or choose an empty folder with --data-dir"
-                .to_owned(),
-        ),
-        Some(_) => None,
-    }
-}
-
 /// The answer of a node that does not serve (yet, or any more).
-fn refuse(call: &Call, error: etcd::Error, phase: &str) -> Answer {
+pub(crate) fn refuse(call: &Call, error: etcd::Error, phase: &str) -> Answer {
     match call {
+        Call::As { call, .. } => refuse(call, error, phase),
         Call::Etcd(_) => Answer::Etcd(Err(error)),
+        Call::RenewLeases(_) => Answer::LeasesRenewed(Err(error)),
         Call::EtcdMemberList { .. } => Answer::EtcdMemberList(Err(error)),
         Call::EtcdStatus => Answer::EtcdStatus(Err(error)),
+        Call::EtcdCluster(_) => Answer::EtcdCluster(Err(error)),
+        Call::EtcdMaintenance(_) => Answer::EtcdMaintenance(Err(error)),
+        Call::Snapshot => Answer::Snapshot(Err(error)),
         Call::Ready => Answer::Ready(Err(format!("the node is {phase}"))),
         Call::Status
         | Call::MemberAdd { .. }

@@ -106,6 +106,16 @@ pub enum Note {
         slot: Slot,
     },
     Removed,
+    StateWrong {
+        slot: Slot,
+    },
+    StateDiffers {
+        name: String,
+        slot: Slot,
+    },
+    StateDivided {
+        slot: Slot,
+    },
     Stopping,
 }
 
@@ -116,7 +126,9 @@ impl Note {
         match self {
             Note::Engine(note) => match note {
                 consensus::Note::TwoLeaders { .. } => Level::Error,
-                consensus::Note::SteppedDown { .. } => Level::Warn,
+                consensus::Note::SteppedDown { .. } | consensus::Note::Abdicating { .. } => {
+                    Level::Warn
+                }
                 consensus::Note::LogCut { .. } | consensus::Note::SendingSnapshot { .. } => {
                     Level::Info
                 }
@@ -145,6 +157,9 @@ impl Note {
             Note::CheckpointDamaged { .. }
             | Note::ClusterMismatch { .. }
             | Note::CommandPanicked { .. }
+            | Note::StateWrong { .. }
+            | Note::StateDiffers { .. }
+            | Note::StateDivided { .. }
             | Note::BadEntry { .. } => Level::Error,
         }
     }
@@ -177,6 +192,9 @@ impl Note {
             Note::CommandPanicked { .. } => "command_panicked",
             Note::BadEntry { .. } => "bad_entry",
             Note::Removed => "removed",
+            Note::StateWrong { .. } => "state_wrong",
+            Note::StateDiffers { .. } => "state_differs",
+            Note::StateDivided { .. } => "state_divided",
             Note::Stopping => "stopping",
         }
     }
@@ -282,6 +300,19 @@ impl fmt::Display for Note {
                 )
             }
             Note::Removed => write!(out, "this node has been removed from the cluster"),
+            Note::StateWrong { slot } => write!(
+                out,
+                "the state of this node differs from that of the majority at slot {slot}"
+            ),
+            Note::StateDiffers { name, slot } => write!(
+                out,
+                "the state of {name} differs from that of the majority at slot {slot}; it stops"
+            ),
+            Note::StateDivided { slot } => write!(
+                out,
+                "the replicas differ at slot {slot}, and no majority agrees: nothing is changed \
+                 any more until the CORRUPT alarm is ended"
+            ),
             Note::Stopping => write!(
                 out,
                 "stopping: handing over and finishing what is under way"

@@ -25,6 +25,15 @@ pub enum Asker {
         /// Its number for the request.
         id: u64,
     },
+    /// A client of etcd's at this node.
+    Client(CallId),
+    /// A client of etcd's at another node.
+    ClientOf {
+        /// Which node.
+        node: NodeId,
+        /// Its number for the request.
+        id: u64,
+    },
     /// This node itself, which looks at what came of it by other means.
     Itself,
 }
@@ -160,10 +169,14 @@ pub fn translate(
                 format!("{member} has been removed"),
             ))
         }
-        Operation::MemberUpdate { id, address } => {
+        Operation::MemberUpdate { id, name, address } => {
             check_address(address).map_err(|expected| format!("{address:?}: {expected}"))?;
             let known = membership.members.get(id).ok_or("no member has this id")?;
-            let name = known.name.clone();
+            // Only one that was added without a name gets one.
+            let name = match known.name.is_empty() {
+                true => name.clone(),
+                false => known.name.clone(),
+            };
             let success = format!("{name} is reached at {address} now");
             let member = Member {
                 name,
@@ -232,7 +245,7 @@ fn find(membership: &Membership, member: &str) -> Result<NodeId, String> {
     let by_name = membership
         .members
         .iter()
-        .find(|(_, each)| each.name == member);
+        .find(|(_, each)| each.name == member && !member.is_empty());
     let by_id = || {
         let id = NodeId(u64::from_str_radix(member, 16).ok()?);
         membership.members.contains_key(&id).then_some(id)

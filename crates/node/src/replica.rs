@@ -2,7 +2,8 @@
 //!
 //! A committed entry can never stop a replica: an entry that cannot be decoded is skipped, and a
 //! panic inside a command is caught here, in one place; its buffered effects are dropped with the
-//! transaction, and every replica answers "internal error" alike.
+//! transaction, and every replica answers "internal error" alike. An execution may also be
+//! [interrupted](state::interruption) at a read: it is run again from its beginning.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use std::time::Duration;
 use base::mutant::{self, Mutant};
 use base::{Incarnation, NodeId, Slot, WallTime};
 use consensus::{Entry, Membership, Payload};
-use state::{Admission, EntryStamp, EventBatch, Reader, Snapshot, State};
+use etcd::maintenance::{alarm, command as maintenance};
+use state::{Admission, EntryStamp, EventBatch, Interrupted, Reader, Snapshot, State};
 
 use crate::batch::{self, OriginatedCommand};
 use crate::leases::{self, LeaseOutcome};
@@ -30,6 +32,8 @@ pub enum Outcome {
     System(Result<(), String>),
     /// A command about leases; `None` if it could not be read.
     Leases(Option<LeaseOutcome>),
+    /// A command of etcd's maintenance service; `None` if there is nothing to say.
+    Maintenance(Result<Option<etcd::MaintenanceResponse>, etcd::Error>),
     /// It ran before, and its result went with a snapshot or an earlier incarnation: unknown.
     Unknown,
 }
@@ -51,6 +55,7 @@ pub struct Replica {
     membership: Arc<Membership>,
     /// What has changed since [`Replica::take_events`], one batch per revision.
     events: Vec<EventBatch>,
+    interruptions: u64,
 }
 
 impl Replica {
@@ -62,6 +67,7 @@ impl Replica {
             state,
             membership: Arc::new(membership),
             events: Vec::new(),
+            interruptions: 0,
         }
     }
 
@@ -93,6 +99,12 @@ impl Replica {
     #[must_use]
     pub fn digest(&self) -> u128 {
         self.state.digest().0
+    }
+
+    /// How many executions were interrupted and run again.
+    #[must_use]
+    pub fn interruptions(&self) -> u64 {
+        self.interruptions
     }
 
     /// Whether entries are needed so that compaction can go on.
@@ -187,8 +199,15 @@ impl Replica {
                 return Outcome::Unknown;
             }
         }
-        let run = || self.dispatch(command.protocol, command.command);
-        match catch_unwind(AssertUnwindSafe(run)) {
+        #[cfg(feature = "mutants")]
+        self.interrupt_some(slot, command.origin.sequence);
+        let mut ended = self.run(command);
+        if ended.as_ref().is_err_and(|panic| panic.is::<Interrupted>()) {
+            // What it had buffered went with its transaction.
+            self.interruptions += 1;
+            ended = self.run(command);
+        }
+        match ended {
             Ok(outcome) => outcome,
             Err(panic) => {
                 metrics.commands_panicked += 1;
@@ -201,11 +220,41 @@ impl Replica {
         }
     }
 
-    fn dispatch(&mut self, protocol: u8, command: &[u8]) -> Outcome {
-        match protocol {
+    /// One execution in so many is interrupted at one of its reads, on each replica another.
+    #[cfg(feature = "mutants")]
+    fn interrupt_some(&mut self, slot: Slot, sequence: u64) {
+        const ONE_IN: u64 = 16;
+        const READS: u64 = 6;
+        let (node, incarnation) = self.own;
+        let seed = node.0 ^ incarnation.0 ^ slot.0.rotate_left(20) ^ sequence << 40;
+        let mut random = base::Random::from_seed(seed);
+        match random.below(ONE_IN) {
+            0 => self.state.interrupt_after(random.below(READS) as u32),
+            _ => self.state.interrupt_no_more(),
+        }
+    }
+
+    fn run(&mut self, command: &OriginatedCommand<&[u8]>) -> std::thread::Result<Outcome> {
+        let run = || self.dispatch(command);
+        catch_unwind(AssertUnwindSafe(run))
+    }
+
+    fn dispatch(&mut self, originated: &OriginatedCommand<&[u8]>) -> Outcome {
+        let command = originated.command;
+        match originated.protocol {
             system::PROTOCOL => Outcome::System(system::execute(self.state.transaction(), command)),
             leases::PROTOCOL => Outcome::Leases(leases::execute(&mut self.state, command)),
-            ETCD => Outcome::Etcd(etcd::execute(self.state.transaction(), command)),
+            ETCD => {
+                let result = etcd::execute(self.state.transaction(), command);
+                if matches!(result, Err(etcd::Error::NoSpace)) {
+                    alarm::no_space(self.state.transaction(), originated.origin.node.0);
+                }
+                Outcome::Etcd(result)
+            }
+            maintenance::PROTOCOL => {
+                let transaction = self.state.transaction();
+                Outcome::Maintenance(maintenance::execute(transaction, command))
+            }
             _ => Outcome::Unknown,
         }
     }

@@ -5,6 +5,7 @@
 //! kind 1 publish:  member u64 | level u32 | count u16 | texts     key: member u64 | 'p'
 //! kind 2 claim:    member u64 | claimant u64                      key: member u64 | 'c'
 //! kind 3 nothing:  lets the group's clock and its compaction go on
+//! kind 4 wish:     member u64                                     key: member u64 | 'v'
 //! ```
 //!
 //! Integers are little-endian, in keys big-endian; a text is its length u16 and UTF-8.
@@ -38,6 +39,11 @@ pub enum SystemCommand {
     },
     /// Nothing: the entry's stamp is all that matters.
     Nothing,
+    /// A member that is about to be added shall get its vote by itself, once it has caught up.
+    WishVote {
+        /// The member's id.
+        member: NodeId,
+    },
 }
 
 impl SystemCommand {
@@ -62,6 +68,10 @@ impl SystemCommand {
                 out.put_u64_le(claimant.0);
             }
             SystemCommand::Nothing => out.put_u8(3),
+            SystemCommand::WishVote { member } => {
+                out.put_u8(4);
+                out.put_u64_le(member.0);
+            }
         }
         out.freeze()
     }
@@ -88,6 +98,9 @@ impl SystemCommand {
                 claimant: NodeId(input.try_get_u64_le().ok()?),
             },
             3 => SystemCommand::Nothing,
+            4 => SystemCommand::WishVote {
+                member: NodeId(input.try_get_u64_le().ok()?),
+            },
             _ => return None,
         };
         (!input.has_remaining()).then_some(command)
@@ -162,6 +175,9 @@ pub fn execute(mut transaction: Transaction<'_>, command: &[u8]) -> Result<(), S
             }
             transaction.set_row(Space::MEMBERS, &key, &claimant.0.to_be_bytes());
         }
+        Some(SystemCommand::WishVote { member }) => {
+            transaction.set_row(Space::MEMBERS, &row_key(member, b'v'), &[]);
+        }
         Some(SystemCommand::Nothing) => {}
         None => return Err("the command cannot be read".to_owned()),
     }
@@ -174,6 +190,12 @@ pub fn execute(mut transaction: Transaction<'_>, command: &[u8]) -> Result<(), S
 pub fn published(reader: &Reader, member: NodeId) -> Option<(u32, Vec<String>)> {
     let row = reader.row(Space::MEMBERS, &row_key(member, b'p'))?;
     get_published(&mut &row[..])
+}
+
+/// Whether this member shall get its vote by itself.
+#[must_use]
+pub fn wishes_vote(reader: &Reader, member: NodeId) -> bool {
+    reader.row(Space::MEMBERS, &row_key(member, b'v')).is_some()
 }
 
 /// Whether a folder has ever taken this member's place, or the member has run.
@@ -200,6 +222,7 @@ mod tests {
                 claimant: NodeId(9),
             },
             SystemCommand::Nothing,
+            SystemCommand::WishVote { member: NodeId(1) },
         ];
         for command in commands {
             let bytes = command.encode();

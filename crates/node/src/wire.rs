@@ -17,6 +17,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use consensus::Membership;
 use consensus::message::Message;
 
+mod members;
+pub use members::MemberChange;
+
 /// The oldest and the newest version of this protocol that this build speaks.
 pub const VERSIONS: (u16, u16) = (1, 1);
 
@@ -83,10 +86,12 @@ pub enum Operation {
         /// Name or id.
         member: String,
     },
-    /// A member is reached at another address now.
+    /// A member says its name and where it is reached now.
     MemberUpdate {
         /// The member's id.
         id: NodeId,
+        /// Its name.
+        name: String,
         /// Its peer address.
         address: String,
     },
@@ -186,6 +191,27 @@ pub enum Frame {
     Facts(Facts),
     /// The receiver has been removed from the cluster, and may have missed that.
     Removed,
+    /// A client of etcd's asks for a change of the members.
+    Change {
+        /// Comes back with the answer.
+        id: u64,
+        /// Which.
+        change: MemberChange,
+    },
+    /// The answer to [`Frame::Change`].
+    Changed {
+        /// Of which request.
+        id: u64,
+        /// Done, or why not.
+        result: Result<(), etcd::Error>,
+    },
+    /// The digest of the sender's state at a slot. From the leader: everybody is to say theirs.
+    Digest {
+        /// The slot.
+        slot: Slot,
+        /// The digest after the entry there was executed.
+        digest: u128,
+    },
 }
 
 /// Why a body could not be decoded.
@@ -269,6 +295,21 @@ impl Frame {
                 out.put_u64_le(facts.applied.0);
             }
             Frame::Removed => out.put_u8(14),
+            Frame::Change { id, change } => {
+                out.put_u8(15);
+                out.put_u64_le(*id);
+                members::put_change(&mut out, change);
+            }
+            Frame::Changed { id, result } => {
+                out.put_u8(16);
+                out.put_u64_le(*id);
+                members::put_answer(&mut out, result);
+            }
+            Frame::Digest { slot, digest } => {
+                out.put_u8(17);
+                out.put_u64_le(slot.0);
+                out.put_u128_le(*digest);
+            }
         }
         out.freeze()
     }
@@ -331,6 +372,18 @@ impl Frame {
                 applied: Slot(input.try_get_u64_le()?),
             }),
             14 => Frame::Removed,
+            15 => Frame::Change {
+                id: input.try_get_u64_le()?,
+                change: members::get_change(input)?,
+            },
+            16 => Frame::Changed {
+                id: input.try_get_u64_le()?,
+                result: members::get_answer(input)?,
+            },
+            17 => Frame::Digest {
+                slot: Slot(input.try_get_u64_le()?),
+                digest: input.try_get_u128_le()?,
+            },
             _ => return Err(WireError("no frame has this kind")),
         };
         if input.has_remaining() {
@@ -485,9 +538,10 @@ fn put_operation(out: &mut BytesMut, operation: &Operation) {
             out.put_u8(3);
             put_text(out, member);
         }
-        Operation::MemberUpdate { id, address } => {
+        Operation::MemberUpdate { id, name, address } => {
             out.put_u8(5);
             out.put_u64_le(id.0);
+            put_text(out, name);
             put_text(out, address);
         }
         Operation::TransferLeadership { to } => {
@@ -518,6 +572,7 @@ fn get_operation(input: &mut Bytes) -> Result<Operation, WireError> {
         }
         5 => Ok(Operation::MemberUpdate {
             id: NodeId(input.try_get_u64_le()?),
+            name: get_text(input)?,
             address: get_text(input)?,
         }),
         _ => Err(WireError("no operation has this number")),
@@ -607,6 +662,7 @@ mod tests {
             },
             Operation::MemberUpdate {
                 id: NodeId(4),
+                name: "n4".into(),
                 address: "h:2".into(),
             },
             Operation::TransferLeadership { to: None },
@@ -658,6 +714,24 @@ mod tests {
             }),
         ];
         frames.extend(operations.map(|operation| Frame::Operate { id: 1, operation }));
+        let changes = [
+            MemberChange::Add {
+                id: NodeId(4),
+                learner: true,
+                address: "h:1".into(),
+            },
+            MemberChange::Remove(NodeId(4)),
+            MemberChange::Update {
+                id: NodeId(4),
+                address: "h:2".into(),
+            },
+            MemberChange::Promote(NodeId(4)),
+        ];
+        frames.extend(changes.map(|change| Frame::Change { id: 1, change }));
+        let results = [Ok(()), Err(etcd::Error::MemberNotFound)];
+        frames.extend(results.map(|result| Frame::Changed { id: 1, result }));
+        let (slot, digest) = (Slot(5), 1 << 100);
+        frames.push(Frame::Digest { slot, digest });
         frames
     }
 

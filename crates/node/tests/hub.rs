@@ -104,6 +104,45 @@ fn one_read_of_history_serves_many() {
     assert!(world.requests[0].wanted.holds(b"a3"));
 }
 
+/// Reads that cannot be made are tried less and less often, others in between, and the watch goes
+/// on where it was once one succeeds.
+#[test]
+fn a_read_of_history_that_fails_is_not_repeated_at_once() {
+    let mut world = world(HubLimits {
+        ring_revisions: 5,
+        history_steps: 10,
+        ..HubLimits::default()
+    });
+    for _ in 0..100 {
+        world.put("a", "value");
+    }
+    world.publish_and_flush();
+    for start_revision in [2, 50] {
+        let mut create = watch("a", "");
+        create.start_revision = start_revision;
+        open(&mut world, create);
+    }
+    world.flush();
+    let mut pauses = Vec::new();
+    let mut asked = Vec::new();
+    for count in 1..=14 {
+        assert_eq!(world.requests.len(), count, "one at a time");
+        asked.push(world.requests[count - 1].from.0);
+        world.run_read(0, true);
+        world.flush();
+        assert_eq!(world.requests.len(), count, "not at once");
+        let pause = world.hub.deadline().expect("it is tried again") - world.now;
+        pauses.push(pause.as_millis());
+        world.wait(pause);
+        world.flush();
+    }
+    assert_eq!(pauses[..4], [10, 20, 40, 80]);
+    assert_eq!(pauses[13], 5_000, "no longer than that");
+    assert_eq!(asked[..4], [2, 50, 2, 50], "others have their turn");
+    world.settle();
+    world.check_complete();
+}
+
 #[test]
 fn a_read_of_history_that_meets_compaction_ends_the_watch() {
     let mut world = world(HubLimits {

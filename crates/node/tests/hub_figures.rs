@@ -74,6 +74,7 @@ fn publication(first: i64, count: i64, key: impl Fn(i64) -> Bytes) -> Publicatio
         term: Epoch(2),
         has_leader: true,
         reset: false,
+        access: None,
     }
 }
 

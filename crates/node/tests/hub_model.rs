@@ -31,6 +31,7 @@ fn tiny(random: &mut Random) -> HubLimits {
         history_bytes: one_of(&[1, 1_000, 1 << 20]),
         history_watchers: one_of(&[1, 2, 100]),
         history_pause: Duration::from_millis(one_of(&[0, 5]) as u64),
+        history_pause_max: Duration::from_millis(5),
         progress_interval: Duration::from_millis(40),
         leaderless_patience: Duration::from_millis(1500),
     }

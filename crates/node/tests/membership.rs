@@ -1,5 +1,6 @@
 //! Who may take part: folders that were lost, copied, removed or damaged, and nodes that join.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,8 @@ use quorate_node::{Answer, Call, Halt, Standing};
 
 mod support;
 
-use base::{Incarnation, NodeId};
+use base::{ClusterId, Incarnation, NodeId};
+use consensus::{Member, Membership};
 use quorate_node::wire::{Frame, Hello, HelloStanding, Operation, VERSIONS};
 use support::{World, config};
 
@@ -83,6 +85,54 @@ fn a_folder_that_has_promised_does_not_stand_alone() {
     assert!(reason.contains("--cluster"), "{reason}");
 }
 
+/// A question of the coordinator that came late, over another connection than its next one, took a
+/// node back to a cluster that the coordinator had given up: it formed the newer one with that
+/// node's promise, and the node refused to run ever after. Found by the simulator.
+#[test]
+fn a_late_question_does_not_break_the_promise_to_a_newer_one() {
+    let mut world = World::cluster(32, 3);
+    // Without the second node the first asks nothing by itself.
+    world.kill(1);
+    world.run(Duration::from_secs(1));
+    let id = |host: usize| world.identity_of(host).expect("it has started").node;
+    let member = |name: &str| Member {
+        name: name.to_owned(),
+        peer_address: String::new(),
+    };
+    let members: BTreeMap<NodeId, Member> = [
+        (id(0), member("n1")),
+        (NodeId(55), member("n2")),
+        (id(2), member("n3")),
+    ]
+    .into();
+    let genesis = Membership {
+        voters: members.keys().copied().collect(),
+        members,
+        outgoing: BTreeSet::new(),
+    };
+    let greeting = Frame::Hello(Hello {
+        versions: VERSIONS,
+        node: NodeId(77),
+        incarnation: Incarnation(1),
+        process: 1,
+        standing: HelloStanding::Alone,
+        name: "n1".to_owned(),
+        address: "nowhere:1".to_owned(),
+    });
+    for asked in [20, 10, 30] {
+        let cluster = ClusterId(asked);
+        let genesis = genesis.clone();
+        let form = Frame::Form { cluster, genesis };
+        world.whisper(2, vec![greeting.encode(), form.encode()]);
+        world.run(Duration::from_millis(100));
+        let promised = match &world.identity_of(2).expect("it has started").standing {
+            Standing::Forming { cluster, .. } => cluster.0,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(promised, asked.max(20));
+    }
+}
+
 /// Host `host` is called `name` and asks to join through `through`.
 fn joiner(world: &mut World, host: usize, through: &[usize]) {
     world.config_of(host).cluster.clear();
@@ -95,10 +145,19 @@ fn joiner(world: &mut World, host: usize, through: &[usize]) {
 fn add(world: &mut World, through: usize, host: usize) {
     let name = world.config_of(host).name.clone();
     let peer_address = format!("host{host}:2380");
-    let call = Call::MemberAdd { name, peer_address };
-    match world.ask(through, call) {
-        Answer::Operator(Ok(_)) => {}
-        other => panic!("{other:?}\n{}", world.picture()),
+    let asked = || Call::MemberAdd {
+        name: name.clone(),
+        peer_address: peer_address.clone(),
+    };
+    loop {
+        match world.ask(through, asked()) {
+            Answer::Operator(Ok(_)) => return,
+            // A leader that was just elected changes nothing before it has chosen an entry.
+            Answer::Operator(Err(reason)) if reason.contains("ask again when") => {
+                world.run(Duration::from_millis(5));
+            }
+            other => panic!("{other:?}\n{}", world.picture()),
+        }
     }
 }
 

@@ -5,7 +5,10 @@
 //! begin again at the lowest: whoever joins the sweep is carried along with it, and nobody starves
 //! however many new watchers begin far in the past.
 
+use std::time::Duration;
+
 use base::Instant;
+use base::mutant::{self, Mutant};
 use etcd::watch::{WatchNews, WatchRefusal, event_length};
 use state::{Event, EventBatch, Revision, Space};
 
@@ -14,6 +17,7 @@ use super::history::{HistoryOutcome, HistoryRequest, HistoryResult, Wanted};
 use super::index::InterestIndex;
 use super::interface::HubOutput;
 use super::lagging::Piece;
+use super::limits::HubLimits;
 use super::messages::{RevisionTooLarge, compose};
 use super::roster::{Position, WatcherIndex};
 
@@ -28,6 +32,8 @@ pub(super) struct CatchUp {
     next: Instant,
     /// The revision that the sweep has reached.
     sweep: i64,
+    /// How many reads in a row could not be made.
+    failures: u32,
 }
 
 impl Hub {
@@ -98,7 +104,12 @@ impl Hub {
         let Some(members) = self.catch_up.reading.take() else {
             return;
         };
-        self.catch_up.next = now + self.limits.history_pause;
+        let failed = matches!(result.outcome, HistoryOutcome::Failed);
+        self.catch_up.failures = match failed {
+            true => self.catch_up.failures.saturating_add(1),
+            false => 0,
+        };
+        self.catch_up.next = now + self.pause();
         // Who is gone may have left its place to somebody else, who is not in this read.
         let is_reading = |index: &WatcherIndex| {
             let watcher = self.roster.get(*index);
@@ -116,7 +127,35 @@ impl Hub {
                     self.end_if_compacted(index, compacted, out);
                 }
             }
-            HistoryOutcome::Failed => members.into_iter().for_each(|each| self.read_again(each)),
+            HistoryOutcome::Failed => {
+                // The next read is for others, if there are any.
+                let needs = members.iter().filter_map(|index| self.next_of(*index));
+                self.catch_up.sweep = needs.min().map_or(self.catch_up.sweep, |next| next + 1);
+                members.into_iter().for_each(|each| self.read_again(each));
+            }
+        }
+    }
+
+    /// How long to wait after a read: longer each time that one could not be made, since that is a
+    /// bug, or a machine without memory.
+    fn pause(&self) -> Duration {
+        let HubLimits {
+            history_pause,
+            history_pause_max,
+            ..
+        } = self.limits;
+        let factor = 1_u32.checked_shl(self.catch_up.failures);
+        let pause = factor.and_then(|factor| history_pause.checked_mul(factor));
+        pause.map_or(history_pause_max, |pause| {
+            pause.min(history_pause_max.max(history_pause))
+        })
+    }
+
+    /// What a watcher that takes part in a read needs.
+    fn next_of(&self, index: WatcherIndex) -> Option<i64> {
+        match self.roster.watcher(index).position {
+            Position::Reading { next } => Some(next),
+            _ => None,
         }
     }
 
@@ -191,7 +230,8 @@ impl Hub {
         mut through: i64,
         credit: i64,
     ) -> Piece {
-        let group = self.roster.watcher(index).group;
+        let mut group = self.roster.watcher(index).group;
+        group.form.previous &= !mutant::is_on(Mutant::DropPrevious);
         let begin = matched.partition_point(|(interest, _)| *interest < group.interest);
         let candidates = matched[begin..]
             .iter()

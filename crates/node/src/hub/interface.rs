@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use etcd::proto::etcdserverpb::WatchRequest;
+use etcd::watch::WatchRefusal;
 
 use super::history::{HistoryRequest, HistoryResult};
 use super::publication::Publication;
@@ -32,6 +33,13 @@ pub enum HubInput {
         stream: StreamId,
         /// What it asks for.
         request: WatchRequest,
+    },
+    /// A client asks for a watch that it may not have; what it may is known to the host.
+    Refuse {
+        /// On which stream.
+        stream: StreamId,
+        /// Why not.
+        refusal: WatchRefusal,
     },
     /// A stream is gone; nothing is sent to it any more.
     Closed {

@@ -9,6 +9,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use base::Instant;
+use base::mutant::{self, Mutant};
 use etcd::watch::{WatchNews, WatchRefusal, event_length};
 use state::Space;
 
@@ -187,6 +188,15 @@ impl Hub {
             self.roster.watcher_mut(index).last_event = now;
             self.send(stream, message.bytes.clone(), out);
         }
-        piece.through + 1
+        piece.through + 1 - i64::from(self.tells_twice(index, piece))
+    }
+
+    /// The planted bug: a watcher's place is one revision behind, once.
+    fn tells_twice(&self, index: WatcherIndex, piece: &Piece) -> bool {
+        let next = match self.roster.watcher(index).position {
+            Position::Lagging { next } => next,
+            _ => return false,
+        };
+        mutant::is_on(Mutant::TellTwice) && !piece.messages.is_empty() && next < piece.through
     }
 }

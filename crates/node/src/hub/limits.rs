@@ -40,6 +40,8 @@ pub struct HubLimits {
     pub history_watchers: usize,
     /// The least time between the end of one read of history and the next.
     pub history_pause: Duration,
+    /// That time doubles with each read in a row that could not be made, up to this.
+    pub history_pause_max: Duration,
     /// How often a watcher that wants to hear of progress hears of it while nothing happens. A
     /// tenth of it is added at random, so that the notices of many streams do not coincide.
     pub progress_interval: Duration,
@@ -66,6 +68,7 @@ impl Default for HubLimits {
             history_bytes: 4 << 20,
             history_watchers: 256,
             history_pause: Duration::from_millis(5),
+            history_pause_max: Duration::from_secs(5),
             progress_interval: Duration::from_secs(600),
             leaderless_patience: Duration::from_millis(1500),
         }

@@ -48,7 +48,7 @@ pub use publication::{Member, Publication};
 
 use base::{Epoch, Instant, Random};
 use bytes::Bytes;
-use etcd::watch::{WatchHeader, WatchNews, encode_news};
+use etcd::watch::{NO_WATCH_ID, WatchHeader, WatchNews, encode_news};
 use state::Revision;
 
 use catch_up::CatchUp;
@@ -86,6 +86,8 @@ pub struct Hub {
     random: Random,
     /// `None` before the first publication.
     told: Option<Told>,
+    /// Users have to sign in.
+    is_guarded: bool,
     /// Since when nobody leads.
     leaderless_since: Option<Instant>,
     ring: Ring,
@@ -110,6 +112,7 @@ impl Hub {
         Hub {
             limits,
             told: None,
+            is_guarded: false,
             leaderless_since: None,
             ring: Ring::new(Revision(0)),
             delivered: 0,
@@ -138,6 +141,12 @@ impl Hub {
                     // "From now on" is behind everything that was published.
                     self.deliver(now, out);
                     self.request(now, stream, request, out);
+                }
+            }
+            HubInput::Refuse { stream, refusal } => {
+                if let Some(stream) = self.roster.find(stream) {
+                    self.metrics.refused += 1;
+                    self.answer(stream, NO_WATCH_ID, WatchNews::Refused(refusal), out);
                 }
             }
             HubInput::Closed { stream } => {
@@ -206,7 +215,11 @@ impl Hub {
             term,
             has_leader,
             reset,
+            access,
         } = publication;
+        if let Some(access) = access {
+            self.guard(access.status().is_enabled, out);
+        }
         if reset || self.told.is_none() {
             self.deliver(now, out);
             self.start_anew(revision);
@@ -247,6 +260,18 @@ impl Hub {
             self.roster.place(live.watcher, Position::Lagging { next });
         }
         self.release_future();
+    }
+
+    /// Users have to sign in from now on, or need not any more. Watches are checked when they are
+    /// opened, so those that were opened while nobody had to sign in have to be opened again; also
+    /// those of a node that has just started, and did not know yet.
+    fn guard(&mut self, is_guarded: bool, out: &mut Vec<HubOutput>) {
+        if is_guarded && !self.is_guarded {
+            for stream in self.roster.all_streams() {
+                self.end(stream, etcd::Error::AuthTurnedOn, out);
+            }
+        }
+        self.is_guarded = is_guarded;
     }
 
     /// The group has had no leader for too long: those who insist on one look elsewhere.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use base::Instant;
+use base::mutant::{self, Mutant};
 use etcd::watch::{NO_WATCH_ID, WatchNews};
 
 use super::Hub;
@@ -18,7 +19,7 @@ impl Hub {
         for index in std::mem::take(&mut self.roster.answerable) {
             let stream = self.roster.stream_mut(index);
             // Somebody may have fallen back; then it becomes answerable again.
-            if stream.not_live == 0
+            if (stream.not_live == 0 || mutant::is_on(Mutant::ProgressAhead))
                 && std::mem::take(&mut stream.progress_asked)
                 && !stream.watchers.is_empty()
             {

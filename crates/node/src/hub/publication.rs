@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use base::{ClusterId, Epoch, NodeId};
+use etcd::auth::Access;
 use state::{EventBatch, Revision};
 
 /// Who serves; stands in the header of every answer.
@@ -36,4 +37,6 @@ pub struct Publication {
     /// The batches do not follow the last publication: a snapshot has jumped over revisions, or
     /// the node has just started. What was jumped over can be read from history.
     pub reset: bool,
+    /// Users and roles, if they have changed since the last publication.
+    pub access: Option<Arc<Access>>,
 }

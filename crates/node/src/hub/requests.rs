@@ -1,6 +1,7 @@
 //! What clients ask for on a stream.
 
 use base::Instant;
+use base::mutant::{self, Mutant};
 use etcd::proto::etcdserverpb::watch_request::RequestUnion;
 use etcd::proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
 use etcd::watch::{NO_WATCH_ID, WatchCreate, WatchNews, WatchRefusal};
@@ -76,7 +77,9 @@ impl Hub {
         let position = match start {
             Some(start) if start >= next => Position::Future { start },
             // The turn in which it reads the ring will show whether it is behind that.
-            Some(start) => Position::Lagging { next: start },
+            Some(start) => Position::Lagging {
+                next: start + i64::from(mutant::is_on(Mutant::LoseOnResume)),
+            },
             None => Position::Lagging { next },
         };
         let watcher = self.roster.add(Watcher {
@@ -120,7 +123,7 @@ impl Hub {
             return;
         }
         stream.progress_asked = true;
-        if stream.not_live == 0 {
+        if stream.not_live == 0 || mutant::is_on(Mutant::ProgressAhead) {
             self.roster.answerable.push(index);
         }
     }

@@ -142,6 +142,12 @@ impl Roster {
         self.names.len()
     }
 
+    pub(super) fn all_streams(&self) -> Vec<StreamIndex> {
+        let open = self.streams.iter().enumerate();
+        let open = open.filter(|(_, stream)| stream.is_some());
+        open.map(|(index, _)| StreamIndex(index as u32)).collect()
+    }
+
     pub(super) fn find(&self, id: StreamId) -> Option<StreamIndex> {
         self.names.get(&id.0).copied()
     }

@@ -1,11 +1,15 @@
 //! What clients ask of this node, and what they are told.
 
+use std::sync::Arc;
+
 use base::NodeId;
-use consensus::{Engine as _, Role};
-use etcd::proto::etcdserverpb::{Member, MemberListResponse, ResponseHeader, StatusResponse};
+use consensus::Engine as _;
+use etcd::auth::Caller;
+use etcd::maintenance::alarm;
+use etcd::proto::etcdserverpb::ResponseHeader;
 
 use super::{Moment, Running};
-use crate::calls::{CallKind, PendingRead, ReadKind, Waiter};
+use crate::calls::{Admittance, CallKind, PendingRead, ReadKind, Waiter};
 use crate::interface::{Answer, Call, CallId, Job, MemberStatus, Output, Status};
 use crate::operator::{Asker, Request, translate};
 use crate::peers::Peers;
@@ -15,20 +19,20 @@ use crate::wire::{Frame, Operation};
 
 /// What every answer to an etcd client says about who answers.
 #[derive(Clone, Copy)]
-struct Header {
+pub(super) struct Header {
     cluster: u64,
     member: u64,
     term: u64,
 }
 
 impl Header {
-    fn fill(self, header: &mut ResponseHeader) {
+    pub(super) fn fill(self, header: &mut ResponseHeader) {
         header.cluster_id = self.cluster;
         header.member_id = self.member;
         header.raft_term = self.term;
     }
 
-    fn filled(self, result: Result<etcd::Response, etcd::Error>) -> Answer {
+    pub(super) fn filled(self, result: Result<etcd::Response, etcd::Error>) -> Answer {
         Answer::Etcd(result.map(|mut response| {
             self.fill(response.header_mut());
             response
@@ -37,17 +41,23 @@ impl Header {
 }
 
 impl Running {
-    /// A client asks for something.
-    pub fn call(
+    /// A client asks for something that it may ask for.
+    pub(super) fn call_for(
         &mut self,
         moment: Moment,
         id: CallId,
+        caller: Option<Arc<Caller>>,
         call: Call,
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
         match call {
-            Call::Etcd(request) => self.call_etcd(moment, id, request, out),
+            Call::Etcd(request) => self.call_etcd(moment, id, caller, request, out),
+            Call::As { .. } => self.call(moment, id, call, peers, out),
+            Call::RenewLeases(leases) => {
+                self.open(moment, id, CallKind::Renewals);
+                self.renew(moment, id, leases);
+            }
             Call::EtcdMemberList { linearizable: true } => {
                 self.open(moment, id, CallKind::EtcdMemberList);
                 self.calls.add_read(id, ReadKind::EtcdMemberList);
@@ -60,6 +70,14 @@ impl Running {
             }
             Call::EtcdStatus => {
                 let answer = Answer::EtcdStatus(Ok(self.etcd_status()));
+                out.push(Output::Answer { id, answer });
+            }
+            Call::EtcdCluster(request) => self.call_cluster(moment, id, request, out),
+            Call::EtcdMaintenance(request) => {
+                self.call_maintenance(moment, id, request, peers, out);
+            }
+            Call::Snapshot => {
+                let answer = Answer::Snapshot(Ok(self.snapshot_source()));
                 out.push(Output::Answer { id, answer });
             }
             Call::Status => {
@@ -91,7 +109,7 @@ impl Running {
         }
     }
 
-    fn open(&mut self, moment: Moment, id: CallId, kind: CallKind) {
+    pub(super) fn open(&mut self, moment: Moment, id: CallId, kind: CallKind) {
         self.calls
             .open(id, kind, moment.now + self.config.timing.request_timeout);
     }
@@ -100,6 +118,7 @@ impl Running {
         &mut self,
         moment: Moment,
         id: CallId,
+        caller: Option<Arc<Caller>>,
         mut request: etcd::Request,
         out: &mut Vec<Output>,
     ) {
@@ -110,7 +129,13 @@ impl Running {
         }
         let until_compacted =
             matches!(&request, etcd::Request::Compact(compact) if compact.physical);
-        match etcd::plan(request, &self.config.limits.etcd) {
+        let admittance = match &request {
+            etcd::Request::DeleteRange(_)
+            | etcd::Request::Compact(_)
+            | etcd::Request::LeaseRevoke(_) => Admittance::Reserved,
+            _ => Admittance::Ordinary,
+        };
+        match etcd::plan_for(caller, request, &self.config.limits.etcd) {
             Err(error) => out.push(Output::Answer {
                 id,
                 answer: Answer::Etcd(Err(error)),
@@ -123,7 +148,10 @@ impl Running {
                     self.calls.add_read(id, ReadKind::Etcd(read));
                 }
             }
-            Ok(etcd::Plan::Renew(lease)) => self.renew(moment, id, lease),
+            Ok(etcd::Plan::Renew(lease)) => {
+                self.open(moment, id, CallKind::Etcd);
+                self.renew(moment, id, vec![lease]);
+            }
             Ok(etcd::Plan::Command(command)) => {
                 self.open(moment, id, CallKind::Etcd);
                 let waiter = Waiter::Call {
@@ -133,7 +161,7 @@ impl Running {
                 let deadline = moment.now + self.config.timing.request_timeout;
                 if self
                     .calls
-                    .add_command(ETCD, command, waiter, deadline)
+                    .add_command(ETCD, command, waiter, deadline, admittance)
                     .is_err()
                 {
                     self.metrics.calls_refused += 1;
@@ -178,6 +206,10 @@ impl Running {
                         let answer = Answer::EtcdMemberList(Ok(self.etcd_members()));
                         self.answer(call, answer, out);
                     }
+                    ReadKind::EtcdCluster => self.answer_change(call, out),
+                    ReadKind::EtcdMaintenance(request) => {
+                        self.read_maintenance(call, &request, out);
+                    }
                     ReadKind::Ready => self.answer(call, Answer::Ready(Ok(())), out),
                     ReadKind::Join(_) => {}
                 },
@@ -186,7 +218,7 @@ impl Running {
         }
     }
 
-    fn header(&self) -> Header {
+    pub(super) fn header(&self) -> Header {
         Header {
             cluster: self.cluster.0,
             member: self.own.0,
@@ -209,6 +241,25 @@ impl Running {
         if self.calls.close(id).is_some() {
             out.push(Output::Answer { id, answer });
         }
+    }
+
+    /// Answers a call with an error, whatever kind of call it is.
+    pub(super) fn fail(&mut self, id: CallId, error: etcd::Error, out: &mut Vec<Output>) {
+        if let Some(kind) = self.calls.close(id) {
+            let answer = kind.failure(error);
+            out.push(Output::Answer { id, answer });
+        }
+    }
+
+    /// The leader was asked for something, and has not answered in time.
+    pub(super) fn leader_silent(&mut self, id: CallId, out: &mut Vec<Output>) {
+        let text = "the leader did not answer in time; look at `quorate status` and ask again";
+        let answer = match self.calls.close(id) {
+            None => return,
+            Some(CallKind::Operator) => Answer::Operator(Err(text.to_owned())),
+            Some(kind) => kind.failure(etcd::Error::Timeout),
+        };
+        out.push(Output::Answer { id, answer });
     }
 
     // --- operators
@@ -305,59 +356,16 @@ impl Running {
             Asker::Node { node, id } => {
                 peers.send(node, Frame::Operated { id, result }.encode(), out);
             }
+            Asker::Client(_) | Asker::ClientOf { .. } => {
+                // Errors of theirs have gone another way: see `change_refused`.
+                let result = result.map(drop).map_err(|_| etcd::Error::Timeout);
+                self.changed(asker, result, peers, out);
+            }
             Asker::Itself => {}
         }
     }
 
     // --- status
-
-    fn etcd_members(&self) -> MemberListResponse {
-        let reader = self.replica.reader();
-        // What the leader has only proposed may never be so.
-        let membership = self.replica.membership();
-        let members = membership.members.iter().map(|(id, member)| {
-            let published = system::published(reader, *id);
-            Member {
-                id: id.0,
-                // As in etcd, a member has a name from when it has started.
-                name: published
-                    .as_ref()
-                    .map_or_else(String::new, |_| member.name.clone()),
-                peer_ur_ls: vec![format!("http://{}", member.peer_address)],
-                client_ur_ls: published.map_or_else(Vec::new, |(_, urls)| urls),
-                is_learner: !membership.is_voter(*id),
-            }
-        });
-        let mut header = ResponseHeader::default();
-        self.header().fill(&mut header);
-        MemberListResponse {
-            header: Some(header),
-            members: members.collect(),
-        }
-    }
-
-    fn etcd_status(&self) -> StatusResponse {
-        let (reader, view) = (self.replica.reader(), self.engine.view());
-        let mut header = ResponseHeader {
-            revision: reader.revision().0,
-            ..Default::default()
-        };
-        self.header().fill(&mut header);
-        StatusResponse {
-            header: Some(header),
-            version: crate::ETCD_VERSION.to_owned(),
-            storage_version: crate::ETCD_STORAGE_VERSION.to_owned(),
-            db_size: reader.held_bytes() as i64,
-            db_size_in_use: reader.held_bytes() as i64,
-            db_size_quota: reader.quota_bytes() as i64,
-            leader: self.leader.map_or(0, |leader| leader.0),
-            raft_index: view.chosen.0,
-            raft_term: self.epoch.0,
-            raft_applied_index: reader.applied().0,
-            is_learner: view.role == Role::Learner,
-            ..Default::default()
-        }
-    }
 
     /// What this node sees.
     #[must_use]
@@ -399,6 +407,10 @@ impl Running {
             held_bytes: reader.held_bytes(),
             live_bytes: reader.live_bytes(),
             quota_bytes: reader.quota_bytes(),
+            alarms: alarm::messages(reader, None)
+                .iter()
+                .map(|alarm| alarm.alarm().as_str_name().to_owned())
+                .collect(),
             members: members.collect(),
         }
     }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use base::mutant::{self, Mutant};
 use base::{Instant, NodeId};
 use consensus::Refusal;
 use state::Origin;
 
 use super::{Moment, Proposal, Running};
 use crate::batch::{self, COMMAND_OVERHEAD, OriginatedCommand};
-use crate::calls::Waiter;
+use crate::calls::{Admittance, Waiter};
 use crate::interface::{ConnectionId, Output};
 use crate::peers::Peers;
 use crate::system::{self, SystemCommand};
@@ -89,7 +90,11 @@ impl RunningTime {
 
     /// Another pass begins.
     pub(super) fn pass(&mut self, now: Instant) {
-        self.gathered += now.since(self.last_pass).min(self.gap_max);
+        let passed = now.since(self.last_pass);
+        self.gathered += match mutant::is_on(Mutant::WrongLeaseClock) {
+            true => passed,
+            false => passed.min(self.gap_max),
+        };
         self.last_pass = now;
     }
 
@@ -175,9 +180,13 @@ impl Running {
         waiter: Waiter,
     ) {
         let deadline = now + self.config.timing.request_timeout;
-        let added = self
-            .calls
-            .add_command(system::PROTOCOL, command.encode(), waiter, deadline);
+        let added = self.calls.add_command(
+            system::PROTOCOL,
+            command.encode(),
+            waiter,
+            deadline,
+            Admittance::Reserved,
+        );
         self.metrics.calls_refused += u64::from(added.is_err());
     }
 

@@ -1,7 +1,7 @@
 //! What a simulator may look at between two passes; nothing here changes anything.
 
 use base::NodeId;
-use consensus::Raft;
+use consensus::AnyEngine;
 
 use super::Running;
 use crate::replica::Replica;
@@ -15,7 +15,7 @@ impl Running {
 
     /// The engine of the group.
     #[must_use]
-    pub fn engine(&self) -> &Raft {
+    pub fn engine(&self) -> &AnyEngine {
         &self.engine
     }
 

@@ -1,7 +1,7 @@
 //! Who is let in.
 //!
 //! ```text
-//! JoinRequest ─▶ read round ─▶ added under this name? ──no──▶ NotYet: it asks again
+//! JoinRequest ─▶ read round ─▶ added, by name or address? ──no──▶ NotYet: it asks again
 //!                                   │ yes
 //!                                   ▼
 //!                  Claim (replicated: the first folder wins) ─▶ Welcome, or refused for good
@@ -11,9 +11,10 @@
 //! every right to come in; hence the read round.
 
 use base::NodeId;
+use consensus::Member;
 
 use super::{Moment, Running};
-use crate::calls::{Join, Waiter};
+use crate::calls::{Admittance, Join, Waiter};
 use crate::interface::{ConnectionId, Output};
 use crate::system::{self, SystemCommand};
 use crate::wire::{Frame, JoinReply, Welcome};
@@ -25,11 +26,13 @@ impl Running {
         moment: Moment,
         connection: ConnectionId,
         name: String,
+        address: String,
         claimant: NodeId,
     ) {
         let join = Join {
             connection,
             name,
+            address,
             claimant,
             deadline: moment.now + self.config.timing.request_timeout,
         };
@@ -41,11 +44,18 @@ impl Running {
         let Join {
             connection,
             name,
+            address,
             claimant,
             deadline,
         } = join;
         let members = &self.replica.membership().members;
-        let reply = match members.iter().find(|(_, member)| member.name == name) {
+        let named = members.iter().find(|(_, member)| member.name == name);
+        // As etcd's clients add members: without a name, which it brings along.
+        let unnamed = || {
+            let is_its = |member: &Member| member.name.is_empty() && member.peer_address == address;
+            members.iter().find(|(_, member)| is_its(member))
+        };
+        let reply = match named.or_else(unnamed) {
             None => JoinReply::NotYet(self.nobody_added(&name)),
             Some((id, _)) if self.genesis.members.contains_key(id) => JoinReply::Refused(format!(
                 "the member {name} belongs to the cluster since it formed, and its data folder \
@@ -58,9 +68,13 @@ impl Running {
                 let member = *id;
                 let command = SystemCommand::Claim { member, claimant }.encode();
                 let waiter = Waiter::Joiner { connection, member };
-                let added = self
-                    .calls
-                    .add_command(system::PROTOCOL, command, waiter, deadline);
+                let added = self.calls.add_command(
+                    system::PROTOCOL,
+                    command,
+                    waiter,
+                    deadline,
+                    Admittance::Reserved,
+                );
                 // Without room for it now, there may be when it asks again.
                 self.metrics.calls_refused += u64::from(added.is_err());
                 return;

@@ -3,32 +3,46 @@
 use std::time::Duration;
 
 use base::Instant;
+use etcd::proto::etcdserverpb::ResponseHeader;
 use state::LeaseId;
 
 use super::{Moment, Running};
-use crate::calls::{CallKind, Waiter};
-use crate::interface::{CallId, Output};
+use crate::calls::{Admittance, CallKind, Renewals, Waiter};
+use crate::interface::{Answer, CallId, Output, RenewedLeases};
 use crate::leases::{self, LeaseCommand, LeaseOutcome, PROTOCOL};
 use crate::replica::Outcome;
 use crate::system::SystemCommand;
 
 impl Running {
-    /// A client renews a lease: done together with all others of this pass, or of the next few
-    /// if the last ones have only just been sent.
-    pub(super) fn renew(&mut self, moment: Moment, id: CallId, lease: LeaseId) {
-        let deadline = moment.now + self.config.timing.request_timeout;
-        self.calls.open(id, CallKind::Etcd, deadline);
+    /// Leases are renewed for an open call: done together with all others of this pass, or of the
+    /// next few if the last ones have only just been sent.
+    pub(super) fn renew(&mut self, moment: Moment, call: CallId, leases: Vec<LeaseId>) {
         let limits = &self.config.limits.leases;
-        let latest = match self.replica.reader().lease(lease) {
-            Some(lease) => {
-                let clock = self.leases.estimate(moment.now, limits);
-                let left = lease.deadline.saturating_sub(clock);
-                moment.now + left / limits.renewal_delay_divisor.max(1)
-            }
-            // Perhaps it only has not been granted here yet, and then much is left of it.
-            None => moment.now + limits.renewal_gathering,
+        let latest = moment.now + self.longest_delay(moment.now, &leases);
+        let renewals = Renewals { call, leases };
+        self.leases.gather(moment.now, renewals, latest, limits);
+    }
+
+    /// For how long renewing these leases may be put off: for a small part of what is left of the
+    /// one that ends first.
+    fn longest_delay(&self, now: Instant, leases: &[LeaseId]) -> Duration {
+        let limits = &self.config.limits.leases;
+        let reader = self.replica.reader();
+        let clock = self.leases.estimate(now, limits);
+        let delay = |deadline: Duration| {
+            deadline.saturating_sub(clock) / limits.renewal_delay_divisor.max(1)
         };
-        self.leases.gather(moment.now, (id, lease), latest, limits);
+        // Nearly always, not even the lease that ends first of all is in a hurry. One that is
+        // not known perhaps only has not been granted here yet, and then much is left of it.
+        let all = reader.first_lease_deadline().map(delay);
+        if all.is_none_or(|all| all >= limits.renewal_gathering) {
+            return limits.renewal_gathering;
+        }
+        let known = leases.iter().filter_map(|lease| reader.lease(*lease));
+        let least = known.map(|lease| delay(lease.deadline)).min();
+        least.map_or(limits.renewal_gathering, |least| {
+            least.min(limits.renewal_gathering)
+        })
     }
 
     /// An id for a lease that does not exist, for a client that leaves the choice to us.
@@ -60,17 +74,32 @@ impl Running {
     fn send_renewals(&mut self, now: Instant, out: &mut Vec<Output>) {
         let deadline = now + self.config.timing.request_timeout;
         let limits = self.config.limits.leases;
-        let renewals = self.leases.take_renewals(now, &limits);
-        for renewals in renewals.chunks(limits.renewals_per_command.max(1)) {
-            let leases = renewals.iter().map(|(_, lease)| *lease).collect();
-            let command = LeaseCommand::Renew(leases).encode();
-            let waiter = Waiter::Renewals(renewals.to_vec());
-            let added = self.calls.add_command(PROTOCOL, command, waiter, deadline);
+        for renewals in self.leases.take_renewals(now, &limits) {
+            let leases = renewals.iter().flat_map(|each| &each.leases);
+            let command = LeaseCommand::Renew(leases.copied().collect()).encode();
+            let calls: Vec<CallId> = renewals.iter().map(|each| each.call).collect();
+            let waiter = Waiter::Renewals(renewals);
+            let reserved = Admittance::Reserved;
+            let added = self
+                .calls
+                .add_command(PROTOCOL, command, waiter, deadline, reserved);
             if added.is_err() {
-                self.metrics.calls_refused += renewals.len() as u64;
-                for (call, _) in renewals {
-                    self.answer_etcd(*call, Err(etcd::Error::TooManyRequests), out);
-                }
+                self.metrics.calls_refused += calls.len() as u64;
+                self.refuse_renewals(calls, etcd::Error::TooManyRequests, out);
+            }
+        }
+    }
+
+    fn refuse_renewals(
+        &mut self,
+        calls: impl IntoIterator<Item = CallId>,
+        error: etcd::Error,
+        out: &mut Vec<Output>,
+    ) {
+        for id in calls {
+            if let Some(kind) = self.calls.close(id) {
+                let answer = kind.failure(error);
+                out.push(Output::Answer { id, answer });
             }
         }
     }
@@ -87,17 +116,25 @@ impl Running {
             return;
         }
         self.leases.expiring_until = None;
-        let reader = self.replica.reader();
-        let due = leases::due(reader, self.clock_at_least(), &self.config.limits.leases);
+        self.leases.put_off.pass(now);
+        let (reader, limits) = (self.replica.reader(), &self.config.limits.leases);
+        let put_off = &self.leases.put_off;
+        let due = leases::due(reader, self.clock_at_least(), put_off, limits);
         if due.is_empty() {
+            // What is put off is due all the time: the next look waits, and misses no more by
+            // that than an interval of the clock.
+            let look = put_off.next();
+            self.leases.expiring_until = look.map(|look| look.min(now + limits.clock_interval));
             return;
         }
         let patience = self.config.timing.request_timeout;
-        let command = LeaseCommand::Expire(due).encode();
+        let command = LeaseCommand::Expire(due.clone()).encode();
+        self.leases.expiring = due;
         let deadline = now + patience;
+        let (waiter, reserved) = (Waiter::Expiry, Admittance::Reserved);
         let added = self
             .calls
-            .add_command(PROTOCOL, command, Waiter::Expiry, deadline);
+            .add_command(PROTOCOL, command, waiter, deadline, reserved);
         self.leases.expiring_until = Some(match added {
             Ok(()) => deadline,
             Err(_) => now + self.config.limits.resend_delay,
@@ -127,41 +164,93 @@ impl Running {
     /// Renewals were executed, or nobody knows.
     pub(super) fn renewed(
         &mut self,
-        renewals: Vec<(CallId, LeaseId)>,
+        renewals: Vec<Renewals>,
         outcome: Outcome,
         out: &mut Vec<Output>,
     ) {
         let error = match outcome {
             Outcome::Leases(Some(LeaseOutcome::Renewed(granted))) => {
                 self.metrics.leases_renewed += granted.len() as u64;
-                for ((call, lease), granted) in renewals.into_iter().zip(granted) {
-                    let response = etcd::renewed(self.replica.reader(), lease, granted);
-                    self.answer_etcd(call, Ok(response), out);
+                let mut granted = granted.into_iter();
+                for Renewals { call, leases } in renewals {
+                    let granted: Vec<_> = granted.by_ref().take(leases.len()).collect();
+                    self.answer_renewed(call, &leases, &granted, out);
                 }
                 return;
             }
             // Renewing twice does no harm.
             Outcome::Unknown => {
                 let open = renewals.into_iter();
-                let open = open.filter(|(call, _)| self.calls.is_open(*call));
+                let open = open.filter(|each| self.calls.is_open(each.call));
                 self.leases.renew_again(self.last_pass, open);
                 return;
             }
             Outcome::Etcd(Err(error)) => error,
-            Outcome::Etcd(Ok(_)) | Outcome::System(_) | Outcome::Leases(_) => {
+            Outcome::Etcd(Ok(_))
+            | Outcome::System(_)
+            | Outcome::Leases(_)
+            | Outcome::Maintenance(_) => {
                 etcd::Error::Internal("quorate: renewals were answered with something else")
             }
         };
-        for (call, _) in renewals {
-            self.answer_etcd(call, Err(error), out);
+        self.refuse_renewals(renewals.iter().map(|each| each.call), error, out);
+    }
+
+    fn answer_renewed(
+        &mut self,
+        id: CallId,
+        leases: &[LeaseId],
+        granted: &[Option<Duration>],
+        out: &mut Vec<Output>,
+    ) {
+        let reader = self.replica.reader();
+        match self.calls.close(id) {
+            // The client no longer waits.
+            None => {}
+            Some(CallKind::Renewals) => {
+                let mut header = ResponseHeader {
+                    revision: reader.revision().0,
+                    ..ResponseHeader::default()
+                };
+                self.header().fill(&mut header);
+                let seconds = granted.iter().map(|each| etcd::seconds_renewed(*each));
+                let answer = Answer::LeasesRenewed(Ok(RenewedLeases {
+                    header,
+                    seconds: seconds.collect(),
+                }));
+                out.push(Output::Answer { id, answer });
+            }
+            Some(_) => {
+                let response = etcd::renewed(reader, leases[0], granted[0]);
+                let answer = self.header().filled(Ok(response));
+                out.push(Output::Answer { id, answer });
+            }
         }
     }
 
     /// An Expire command of this node was executed.
     pub(super) fn expired(&mut self, outcome: &Outcome) {
         self.leases.expiring_until = None;
-        if let Outcome::Leases(Some(LeaseOutcome::Expired(count))) = outcome {
-            self.metrics.leases_expired += count;
+        let expiring = std::mem::take(&mut self.leases.expiring);
+        match outcome {
+            Outcome::Leases(Some(LeaseOutcome::Expired(count))) => {
+                self.metrics.leases_expired += count;
+            }
+            // It had been executed before, or another leads.
+            Outcome::Unknown => {}
+            // Those before the one that failed have ended.
+            _ => {
+                let (reader, limits) = (self.replica.reader(), &self.config.limits.leases);
+                let remains = |(id, deadline): &(LeaseId, Duration)| {
+                    let lease = reader.lease(*id);
+                    lease.is_some_and(|lease| lease.deadline == *deadline)
+                };
+                if let Some((id, _)) = expiring.into_iter().find(remains) {
+                    self.leases
+                        .put_off
+                        .failed(self.last_pass, id, reader, limits);
+                }
+            }
         }
     }
 }

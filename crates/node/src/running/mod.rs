@@ -11,7 +11,10 @@ use std::time::Duration;
 use base::mutant::{self, Mutant};
 use base::{ClusterId, Epoch, GroupId, Instant, NodeId, Random, WallTime};
 use bytes::Bytes;
-use consensus::{CheckpointRef, Engine as _, Liveness, Mark, Membership, Message, Raft, Ticket};
+use consensus::{
+    AnyEngine, CheckpointRef, Engine as _, EngineKind, Entry, Liveness, Mark, Membership, Message,
+    Ticket,
+};
 use journal::{Done, Journal, RecordKind};
 use state::Origin;
 
@@ -30,18 +33,26 @@ use crate::system::{self, SystemCommand};
 use crate::wire::{Facts, Frame, Operation};
 
 mod answers;
+mod authorization;
 mod commands;
+pub mod digests;
 mod inspection;
 mod joining;
 mod leasing;
+mod maintenance;
+pub mod members;
 mod publishing;
 mod restore;
 mod routing;
+pub mod space;
 pub mod trust;
 
 use commands::{Queue, RunningTime};
+use digests::Digests;
+use members::Members;
 use restore::restore;
 use routing::fetched_entry;
+use space::SpaceKeeper;
 
 /// How often a node says again what the others do not know of it yet.
 const PUBLISH_AGAIN: Duration = Duration::from_secs(1);
@@ -71,7 +82,7 @@ pub struct Running {
     pub(crate) own: NodeId,
     origin: Origin,
     pub(crate) genesis: Membership,
-    pub(crate) engine: Raft,
+    pub(crate) engine: AnyEngine,
     pub(crate) replica: Replica,
     journal: Journal,
     checkpoints: Checkpoints,
@@ -95,6 +106,10 @@ pub struct Running {
     held: VecDeque<(Mark, NodeId, Message)>,
     durable: Mark,
     outputs: consensus::Outputs,
+    /// Chosen, and not executed yet; the engine bounds it.
+    unexecuted: VecDeque<Entry>,
+    /// Bytes of entries executed in this pass.
+    executed_in_pass: u64,
     /// Empty, kept for its memory: what the entries of a pass came to.
     executed: Vec<Executed>,
     compacting: Vec<(CallId, etcd::Response)>,
@@ -108,6 +123,9 @@ pub struct Running {
     pub(crate) ready_told: bool,
     /// What the hubs were told last; `None` before anything, and after a snapshot came.
     told_hubs: Option<publishing::Told>,
+    members: Members,
+    space: SpaceKeeper,
+    digests: Digests,
 }
 
 impl Running {
@@ -124,7 +142,7 @@ impl Running {
         mut random: Random,
         now: Instant,
     ) -> Result<Running, String> {
-        let restored = restore(&recovered)?;
+        let (kind, restored) = restore(&recovered, config.engine)?;
         let Recovered {
             state,
             membership,
@@ -133,7 +151,8 @@ impl Running {
             log_replaced,
             ..
         } = recovered;
-        if log_replaced {
+        // Paxos tells the journal itself: what it accepted behind the checkpoint stays.
+        if log_replaced && kind == EngineKind::Raft {
             // Becomes durable with the engine's first write, before anything of it counts.
             journal.append(journal::Record {
                 group: GROUP,
@@ -161,7 +180,7 @@ impl Running {
             own: identity.node,
             origin,
             genesis,
-            engine: Raft::new(engine_config, restored, random.next_u64(), now),
+            engine: AnyEngine::new(kind, engine_config, restored, random.next_u64(), now),
             replica: Replica::new((origin.node, origin.incarnation), state, membership.clone()),
             journal,
             checkpoints,
@@ -183,6 +202,8 @@ impl Running {
             held: VecDeque::new(),
             durable: Mark(0),
             outputs: Vec::new(),
+            unexecuted: VecDeque::new(),
+            executed_in_pass: 0,
             executed: Vec::new(),
             compacting: Vec::new(),
             next_compaction: now,
@@ -193,6 +214,9 @@ impl Running {
             unreported: None,
             ready_told: false,
             told_hubs: None,
+            members: Members::default(),
+            space: SpaceKeeper::new(now, &config.limits.space),
+            digests: Digests::default(),
             config,
         })
     }
@@ -229,8 +253,12 @@ impl Running {
                 .map(|_| self.next_publish),
             self.removed_at,
             Some(self.next_facts),
+            self.members.deadline(self.last_pass),
+            self.has_wishes().then(|| self.members.next_try()),
+            Some(self.space.deadline(&self.config.limits.space)),
+            self.digests_deadline(),
             // What did not fit into the last pass goes on at once.
-            self.can_propose().then_some(self.last_pass),
+            (self.can_propose() || !self.unexecuted.is_empty()).then_some(self.last_pass),
         ]
         .into_iter()
         .flatten()
@@ -270,6 +298,18 @@ impl Running {
             Frame::Facts(facts) => {
                 self.facts.insert(from, facts);
             }
+            Frame::Change { id, change } => {
+                let asker = Asker::ClientOf { node: from, id };
+                self.change_for(moment, asker, change, peers, out);
+            }
+            Frame::Changed { id, result } => {
+                if let Some(call) = self.operators.leader_answered(id) {
+                    self.told_of_change(call, result, out);
+                }
+            }
+            Frame::Digest { slot, digest } => {
+                self.digest_said(moment.now, from, slot, digest, peers, out);
+            }
             _ => peers.nonsense(connection, "a frame that members do not send", out),
         }
     }
@@ -283,6 +323,7 @@ impl Running {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
+        self.members.lost(node);
         if by_peer {
             let liveness = Liveness::ConnectionClosed;
             self.drive(
@@ -305,6 +346,7 @@ impl Running {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
+        self.members.found(node, moment.now);
         let liveness = Liveness::Reachable;
         self.drive(
             moment,
@@ -418,8 +460,10 @@ impl Running {
             Event::Installed(checkpoint, loaded) => {
                 let (state, membership) = *loaded;
                 self.unreported = None;
+                self.unexecuted.retain(|entry| entry.slot > checkpoint.slot);
                 self.replica.install(state, membership.clone());
                 self.told_hubs = None;
+                self.digests.forget();
                 let clock = self.replica.reader().clock();
                 self.leases.saw_clock(clock, moment.now);
                 out.push(Output::Note(Note::SnapshotInstalled {
@@ -475,6 +519,7 @@ impl Running {
         self.running_time.pass(now);
         self.last_pass = now;
         self.proposed_in_pass = 0;
+        self.execute_chosen(moment, out);
         self.on_time(moment, peers, out);
         self.lease_pass(now, out);
         loop {
@@ -493,6 +538,7 @@ impl Running {
         self.publish_changes(out);
         self.answer_reads(out);
         self.checkpoint(now, out);
+        self.executed_in_pass = 0;
     }
 
     /// Whether what came out of the engine has made something possible that can be done at once.
@@ -537,8 +583,7 @@ impl Running {
             self.drive(moment, consensus::Input::Deadline, peers, out);
         }
         for call in self.operators.expire(now) {
-            let text = "the leader did not answer in time; look at `quorate status` and ask again";
-            self.answer(call, Answer::Operator(Err(text.to_owned())), out);
+            self.leader_silent(call, out);
         }
         for (call, kind) in self.calls.expire(now) {
             self.metrics.calls_timed_out += 1;
@@ -559,6 +604,9 @@ impl Running {
             self.tell_facts(peers, out);
         }
         self.publish(moment, peers, out);
+        self.change_members(moment, peers, out);
+        self.keep_space(now);
+        self.compare_digests(now, peers, out);
         self.compact_on(now, out);
     }
 
@@ -588,8 +636,8 @@ impl Running {
         let own = (state::LEVEL_MAX, self.config.client_urls.clone());
         self.next_publish = now + PUBLISH_AGAIN;
         let moved = self.moved_to();
-        if let Some(address) = moved.clone() {
-            self.update_address(moment, address, peers, out);
+        if let Some((name, address)) = moved.clone() {
+            self.update_place(moment, name, address, peers, out);
         }
         if system::published(self.replica.reader(), self.own) == Some(own.clone()) {
             self.published = moved.is_none();
@@ -604,24 +652,26 @@ impl Running {
         self.add_system_command(now, &command, Waiter::Nobody);
     }
 
-    /// The peer address that the other members do not know yet.
-    fn moved_to(&self) -> Option<String> {
-        let known = &self.membership.members.get(&self.own)?.peer_address;
-        self.config
-            .peer_address
-            .clone()
-            .filter(|address| address != known)
+    /// The name and the peer address, if the other members do not know them yet.
+    fn moved_to(&self) -> Option<(String, String)> {
+        let known = self.membership.members.get(&self.own)?;
+        let address = self.config.peer_address.as_ref();
+        let address = address.unwrap_or(&known.peer_address);
+        let is_news = known.name.is_empty() || *address != known.peer_address;
+        is_news.then(|| (self.config.name.clone(), address.clone()))
     }
 
-    fn update_address(
+    fn update_place(
         &mut self,
         moment: Moment,
+        name: String,
         address: String,
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
         let operation = Operation::MemberUpdate {
             id: self.own,
+            name,
             address,
         };
         match self.leader {

@@ -1,6 +1,10 @@
 //! What the hubs are told of this node, and the history that they read.
 
+use std::sync::Arc;
+
 use base::Epoch;
+use base::mutant::{self, Mutant};
+use etcd::auth::{Access, Status};
 use state::Revision;
 
 use super::Running;
@@ -14,6 +18,7 @@ pub(super) struct Told {
     compacted: Revision,
     term: Epoch,
     has_leader: bool,
+    authentication: Status,
 }
 
 impl Running {
@@ -25,11 +30,20 @@ impl Running {
             compacted: reader.compacted(),
             term: self.epoch,
             has_leader: self.leader.is_some(),
+            authentication: etcd::auth::status(reader),
         };
         if self.told_hubs == Some(now) {
             return;
         }
-        let reset = self.told_hubs.replace(now).is_none();
+        // The planted bug keeps every other revision to itself until the next one.
+        if mutant::is_on(Mutant::PublishLate) && self.told_hubs.is_some() && now.revision.0 % 2 == 0
+        {
+            return;
+        }
+        let before = self.told_hubs.replace(now);
+        let reset = before.is_none();
+        let knows = before.is_some_and(|before| before.authentication == now.authentication);
+        let access = (!knows).then(|| Arc::new(Access::of(reader)));
         let batches = self.replica.take_events();
         out.push(Output::Publish(Publication {
             member: Member {
@@ -42,6 +56,7 @@ impl Running {
             term: now.term,
             has_leader: now.has_leader,
             reset,
+            access,
         }));
     }
 

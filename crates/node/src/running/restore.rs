@@ -1,12 +1,15 @@
 //! From what recovery found to what the engine is started with.
 
 use base::{Epoch, Slot};
-use consensus::{HardState, Membership, Restored, Tail};
+use consensus::{EngineKind, HardState, Membership, Restored, Tail};
 
 use crate::recovery::Recovered;
 
-/// What the engine is started with.
-pub(super) fn restore(recovered: &Recovered) -> Result<Restored, String> {
+/// Which engine the group has, and what it is started with. `asked` is what the operator wants.
+pub(super) fn restore(
+    recovered: &Recovered,
+    asked: Option<EngineKind>,
+) -> Result<(EngineKind, Restored), String> {
     let level = recovered.state.reader().level();
     if level > state::LEVEL_MAX {
         return Err(format!(
@@ -26,6 +29,16 @@ pub(super) fn restore(recovered: &Recovered) -> Result<Restored, String> {
         Some(body) => HardState::decode(body.clone()).map_err(|_| unreadable("the hard state"))?,
         None => HardState::default(),
     };
+    let kind = match &log.hard_state {
+        Some(_) => hard_state.engine,
+        None => asked.unwrap_or_default(),
+    };
+    if let Some(asked) = asked.filter(|asked| *asked != kind) {
+        return Err(format!(
+            "the data folder holds a group that agrees by {kind}, and this node is told to agree \
+             by {asked}. A group keeps its engine: start with --engine {kind}, or without --engine"
+        ));
+    }
     let checkpoint = recovered.found.loaded;
     let end = checkpoint.map_or((Slot(0), Epoch(0)), |each| (each.slot, each.epoch));
     let mut restored = Restored {
@@ -38,15 +51,44 @@ pub(super) fn restore(recovered: &Recovered) -> Result<Restored, String> {
         tail: Tail::Certain,
         ..Restored::default()
     };
-    if !recovered.log_replaced {
+    if !recovered.log_replaced || kind == EngineKind::Paxos {
         restored.log_start = log.start;
         restored.epochs = log.epochs.clone();
         restored.last = log.last;
+        restored.ballots = ballot_runs(&log.ballots);
+        restored.gaps.clone_from(&log.gaps);
         for (slot, body) in log.memberships.iter().filter(|(slot, _)| *slot > end.0) {
             let membership =
                 Membership::decode(body.clone()).map_err(|_| unreadable("a membership"))?;
             restored.memberships.push((*slot, membership));
         }
     }
-    Ok(restored)
+    let whole = log.gaps.first().map_or(log.last, |gap| gap.0.previous());
+    let known = hard_state.chosen;
+    if kind == EngineKind::Paxos && known > whole && known > end.0 {
+        return Err(format!(
+            "everything up to slot {known} was chosen, but the log ends or has a gap behind slot \
+             {whole}: something is lost here. Nothing has been changed. Replace this node: remove \
+             it with `quorate member remove`, empty its data folder, add it again with `quorate \
+             member add` and start it with --join"
+        ));
+    }
+    Ok((kind, restored))
+}
+
+/// Ballots of single slots as runs; in the others, entries have their own epoch as ballot.
+fn ballot_runs(ballots: &[(Slot, Epoch)]) -> Vec<(Slot, Epoch)> {
+    let mut runs: Vec<(Slot, Epoch)> = Vec::new();
+    let mut expected = Slot(0);
+    for (slot, ballot) in ballots {
+        if *slot != expected && expected > Slot(0) {
+            runs.push((expected, Epoch(0)));
+        }
+        runs.push((*slot, *ballot));
+        expected = slot.next();
+    }
+    if expected > Slot(0) {
+        runs.push((expected, Epoch(0)));
+    }
+    runs
 }

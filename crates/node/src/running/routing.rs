@@ -2,17 +2,19 @@
 
 use base::mutant::{self, Mutant};
 use base::{Epoch, NodeId};
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use consensus::{
     Engine as _, Entry, Mark, Membership, Message, Payload, PayloadKind, Record, Refusal, Ticket,
 };
 use journal::RecordKind;
+use journal::format::record::BALLOT_BYTES;
 
 use super::commands::RunningTime;
 use super::{GROUP, Moment, Running};
 use crate::calls::Waiter;
 use crate::interface::{Halt, Output};
 use crate::notes::Note;
+use crate::operator::Asker;
 use crate::peers::Peers;
 use crate::replica::{Executed, Outcome};
 use crate::wire::Frame;
@@ -58,7 +60,7 @@ impl Running {
             Engine::Write { mark, records } => {
                 records
                     .into_iter()
-                    .for_each(|record| self.journal.append(journal_record(record)));
+                    .for_each(|record| journal_records(record, |each| self.journal.append(each)));
                 self.flush_journal(mark, out);
             }
             Engine::Fetch {
@@ -79,7 +81,11 @@ impl Running {
                 out.extend(requests.into_iter().map(Output::Disk));
                 self.journal_done(moment, done, peers, out);
             }
-            Engine::Chosen { entries } => self.execute(moment, entries, out),
+            Engine::Chosen { entries } => {
+                self.window_full = false;
+                self.unexecuted.extend(entries.iter().cloned());
+                self.execute_chosen(moment, out);
+            }
             Engine::Proposed { ticket, .. } => {
                 if let Some(proposal) = self.proposals.remove(&ticket) {
                     self.metrics.entries_proposed += 1;
@@ -138,6 +144,9 @@ impl Running {
         if let Some(proposal) = self.proposals.remove(&ticket) {
             self.proposal_refused(moment, proposal, reason, peers, out);
         } else if let Some((asker, _)) = self.operators.engine_answered(ticket) {
+            if matches!(asker, Asker::Client(_) | Asker::ClientOf { .. }) {
+                return self.change_refused(asker, reason, peers, out);
+            }
             self.operated(asker, Err(crate::operator::explain(reason)), peers, out);
         } else {
             self.calls
@@ -209,11 +218,18 @@ impl Running {
         member.map_or_else(|| node.to_string(), |member| member.name.clone())
     }
 
-    /// Executes chosen entries and answers what this node's clients wait for.
-    pub(super) fn execute(&mut self, moment: Moment, entries: Vec<Entry>, out: &mut Vec<Output>) {
+    /// Executes chosen entries, as many as this pass may, and answers what this node's clients wait
+    /// for.
+    pub(super) fn execute_chosen(&mut self, moment: Moment, out: &mut Vec<Output>) {
+        let most = self.config.limits.execution_bytes;
+        if self.unexecuted.is_empty() || self.executed_in_pass >= most {
+            return;
+        }
         let (mut executed, mut notes) = (std::mem::take(&mut self.executed), Vec::new());
-        self.window_full = false;
-        for mut entry in entries {
+        while self.executed_in_pass < most
+            && let Some(mut entry) = self.unexecuted.pop_front()
+        {
+            self.executed_in_pass += entry.bytes();
             if !self.ready_told && mutant::is_on(Mutant::SkipOnReplay) && entry.slot.0 % 8 == 0 {
                 entry.payload = Payload::Empty;
             }
@@ -221,11 +237,15 @@ impl Running {
             let was_member = self.replica.membership().members.contains_key(&self.own);
             self.replica
                 .execute(entry, &mut executed, &mut self.metrics, &mut notes);
+            let digest = (self.replica.applied(), self.replica.digest());
+            let remembered = self.config.limits.digests.remembered;
+            self.digests.executed(digest.0, digest.1, remembered);
             let is_member = self.replica.membership().members.contains_key(&self.own);
             if changes_membership && was_member && !is_member {
                 // The others must still learn that this was chosen; then there is nothing left.
                 self.removed_at = Some(moment.now + self.config.timing.election_timeout * 2);
                 notes.push(Note::Removed);
+                self.answer_own_removal(out);
             }
         }
         out.extend(notes.into_iter().map(Output::Note));
@@ -257,6 +277,18 @@ impl Running {
     pub(super) fn answer_executed(&mut self, executed: Executed, out: &mut Vec<Output>) {
         let Executed { sequence, outcome } = executed;
         match (self.calls.executed(sequence), outcome) {
+            (Some(Waiter::Call { call, .. }), Outcome::Maintenance(result)) => match result {
+                Ok(Some(response)) => self.answer_maintenance(call, Ok(response), out),
+                Ok(None) => {}
+                Err(error) => self.fail(call, error, out),
+            },
+            (Some(Waiter::Call { call, .. }), Outcome::Unknown) => {
+                self.fail(call, etcd::Error::Timeout, out);
+            }
+            (Some(Waiter::Wish { call, change }), Outcome::System(Ok(()))) => {
+                self.members.wish_granted(call, change);
+            }
+            (Some(Waiter::Wish { call, .. }), _) => self.fail(call, etcd::Error::Timeout, out),
             (
                 Some(Waiter::Call {
                     call,
@@ -266,15 +298,17 @@ impl Running {
             ) => {
                 let result = match outcome {
                     Outcome::Etcd(result) => result,
-                    Outcome::System(_) | Outcome::Leases(_) | Outcome::Unknown => {
-                        Err(etcd::Error::Timeout)
-                    }
+                    Outcome::System(_)
+                    | Outcome::Leases(_)
+                    | Outcome::Maintenance(_)
+                    | Outcome::Unknown => Err(etcd::Error::Timeout),
                 };
                 match result {
                     Ok(response) if until_compacted && self.replica.compaction_pending() => {
                         self.compacting.push((call, response));
                     }
-                    result => self.answer_etcd(call, result, out),
+                    Ok(response) => self.answer_etcd(call, Ok(response), out),
+                    Err(error) => self.fail(call, error, out),
                 }
             }
             (Some(Waiter::Joiner { connection, member }), Outcome::System(result)) => {
@@ -288,43 +322,77 @@ impl Running {
 }
 
 /// How the journal keeps what an engine writes.
-fn journal_record(record: Record) -> journal::Record {
-    let (kind, slot, epoch, body) = match record {
-        Record::HardState(hard_state) => (
+fn journal_records(record: Record, mut append: impl FnMut(journal::Record)) {
+    let mut keep = |kind, slot, epoch, body| {
+        append(journal::Record {
+            group: GROUP,
+            kind,
+            slot,
+            epoch,
+            body,
+        });
+    };
+    match record {
+        Record::HardState(hard_state) => keep(
             RecordKind::HardState,
             hard_state.chosen,
             hard_state.epoch,
             hard_state.encode(),
         ),
-        Record::Entry(entry) => {
-            let (kind, body) = entry.payload.to_body();
-            let kind = match kind {
-                PayloadKind::Commands => RecordKind::Entry,
-                PayloadKind::Membership => RecordKind::MembershipEntry,
-            };
-            (kind, entry.slot, entry.epoch, body)
+        Record::Entries(entries) => {
+            for entry in &entries {
+                let (kind, body) = entry.payload.to_body();
+                let kind = match kind {
+                    PayloadKind::Commands => RecordKind::Entry,
+                    PayloadKind::Membership => RecordKind::MembershipEntry,
+                };
+                keep(kind, entry.slot, entry.epoch, body);
+            }
+        }
+        Record::Accepted { ballot, entries } => {
+            for entry in &entries {
+                let (kind, body) = entry.payload.to_body();
+                let (kind, body) = match (kind, ballot > entry.epoch) {
+                    (PayloadKind::Commands, false) => (RecordKind::Accepted, body),
+                    (PayloadKind::Membership, false) => (RecordKind::AcceptedMembership, body),
+                    (kind, true) => {
+                        let later = match kind {
+                            PayloadKind::Commands => RecordKind::AcceptedLater,
+                            PayloadKind::Membership => RecordKind::AcceptedMembershipLater,
+                        };
+                        let ballot = ballot.0.to_le_bytes();
+                        (later, Bytes::from([&ballot[..], &body[..]].concat()))
+                    }
+                };
+                keep(kind, entry.slot, entry.epoch, body);
+            }
+        }
+        Record::LogStarts { slot, epoch } => {
+            keep(RecordKind::LogStarts, slot, epoch, Bytes::new());
         }
         Record::SnapshotInstalled { slot, epoch } => {
-            (RecordKind::SnapshotInstalled, slot, epoch, Bytes::new())
+            keep(RecordKind::SnapshotInstalled, slot, epoch, Bytes::new());
         }
-    };
-    journal::Record {
-        group: GROUP,
-        kind,
-        slot,
-        epoch,
-        body,
     }
 }
 
 /// The engine's view of an entry that the journal read back and verified.
 pub(super) fn fetched_entry(fetched: journal::FetchedEntry) -> Option<Entry> {
-    let kind = match fetched.kind {
-        RecordKind::Entry => PayloadKind::Commands,
-        RecordKind::MembershipEntry => PayloadKind::Membership,
-        RecordKind::HardState | RecordKind::SnapshotInstalled => return None,
+    let mut body = fetched.body;
+    if !fetched.kind.is_entry() {
+        return None;
+    }
+    if fetched.kind.has_ballot() {
+        if body.len() < BALLOT_BYTES {
+            return None;
+        }
+        body.advance(BALLOT_BYTES);
+    }
+    let kind = match fetched.kind.is_membership() {
+        true => PayloadKind::Membership,
+        false => PayloadKind::Commands,
     };
-    let payload = Payload::from_body(kind, fetched.body).ok()?;
+    let payload = Payload::from_body(kind, body).ok()?;
     Some(Entry {
         slot: fetched.slot,
         epoch: fetched.epoch,

@@ -43,7 +43,8 @@ impl Running {
         let either = [&self.membership, chosen];
         let member = either.iter().find_map(|each| each.members.get(&node));
         match member {
-            Some(member) if member.name == name => Known::Member,
+            // One that was added without a name brings it along.
+            Some(member) if member.name == name || member.name.is_empty() => Known::Member,
             Some(member) => Known::Misnamed(member.name.clone()),
             None if self.leader == Some(node) => Known::Member,
             None if was_removed(self.replica.reader(), chosen, &self.genesis, node) => {

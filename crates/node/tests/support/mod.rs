@@ -7,6 +7,8 @@
     reason = "shared by the test files beside it, none of which needs all of it"
 )]
 
+mod engine;
+
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
@@ -252,6 +254,7 @@ pub fn config(index: usize, count: usize) -> Config {
             _ => (0..count).map(|each| (name(each), address(each))).collect(),
         },
         join: Vec::new(),
+        engine: engine::chosen(),
         timing: Timing::default(),
         limits: Limits {
             journal: journal_limits,
@@ -338,7 +341,6 @@ impl World {
 
     pub fn start(&mut self, index: usize) {
         let seed = self.random.next_u64();
-        let now = self.now;
         let host = &mut self.hosts[index];
         assert!(host.node.is_none(), "it runs already");
         let startup = Startup {
@@ -347,7 +349,7 @@ impl World {
             files: host.disk.list(),
             seed,
         };
-        host.node = Some(Node::new(startup, now));
+        host.node = Some(Node::new(startup));
         host.life += 1;
         host.halted = None;
         host.woken_at = None;

@@ -180,6 +180,7 @@ impl World {
             term: Epoch(3),
             has_leader: self.has_leader,
             reset,
+            access: None,
         };
         self.published = publication.revision.0;
         self.step(HubInput::Publication(publication));

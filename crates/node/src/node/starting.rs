@@ -1,0 +1,286 @@
+//! From an empty or full data folder to a running member: identity, formation, recovery.
+//!
+//! Each start writes the identity file first, then forms or joins a cluster or goes straight to
+//! recovering. What refuses a folder says what is to be done about it.
+
+use std::collections::BTreeSet;
+
+use base::{ClusterId, Instant};
+use consensus::{Member, Membership};
+use journal::disk::File;
+
+use super::{Moment, Node, Phase};
+use crate::config::Config;
+use crate::formation::{self, Formation};
+use crate::interface::{Halt, Identity, Output, Standing};
+use crate::notes::Note;
+use crate::recovery::{self, Recovered, Recovery};
+use crate::running::trust::{REMOVED, was_removed};
+use crate::running::{GROUP, Running};
+use crate::wire::{Frame, Hello, HelloStanding, VERSIONS};
+
+impl Node {
+    pub(super) fn start(&mut self, out: &mut Vec<Output>) {
+        if let Some(reason) = self.startup_refusal.take() {
+            out.push(Output::Halt(Halt::Refused(reason)));
+            return;
+        }
+        let alone = self.config.cluster.is_empty() && self.config.join.is_empty();
+        let mut identity = self.identity.clone();
+        if alone && identity.standing == Standing::Alone {
+            let member = Member {
+                name: self.config.name.clone(),
+                peer_address: self.config.peer_address.clone().unwrap_or_default(),
+            };
+            let genesis = Membership {
+                members: [(identity.node, member)].into(),
+                voters: [identity.node].into(),
+                outgoing: BTreeSet::new(),
+            };
+            let cluster = ClusterId(self.random.next_u64().max(1));
+            identity.standing = Standing::Member { cluster, genesis };
+        }
+        self.persist(identity, out);
+    }
+
+    fn persist(&mut self, identity: Identity, out: &mut Vec<Output>) {
+        assert!(
+            self.persisting.is_none(),
+            "one identity is written at a time"
+        );
+        self.persisting = Some(identity.clone());
+        out.push(Output::PersistIdentity(identity));
+    }
+
+    pub(super) fn identity_persisted(&mut self, moment: Moment, out: &mut Vec<Output>) {
+        let Some(identity) = self.persisting.take() else {
+            return;
+        };
+        let joined = identity.node != self.identity.node;
+        self.identity = identity;
+        self.peers
+            .introduce(hello(&self.config, &self.identity, self.process), out);
+        let member = member_of(&self.identity);
+        match (&mut self.phase, member) {
+            (Phase::Halted, _) => {}
+            (Phase::Starting, Some((cluster, genesis))) => self.recover(cluster, genesis, out),
+            (Phase::Starting, None) => {
+                let formation = Formation::new(
+                    self.config.clone(),
+                    &self.identity,
+                    self.random.fork(),
+                    moment.now,
+                    &mut self.peers,
+                    out,
+                );
+                self.phase = Phase::Forming(Box::new(formation));
+            }
+            (Phase::Forming(formation), None) => {
+                formation.persisted(self.identity.standing.clone(), &self.peers, out);
+            }
+            (Phase::Forming(_), Some((cluster, genesis))) => {
+                let node = self.identity.node;
+                out.push(Output::Note(match joined {
+                    true => Note::Joined { cluster, node },
+                    false => Note::ClusterFormed { cluster },
+                }));
+                let body = Frame::Formed(cluster).encode();
+                for other in genesis.members.keys().filter(|other| **other != node) {
+                    self.peers.send(*other, body.clone(), out);
+                }
+                self.recover(cluster, genesis, out);
+            }
+            (Phase::Confirming { .. }, _) => {
+                if let Phase::Confirming {
+                    recovered,
+                    completions,
+                } = std::mem::replace(&mut self.phase, Phase::Halted)
+                {
+                    self.run(moment.now, *recovered, out);
+                    for completion in completions {
+                        self.disk(moment, completion, out);
+                    }
+                }
+            }
+            (Phase::Recovering(_) | Phase::Running(_), _) => {}
+        }
+    }
+
+    pub(super) fn formation_progress(
+        &mut self,
+        progress: formation::Progress,
+        out: &mut Vec<Output>,
+    ) {
+        match progress {
+            formation::Progress::Waiting => {}
+            formation::Progress::Persist(standing, node) => {
+                let identity = Identity {
+                    node,
+                    standing,
+                    ..self.identity.clone()
+                };
+                self.persist(identity, out);
+            }
+            formation::Progress::Refused(reason) => {
+                out.push(Output::Halt(Halt::Refused(reason)));
+            }
+        }
+    }
+
+    fn recover(&mut self, cluster: ClusterId, genesis: Membership, out: &mut Vec<Output>) {
+        let identity = journal::Identity {
+            cluster,
+            node: self.identity.node,
+            disk: self.identity.disk,
+        };
+        let files = std::mem::take(&mut self.files);
+        let limits = self.config.limits.clone();
+        let mut recovery = Recovery::new(identity, GROUP, genesis, limits, files);
+        let progress = recovery.start(out);
+        self.phase = Phase::Recovering(Box::new(recovery));
+        self.recovery_progress(Instant::default(), progress, out);
+    }
+
+    pub(super) fn recovery_progress(
+        &mut self,
+        now: Instant,
+        progress: recovery::Progress,
+        out: &mut Vec<Output>,
+    ) {
+        let recovered = match progress {
+            recovery::Progress::Working => return,
+            recovery::Progress::Refused(reason) => {
+                out.push(Output::Halt(Halt::Refused(reason)));
+                return;
+            }
+            recovery::Progress::Done(recovered) => *recovered,
+        };
+        match (recovered.journal_created, self.identity.journal_created) {
+            (true, true) => out.push(Output::Halt(Halt::Refused(
+                "the journal of this node is gone: its identity file says that there was one. What \
+                 it had promised is lost, so it may not take part under its old id. Restore the \
+                 journal folder from where it went, or replace this node: remove it with `quorate \
+                 member remove`, empty its data folder, add it again with `quorate member add` and \
+                 start it with --join"
+                    .to_owned(),
+            ))),
+            (false, true) => self.run(now, recovered, out),
+            // A journal that is there without being confirmed: an earlier start came no further.
+            (_, false) => {
+                self.phase = Phase::Confirming {
+                    recovered: Box::new(recovered),
+                    completions: Vec::new(),
+                };
+                self.confirm(out);
+            }
+        }
+    }
+
+    /// Writes down that there is a journal, once its first segment is in place.
+    pub(super) fn confirm(&mut self, out: &mut Vec<Output>) {
+        if let Phase::Confirming {
+            recovered,
+            completions,
+        } = &self.phase
+            && completions.len() == recovered.outstanding
+        {
+            let identity = Identity {
+                journal_created: true,
+                ..self.identity.clone()
+            };
+            self.persist(identity, out);
+        }
+    }
+
+    fn run(&mut self, now: Instant, recovered: Recovered, out: &mut Vec<Output>) {
+        let (cluster, genesis) =
+            member_of(&self.identity).expect("only members have anything to recover");
+        let (reader, chosen) = (recovered.state.reader(), &recovered.membership);
+        if was_removed(reader, chosen, &genesis, self.identity.node) {
+            out.push(Output::Note(Note::Removed));
+            out.push(Output::Halt(Halt::Refused(REMOVED.to_owned())));
+            return;
+        }
+        let config = self.config.clone();
+        let random = self.random.fork();
+        let running = Running::new(
+            config,
+            &self.identity,
+            cluster,
+            genesis,
+            recovered,
+            random,
+            now,
+        );
+        match running {
+            Ok(running) => self.phase = Phase::Running(Box::new(running)),
+            Err(reason) => out.push(Output::Halt(Halt::Refused(reason))),
+        }
+    }
+}
+
+/// The cluster that a folder belongs to, and the membership that its log starts from.
+pub(super) fn member_of(identity: &Identity) -> Option<(ClusterId, Membership)> {
+    match &identity.standing {
+        Standing::Member { cluster, genesis } => Some((*cluster, genesis.clone())),
+        Standing::Alone | Standing::Forming { .. } => None,
+    }
+}
+
+pub(super) fn hello(config: &Config, identity: &Identity, process: u64) -> Hello {
+    Hello {
+        versions: VERSIONS,
+        node: identity.node,
+        incarnation: identity.incarnation,
+        process,
+        standing: match &identity.standing {
+            Standing::Alone => HelloStanding::Alone,
+            Standing::Forming { cluster, .. } => HelloStanding::Forming(*cluster),
+            Standing::Member { cluster, .. } => HelloStanding::Member(*cluster),
+        },
+        name: config.name.clone(),
+        address: config.peer_address.clone().unwrap_or_default(),
+    }
+}
+
+/// What speaks against starting on this folder.
+pub(super) fn check_folder(
+    identity: Option<&Identity>,
+    config: &Config,
+    files: &[(File, u64)],
+) -> Option<String> {
+    let has_data = files
+        .iter()
+        .any(|(file, _)| matches!(file, File::Segment(_) | File::Checkpoint(_)));
+    match identity {
+        None if has_data => Some(
+            "the data folder holds a journal or checkpoints, but no identity file, so nobody knows \
+             whose they are. Nothing has been changed. Restore identity.toml from a copy, or \
+             choose an empty folder with --data-dir"
+                .to_owned(),
+        ),
+        Some(found) if found.name != config.name => Some(format!(
+            "the data folder belongs to the node {}, but this node is called {}; correct --name, \
+             or choose another folder with --data-dir",
+            found.name, config.name
+        )),
+        Some(Identity { standing: Standing::Member { .. }, .. }) | None => None,
+        Some(Identity { standing: Standing::Forming { .. }, .. })
+            if config.cluster.is_empty() && config.join.is_empty() =>
+        {
+            Some(
+                "this data folder has promised to be part of a cluster that was forming, so the \
+                 node cannot stand alone. Start it with the same --cluster as before, or choose an \
+                 empty folder with --data-dir"
+                    .to_owned(),
+            )
+        }
+        Some(_) if has_data => Some(
+            "the data folder holds a journal although its identity file says that the node never \
+             was a member of a cluster. Nothing has been changed. Restore identity.toml from a \
+             copy, or choose an empty folder with --data-dir"
+                .to_owned(),
+        ),
+        Some(_) => None,
+    }
+}

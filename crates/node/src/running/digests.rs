@@ -1,0 +1,301 @@
+//! The replicas' digests compared, all the time: whoever differs from a majority is wrong.
+//!
+//! ```text
+//!  leader, once a second:  Digest(slot, own) ──▶ all
+//!  everybody:              Digest(slot, own) ──▶ all, once that slot is executed
+//!
+//!  a majority of the voters has one digest, and this node another ──▶ it takes itself out
+//!  every voter has said its digest, and no majority agrees         ──▶ CORRUPT: no more changes
+//! ```
+//!
+//! All compare at one slot, so that what is compared are facts. A node remembers the digests of its
+//! last slots, which cost some nanoseconds an entry, because it may be past the slot that the
+//! leader names. A comparison that was not completed is given up for the next.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use base::{Instant, NodeId, Slot};
+use consensus::Membership;
+use etcd::maintenance::alarm::{Alarm, AlarmKind, raised};
+use etcd::maintenance::command::{self, MaintenanceCommand};
+
+use super::Running;
+use crate::calls::{Admittance, Waiter};
+use crate::interface::{Halt, Output};
+use crate::notes::Note;
+use crate::peers::Peers;
+use crate::wire::Frame;
+
+/// What bounds the comparison.
+#[derive(Clone, Copy, Debug)]
+pub struct DigestLimits {
+    /// The time between two comparisons.
+    pub interval: Duration,
+    /// Of so many slots a node remembers its digest.
+    pub remembered: usize,
+}
+
+impl Default for DigestLimits {
+    fn default() -> DigestLimits {
+        DigestLimits {
+            interval: Duration::from_secs(1),
+            remembered: 8192,
+        }
+    }
+}
+
+/// What a comparison came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Not enough is known.
+    Open,
+    /// A majority agrees, and this node with it.
+    Sound,
+    /// A majority agrees on something else.
+    Wrong,
+    /// All have spoken, and no majority agrees.
+    Divided,
+}
+
+/// The digests of this node's last slots, and the comparison under way.
+#[derive(Debug, Default)]
+pub(super) struct Digests {
+    /// Ascending by slot, without gaps.
+    own: VecDeque<(Slot, u128)>,
+    /// The slot that is compared, and what each node has there.
+    slot: Slot,
+    said: BTreeMap<NodeId, u128>,
+    /// What was said of slots that the leader has not named yet, as far as is known here.
+    early: BTreeMap<NodeId, (Slot, u128)>,
+    /// This node has told the others what it has there.
+    told: bool,
+    next: Instant,
+}
+
+impl Digests {
+    /// An entry was executed.
+    pub(super) fn executed(&mut self, slot: Slot, digest: u128, most: usize) {
+        self.own.push_back((slot, digest));
+        if self.own.len() > most {
+            self.own.pop_front();
+        }
+    }
+
+    /// The state was replaced: what was before does not connect to it.
+    pub(super) fn forget(&mut self) {
+        self.own.clear();
+    }
+
+    fn own_at(&self, slot: Slot) -> Option<u128> {
+        let first = self.own.front()?.0;
+        let place = usize::try_from(slot.0.checked_sub(first.0)?).ok()?;
+        self.own.get(place).map(|(_, digest)| *digest)
+    }
+
+    /// Begins to compare at a slot.
+    fn begin(&mut self, slot: Slot) {
+        self.slot = slot;
+        self.said.clear();
+        self.told = false;
+        let early = std::mem::take(&mut self.early).into_iter();
+        let now = early.filter(|(_, (said, _))| *said == slot);
+        self.said
+            .extend(now.map(|(node, (_, digest))| (node, digest)));
+    }
+
+    fn verdict(&self, own: NodeId, membership: &Membership) -> Verdict {
+        let Some(mine) = self.own_at(self.slot) else {
+            return Verdict::Open;
+        };
+        let voters = &membership.voters;
+        let digest_of = |node: &NodeId| match *node == own {
+            true => Some(mine),
+            false => self.said.get(node).copied(),
+        };
+        let mut counts: BTreeMap<u128, usize> = BTreeMap::new();
+        let digests: Vec<u128> = voters.iter().filter_map(digest_of).collect();
+        for digest in &digests {
+            *counts.entry(*digest).or_default() += 1;
+        }
+        let majority = counts.iter().find(|(_, count)| **count > voters.len() / 2);
+        match majority {
+            Some((digest, _)) if *digest == mine => Verdict::Sound,
+            Some(_) => Verdict::Wrong,
+            None if digests.len() == voters.len() => Verdict::Divided,
+            None => Verdict::Open,
+        }
+    }
+}
+
+impl Running {
+    /// On the leader: begins a comparison when it is time. Elsewhere: takes part, once the slot is
+    /// executed.
+    pub(super) fn compare_digests(&mut self, now: Instant, peers: &Peers, out: &mut Vec<Output>) {
+        if self.leads() && self.digests.next <= now {
+            self.digests.next = now + self.config.limits.digests.interval;
+            let applied = self.replica.applied();
+            if applied > self.digests.slot {
+                self.digests.begin(applied);
+            }
+        }
+        self.tell_digest(now, peers, out);
+    }
+
+    /// When the next comparison is due.
+    pub(super) fn digests_deadline(&self) -> Option<Instant> {
+        let is_news = self.replica.applied() > self.digests.slot;
+        (self.leads() && is_news).then_some(self.digests.next)
+    }
+
+    fn tell_digest(&mut self, now: Instant, peers: &Peers, out: &mut Vec<Output>) {
+        let slot = self.digests.slot;
+        if self.digests.told {
+            return;
+        }
+        let Some(digest) = self.digests.own_at(slot) else {
+            return;
+        };
+        self.digests.told = true;
+        let body = Frame::Digest { slot, digest }.encode();
+        let others: Vec<NodeId> = peers.reachable().collect();
+        for node in others {
+            peers.send(node, body.clone(), out);
+        }
+        self.judge_digests(now, out);
+    }
+
+    /// Another node says what it has at a slot.
+    pub(super) fn digest_said(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        slot: Slot,
+        digest: u128,
+        peers: &Peers,
+        out: &mut Vec<Output>,
+    ) {
+        // Only the leader says which slot; what others say of a later one is for later.
+        if slot > self.digests.slot {
+            if self.leader != Some(from) {
+                self.digests.early.insert(from, (slot, digest));
+                return;
+            }
+            self.digests.begin(slot);
+        }
+        if slot != self.digests.slot {
+            return;
+        }
+        self.digests.said.insert(from, digest);
+        self.tell_digest(now, peers, out);
+        self.judge_digests(now, out);
+    }
+
+    fn judge_digests(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let membership = self.replica.membership();
+        match self.digests.verdict(self.own, membership) {
+            Verdict::Open => {}
+            Verdict::Sound => self.note_the_wrong(out),
+            Verdict::Wrong => {
+                let slot = self.digests.slot;
+                out.push(Output::Note(Note::StateWrong { slot }));
+                out.push(Output::Halt(Halt::Refused(format!(
+                    "the state of this node differs from that of the majority at slot {slot}: it \
+                     is wrong, and this node has stopped before it could answer from it. The \
+                     others go on. Replace this node: remove it with `quorate member remove`, \
+                     empty its data folder, add it again with `quorate member add` and start it \
+                     with --join; keep the old folder for a report"
+                ))));
+            }
+            Verdict::Divided => self.raise_corrupt(now, out),
+        }
+    }
+
+    /// Somebody else is wrong, and will find out by itself.
+    fn note_the_wrong(&mut self, out: &mut Vec<Output>) {
+        let slot = self.digests.slot;
+        let mine = self.digests.own_at(slot);
+        let said = std::mem::take(&mut self.digests.said);
+        for (node, _) in said.iter().filter(|(_, digest)| Some(**digest) != mine) {
+            let name = self.name_of(*node);
+            out.push(Output::Note(Note::StateDiffers { name, slot }));
+        }
+        self.digests.said = said;
+    }
+
+    fn raise_corrupt(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if raised(self.replica.reader()).corrupt {
+            return;
+        }
+        let slot = self.digests.slot;
+        out.push(Output::Note(Note::StateDivided { slot }));
+        let alarm = Alarm {
+            kind: AlarmKind::Corrupt,
+            member: self.own.0,
+        };
+        let command = MaintenanceCommand::Raise(alarm).encode();
+        let deadline = now + self.config.timing.request_timeout;
+        let added = self.calls.add_command(
+            command::PROTOCOL,
+            command,
+            Waiter::Nobody,
+            deadline,
+            Admittance::Reserved,
+        );
+        self.metrics.calls_refused += u64::from(added.is_err());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn membership(voters: u64) -> Membership {
+        Membership {
+            voters: (1..=voters).map(NodeId).collect(),
+            ..Membership::default()
+        }
+    }
+
+    fn verdict(voters: u64, mine: u128, said: &[(u64, u128)]) -> Verdict {
+        let mut digests = Digests::default();
+        digests.executed(Slot(7), 0, 10);
+        digests.executed(Slot(8), mine, 10);
+        digests.begin(Slot(8));
+        digests.said = said
+            .iter()
+            .map(|(node, said)| (NodeId(*node), *said))
+            .collect();
+        digests.verdict(NodeId(1), &membership(voters))
+    }
+
+    #[test]
+    fn a_majority_of_the_voters_is_right() {
+        assert_eq!(verdict(3, 5, &[]), Verdict::Open);
+        assert_eq!(verdict(3, 5, &[(2, 5)]), Verdict::Sound);
+        assert_eq!(
+            verdict(3, 5, &[(2, 6)]),
+            Verdict::Open,
+            "it may be the other"
+        );
+        assert_eq!(verdict(3, 5, &[(2, 6), (3, 6)]), Verdict::Wrong);
+        assert_eq!(verdict(3, 5, &[(2, 6), (3, 5)]), Verdict::Sound);
+        assert_eq!(verdict(3, 5, &[(2, 6), (3, 7)]), Verdict::Divided);
+        assert_eq!(verdict(2, 5, &[(2, 6)]), Verdict::Divided);
+        assert_eq!(verdict(1, 5, &[]), Verdict::Sound);
+        // Learners have no say.
+        assert_eq!(verdict(3, 5, &[(4, 6), (5, 6), (6, 6)]), Verdict::Open);
+    }
+
+    #[test]
+    fn only_the_last_slots_are_remembered() {
+        let mut digests = Digests::default();
+        for slot in 1..=10 {
+            digests.executed(Slot(slot), u128::from(slot) * 3, 4);
+        }
+        assert_eq!(digests.own_at(Slot(6)), None);
+        assert_eq!(digests.own_at(Slot(7)), Some(21));
+        assert_eq!(digests.own_at(Slot(10)), Some(30));
+        assert_eq!(digests.own_at(Slot(11)), None);
+    }
+}
