@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use crate::history::{
-    EventKind, Key, KeyValue, Request, Response, Revision, Step, StepResult, Txn, TxnResult,
-    WatchEvent,
+    EventKind, Key, KeyValue, LeaseId, Request, Response, Revision, Step, StepResult, Txn,
+    TxnResult, WatchEvent,
 };
 use crate::oracle::Store;
 use crate::run::{Run, moments};
@@ -190,7 +190,7 @@ impl Fact<'_> {
             (None, None) => before.is_some(),
             (Some(seen), Some(real)) => {
                 real.mod_revision == revision
-                    && seen.lease == real.lease
+                    && (seen.lease == real.lease || self.keys_only && seen.lease == LeaseId(0))
                     && (self.keys_only || seen.value == real.value)
                     && (!self.with_counters
                         || (seen.create_revision == real.create_revision

@@ -51,7 +51,8 @@
 //! | `unlock` | `key` | (empty) |
 //!
 //! Ranges also have `serializable`, `keys_only`, `count_only`; revision 0 is the latest. Puts also
-//! have `ignore_value`, `ignore_lease`. `prev_kv` and `keys` in a request say that they are asked
+//! have `ignore_value`, `ignore_lease`. Pairs of a `keys_only` range lack their value, and may lack
+//! their lease (as from etcd 3.7 on). `prev_kv` and `keys` in a request say that they are asked
 //! for.
 //! `range_end` is as in etcd: empty means the one key, `"\u0000"` every key from `key` on.
 //!

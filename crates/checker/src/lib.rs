@@ -24,6 +24,7 @@ pub mod oracle;
 mod order;
 pub mod report;
 mod run;
+mod same_answer;
 mod verdict;
 mod watch;
 

@@ -12,6 +12,7 @@
 //! one. Everything is decided by sector because disks do, in any order within one request.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use base::{Instant, Random};
 use bytes::Bytes;
@@ -52,7 +53,8 @@ struct Before {
 /// A file.
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
-    bytes: Vec<u8>,
+    /// Shared with copies of the disk that somebody looks at, until one of them writes.
+    bytes: Arc<Vec<u8>>,
     /// The length that would survive.
     stable_length: usize,
     unstable: BTreeMap<usize, Before>,
@@ -62,7 +64,7 @@ pub struct Contents {
 impl Contents {
     fn zeroed(length: usize) -> Contents {
         Contents {
-            bytes: vec![0; length],
+            bytes: Arc::new(vec![0; length]),
             stable_length: length,
             ..Contents::default()
         }
@@ -95,9 +97,9 @@ impl Contents {
             }
         }
         if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
+            Arc::make_mut(&mut self.bytes).resize(end, 0);
         }
-        self.bytes[at..end].copy_from_slice(piece);
+        Arc::make_mut(&mut self.bytes)[at..end].copy_from_slice(piece);
     }
 
     fn sync(&mut self, is_true: bool) {
@@ -126,7 +128,8 @@ impl Contents {
         let start = sector * SECTOR_BYTES;
         let end = (start + SECTOR_BYTES).min(self.bytes.len());
         if start < end {
-            self.bytes[start..end].copy_from_slice(&before.bytes[..end - start]);
+            let bytes = Arc::make_mut(&mut self.bytes);
+            bytes[start..end].copy_from_slice(&before.bytes[..end - start]);
         }
     }
 
@@ -138,7 +141,7 @@ impl Contents {
             }
         }
         if self.stable_length < self.bytes.len() && !keep(Doubt::Dirty) {
-            self.bytes.truncate(self.stable_length);
+            Arc::make_mut(&mut self.bytes).truncate(self.stable_length);
         }
         self.stable_length = self.bytes.len();
     }
@@ -149,6 +152,8 @@ impl Contents {
 pub struct Ailments {
     /// Nothing ends before this moment.
     pub stalled_until: Instant,
+    /// Nothing that the journal asks for ends before this moment.
+    pub journal_stalled_until: Instant,
     /// Everything takes this many times as long, until that moment.
     pub slow: Option<(u64, Instant)>,
     /// Files cannot be created or grow until this moment.
@@ -159,6 +164,17 @@ pub struct Ailments {
     pub lies_until: Instant,
     /// The next write is reported and never becomes stable.
     pub loses_next_write: bool,
+}
+
+impl Ailments {
+    /// Until when nothing ends in this lane.
+    #[must_use]
+    pub fn stalled_until(&self, lane: Lane) -> Instant {
+        match lane {
+            Lane::Journal => self.stalled_until.max(self.journal_stalled_until),
+            Lane::Background => self.stalled_until,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -195,6 +211,13 @@ impl Disk {
             .iter()
             .map(|(file, contents)| (*file, contents.bytes.len() as u64))
             .collect()
+    }
+
+    /// How much there is to read, in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        let lengths = self.files.values().map(|contents| contents.bytes.len());
+        lengths.sum::<usize>() as u64
     }
 
     /// Takes a request; whether its lane was idle, so that it is served at once.
@@ -377,7 +400,7 @@ impl Disk {
                 let kept = random.below(*length / SECTOR_BYTES as u64 + 1) as usize;
                 // What an unfinished file holds is anyone's guess.
                 let mut contents = Contents::zeroed(kept * SECTOR_BYTES);
-                contents.bytes.fill(0xEE);
+                Arc::make_mut(&mut contents.bytes).fill(0xEE);
                 self.files.insert(*file, contents);
             }
             _ => {}
@@ -432,7 +455,7 @@ impl Disk {
             return;
         };
         let at = sector * SECTOR_BYTES + random.below(SECTOR_BYTES as u64) as usize;
-        if let Some(byte) = contents.bytes.get_mut(at) {
+        if let Some(byte) = Arc::make_mut(&mut contents.bytes).get_mut(at) {
             *byte ^= 1 << random.below(8);
         }
     }
@@ -451,7 +474,8 @@ impl Disk {
             let start = to * SECTOR_BYTES;
             let end = (start + SECTOR_BYTES).min(contents.bytes.len());
             if start < end {
-                contents.bytes[start..end].copy_from_slice(&bytes[..end - start]);
+                let written = Arc::make_mut(&mut contents.bytes);
+                written[start..end].copy_from_slice(&bytes[..end - start]);
             }
         }
     }

@@ -28,6 +28,7 @@ pub mod invariants;
 pub mod marks;
 pub mod minimise;
 pub mod mutants;
+pub mod processor_time;
 pub mod run;
 pub mod scenario;
 pub mod soak;

@@ -51,6 +51,34 @@ pub enum Mark {
     Compacted,
     /// A frame was delivered over a later connection.
     FrameReplayed,
+    /// A read showed the past, or a part.
+    ReadBack,
+    /// A lease ended because its time was over.
+    LeaseExpired,
+    /// A client found its lease gone.
+    LeaseGone,
+    /// A lease was renewed after its time, before it had ended.
+    RenewedLate,
+    /// A client waited for a lock that another held.
+    LockWaited,
+    /// A client got a lock.
+    LockHeld,
+    /// Watches went on over another connection.
+    WatchResumed,
+    /// A watch needed what was compacted.
+    WatchCompacted,
+    /// A watcher fell behind.
+    WatchLagged,
+    /// A hub read history.
+    HistoryRead,
+    /// A revision came in pieces.
+    WatchFragmented,
+    /// A watch heard of progress.
+    WatchProgressed,
+    /// A hub ended a stream.
+    WatchStreamEnded,
+    /// An execution was interrupted at a read and run again.
+    ExecutionInterrupted,
 }
 
 /// Every mark with the words for it.
@@ -83,6 +111,23 @@ pub const ALL: &[(Mark, &str)] = &[
     (Mark::CompareFailed, "a compare-and-swap failed"),
     (Mark::Compacted, "history was compacted"),
     (Mark::FrameReplayed, "an old message came again"),
+    (Mark::ReadBack, "a read showed the past, or a part"),
+    (Mark::LeaseExpired, "a lease ended in time"),
+    (Mark::LeaseGone, "a client found its lease gone"),
+    (Mark::RenewedLate, "a lease was renewed late, and lived"),
+    (Mark::LockWaited, "a client waited for a lock"),
+    (Mark::LockHeld, "a client got a lock"),
+    (Mark::WatchResumed, "a watch was resumed"),
+    (Mark::WatchCompacted, "a watch needed compacted history"),
+    (Mark::WatchLagged, "a watcher fell behind"),
+    (Mark::HistoryRead, "a hub read history"),
+    (Mark::WatchFragmented, "a revision came in fragments"),
+    (Mark::WatchProgressed, "a watch heard of progress"),
+    (Mark::WatchStreamEnded, "a hub ended a stream"),
+    (
+        Mark::ExecutionInterrupted,
+        "an execution was interrupted and run again",
+    ),
 ];
 
 /// How often each mark was reached.

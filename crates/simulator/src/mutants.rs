@@ -19,6 +19,7 @@ use base::mutant::{Mutant, plant};
 use indicatif::ProgressBar;
 
 use crate::soak::{Length, soak};
+use crate::swarm;
 
 /// Seeds within which each must be caught.
 pub const BOUND: u64 = 2_000;
@@ -53,7 +54,13 @@ pub struct Catch {
 pub fn hunt(mutant: Mutant, bound: u64, jobs: usize) -> Option<Catch> {
     let began = Instant::now();
     plant(Some(mutant));
-    let report = soak(&Length::Seeds(0..bound), jobs, true, &ProgressBar::hidden());
+    let report = soak(
+        &Length::Seeds(0..bound),
+        swarm::draw,
+        jobs,
+        true,
+        &ProgressBar::hidden(),
+    );
     plant(None);
     let (seed, violation) = report.failures.first()?;
     Some(Catch {

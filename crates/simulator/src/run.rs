@@ -18,9 +18,10 @@ use base::{Instant, NodeId};
 use checker::history::{Header, History, Origin};
 use consensus::Membership;
 use node::{Answer, Call, CallId};
+use state::Reader;
 
 use crate::clients;
-use crate::invariants::Violation;
+use crate::invariants::{Violation, leases};
 use crate::marks::Marks;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
@@ -30,6 +31,8 @@ use crate::world::World;
 const SERVES_WITHIN: Duration = Duration::from_secs(40);
 /// By when its replicas must have come to the same state.
 const AGREES_WITHIN: Duration = Duration::from_secs(40);
+/// How long after its time a lease may still be there, once the faults have ended.
+const LEASES_END_WITHIN: Duration = Duration::from_secs(10);
 /// How many steps the checker may try for one run.
 const CHECKER_STEPS: u64 = 2_000_000;
 /// How often the run looks whether that is so.
@@ -113,10 +116,13 @@ pub fn run(scenario: &Scenario, options: Options) -> Outcome {
         }
     }
     let history = History {
-        header: Header::new(Origin::Simulator {
-            seed: scenario.seed,
-            commit: commit().to_owned(),
-        }),
+        header: Header {
+            bounds: clients::sessions::bounds(scenario),
+            ..Header::new(Origin::Simulator {
+                seed: scenario.seed,
+                commit: commit().to_owned(),
+            })
+        },
         events: std::mem::take(&mut world.clients.recording.events),
     };
     let is_undecided = world.violation.is_none() && judge(&mut world, &history);
@@ -207,10 +213,12 @@ fn core(world: &mut World) -> Option<Vec<usize>> {
             .iter()
             .all(|membership| membership.is_quorum(|id| chosen.contains(&id)))
     };
-    // A cluster that has not formed needs everybody.
-    let has_formed = memberships
-        .iter()
-        .any(|membership| !membership.voters.is_empty());
+    // A cluster that has not formed needs everybody, unless somebody who is left can tell the
+    // others that it has.
+    let has_formed = sound.iter().any(|host| {
+        let node = world.hosts[*host].node.as_ref();
+        node.is_some_and(|node| node.running().is_some())
+    });
     if !has_formed || !serves(&sound) {
         return (sound.len() == world.hosts.len()).then_some(sound);
     }
@@ -273,6 +281,39 @@ fn live(world: &mut World, core: &[usize]) {
         }
         world.run_until(world.now + LOOK);
     }
+    leases_end(world, core);
+}
+
+/// Nobody renews any lease any more: on every replica of the core each is gone, with its keys, soon
+/// after its time.
+fn leases_end(world: &mut World, core: &[usize]) {
+    let begin = world.now;
+    let Some(last) = leases::last(&running_of(world, core)) else {
+        return;
+    };
+    let until = begin + last + LEASES_END_WITHIN;
+    while world.violation.is_none() && leases::last(&running_of(world, core)).is_some() {
+        if world.now > until {
+            let text = format!(
+                "{last:?} were left of the last one {:?} ago\n{}",
+                world.now.since(begin),
+                world.picture()
+            );
+            world.fail(Violation {
+                invariant: "every lease ends",
+                text,
+            });
+        }
+        world.run_until(world.now + LOOK);
+    }
+}
+
+fn running_of<'a>(world: &'a World, core: &[usize]) -> Vec<&'a Reader> {
+    let nodes = core
+        .iter()
+        .filter_map(|host| world.hosts[*host].node.as_ref());
+    let running = nodes.filter_map(node::Node::running);
+    running.map(|running| running.replica().reader()).collect()
 }
 
 /// Asks each host of the core for all keys until each has answered; each answer is checked against

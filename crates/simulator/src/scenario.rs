@@ -98,6 +98,8 @@ pub enum Fault {
     WallJump { who: Who, by_ms: i64 },
     /// A disk answers nothing for a while.
     DiskStall { who: Who, time: Micros },
+    /// The journal's writes hang for a while; others go on.
+    JournalStall { who: Who, time: Micros },
     /// A disk is so many times slower for a while.
     DiskSlow { who: Who, times: u64, time: Micros },
     /// A disk is full for a while.
@@ -114,6 +116,9 @@ pub enum Fault {
     UnreadableSector { host: usize, draw: u64 },
     /// A sector gets another sector's bytes.
     Misdirected { host: usize, draw: u64 },
+    /// Whoever leads is cut off while its clock stands still: it goes on believing that it leads,
+    /// however long that takes.
+    FrozenLeader { time: Micros },
     /// An operator moves leadership.
     Transfer { to: Option<usize> },
     /// An operator removes a member, which stops, and adds it again later.
@@ -148,6 +153,7 @@ impl Fault {
             Fault::ClockDrift { .. } => "clock drift",
             Fault::WallJump { .. } => "wall clock set",
             Fault::DiskStall { .. } => "disk stall",
+            Fault::JournalStall { .. } => "journal stall",
             Fault::DiskSlow { .. } => "slow disk",
             Fault::DiskFull { .. } => "full disk",
             Fault::SyncError { .. } => "sync error",
@@ -156,6 +162,7 @@ impl Fault {
             Fault::BitRot { .. } => "bit rot",
             Fault::UnreadableSector { .. } => "unreadable sector",
             Fault::Misdirected { .. } => "misdirected write",
+            Fault::FrozenLeader { .. } => "frozen leader",
             Fault::Transfer { .. } => "transfer",
             Fault::Rejoin { .. } => "rejoin",
         }
@@ -205,6 +212,10 @@ pub struct Machine {
     pub disk_jitter: Micros,
     /// What one pass of the node takes.
     pub pass: Micros,
+    /// How long what one machine of a node says to another may take at most, where a thread or a
+    /// queue lies between them.
+    #[serde(default)]
+    pub handing_over: Micros,
 }
 
 /// What clients do.
@@ -219,8 +230,10 @@ pub struct Workload {
     /// The longest value in bytes.
     pub value_bytes: u64,
     /// Shares of the operations, out of their sum: put, read, serializable read, compare and
-    /// swap, delete, range, compact.
-    pub shares: [u64; 7],
+    /// swap, delete, range, compact, something with leases, something with locks.
+    pub shares: [u64; 9],
+    /// How many clients watch beside those that ask.
+    pub watches: usize,
     /// How long a client waits for an answer.
     pub patience: Micros,
 }
@@ -244,6 +257,8 @@ pub struct Small {
     pub piece_bytes: u64,
     /// Commands in one entry.
     pub entry_commands: usize,
+    /// Revisions that a hub keeps; its other limits follow.
+    pub ring_revisions: usize,
 }
 
 /// All of a run.
@@ -257,6 +272,13 @@ pub struct Scenario {
     pub duration: Micros,
     /// Hosts whose disks may go bad; never so many that no quorum of sound ones is left.
     pub unsound: Vec<usize>,
+    /// Beyond what any protocol survives: damage that a checksum shows may strike every host. Then
+    /// nothing need be served, but nothing wrong may be.
+    #[serde(default)]
+    pub beyond: bool,
+    /// Nodes are started with flags that differ from each other's, and from one start to the next.
+    #[serde(default)]
+    pub flags_differ: bool,
     /// The network.
     pub network: Network,
     /// The machines.
@@ -340,6 +362,9 @@ impl Scenario {
         }
         if self.workload.clients > 64 || self.workload.keys == 0 {
             return Err("at most 64 clients, at least one key".to_owned());
+        }
+        if self.workload.watches > 64 {
+            return Err("at most 64 clients that watch".to_owned());
         }
         if self.workload.shares.iter().sum::<u64>() == 0 {
             return Err("clients that do nothing".to_owned());

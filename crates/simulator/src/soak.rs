@@ -16,8 +16,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::invariants::Violation;
 use crate::marks::Marks;
+use crate::processor_time;
 use crate::run::{Options, Outcome, run};
-use crate::swarm;
+use crate::scenario::Scenario;
 
 /// From how many runs on every mark must have been reached.
 pub const MARKS_FROM_RUNS: u64 = 2_000;
@@ -29,8 +30,8 @@ pub struct Report {
     pub runs: u64,
     /// Time that passed in them.
     pub simulated: Duration,
-    /// Time that they took on all jobs together.
-    pub busy: Duration,
+    /// Processor time that they took, all jobs together.
+    pub processor: Duration,
     /// Invariants checked.
     pub checks: u64,
     /// Requests that ended ok, failed, unknown.
@@ -52,7 +53,7 @@ impl Report {
     pub fn add(&mut self, seed: u64, outcome: Outcome, took: Duration) {
         self.runs += 1;
         self.simulated += outcome.simulated;
-        self.busy += took;
+        self.processor += took;
         self.checks += outcome.checks;
         for (sum, each) in self.requests.iter_mut().zip(outcome.requests) {
             *sum += each;
@@ -80,10 +81,10 @@ impl Report {
         missed.map(|(words, _)| words).collect()
     }
 
-    /// Simulated time to time spent.
+    /// Simulated time to processor time: how many times faster than real time one core is.
     #[must_use]
     pub fn ratio(&self) -> f64 {
-        self.simulated.as_secs_f64() / self.busy.as_secs_f64().max(1e-9)
+        self.simulated.as_secs_f64() / self.processor.as_secs_f64().max(1e-9)
     }
 
     /// The report as JSON.
@@ -100,9 +101,10 @@ impl Report {
             })
             .collect();
         serde_json::json!({
+            "commit": crate::run::commit(),
             "runs": self.runs,
             "simulated_seconds": self.simulated.as_secs_f64(),
-            "busy_seconds": self.busy.as_secs_f64(),
+            "processor_seconds": self.processor.as_secs_f64(),
             "ratio": self.ratio(),
             "checks": self.checks,
             "requests": self.requests,
@@ -125,12 +127,19 @@ pub enum Length {
     Time(u64, Duration),
 }
 
-/// Soaks. Stops early at the first failure if `stop_at_failure`.
+/// Soaks over the scenarios that `draw` makes of seeds. Stops early at the first failure if
+/// `stop_at_failure`.
 ///
 /// # Panics
 /// If a run itself panics: a bug of the simulator.
 #[must_use]
-pub fn soak(length: &Length, jobs: usize, stop_at_failure: bool, progress: &ProgressBar) -> Report {
+pub fn soak(
+    length: &Length,
+    draw: fn(u64) -> Scenario,
+    jobs: usize,
+    stop_at_failure: bool,
+    progress: &ProgressBar,
+) -> Report {
     let began = Instant::now();
     let (first, end, time) = match length {
         Length::Seeds(seeds) => (seeds.start, seeds.end, None),
@@ -147,11 +156,12 @@ pub fn soak(length: &Length, jobs: usize, stop_at_failure: bool, progress: &Prog
                     if seed >= end || time.is_some_and(|time| began.elapsed() >= time) {
                         break;
                     }
-                    let begins = Instant::now();
-                    let outcome = run(&swarm::draw(seed), Options::default());
+                    let begins = processor_time::of_this_thread();
+                    let outcome = run(&draw(seed), Options::default());
+                    let took = processor_time::of_this_thread().saturating_sub(begins);
                     let fails = outcome.violation.is_some();
                     let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
-                    report.add(seed, outcome, begins.elapsed());
+                    report.add(seed, outcome, took);
                     show(progress, &report, began.elapsed(), time);
                     if fails && stop_at_failure {
                         stop.store(true, Ordering::Relaxed);

@@ -30,6 +30,8 @@ pub fn draw(seed: u64) -> Scenario {
         hosts,
         duration,
         unsound,
+        beyond: false,
+        flags_differ: streams.named("flags.plan").below(3) == 0,
         network: network(&mut random),
         machine: machine(&mut random),
         workload: workload(&mut streams.named("workload.plan")),
@@ -38,6 +40,46 @@ pub fn draw(seed: u64) -> Scenario {
     };
     let mut chaos = streams.named("chaos");
     scenario.faults = faults(&scenario, &mut chaos);
+    match streams.named("beyond.plan").below(BEYOND_ONE_IN) {
+        0 => beyond(scenario),
+        _ => scenario,
+    }
+}
+
+/// One seed in so many goes beyond what the atlas permits.
+const BEYOND_ONE_IN: u64 = 25;
+
+/// The same scenario with damage that no protocol survives: shown by checksums, on any hosts.
+#[must_use]
+pub fn beyond(mut scenario: Scenario) -> Scenario {
+    if scenario.beyond {
+        return scenario;
+    }
+    scenario.beyond = true;
+    let mut random = Streams::of(scenario.seed).named("beyond");
+    for _ in 0..random.below(8) + 1 {
+        let host = random.below(scenario.hosts as u64) as usize;
+        let at = random.below(scenario.duration) + 1;
+        let draw = random.next_u64();
+        let fault = match random.below(5) {
+            0 => Fault::Wipe { host },
+            1 => Fault::UnreadableSector { host, draw },
+            _ => Fault::BitRot { host, draw },
+        };
+        scenario.faults.push(Planned { at, fault });
+        // Most damage shows when a node reads its disk: when it starts.
+        if random.below(4) > 0 {
+            let fault = Fault::Kill {
+                who: Who::Host(host),
+                crash: pick(&mut random, &[Crash::Power, Crash::Process]),
+                after_outputs: 0,
+                down: time(&mut random, SECOND),
+            };
+            let at = at + random.below(SECOND);
+            scenario.faults.push(Planned { at, fault });
+        }
+    }
+    scenario.faults.sort_by_key(|planned| planned.at);
     scenario
 }
 
@@ -49,6 +91,8 @@ pub fn calm(seed: u64, hosts: usize, clients: usize, pause: Micros, duration: Mi
         hosts,
         duration,
         unsound: Vec::new(),
+        beyond: false,
+        flags_differ: false,
         network: Network {
             delay: 100,
             jitter: 100,
@@ -65,13 +109,15 @@ pub fn calm(seed: u64, hosts: usize, clients: usize, pause: Micros, duration: Mi
             disk_delay: 200,
             disk_jitter: 200,
             pass: 10,
+            handing_over: 0,
         },
         workload: Workload {
             clients,
             pause,
             keys: 32,
             value_bytes: 64,
-            shares: [40, 30, 5, 15, 5, 5, 0],
+            shares: [40, 30, 5, 15, 5, 5, 0, 0, 0],
+            watches: 0,
             patience: 10 * SECOND,
         },
         small: Small {
@@ -83,6 +129,7 @@ pub fn calm(seed: u64, hosts: usize, clients: usize, pause: Micros, duration: Mi
             window_entries: 1024,
             piece_bytes: 16 << 10,
             entry_commands: 256,
+            ring_revisions: 1024,
         },
         faults: Vec::new(),
     }
@@ -120,13 +167,17 @@ fn machine(random: &mut Random) -> Machine {
         disk_delay: pick(random, &[50, 200, 1_000, 8_000]),
         disk_jitter: pick(random, &[50, 500, 5_000, 20_000]),
         pass: pick(random, &[5, 10, 50, 500]),
+        handing_over: pick(random, &[0, 0, 50, 500, 20_000]),
     }
 }
 
 fn workload(random: &mut Random) -> Workload {
-    let mut shares = [0; 7];
+    let mut shares = [0; 9];
     for (share, most) in shares.iter_mut().zip([60, 40, 15, 40, 15, 15, 3]) {
         *share = random.below(most + 1);
+    }
+    for (share, most) in shares[7..].iter_mut().zip([40, 15]) {
+        *share = random.below(3) / 2 * random.below(most + 1);
     }
     shares[0] += 5;
     shares[1] += 5;
@@ -136,6 +187,7 @@ fn workload(random: &mut Random) -> Workload {
         keys: pick(random, &[1, 4, 16, 100]),
         value_bytes: pick(random, &[16, 64, 64, 1_000]),
         shares,
+        watches: pick(random, &[0, 0, 1, 2, 4]),
         patience: pick(random, &[200 * MILLISECOND, SECOND, 8 * SECOND]),
     }
 }
@@ -150,6 +202,7 @@ fn small(random: &mut Random) -> Small {
         window_entries: pick(random, &[2, 16, 128, 1024]),
         piece_bytes: pick(random, &[512, 4096, 65_536]),
         entry_commands: pick(random, &[1, 4, 64]),
+        ring_revisions: pick(random, &[1, 4, 32, 1024]),
     }
 }
 
@@ -297,6 +350,13 @@ const KINDS: &[Draw] = &[
     },
     |scenario, random| Fault::Rejoin {
         host: unsound(scenario, random),
+    },
+    |scenario, random| Fault::JournalStall {
+        who: who(random, scenario.hosts),
+        time: time(random, 5 * SECOND),
+    },
+    |_, random| Fault::FrozenLeader {
+        time: time(random, 10 * SECOND),
     },
 ];
 

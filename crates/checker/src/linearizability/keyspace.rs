@@ -5,6 +5,7 @@ use crate::history::{Initial, Request, Response, Revision};
 use crate::oracle::Store;
 
 use super::generic::Model;
+use crate::same_answer::is_same;
 
 /// The model; its operations are requests, its results an answer with the header's revision.
 #[derive(Clone, Debug, Default)]
@@ -31,9 +32,9 @@ impl Model for Keyspace {
         let mut state = state.clone();
         let response = state.apply(request).ok()?;
         match result {
-            Some((revision, seen)) => {
-                (state.revision() == *revision && response == *seen).then_some(state)
-            }
+            Some((revision, seen)) => (state.revision() == *revision
+                && is_same(request, &response, seen))
+            .then_some(state),
             None => Some(state),
         }
     }

@@ -30,6 +30,7 @@ use crate::oracle::Store;
 use crate::order::Order;
 use crate::report::Rule;
 use crate::run::{Operation, Run, footprint, lock_key, overlap};
+use crate::same_answer::is_same;
 
 /// Something that can have made a revision that nobody acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,7 +303,7 @@ impl Search<'_, '_> {
             self.lock(&locked.key, lock.lease);
         } else {
             match self.store.apply(operation.request) {
-                Ok(expected) if expected == *response => {}
+                Ok(expected) if is_same(operation.request, &expected, response) => {}
                 Ok(expected) => return Err(self.wrong_answer(operation, at, &expected)),
                 Err(failure) => {
                     let text = format!(
@@ -366,7 +367,7 @@ impl Search<'_, '_> {
                     }
                 }
             };
-            if expected != *response {
+            if !is_same(operation.request, &expected, response) {
                 return Err(self.wrong_answer(operation, at, &expected));
             }
         }

@@ -4,8 +4,16 @@
 //! into a history of invocations and results for the checker. A result is *ok*, *fail* (certainly
 //! without effect: only what the protocol defines so) or *unknown* (a timeout, a dead node): it
 //! may still take effect at any time.
+//!
+//! - [`sessions`]: leases and locks. [`watching`]: clients that watch. [`workers`]: the hubs that
+//!   serve these, one per host. [`variety`]: options that few requests have. [`recording`]: the
+//!   history.
 
 pub mod recording;
+pub mod sessions;
+pub mod variety;
+pub mod watching;
+pub mod workers;
 
 use base::{Instant, Random};
 use bytes::Bytes;
@@ -21,6 +29,7 @@ use crate::invariants::revisions::Revisions;
 use crate::marks::{Mark, Marks};
 use crate::scenario::Workload;
 use recording::Recording;
+use sessions::{Purpose, Sessions};
 
 /// A request under way.
 #[derive(Debug)]
@@ -33,7 +42,10 @@ pub struct Pending {
     pub request: Request,
     /// The newest revision when it was asked.
     floor: i64,
-    operation: u64,
+    /// In the history; none for a step of something larger.
+    operation: Option<u64>,
+    purpose: Purpose,
+    asked: Instant,
 }
 
 /// One client.
@@ -46,6 +58,9 @@ pub struct Client {
     /// The last version it saw of some key, for compare-and-swap.
     last_seen: Option<(Bytes, i64)>,
     prefers: usize,
+    sessions: Sessions,
+    /// What the request drawn last is part of.
+    purpose: Purpose,
 }
 
 /// All clients.
@@ -90,7 +105,10 @@ impl Clients {
     }
 
     /// How long a client waits before its next request, in microseconds.
-    pub fn pause(&mut self) -> u64 {
+    pub fn pause(&mut self, now: Instant, client: usize) -> u64 {
+        if let Some(until) = self.clients[client].sessions.sleeps_until() {
+            return until.since(now).as_micros() as u64 + 1;
+        }
         // Exponential, so that requests come in bursts and gaps.
         let share = (self.random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
         let pause = -(1.0 - share).ln() * self.workload.pause as f64;
@@ -122,8 +140,17 @@ impl Clients {
     }
 
     /// Draws the next request of a client.
-    pub fn draw(&mut self, client: usize, newest: i64) -> Request {
+    pub fn draw(&mut self, now: Instant, client: usize, newest: i64) -> Request {
         self.operations += 1;
+        let (request, purpose) = match self.clients[client].sessions.must(&mut self.random) {
+            Some(must) => must,
+            None => self.draw_freely(now, client, newest),
+        };
+        self.clients[client].purpose = purpose;
+        request
+    }
+
+    fn draw_freely(&mut self, now: Instant, client: usize, newest: i64) -> (Request, Purpose) {
         let shares = self.workload.shares;
         let mut draw = self.random.below(shares.iter().sum());
         let kind = shares.iter().position(|share| {
@@ -132,7 +159,7 @@ impl Clients {
             here
         });
         let key = self.key();
-        match kind.unwrap_or(0) {
+        let request = match kind.unwrap_or(0) {
             0 => put(key, self.value()),
             1 => range(key, false),
             2 => range(key, true),
@@ -149,6 +176,15 @@ impl Clients {
                 ..DeleteRangeRequest::default()
             }),
             5 => everything(self.random.below(3) == 0),
+            7 => {
+                let (number, value) = (self.operations, self.value());
+                let sessions = &mut self.clients[client].sessions;
+                return sessions.draw_lease(now, number, (key, value), &mut self.random);
+            }
+            8 => {
+                let sessions = &mut self.clients[client].sessions;
+                return sessions.draw_lock(self.operations, &mut self.random);
+            }
             _ => {
                 let back = self.random.below(50) as i64;
                 Request::Compact(CompactionRequest {
@@ -156,7 +192,11 @@ impl Clients {
                     physical: self.random.below(4) == 0,
                 })
             }
-        }
+        };
+        (
+            variety::vary(request, newest, &mut self.random),
+            Purpose::Whole,
+        )
     }
 
     /// A client has asked.
@@ -169,8 +209,16 @@ impl Clients {
         request: Request,
         floor: i64,
     ) {
-        let operation = self.recording.invoked(now, client, &request);
         let asks = &mut self.clients[client];
+        let purpose = asks.purpose;
+        let operation = match purpose {
+            Purpose::Whole => Some(self.recording.invoked(now, client, &request)),
+            Purpose::Unlock => Some(self.recording.unlock(now, client, &request)),
+            Purpose::Step => {
+                asks.sessions.begins(now, client, &mut self.recording);
+                None
+            }
+        };
         assert!(asks.pending.is_none(), "a client asks one thing at a time");
         asks.turn += 1;
         asks.pending = Some(Pending {
@@ -179,6 +227,8 @@ impl Clients {
             request,
             floor,
             operation,
+            purpose,
+            asked: now,
         });
     }
 
@@ -197,36 +247,76 @@ impl Clients {
         let Some(pending) = self.clients[client].pending.take() else {
             return Ok(false);
         };
-        let operation = pending.operation;
         match end {
-            End::Lost(reason) => {
-                self.ended[2] += 1;
-                marks.reach(Mark::ResultUnknown);
-                self.recording.unknown(now, operation, reason);
-            }
+            End::Lost(reason) => self.unknown(now, client, &pending, reason, marks),
             End::Answered(Err(error)) => match failure(error) {
                 Some(certain) => {
                     self.ended[1] += 1;
-                    self.recording.failed(now, operation, certain, error);
+                    match pending.operation {
+                        Some(operation) => self.recording.failed(now, operation, certain),
+                        None => self.stepped(now, client, None, marks),
+                    }
                     self.unreachable(client);
+                    if error == etcd::Error::LeaseNotFound {
+                        let sessions = &mut self.clients[client].sessions;
+                        sessions.lost(now, error.text(), &mut self.recording);
+                        marks.reach(Mark::LeaseGone);
+                    }
                     if let Request::Put(put) = &pending.request {
                         revisions.failed(&put.value)?;
                     }
                 }
-                None => {
-                    self.ended[2] += 1;
-                    marks.reach(Mark::ResultUnknown);
-                    self.recording.unknown(now, operation, error.text());
-                }
+                None => self.unknown(now, client, &pending, error.text(), marks),
             },
             End::Answered(Ok(mut response)) => {
                 self.ended[0] += 1;
                 let revision = response.header_mut().revision;
-                self.recording.ok(now, operation, revision, &response);
-                self.look(client, &pending, revision, &response, revisions, marks)?;
+                match (pending.operation, pending.purpose) {
+                    (Some(operation), Purpose::Unlock) => {
+                        self.recording.unlocked(now, operation, revision);
+                    }
+                    (Some(operation), _) => {
+                        self.recording.ok(now, operation, revision, &response);
+                    }
+                    (None, _) => self.stepped(now, client, Some(&response), marks),
+                }
+                let sessions = &mut self.clients[client].sessions;
+                sessions.learn(pending.asked, now, &response, &mut self.recording, marks);
+                match pending.purpose {
+                    Purpose::Step => revisions.answered(pending.floor, revision, false)?,
+                    _ => self.look(client, &pending, revision, &response, revisions, marks)?,
+                }
             }
         }
         Ok(true)
+    }
+
+    fn unknown(
+        &mut self,
+        now: Instant,
+        client: usize,
+        pending: &Pending,
+        reason: &str,
+        marks: &mut Marks,
+    ) {
+        self.ended[2] += 1;
+        marks.reach(Mark::ResultUnknown);
+        match pending.operation {
+            Some(operation) => self.recording.unknown(now, operation, reason),
+            None => self.stepped(now, client, None, marks),
+        }
+    }
+
+    fn stepped(
+        &mut self,
+        now: Instant,
+        client: usize,
+        response: Option<&Response>,
+        marks: &mut Marks,
+    ) {
+        let sessions = &mut self.clients[client].sessions;
+        let recording = &mut self.recording;
+        sessions.stepped(now, response, recording, marks, &mut self.random);
     }
 
     fn look(
@@ -251,7 +341,18 @@ impl Clients {
                 if deleted.deleted > 0 =>
             {
                 revisions.owns(floor, revision)?;
-                revisions.changed(&delete.key, revision)
+                for gone in &deleted.prev_kvs {
+                    revisions.changed(&gone.key, revision)?;
+                }
+                match delete.range_end.is_empty() {
+                    true => revisions.changed(&delete.key, revision),
+                    false => Ok(()),
+                }
+            }
+            // What is shown stood there before, or not in full.
+            (Request::Range(range), Response::Range(_)) if variety::is_partial(range) => {
+                marks.reach(Mark::ReadBack);
+                Ok(())
             }
             (Request::Range(_), Response::Range(result)) => {
                 for shown in &result.kvs {
@@ -304,10 +405,15 @@ fn failure(error: etcd::Error) -> Option<checker::history::Failure> {
     match error {
         Error::Compacted => Some(Failure::Compacted),
         Error::FutureRevision => Some(Failure::FutureRevision),
-        // A node that does not serve has not proposed anything.
-        Error::NoLeader | Error::TooManyRequests | Error::NoSpace | Error::RequestTooLarge => {
-            Some(Failure::Other(error.text().to_owned()))
-        }
+        Error::KeyNotFound => Some(Failure::KeyNotFound),
+        Error::LeaseNotFound => Some(Failure::LeaseNotFound),
+        Error::LeaseExists => Some(Failure::LeaseExists),
+        // A node that does not serve, or refuses what it is asked, has not proposed anything.
+        Error::NoLeader
+        | Error::TooManyRequests
+        | Error::NoSpace
+        | Error::RequestTooLarge
+        | Error::DuplicateKey => Some(Failure::Other(error.text().to_owned())),
         _ => None,
     }
 }

@@ -1,10 +1,13 @@
 //! The history of a run, in the terms of the checker.
 
 use base::Instant;
+use bytes::Bytes;
 use checker::history::{
     ClientId, Compact, Compare, Comparison, Delete, DeleteResult, Done, Event, EventKind, Failure,
-    KeyValue, LeaseId, OperationId, Put, PutResult, Range, RangeResult, Request, Response,
-    Revision, Step, StepResult, Target, Time, Txn, TxnResult,
+    Key, KeyValue, LeaseGrant, LeaseGranted, LeaseId, LeaseKeptAlive, LeaseName, LeaseRevoke,
+    LeaseTimeToLive, LeaseTimeToLiveResult, Lock, Locked, OperationId, Put, PutResult, Range,
+    RangeResult, Request, Response, Revision, Step, StepResult, Target, Time, Txn, TxnResult,
+    Unlock, Value,
 };
 use etcd::proto::etcdserverpb::{
     self as wire, RangeRequest, RangeResponse, compare, request_op, response_op,
@@ -27,28 +30,79 @@ impl Recording {
 
     /// A client asks; gives the operation a number.
     pub fn invoked(&mut self, now: Instant, client: usize, request: &etcd::Request) -> u64 {
+        self.begins(now, client, request_of(request))
+    }
+
+    fn begins(&mut self, now: Instant, client: usize, request: Request) -> u64 {
         self.last += 1;
         let event = EventKind::Invoke {
             id: OperationId(self.last),
             client: ClientId(client as u64),
-            request: request_of(request),
+            request,
         };
         self.push(now, event);
         self.last
     }
 
-    /// It was done.
-    pub fn ok(&mut self, now: Instant, operation: u64, revision: i64, response: &etcd::Response) {
+    /// A client gets in line for a lock.
+    pub fn lock(&mut self, now: Instant, client: usize, name: &Bytes, lease: i64) -> u64 {
+        let request = Request::Lock(Lock {
+            name: Key(name.clone()),
+            lease: LeaseId(lease),
+        });
+        self.begins(now, client, request)
+    }
+
+    /// It has the lock.
+    pub fn locked(&mut self, now: Instant, operation: u64, at: i64, key: Bytes, fence: i64) {
+        let response = Response::Lock(Locked {
+            key: Key(key),
+            fence: revision(fence),
+        });
+        self.ends(now, operation, at, response);
+    }
+
+    /// A client gives a lock back, by deleting its key.
+    pub fn unlock(&mut self, now: Instant, client: usize, request: &etcd::Request) -> u64 {
+        let etcd::Request::DeleteRange(delete) = request else {
+            unreachable!("a lock is given back by a deletion")
+        };
+        let key = Key(delete.key.clone());
+        self.begins(now, client, Request::Unlock(Unlock { key }))
+    }
+
+    /// It was given back.
+    pub fn unlocked(&mut self, now: Instant, operation: u64, at: i64) {
+        self.ends(now, operation, at, Response::Unlock(Done {}));
+    }
+
+    fn ends(&mut self, now: Instant, operation: u64, at: i64, response: Response) {
         let event = EventKind::Ok {
             id: OperationId(operation),
-            revision: Revision(revision.unsigned_abs()),
-            response: response_of(response),
+            revision: revision(at),
+            response,
         };
         self.push(now, event);
     }
 
+    /// Something that a watch was told, or asked for.
+    pub fn watch(&mut self, now: Instant, event: EventKind) {
+        self.push(now, event);
+    }
+
+    /// The cluster has ended a lease, as an observer inside saw.
+    pub fn lease_expired(&mut self, now: Instant, lease: i64) {
+        let lease = LeaseId(lease);
+        self.push(now, EventKind::LeaseExpired { lease });
+    }
+
+    /// It was done.
+    pub fn ok(&mut self, now: Instant, operation: u64, revision: i64, response: &etcd::Response) {
+        self.ends(now, operation, revision, response_of(response));
+    }
+
     /// It certainly had no effect.
-    pub fn failed(&mut self, now: Instant, operation: u64, failure: Failure, _error: etcd::Error) {
+    pub fn failed(&mut self, now: Instant, operation: u64, failure: Failure) {
         let id = OperationId(operation);
         self.push(now, EventKind::Fail { id, failure });
     }
@@ -66,14 +120,14 @@ impl Recording {
     }
 }
 
-fn revision(number: i64) -> Revision {
+pub(super) fn revision(number: i64) -> Revision {
     Revision(number.max(0).unsigned_abs())
 }
 
 fn range_of(range: &RangeRequest) -> Range {
     Range {
-        key: checker::history::Key(range.key.clone()),
-        range_end: checker::history::Key(range.range_end.clone()),
+        key: Key(range.key.clone()),
+        range_end: Key(range.range_end.clone()),
         revision: revision(range.revision),
         serializable: range.serializable,
         limit: range.limit.max(0).unsigned_abs(),
@@ -84,17 +138,19 @@ fn range_of(range: &RangeRequest) -> Range {
 
 fn put_of(put: &wire::PutRequest) -> Put {
     Put {
-        key: checker::history::Key(put.key.clone()),
-        value: checker::history::Value(put.value.clone()),
+        key: Key(put.key.clone()),
+        value: Value(put.value.clone()),
+        lease: LeaseId(put.lease),
         prev_kv: put.prev_kv,
-        ..Put::default()
+        ignore_value: put.ignore_value,
+        ignore_lease: put.ignore_lease,
     }
 }
 
 fn delete_of(delete: &wire::DeleteRangeRequest) -> Delete {
     Delete {
-        key: checker::history::Key(delete.key.clone()),
-        range_end: checker::history::Key(delete.range_end.clone()),
+        key: Key(delete.key.clone()),
+        range_end: Key(delete.range_end.clone()),
         prev_kv: delete.prev_kv,
     }
 }
@@ -113,12 +169,12 @@ fn compare_of(compare: &wire::Compare) -> Option<Compare> {
         compare::TargetUnion::Version(version) => Target::Version(version.unsigned_abs()),
         compare::TargetUnion::CreateRevision(create) => Target::CreateRevision(revision(*create)),
         compare::TargetUnion::ModRevision(modified) => Target::ModRevision(revision(*modified)),
-        compare::TargetUnion::Value(value) => Target::Value(checker::history::Value(value.clone())),
+        compare::TargetUnion::Value(value) => Target::Value(Value(value.clone())),
         compare::TargetUnion::Lease(lease) => Target::Lease(LeaseId(*lease)),
     };
     Some(Compare {
-        key: checker::history::Key(compare.key.clone()),
-        range_end: checker::history::Key(compare.range_end.clone()),
+        key: Key(compare.key.clone()),
+        range_end: Key(compare.range_end.clone()),
         is: match compare.result() {
             compare::CompareResult::Equal => Comparison::Equal,
             compare::CompareResult::NotEqual => Comparison::NotEqual,
@@ -146,14 +202,28 @@ fn request_of(request: &etcd::Request) -> Request {
         etcd::Request::Compact(compact) => Request::Compact(Compact {
             revision: revision(compact.revision),
         }),
+        etcd::Request::LeaseGrant(grant) => Request::LeaseGrant(LeaseGrant {
+            lease: LeaseId(grant.id),
+            ttl: grant.ttl,
+        }),
+        etcd::Request::LeaseRevoke(revoke) => Request::LeaseRevoke(LeaseRevoke {
+            lease: LeaseId(revoke.id),
+        }),
+        etcd::Request::LeaseKeepAlive(renewal) => Request::LeaseKeepAlive(LeaseName {
+            lease: LeaseId(renewal.id),
+        }),
+        etcd::Request::LeaseTimeToLive(question) => Request::LeaseTimeToLive(LeaseTimeToLive {
+            lease: LeaseId(question.id),
+            keys: question.keys,
+        }),
         other => unreachable!("simulated clients do not ask for {other:?}"),
     }
 }
 
-fn key_value(shown: &mvccpb::KeyValue) -> KeyValue {
+pub(super) fn key_value(shown: &mvccpb::KeyValue) -> KeyValue {
     KeyValue {
-        key: checker::history::Key(shown.key.clone()),
-        value: checker::history::Value(shown.value.clone()),
+        key: Key(shown.key.clone()),
+        value: Value(shown.value.clone()),
         create_revision: revision(shown.create_revision),
         mod_revision: revision(shown.mod_revision),
         version: shown.version.unsigned_abs(),
@@ -207,6 +277,19 @@ fn response_of(response: &etcd::Response) -> Response {
         etcd::Response::DeleteRange(delete) => Response::Delete(delete_result(delete)),
         etcd::Response::Txn(txn) => Response::Txn(txn_result(txn)),
         etcd::Response::Compact(_) => Response::Compact(Done {}),
+        etcd::Response::LeaseGrant(granted) => Response::LeaseGrant(LeaseGranted {
+            lease: LeaseId(granted.id),
+            ttl: granted.ttl,
+        }),
+        etcd::Response::LeaseRevoke(_) => Response::LeaseRevoke(Done {}),
+        etcd::Response::LeaseKeepAlive(kept) => {
+            Response::LeaseKeepAlive(LeaseKeptAlive { ttl: kept.ttl })
+        }
+        etcd::Response::LeaseTimeToLive(left) => Response::LeaseTimeToLive(LeaseTimeToLiveResult {
+            ttl: left.ttl,
+            granted_ttl: left.granted_ttl,
+            keys: left.keys.iter().cloned().map(Key).collect(),
+        }),
         other => unreachable!("simulated clients have not asked for {other:?}"),
     }
 }

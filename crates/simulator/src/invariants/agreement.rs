@@ -4,7 +4,7 @@
 //! check).
 
 use base::{NodeId, Slot};
-use consensus::{Membership, Raft};
+use consensus::{AnyEngine, Membership};
 use node::replica::Replica;
 
 use super::{Violation, violated};
@@ -80,7 +80,7 @@ impl Agreement {
 ///
 /// # Errors
 /// If they differ.
-pub fn in_force(own: NodeId, raft: &Raft, replica: &Replica) -> Result<(), Violation> {
+pub fn in_force(own: NodeId, raft: &AnyEngine, replica: &Replica) -> Result<(), Violation> {
     let (slot, membership) = raft.membership_in_force();
     if slot <= replica.applied() && membership != replica.membership() {
         return violated(

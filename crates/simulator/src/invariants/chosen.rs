@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::{Epoch, NodeId, Slot};
-use consensus::{Membership, Raft};
+use consensus::{AnyEngine, Membership};
 
 use super::{Violation, violated};
 
@@ -17,6 +17,8 @@ use super::{Violation, violated};
 pub struct Chosen {
     /// By slot: the epoch of the chosen entry. Slot 0 is before everything.
     epochs: Vec<Epoch>,
+    /// By slot: the epoch in which it was chosen, that of the leader who counted.
+    chosen_in: Vec<Epoch>,
     /// Per node and epoch, the highest slot acknowledged.
     acknowledged: BTreeMap<(NodeId, Epoch), Slot>,
     /// The membership that a node had in force after its last pass, with its slot: a pass may
@@ -29,6 +31,17 @@ impl Chosen {
     #[must_use]
     pub fn last(&self) -> Slot {
         Slot(self.epochs.len().saturating_sub(1) as u64)
+    }
+
+    /// The last slot that was chosen in an epoch up to `epoch`: what a leader of that epoch must
+    /// have. One that slept through its own election may begin to lead when a later epoch has
+    /// already chosen more.
+    #[must_use]
+    pub fn last_in(&self, epoch: Epoch) -> Slot {
+        let count = self
+            .chosen_in
+            .partition_point(|chosen_in| *chosen_in <= epoch);
+        Slot(count.saturating_sub(1) as u64)
     }
 
     /// The epoch of the entry that is chosen at `slot`.
@@ -52,10 +65,11 @@ impl Chosen {
     ///
     /// # Errors
     /// If that contradicts what was chosen before, or nobody can have chosen it.
-    pub fn advanced(&mut self, own: NodeId, raft: &Raft, from: Slot) -> Result<(), Violation> {
+    pub fn advanced(&mut self, own: NodeId, raft: &AnyEngine, from: Slot) -> Result<(), Violation> {
         let glance = raft.glance();
         if self.epochs.is_empty() {
             self.epochs.push(Epoch(0));
+            self.chosen_in.push(Epoch(0));
         }
         let known = self.last();
         if glance.chosen > known {
@@ -69,6 +83,8 @@ impl Chosen {
         {
             self.memberships.insert(own, (slot, membership.clone()));
         }
+        // Whoever is first to say so has counted by an entry of the epoch that it led.
+        let chosen_in = raft.epoch_of(glance.chosen).unwrap_or(glance.epoch);
         let first = from.max(glance.start).next();
         for slot in first.0..=glance.chosen.0 {
             let slot = Slot(slot);
@@ -86,7 +102,10 @@ impl Chosen {
                         format!("slot {slot}: epoch {known} was chosen, {own} has {epoch}"),
                     );
                 }
-                None if slot.0 as usize == self.epochs.len() => self.epochs.push(epoch),
+                None if slot.0 as usize == self.epochs.len() => {
+                    self.epochs.push(epoch);
+                    self.chosen_in.push(chosen_in);
+                }
                 None => {
                     return violated(
                         "state machine safety",
@@ -100,7 +119,7 @@ impl Chosen {
         Ok(())
     }
 
-    fn recount(&self, own: NodeId, raft: &Raft) -> Result<(), Violation> {
+    fn recount(&self, own: NodeId, raft: &AnyEngine) -> Result<(), Violation> {
         let glance = raft.glance();
         let slot = glance.chosen;
         // Whoever counted led the epoch of that entry; it may have stepped down in the same pass.

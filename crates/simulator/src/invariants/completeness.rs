@@ -1,9 +1,9 @@
 //! *Leader Completeness* and *Leader Append-Only* (Raft thesis, figure 3.2): whoever becomes leader
-//! has every entry that was chosen before, in its log or below its start, where a snapshot covers
-//! it; and while it leads, its log only grows.
+//! has every entry that was chosen in earlier epochs, in its log or below its start, where a
+//! snapshot covers it; and while it leads, its log only grows.
 
 use base::{NodeId, Slot};
-use consensus::{Glance, Raft, Role};
+use consensus::{AnyEngine, Glance, Role};
 
 use super::chosen::Chosen;
 use super::{Violation, violated};
@@ -15,9 +15,9 @@ const COMPARED: u64 = 256;
 ///
 /// # Errors
 /// If it lacks something that is chosen.
-pub fn leads(own: NodeId, raft: &Raft, chosen: &Chosen) -> Result<(), Violation> {
+pub fn leads(own: NodeId, raft: &AnyEngine, chosen: &Chosen) -> Result<(), Violation> {
     let glance = raft.glance();
-    let last = chosen.last();
+    let last = chosen.last_in(glance.epoch);
     if glance.last < last {
         return violated(
             "leader completeness",

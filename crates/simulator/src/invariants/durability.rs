@@ -8,10 +8,73 @@
 use std::collections::BTreeMap;
 
 use base::{Epoch, NodeId, Slot};
-use consensus::Raft;
+use consensus::{AnyEngine, HardState};
+use node::running::Running;
 
 use super::chosen::Chosen;
 use super::{Violation, violated};
+
+/// What a node told another, to be held against its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// It has everything up to this slot, in this epoch.
+    Holds(Epoch, Slot),
+    /// It votes for this node in this epoch.
+    Votes(Epoch, NodeId),
+}
+
+/// Holds a promise against what the disk would have after a power cut that takes all it may: the
+/// hard state, and the log's end with the epoch of its last entry.
+///
+/// # Errors
+/// If it would not be there.
+pub fn on_disk(
+    node: NodeId,
+    promise: Promise,
+    hard_state: &HardState,
+    last: Slot,
+) -> Result<(), Violation> {
+    let kept = match promise {
+        // A log that has been cut in a later epoch may end earlier.
+        Promise::Holds(epoch, slot) => last >= slot || hard_state.epoch > epoch,
+        Promise::Votes(epoch, candidate) => {
+            hard_state.epoch > epoch
+                || hard_state.epoch == epoch && hard_state.vote == Some(candidate)
+        }
+    };
+    match kept {
+        true => Ok(()),
+        false => violated(
+            "nothing is promised before it is on the disk",
+            format!(
+                "{node} says {promise:?}; after a power cut now its journal would end at slot \
+                 {last}, with {hard_state:?}"
+            ),
+        ),
+    }
+}
+
+/// A node has let go of the log behind a checkpoint.
+///
+/// # Errors
+/// If its own journal did not hold the log that far.
+pub fn lets_go(running: Option<&Running>, checkpoint: Slot) -> Result<(), Violation> {
+    let Some(running) = running else {
+        return Ok(());
+    };
+    let durable = running.engine().glance().durable;
+    match durable >= checkpoint {
+        true => Ok(()),
+        false => violated(
+            "a log is let go only once this disk holds it",
+            format!(
+                "{} lets go of the log behind its checkpoint at slot {checkpoint}, and only \
+                 {durable} is durable there",
+                running.id()
+            ),
+        ),
+    }
+}
 
 /// What was acknowledged.
 #[derive(Debug, Default)]
@@ -35,7 +98,12 @@ impl Durability {
     ///
     /// # Errors
     /// If something is missing.
-    pub fn restarted(&self, node: NodeId, raft: &Raft, chosen: &Chosen) -> Result<(), Violation> {
+    pub fn restarted(
+        &self,
+        node: NodeId,
+        raft: &AnyEngine,
+        chosen: &Chosen,
+    ) -> Result<(), Violation> {
         let Some((epoch, matched)) = self.acknowledged.get(&node) else {
             return Ok(());
         };
@@ -61,5 +129,27 @@ impl Durability {
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_promised_must_be_on_the_disk_unless_a_later_epoch_has_cut_it() {
+        let voted = HardState {
+            epoch: Epoch(3),
+            vote: Some(NodeId(7)),
+            ..HardState::default()
+        };
+        let looked = |promise| on_disk(NodeId(1), promise, &voted, Slot(10)).is_ok();
+        assert!(looked(Promise::Holds(Epoch(3), Slot(10))));
+        assert!(!looked(Promise::Holds(Epoch(3), Slot(11))));
+        assert!(looked(Promise::Holds(Epoch(2), Slot(11))), "cut since");
+        assert!(looked(Promise::Votes(Epoch(3), NodeId(7))));
+        assert!(!looked(Promise::Votes(Epoch(3), NodeId(8))));
+        assert!(!looked(Promise::Votes(Epoch(4), NodeId(7))));
+        assert!(looked(Promise::Votes(Epoch(2), NodeId(8))), "over since");
     }
 }

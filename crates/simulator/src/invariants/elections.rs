@@ -1,11 +1,12 @@
 //! *Election Safety* (Raft thesis, figure 3.2): at most one leader per epoch, because each voter
-//! votes once per epoch. Votes are taken from the frames that carry them, so that what counts is
-//! what others were told; a vote must still be known after a restart.
+//! votes once per epoch; and whoever leads has the votes of a quorum, in that epoch. Votes are
+//! taken from the frames that carry them, so that what counts is what others were told; a vote must
+//! still be known after a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::{Epoch, NodeId};
-use consensus::Glance;
+use consensus::{Glance, Membership};
 
 use super::{Violation, violated};
 
@@ -14,14 +15,21 @@ use super::{Violation, violated};
 pub struct Elections {
     leaders: BTreeMap<Epoch, NodeId>,
     votes: BTreeMap<NodeId, (Epoch, NodeId)>,
+    /// All votes, by epoch and candidate.
+    given: BTreeMap<(Epoch, NodeId), BTreeSet<NodeId>>,
 }
 
 impl Elections {
     /// A node leads; whether that is new.
     ///
     /// # Errors
-    /// If another one led that epoch.
-    pub fn leads(&mut self, node: NodeId, epoch: Epoch) -> Result<bool, Violation> {
+    /// If another one led that epoch, or too few have voted for this one.
+    pub fn leads(
+        &mut self,
+        node: NodeId,
+        epoch: Epoch,
+        membership: &Membership,
+    ) -> Result<bool, Violation> {
         let known = self.leaders.get(&epoch).copied();
         if known == Some(node) {
             return Ok(false);
@@ -33,6 +41,14 @@ impl Elections {
             )?;
         }
         self.leaders.insert(epoch, node);
+        let given = self.given.entry((epoch, node)).or_default();
+        given.insert(node);
+        if !membership.is_quorum(|voter| given.contains(&voter)) {
+            violated(
+                "a leader has the votes of a quorum",
+                format!("{node} leads epoch {epoch} with the votes of {given:?} in {membership:?}"),
+            )?;
+        }
         Ok(true)
     }
 
@@ -61,6 +77,8 @@ impl Elections {
             }
         }
         self.votes.insert(voter, (epoch, candidate));
+        let given = self.given.entry((epoch, candidate)).or_default();
+        given.insert(voter);
         Ok(())
     }
 

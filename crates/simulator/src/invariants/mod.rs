@@ -1,15 +1,18 @@
 //! What must hold after every step, whatever goes wrong. One file each, named after its source.
 //!
-//! - `elections`: one leader per epoch; a vote is given once, across restarts
-//!   (Raft thesis, figure 3.2, *Election Safety*).
+//! - `elections`: one leader per epoch, with the votes of a quorum; a vote is given once, across
+//!   restarts (Raft thesis, figure 3.2, *Election Safety*).
 //! - `log_matching`: an entry of one slot and epoch has one content and one predecessor
 //!   (*Log Matching*).
 //! - `chosen`: one chosen entry per slot; recounted from raw acknowledgements
 //!   (*State Machine Safety*; openraft#1802).
 //! - `completeness`: a leader has every chosen entry, across snapshots, and never shortens its log
 //!   (*Leader Completeness*, *Leader Append-Only*).
-//! - `durability`: what a node acknowledged is there after a restart (yugabyte#32875).
+//! - `durability`: what a node acknowledged is there after a restart (yugabyte#32875), and on its
+//!   disk at the moment it says so; a log is let go only where it is.
+//! - `recovery`: checkpoint and log join, whatever a restart finds (etcd#13766).
 //! - `agreement`: state digest and membership are equal at equal slots (openraft#1808).
+//! - `leases`: none ends early, none comes back, all end (etcd#15247).
 //! - `revisions`: what clients were told fits one order of revisions; each command took effect at
 //!   most once (etcd's API guarantees).
 //! - `refusals`: a node refuses to run only for a reason that the run gave it.
@@ -22,11 +25,13 @@ pub mod chosen;
 pub mod completeness;
 pub mod durability;
 pub mod elections;
+pub mod leases;
 pub mod log_matching;
+pub mod recovery;
 pub mod refusals;
 pub mod revisions;
 
-use base::{Epoch, NodeId, Slot};
+use base::{Epoch, Instant, NodeId, Slot};
 use bytes::Bytes;
 use consensus::message::{Body, FollowerState};
 use consensus::{Glance, Message, Role};
@@ -70,6 +75,8 @@ pub struct Invariants {
     chosen: chosen::Chosen,
     durability: durability::Durability,
     agreement: agreement::Agreement,
+    /// Leases, from inside.
+    pub leases: leases::Leases,
     /// What clients saw.
     pub revisions: revisions::Revisions,
     /// How many checks were made.
@@ -106,7 +113,7 @@ impl Invariants {
     ///
     /// # Errors
     /// What does not hold.
-    pub fn after_pass(&mut self, host: usize, node: &Node) -> Result<(), Violation> {
+    pub fn after_pass(&mut self, now: Instant, host: usize, node: &Node) -> Result<(), Violation> {
         let Some(running) = node.running() else {
             // It has halted in this pass: nothing more can be seen of it.
             self.seen[host] = None;
@@ -131,11 +138,14 @@ impl Invariants {
         self.seen[host] = Some(seen);
         self.checks += 1;
         if before.is_none() {
+            recovery::recovered(own, raft, running.replica(), &self.chosen)?;
             self.durability.restarted(own, raft, &self.chosen)?;
             self.elections.restarted(own, &glance)?;
         }
         if glance.role == Role::Leader {
-            let is_new = self.elections.leads(own, glance.epoch)?;
+            let is_new = self
+                .elections
+                .leads(own, glance.epoch, raft.membership_in_force().1)?;
             if is_new {
                 completeness::leads(own, raft, &self.chosen)?;
             }
@@ -148,6 +158,7 @@ impl Invariants {
         if before.is_none_or(|before| before.applied != applied) {
             self.agreement.executed(own, running.replica())?;
             agreement::in_force(own, raft, running.replica())?;
+            self.leases.executed(now, own, running.replica().reader())?;
         }
         Ok(())
     }
@@ -186,6 +197,22 @@ impl Invariants {
                 ..
             } => self.acknowledged(from, epoch, matched),
             _ => Ok(()),
+        }
+    }
+
+    /// What a frame promises that must be on its sender's disk.
+    pub fn promise(&mut self, to: NodeId, frame: &Bytes) -> Option<durability::Promise> {
+        const ENGINE: u8 = 8;
+        if frame.first() != Some(&ENGINE) {
+            return None;
+        }
+        let Message { epoch, body } = Message::decode(frame.slice(1..)).ok()?;
+        match body {
+            Body::VoteReply { granted: true } => Some(durability::Promise::Votes(epoch, to)),
+            Body::AppendReply { matched, .. } if matched > Slot(0) => {
+                Some(durability::Promise::Holds(epoch, matched))
+            }
+            _ => None,
         }
     }
 

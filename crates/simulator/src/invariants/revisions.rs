@@ -8,7 +8,7 @@
 //!
 //! Checked as answers come in, at little cost; the checker crate judges the whole history once more
 //! without trusting revisions. Values are unique, so that a command that took effect twice shows as
-//! one value at two revisions.
+//! one value at two revisions. What replicas execute is looked at, not only what clients see.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -181,6 +181,26 @@ impl Revisions {
         }
         let until = known.claims.entry(seen).or_insert(revision);
         *until = (*until).max(revision);
+        Ok(())
+    }
+
+    /// A revision as the first replica that executed it published it: every command, whether or not
+    /// a client ever hears of it.
+    ///
+    /// # Errors
+    /// If it does not fit what was told.
+    pub fn executed(&mut self, events: &[state::Event]) -> Result<(), Violation> {
+        for event in events {
+            let shown = &event.key_value;
+            // Values of these keys are unique; those of locks are not.
+            if event.space != state::Space::ETCD || !shown.key.starts_with(b"k") {
+                continue;
+            }
+            if event.kind == state::EventKind::Put {
+                self.put(&shown.value, shown.mod_revision)?;
+            }
+            self.changed(&shown.key, shown.mod_revision)?;
+        }
         Ok(())
     }
 

@@ -17,7 +17,11 @@ use node::running::GROUP;
 use super::World;
 use super::host::Host;
 use crate::disk::{Crash, Disk};
+use crate::invariants::durability;
 use crate::marks::Mark;
+
+/// How much of a disk each acknowledgement lets be read, to see that it is true.
+const CREDIT_BYTES: u64 = 1 << 10;
 
 /// What a journal remembers that others rely on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +110,57 @@ impl World {
             self.hosts[index].reasons.damaged = true;
             if let Some(node) = self.hosts[index].id() {
                 self.invariants.excuse(node);
+            }
+        }
+    }
+
+    /// Holds what a node promises against its disk; whether that ends the run.
+    pub(crate) fn observe_promise(
+        &mut self,
+        from: usize,
+        ids: Option<(NodeId, NodeId)>,
+        body: &bytes::Bytes,
+    ) -> bool {
+        let Some((own, to)) = ids else {
+            return false;
+        };
+        let Some(promise) = self.invariants.promise(to, body) else {
+            return false;
+        };
+        let host = &mut self.hosts[from];
+        if let durability::Promise::Holds(_, matched) = promise {
+            if matched == host.promised {
+                return false;
+            }
+            host.promised = matched;
+            // Reading a disk is dear: each promise pays for a part of it.
+            host.promise_credit += CREDIT_BYTES;
+            if host.promise_credit < host.disk.length() {
+                return false;
+            }
+            host.promise_credit = 0;
+        }
+        let host = &self.hosts[from];
+        // What a disk lies about, its node cannot know.
+        if host.disk.has_lied() || !host.reasons.is_sound() {
+            return false;
+        }
+        let worst = host.disk.worst();
+        let Some(memory) = read(host, &worst) else {
+            return false;
+        };
+        // What came as a checkpoint stands in no log.
+        let checkpoints = worst.list().into_iter().map(|(file, _)| match file {
+            File::Checkpoint(slot) => slot,
+            _ => Slot(0),
+        });
+        let last = checkpoints.fold(memory.last, Slot::max);
+        self.invariants.checks += 1;
+        match durability::on_disk(own, promise, &memory.hard_state, last) {
+            Ok(()) => false,
+            Err(violation) => {
+                self.fail(violation);
+                true
             }
         }
     }

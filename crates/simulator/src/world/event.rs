@@ -4,7 +4,8 @@
 use base::Instant;
 use bytes::Bytes;
 use journal::disk::Lane;
-use node::{Call, CallId, ConnectionId, DialId, Identity, Input};
+use node::hub::HubInput;
+use node::{Answer, Call, CallId, ConnectionId, DialId, Identity, Input};
 
 /// Something that will happen on a host.
 #[derive(Debug)]
@@ -44,12 +45,43 @@ pub(crate) enum What {
     Persisted(Box<Identity>),
     /// A connection is tried.
     Dial(DialId),
+    /// Something at the host's worker, or from there to a client that watches.
+    Watching(Watching),
+    /// A client's connection gets an answer to send.
+    Answer(CallId, Box<Answer>),
     /// A client's request arrives.
     Call {
         /// Its number.
         id: CallId,
         /// What.
         call: Box<Call>,
+    },
+}
+
+/// Something about watches.
+#[derive(Debug)]
+pub(crate) enum Watching {
+    /// The worker takes what has arrived.
+    Pass,
+    /// The worker wanted to be woken.
+    Wake,
+    /// Something arrives at the worker.
+    Input(Box<HubInput>),
+    /// A message arrives at a client.
+    Message {
+        /// Which client.
+        client: usize,
+        /// Over which of its connections.
+        turn: u64,
+        /// An encoded `WatchResponse`.
+        bytes: Bytes,
+    },
+    /// A client learns that its stream was ended.
+    Ended {
+        /// Which client.
+        client: usize,
+        /// Which of its connections.
+        turn: u64,
     },
 }
 
@@ -82,6 +114,8 @@ pub(crate) enum World {
         /// Which of its questions.
         turn: u64,
     },
+    /// A client that watches does something.
+    Watcher(usize),
     /// An old engine message comes again.
     Replay(usize),
     /// Operators look after what they do.

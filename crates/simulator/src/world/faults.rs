@@ -12,7 +12,7 @@ use super::host::Doom;
 use super::operators::Task;
 use crate::disk::{Crash, Disk};
 use crate::marks::Mark;
-use crate::scenario::{Fault, Micros, Who};
+use crate::scenario::{Fault, Micros, Shape, Who};
 use crate::trace::Kind;
 
 fn micros(time: Micros) -> Duration {
@@ -37,6 +37,14 @@ impl World {
         match fault {
             Fault::Partition { shape, time } => {
                 self.cut(index, shape);
+                self.schedule(micros(time), Happening::Heal(index));
+            }
+            Fault::FrozenLeader { time } => {
+                self.whom(Who::Leader).into_iter().for_each(|host| {
+                    self.hosts[host].clock.freeze(self.now, micros(time));
+                    self.set_alarm(host);
+                });
+                self.cut(index, Shape::Isolated(Who::Leader));
                 self.schedule(micros(time), Happening::Heal(index));
             }
             Fault::Transfer { to } => self.transfer(to),
@@ -69,6 +77,7 @@ impl World {
                     .for_each(|host| self.strike_clock(host, fault));
             }
             Fault::DiskStall { who, .. }
+            | Fault::JournalStall { who, .. }
             | Fault::DiskSlow { who, .. }
             | Fault::DiskFull { who, .. }
             | Fault::SyncError { who } => {
@@ -136,6 +145,9 @@ impl World {
         let ailments = &mut self.hosts[host].disk.ailments;
         match fault {
             Fault::DiskStall { time, .. } => ailments.stalled_until = now + micros(time),
+            Fault::JournalStall { time, .. } => {
+                ailments.journal_stalled_until = now + micros(time);
+            }
             Fault::DiskSlow { times, time, .. } => {
                 ailments.slow = Some((times, now + micros(time)))
             }
@@ -146,7 +158,10 @@ impl World {
     }
 
     fn damage(&mut self, host: usize, fault: Fault) {
-        if !self.scenario.unsound.contains(&host) {
+        // What a checksum shows can be refused anywhere; what it does not show, only on a minority.
+        let shows = matches!(fault, Fault::BitRot { .. } | Fault::UnreadableSector { .. });
+        let is_beyond = self.scenario.beyond && shows && host < self.hosts.len();
+        if !self.scenario.unsound.contains(&host) && !is_beyond {
             return;
         }
         let now = self.now;
@@ -176,7 +191,13 @@ impl World {
     }
 
     fn wipe_and_restart(&mut self, host: usize) {
-        if !self.may_wipe(host) {
+        // Hosts that all are empty would form a cluster anew, and rightly so.
+        let emptied = self.hosts.iter().filter(|host| host.reasons.wiped).count();
+        let is_beyond = self.scenario.beyond
+            && emptied + 1 < self.hosts.len()
+            && host < self.hosts.len()
+            && !self.operators.is_busy_with(host);
+        if !self.may_wipe(host) && !is_beyond {
             return;
         }
         self.wipe(host);
@@ -244,10 +265,7 @@ impl World {
     fn give_up(&mut self, index: usize) {
         match self.hosts[index].disk_random.below(2) {
             0 => self.kill(index, Crash::Power),
-            _ => self.cut(
-                usize::MAX - index,
-                crate::scenario::Shape::Isolated(Who::Host(index)),
-            ),
+            _ => self.cut(usize::MAX - index, Shape::Isolated(Who::Host(index))),
         }
         self.hosts[index].is_given_up = true;
     }
@@ -286,8 +304,10 @@ fn time_of(fault: &Fault) -> Duration {
         Fault::Pause { time, .. }
         | Fault::SlowProcessor { time, .. }
         | Fault::Partition { time, .. }
+        | Fault::FrozenLeader { time }
         | Fault::ClockFreeze { time, .. }
         | Fault::DiskStall { time, .. }
+        | Fault::JournalStall { time, .. }
         | Fault::DiskSlow { time, .. }
         | Fault::DiskFull { time, .. }
         | Fault::SyncLies { time, .. } => micros(*time),

@@ -1,8 +1,10 @@
 //! A machine: its disk, its clock, and the node that runs there, if one does.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use base::{Instant, NodeId, Random};
+use node::leases::LeaseLimits;
 use node::{Config, DialId, Halt, Identity, Input, Limits, Node, Timing};
 
 use crate::disk::{Crash, Disk};
@@ -46,6 +48,10 @@ pub(crate) struct Host {
     /// The last epoch that its node asked for votes in.
     pub(crate) campaigned: base::Epoch,
     pub(crate) disk_random: Random,
+    /// The last slot that its node acknowledged.
+    pub(crate) promised: base::Slot,
+    /// Bytes of its disk that acknowledgements have paid for reading.
+    pub(crate) promise_credit: u64,
 }
 
 impl Host {
@@ -83,9 +89,43 @@ pub(crate) fn config(host: usize, scenario: &Scenario) -> Config {
             _ => everyone.map(|each| (name(each), address(each))).collect(),
         },
         join: Vec::new(),
+        engine: None,
         timing: Timing::default(),
-        limits: limits(&scenario.small),
+        limits: Limits {
+            // Where machines hear of each other late, the replica is far behind its engine.
+            execution_bytes: match scenario.machine.handing_over {
+                0 => Limits::default().execution_bytes,
+                _ => 1,
+            },
+            ..limits(&scenario.small)
+        },
     }
+}
+
+/// Election timeouts, in milliseconds, of nodes with flags of their own.
+pub(crate) const ELECTION_TIMEOUTS: [u64; 5] = [300, 500, 500, 1_000, 2_500];
+
+/// Changes what an operator may choose for one node alone: nothing that is replicated may depend on
+/// it.
+pub(crate) fn change_flags(config: &mut Config, random: &mut Random) {
+    let mut pick = |from: &[u64]| from[random.below(from.len() as u64) as usize];
+    // A leader's heartbeats must reach the most impatient follower in time: that much has to fit.
+    config.timing.election_timeout = Duration::from_millis(pick(&ELECTION_TIMEOUTS));
+    config.timing.heartbeat_interval = Duration::from_millis(pick(&[20, 50, 100]));
+    config.timing.request_timeout = Duration::from_millis(pick(&[500, 2_000, 7_000]));
+    config.timing.shutdown_patience = Duration::from_millis(pick(&[200, 1_000, 3_000]));
+    let limits = &mut config.limits;
+    limits.entry_commands = pick(&[1, 16, 256]) as usize;
+    limits.entry_bytes = pick(&[1 << 10, 8 << 10, 64 << 10]) as usize;
+    limits.pass_bytes = pick(&[1 << 10, 64 << 10, 4 << 20]) as usize;
+    limits.execution_bytes = pick(&[1, 1 << 10, 4 << 20]);
+    limits.queued_commands = pick(&[2, 64, 16_384]) as usize;
+    limits.resend_delay = Duration::from_millis(pick(&[5, 20, 200]));
+    limits.small_read.keys = pick(&[1, 20, 1_000]);
+    limits.checkpoint_log_bytes = pick(&[4 << 10, 64 << 10, 1 << 20]);
+    limits.checkpoints_kept = pick(&[1, 2, 4]) as usize;
+    limits.compaction_interval = Duration::from_millis(pick(&[1, 10, 500]));
+    limits.facts_interval = Duration::from_millis(pick(&[100, 1_000, 10_000]));
 }
 
 fn limits(small: &Small) -> Limits {
@@ -105,9 +145,17 @@ fn limits(small: &Small) -> Limits {
         read_bytes: 16 << 10,
         ..defaults.journal
     };
+    let leases = LeaseLimits {
+        renewals_gathered: small.entry_commands,
+        renewals_per_command: small.entry_commands,
+        expiries_per_command: small.entry_commands,
+        expired_keys_per_command: small.entry_commands as u64,
+        ..defaults.leases
+    };
     Limits {
         consensus,
         journal,
+        leases,
         entry_commands: small.entry_commands,
         entry_bytes: 8 << 10,
         etcd: etcd::RequestLimits {

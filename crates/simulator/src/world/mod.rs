@@ -10,6 +10,8 @@
 //! does. Time inside a node is what its own clock shows ([`clock`]); the heap is in true time.
 
 pub(crate) mod atlas;
+pub(crate) mod audit;
+pub(crate) mod calling;
 pub mod clock;
 pub(crate) mod describe;
 pub(crate) mod event;
@@ -23,10 +25,14 @@ use std::time::Duration;
 
 use base::{Instant, Random};
 use bytes::Bytes;
-use node::{Answer, Call, CallId, Halt, Input, Node, Note, Output, Startup};
+use node::{Answer, CallId, Halt, Input, Node, Note, Output, Startup};
 
-use crate::clients::{Clients, End};
+use crate::clients::Clients;
+use crate::clients::sessions;
+use crate::clients::watching::Watchers;
+use crate::clients::workers::Worker;
 use crate::disk::{Crash, Disk};
+use crate::invariants::durability;
 use crate::invariants::refusals::{self, Reasons};
 use crate::invariants::{Invariants, Violation};
 use crate::marks::{Mark, Marks};
@@ -39,11 +45,6 @@ use host::Host;
 use network::Network;
 use operators::Operators;
 
-/// Calls of operators have this bit set, those of clients not.
-const OPERATOR: u64 = 1 << 63;
-/// Bits of a call's number that name the client.
-const CLIENT_BITS: u32 = 8;
-
 /// A cluster, its clients, and all that may happen to them.
 pub struct World {
     pub(crate) now: Instant,
@@ -53,7 +54,10 @@ pub struct World {
     pub(crate) hosts: Vec<Host>,
     pub(crate) network: Network,
     pub(crate) clients: Clients,
+    pub(crate) watchers: Watchers,
+    pub(crate) workers: Vec<Worker>,
     pub(crate) operators: Operators,
+    pub(crate) audit: audit::Audit,
     /// What must hold.
     pub invariants: Invariants,
     heap: BinaryHeap<Event>,
@@ -107,6 +111,8 @@ impl World {
                     refusals: 0,
                     campaigned: base::Epoch(0),
                     disk_random: streams.named(&format!("disk.{index}")),
+                    promised: base::Slot(0),
+                    promise_credit: 0,
                 }
             })
             .collect();
@@ -117,7 +123,12 @@ impl World {
             streams,
             network: Network::new(scenario.network.clone(), streams.named("network"), count),
             clients: Clients::new(scenario.workload.clone(), streams.named("workload")),
+            watchers: Watchers::new(&scenario, streams.named("watchers")),
+            workers: (0..count)
+                .map(|index| Worker::new(index, &streams))
+                .collect(),
             operators: Operators::default(),
+            audit: audit::Audit::default(),
             invariants: Invariants::new(count),
             hosts,
             heap: BinaryHeap::new(),
@@ -137,10 +148,13 @@ impl World {
         for (index, planned) in world.scenario.faults.clone().iter().enumerate() {
             world.schedule(Duration::from_micros(planned.at), Happening::Fault(index));
         }
-        for client in 0..world.clients.clients.len() {
-            let pause = Duration::from_micros(world.clients.pause());
-            world.schedule(pause, Happening::Client(client));
+        (0..world.clients.clients.len()).for_each(|client| world.next_question(client));
+        for client in 0..world.watchers.streams.len() {
+            let pause = world.watchers.pause();
+            world.schedule(pause, Happening::Watcher(client));
         }
+        let bounds = sessions::bounds(&world.scenario);
+        world.invariants.leases.hold_to(began, bounds);
         (0..count).for_each(|host| world.start(host));
         world
     }
@@ -206,6 +220,7 @@ impl World {
             Happening::Heal(fault) => self.heal(fault),
             Happening::Client(client) => self.client_asks(client),
             Happening::Patience { client, turn } => self.patience_ends(client, turn),
+            Happening::Watcher(client) => self.watcher_acts(client),
             Happening::Replay(index) => self.replay(index),
             Happening::Operators => self.operate(),
         }
@@ -238,6 +253,8 @@ impl World {
                 self.deliver(host, Input::IdentityPersisted);
             }
             What::Dial(dial) => self.dial(host, dial),
+            What::Watching(what) => self.watching(host, what),
+            What::Answer(id, answer) => self.answered(host, id, *answer),
             What::Call { id, call } => {
                 let call = *call;
                 self.deliver(host, Input::Call { id, call });
@@ -249,12 +266,15 @@ impl World {
 
     /// Starts the node of a host, if none runs there.
     pub(crate) fn start(&mut self, index: usize) {
-        let now = self.now;
         let host = &mut self.hosts[index];
         if host.node.is_some() || host.is_given_up {
             return;
         }
         host.starts += 1;
+        if self.scenario.flags_differ {
+            let name = format!("flags.{index}.{}", host.starts);
+            host::change_flags(&mut host.config, &mut self.streams.named(&name));
+        }
         let mut seeds = self.streams.named(&format!("node.{index}.{}", host.starts));
         let startup = Startup {
             config: host.config.clone(),
@@ -262,7 +282,7 @@ impl World {
             files: host.disk.list(),
             seed: seeds.next_u64(),
         };
-        host.node = Some(Node::new(startup, host.clock.local(now)));
+        host.node = Some(Node::new(startup));
         host.life += 1;
         host.halted = None;
         host.woken_at = None;
@@ -273,14 +293,21 @@ impl World {
         let at = self.elapsed();
         self.trace
             .line(at, Kind::Node(index), || "starts".to_owned());
+        self.start_worker(index);
         self.pass(index);
     }
 
     /// The node of a host is gone.
     pub(crate) fn end_node(&mut self, index: usize, in_silence: bool) {
-        let metrics = self.hosts[index].node.as_ref().map(Node::metrics);
-        if metrics.is_some_and(|metrics| metrics.commands_repeated > 0) {
+        let node = self.hosts[index].node.as_ref();
+        if node.is_some_and(|node| node.metrics().commands_repeated > 0) {
             self.marks.reach(Mark::CommandRepeated);
+        }
+        if node
+            .and_then(Node::running)
+            .is_some_and(|running| running.replica().interruptions() > 0)
+        {
+            self.marks.reach(Mark::ExecutionInterrupted);
         }
         self.lose_connections(index, in_silence);
         let host = &mut self.hosts[index];
@@ -292,6 +319,7 @@ impl World {
         host.paused_until = Instant(0);
         self.invariants.stopped(index);
         self.calls_lost(index);
+        self.end_worker(index);
         if self.hosts.iter().all(|host| host.node.is_none()) {
             self.marks.reach(Mark::AllDown);
         }
@@ -393,9 +421,13 @@ impl World {
         host.busy_until = now + takes;
         self.trace
             .mix(now.0 ^ (index as u64) << 56 ^ (out.len() as u64) << 48);
-        let looked = self.invariants.after_pass(index, node);
+        let looked = self.invariants.after_pass(now, index, node);
         if let Err(violation) = looked {
             self.fail(violation);
+        }
+        for lease in std::mem::take(&mut self.invariants.leases.expired) {
+            self.marks.reach(Mark::LeaseExpired);
+            self.clients.recording.lease_expired(now, lease.0);
         }
         for output in out.drain(..) {
             if self.hosts[index].node.is_none() {
@@ -431,7 +463,7 @@ impl World {
             Output::HangUp { dial } => self.hang_up(index, dial),
             Output::Frame { connection, body } => self.send(connection, body),
             Output::Disconnect { connection } => self.disconnect(connection),
-            Output::Answer { id, answer } => self.answered(index, id, answer),
+            Output::Answer { id, answer } => self.hand_over_answer(index, id, answer),
             Output::Disk(request) => self.disk_begins(index, request),
             Output::PersistIdentity(identity) => {
                 let takes = Duration::from_micros(self.scenario.machine.disk_delay * 2);
@@ -447,8 +479,12 @@ impl World {
                 );
             }
             Output::Note(note) => self.noted(index, &note),
-            // No simulated client watches.
-            Output::Ready | Output::Publish(_) | Output::ReadHistory(_) => {}
+            Output::Publish(publication) => {
+                self.audit(index, &publication);
+                self.published(index, publication);
+            }
+            Output::ReadHistory(job) => self.history_read(index, *job),
+            Output::Ready => {}
             Output::Halt(halt) => self.halted(index, halt),
         }
     }
@@ -490,7 +526,12 @@ impl World {
         self.trace.line(at, Kind::Node(index), || note.to_string());
         match note {
             Note::SnapshotInstalled { .. } => self.marks.reach(Mark::SnapshotInstalled),
-            Note::CheckpointWritten { .. } => self.marks.reach(Mark::CheckpointWritten),
+            Note::CheckpointWritten { slot, .. } => {
+                self.marks.reach(Mark::CheckpointWritten);
+                let node = self.hosts[index].node.as_ref();
+                let looked = durability::lets_go(node.and_then(Node::running), *slot);
+                looked.unwrap_or_else(|violation| self.fail(violation));
+            }
             Note::TornTailCut { .. } => self.marks.reach(Mark::TornTailCut),
             Note::CheckpointDamaged { .. } => self.marks.reach(Mark::CheckpointDamaged),
             Note::Engine(consensus::Note::LogCut { .. }) => self.marks.reach(Mark::LogCut),
@@ -542,7 +583,7 @@ impl World {
             self.fail(violation);
             return true;
         }
-        false
+        self.observe_promise(from, ids, body)
     }
 
     // --- disks
@@ -572,7 +613,7 @@ impl World {
         if !host.disk.is_at(lane, turn) {
             return;
         }
-        let stalled_until = host.disk.ailments.stalled_until;
+        let stalled_until = host.disk.ailments.stalled_until(lane);
         if stalled_until > now {
             self.on_host_at(stalled_until, index, What::Disk(lane, turn));
             return;
@@ -584,121 +625,6 @@ impl World {
         let id = request.id;
         self.serve_disk(index, lane);
         self.deliver(index, Input::Disk(journal::disk::Completion { id, result }));
-    }
-
-    // --- clients
-
-    fn client_asks(&mut self, client: usize) {
-        if !self.clients_ask || self.clients.clients[client].pending.is_some() {
-            return;
-        }
-        let host = self.clients.choose_host(client, self.hosts.len());
-        if self.hosts[host].node.is_none() || self.hosts[host].is_given_up {
-            self.clients.unreachable(client);
-            self.next_question(client);
-            return;
-        }
-        let newest = self.invariants.revisions.newest();
-        let request = self.clients.draw(client, newest);
-        self.calls += 1;
-        let id = CallId(self.calls << CLIENT_BITS | client as u64);
-        let at = self.elapsed();
-        self.trace.line(at, Kind::Client(client), || {
-            format!("asks n{}: {}", host + 1, describe::request(&request))
-        });
-        let call = Box::new(Call::Etcd(request.clone()));
-        self.clients
-            .asked(self.now, client, host, id, request, newest);
-        let trip = Duration::from_micros(50);
-        self.on_host(trip, host, What::Call { id, call });
-        let patience = Duration::from_micros(self.scenario.workload.patience);
-        let turn = self.clients.clients[client].turn;
-        self.schedule(patience, Happening::Patience { client, turn });
-    }
-
-    fn next_question(&mut self, client: usize) {
-        let pause = Duration::from_micros(self.clients.pause());
-        self.schedule(pause, Happening::Client(client));
-    }
-
-    fn patience_ends(&mut self, client: usize, turn: u64) {
-        let waiting = &self.clients.clients[client];
-        if waiting.turn != turn {
-            return;
-        }
-        let Some(pending) = &waiting.pending else {
-            return;
-        };
-        let (host, id) = (pending.host, pending.call);
-        self.client_ends(client, End::Lost("the client's patience ended"));
-        self.deliver(host, Input::Forget { id });
-    }
-
-    fn client_ends(&mut self, client: usize, end: End) {
-        let at = self.elapsed();
-        if self.trace.keeps_lines()
-            && let End::Lost(reason) = &end
-        {
-            self.trace
-                .line(at, Kind::Client(client), || (*reason).to_owned());
-        }
-        let revisions = &mut self.invariants.revisions;
-        let ended = self
-            .clients
-            .ended(self.now, client, end, revisions, &mut self.marks);
-        match ended {
-            Err(violation) => self.fail(violation),
-            Ok(true) => self.next_question(client),
-            Ok(false) => {}
-        }
-    }
-
-    fn answered(&mut self, index: usize, id: CallId, answer: Answer) {
-        let at = self.elapsed();
-        if self.trace.keeps_lines() {
-            let text = describe::answer(&answer);
-            let kind = match id.0 & OPERATOR {
-                0 => Kind::Client((id.0 & ((1 << CLIENT_BITS) - 1)) as usize),
-                _ => Kind::Run,
-            };
-            self.trace
-                .line(at, kind, || format!("is told by n{}: {text}", index + 1));
-        }
-        if id.0 & OPERATOR != 0 {
-            self.own_answers.insert(id, answer);
-            return;
-        }
-        let client = (id.0 & ((1 << CLIENT_BITS) - 1)) as usize;
-        let waits = self.clients.clients[client].pending.as_ref();
-        if waits.is_none_or(|pending| pending.call != id) {
-            return;
-        }
-        match answer {
-            Answer::Etcd(result) => self.client_ends(client, End::Answered(result)),
-            other => self.fail(Violation {
-                invariant: "answers fit their questions",
-                text: format!("{other:?}"),
-            }),
-        }
-    }
-
-    /// The calls under way at a host have no answer any more.
-    fn calls_lost(&mut self, host: usize) {
-        for client in 0..self.clients.clients.len() {
-            let pending = self.clients.clients[client].pending.as_ref();
-            if pending.is_some_and(|pending| pending.host == host) {
-                self.client_ends(client, End::Lost("the node is gone"));
-            }
-        }
-    }
-
-    /// The run itself asks something of a node; the answer comes later.
-    pub(crate) fn call(&mut self, host: usize, call: Call) -> CallId {
-        self.calls += 1;
-        let id = CallId(OPERATOR | self.calls);
-        let call = Box::new(call);
-        self.on_host(Duration::from_micros(50), host, What::Call { id, call });
-        id
     }
 
     // --- looking around

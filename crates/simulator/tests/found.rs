@@ -1,0 +1,45 @@
+//! Scripts of runs that once failed. Each bug has a test of its own where it was; these see that
+//! nothing like it comes back by another way.
+
+#![allow(clippy::disallowed_methods, reason = "scripts are files")]
+
+use std::path::Path;
+
+use simulator::run;
+use simulator::run::{Options, keep_panics_quiet};
+use simulator::scenario::Scenario;
+
+fn is_clean(name: &str) {
+    keep_panics_quiet();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
+    let text = std::fs::read_to_string(folder.join(name)).expect("the script is there");
+    let scenario = Scenario::from_script(&text).expect("it is a script");
+    let outcome = run(&scenario, Options::default());
+    assert_eq!(outcome.violation, None);
+    assert!(!outcome.is_liveness_skipped, "a quorum is left to serve");
+}
+
+/// Answers to pre-votes took longer than the pause before the next attempt.
+#[test]
+fn a_slow_network_has_a_leader() {
+    is_clean("slow-answers.script");
+}
+
+/// New checkpoints were written faster than one could be sent, and the old ones deleted.
+#[test]
+fn a_checkpoint_arrives_although_newer_ones_are_written() {
+    is_clean("checkpoints-outrun.script");
+}
+
+/// A question of a coordinator came after its next one, and broke the promise to that.
+#[test]
+fn a_cluster_forms_although_questions_come_late() {
+    is_clean("late-question.script");
+}
+
+/// A node woke up, counted the votes that waited for it, and led an epoch that was over: nothing
+/// wrong, but the simulator asked it for what a later epoch had chosen (seed 3067).
+#[test]
+fn whoever_leads_too_late_need_not_have_what_later_epochs_chose() {
+    is_clean("late-leader.script");
+}
