@@ -5,7 +5,15 @@
 use std::io::Error;
 use std::path::PathBuf;
 
-const SERVICES: &[&str] = &["KV", "Lease", "Cluster", "Maintenance", "Lock", "Election"];
+const SERVICES: &[&str] = &[
+    "KV",
+    "Lease",
+    "Cluster",
+    "Maintenance",
+    "Auth",
+    "Lock",
+    "Election",
+];
 
 fn main() -> Result<(), Error> {
     let folder = std::env::var_os("DEP_QUORATE_ETCD_PROTO").map(PathBuf::from);

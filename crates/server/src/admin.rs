@@ -151,6 +151,7 @@ async fn ask(site: &Site, call: Call) -> Result<Answer, Response> {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(CallError::Busy)) => Err(unavailable("too many calls are under way\n")),
         Ok(Err(CallError::Stopped)) => Err(unavailable("the node has stopped\n")),
+        Ok(Err(CallError::Refused(error))) => Err(unavailable(error.text())),
         Err(_) => Err(unavailable(
             "no answer in time; whether it happened is unknown\n",
         )),

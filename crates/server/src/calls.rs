@@ -8,14 +8,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use etcd::auth::Caller;
+use http::HeaderMap;
 use node::{Answer, Call, CallId};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::timeout;
 
+use crate::authority::{self, Authority, TokenCache};
 use crate::inbox::Sender;
 use crate::limits::ClientLimits;
 use crate::metrics::Metrics;
 use crate::node_loop::{Asked, Event};
+use crate::tls::CommonName;
 
 /// Why a call has no answer of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub(crate) enum CallError {
     Busy,
     /// The node has stopped. What was asked for may have happened.
     Stopped,
+    /// Whoever calls is not who he says, or not any more.
+    Refused(etcd::Error),
 }
 
 /// What lets a call in.
@@ -33,6 +39,8 @@ pub(crate) enum Turn {
     Ordinary,
     /// One of the reserve.
     Reserved,
+    /// None of either: a streaming service bounds its calls itself.
+    OfService,
 }
 
 struct Inner {
@@ -42,11 +50,46 @@ struct Inner {
     reserve: Semaphore,
     limits: ClientLimits,
     metrics: Metrics,
+    authority: Authority,
 }
 
-/// Calls the node; cloning shares the bounds.
+/// Calls the node, on somebody's behalf or nobody's; cloning shares the bounds.
 #[derive(Clone)]
-pub(crate) struct Calls(Arc<Inner>);
+pub(crate) struct Calls {
+    inner: Arc<Inner>,
+    identity: Identity,
+}
+
+/// Who calls, as far as he says. It is looked at with each call: a token that is good when a lock
+/// is asked for may have expired when it is got.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Identity {
+    token: Option<Arc<[u8]>>,
+    common_name: Option<CommonName>,
+}
+
+impl Identity {
+    pub(crate) fn new(headers: &HeaderMap, common_name: Option<&CommonName>) -> Identity {
+        Identity {
+            token: authority::token_of(headers).map(Arc::from),
+            common_name: authority::common_name_of(headers, common_name).cloned(),
+        }
+    }
+
+    /// Whether it says anything.
+    pub(crate) fn is_given(&self) -> bool {
+        self.token.is_some() || self.common_name.is_some()
+    }
+
+    /// Who that is now, on a thread with a cache of its own.
+    pub(crate) fn caller(
+        &self,
+        authority: &Authority,
+        cache: &mut TokenCache,
+    ) -> Result<Option<Arc<Caller>>, etcd::Error> {
+        authority.caller(self.token.as_deref(), self.common_name.as_ref(), cache)
+    }
+}
 
 impl Calls {
     pub(crate) fn new(
@@ -54,35 +97,65 @@ impl Calls {
         max_calls: usize,
         limits: ClientLimits,
         metrics: Metrics,
+        authority: Authority,
     ) -> Calls {
         let turns = Semaphore::new(max_calls);
         let reserve = Semaphore::new(limits.reserved_calls);
         let next = AtomicU64::new(1);
-        Calls(Arc::new(Inner {
+        let inner = Inner {
             events,
             next,
             turns,
             reserve,
             limits,
             metrics,
-        }))
+            authority,
+        };
+        Calls {
+            inner: Arc::new(inner),
+            identity: Identity::default(),
+        }
+    }
+
+    /// The same, on somebody's behalf.
+    pub(crate) fn on_behalf_of(&self, identity: Identity) -> Calls {
+        Calls {
+            inner: Arc::clone(&self.inner),
+            identity,
+        }
+    }
+
+    /// Who knows who calls.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.inner.authority
+    }
+
+    /// Who calls; `None` if nobody has signed in, or nobody has to.
+    pub(crate) fn caller(&self) -> Result<Option<Arc<Caller>>, etcd::Error> {
+        let Identity { token, common_name } = &self.identity;
+        let authority = &self.inner.authority;
+        authority.caller_shared(token.as_deref(), common_name.as_ref())
     }
 
     /// Asks the node. If the returned future is dropped, the node is told to forget the call.
     pub(crate) async fn call(&self, call: Call) -> Result<Answer, CallError> {
+        let call = as_caller(self.caller().map_err(CallError::Refused)?, call);
         let _turn = self.turn(makes_room(&call)).await.inspect_err(|_| {
-            self.0.metrics.calls_refused.inc();
+            self.inner.metrics.calls_refused.inc();
         })?;
-        let id = CallId(self.0.next.fetch_add(1, Ordering::Relaxed));
+        let id = CallId(self.inner.next.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
         let event = Event::Call { id, call, reply };
-        self.0.events.send(event).map_err(|_| CallError::Stopped)?;
+        self.inner
+            .events
+            .send(event)
+            .map_err(|_| CallError::Stopped)?;
         let mut waiting = Waiting {
-            calls: &self.0,
+            calls: &self.inner,
             id,
             answered: false,
         };
-        self.0.metrics.calls_under_way.inc();
+        self.inner.metrics.calls_under_way.inc();
         let answer = answer.await;
         waiting.answered = true;
         answer.map_err(|_| CallError::Stopped)
@@ -90,14 +163,14 @@ impl Calls {
 
     /// Lets a worker's call in, if it may be made at once. [`Calls::free`] takes the turn back.
     pub(crate) fn try_turn(&self, call: &Call) -> Option<Turn> {
-        if let Ok(turn) = self.0.turns.try_acquire() {
+        if let Ok(turn) = self.inner.turns.try_acquire() {
             turn.forget();
             return Some(Turn::Ordinary);
         }
         if !makes_room(call) {
             return None;
         }
-        let turn = self.0.reserve.try_acquire().ok()?;
+        let turn = self.inner.reserve.try_acquire().ok()?;
         turn.forget();
         Some(Turn::Reserved)
     }
@@ -105,7 +178,7 @@ impl Calls {
     /// Waits for a turn of a call that could not be made at once.
     pub(crate) async fn wait_for_turn(&self) -> Result<Turn, CallError> {
         let turn = self.wait().await.inspect_err(|_| {
-            self.0.metrics.calls_refused.inc();
+            self.inner.metrics.calls_refused.inc();
         })?;
         turn.forget();
         Ok(Turn::Ordinary)
@@ -113,47 +186,60 @@ impl Calls {
 
     /// Gives turns back; `turns` is empty afterwards.
     pub(crate) fn free(&self, turns: &mut Vec<Turn>) {
-        let all = turns.len();
-        turns.retain(|turn| *turn == Turn::Reserved);
-        self.0.reserve.add_permits(turns.len());
-        self.0.turns.add_permits(all - turns.len());
+        let count = |kind| turns.iter().filter(|turn| **turn == kind).count();
+        self.inner.reserve.add_permits(count(Turn::Reserved));
+        self.inner.turns.add_permits(count(Turn::Ordinary));
         turns.clear();
     }
 
     /// Tells the node what a worker's clients ask for, all at once.
     pub(crate) fn tell(&self, asked: Vec<Asked>) -> Result<(), CallError> {
         let event = Event::Asked(asked);
-        self.0.events.send(event).map_err(|_| CallError::Stopped)
+        self.inner
+            .events
+            .send(event)
+            .map_err(|_| CallError::Stopped)
     }
 
     /// Tells the node that a thread which serves clients has failed.
     pub(crate) fn report_failure(&self) {
         // A node that has stopped needs no telling.
-        let _ = self.0.events.send(Event::WorkerFailed);
+        let _ = self.inner.events.send(Event::WorkerFailed);
     }
 
     /// What the node counts; `None` once it has stopped.
     pub(crate) async fn node_metrics(&self) -> Option<node::Metrics> {
         let (reply, answer) = oneshot::channel();
-        self.0.events.send(Event::Metrics(reply)).ok()?;
+        self.inner.events.send(Event::Metrics(reply)).ok()?;
         answer.await.ok()
     }
 
     async fn turn(&self, makes_room: bool) -> Result<SemaphorePermit<'_>, CallError> {
-        if let Ok(turn) = self.0.turns.try_acquire() {
+        if let Ok(turn) = self.inner.turns.try_acquire() {
             return Ok(turn);
         }
-        if makes_room && let Ok(turn) = self.0.reserve.try_acquire() {
+        if makes_room && let Ok(turn) = self.inner.reserve.try_acquire() {
             return Ok(turn);
         }
         self.wait().await
     }
 
     async fn wait(&self) -> Result<SemaphorePermit<'_>, CallError> {
-        match timeout(self.0.limits.turn_timeout, self.0.turns.acquire()).await {
+        match timeout(self.inner.limits.turn_timeout, self.inner.turns.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
             Ok(Err(_)) | Err(_) => Err(CallError::Busy),
         }
+    }
+}
+
+/// A call on behalf of whoever has signed in.
+pub(crate) fn as_caller(caller: Option<Arc<Caller>>, call: Call) -> Call {
+    match caller {
+        Some(caller) => Call::As {
+            caller,
+            call: Box::new(call),
+        },
+        None => call,
     }
 }
 
@@ -169,8 +255,14 @@ fn makes_room(call: &Call) -> bool {
                     | etcd::Request::LeaseKeepAlive(_)
             )
         }
+        Call::As { call, .. } => makes_room(call),
         Call::EtcdMemberList { .. } => false,
+        // What bounds them is where they are gathered.
+        Call::RenewLeases(_) => true,
         Call::EtcdStatus
+        | Call::EtcdCluster(_)
+        | Call::EtcdMaintenance(_)
+        | Call::Snapshot
         | Call::Status
         | Call::Ready
         | Call::MemberAdd { .. }

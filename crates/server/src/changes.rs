@@ -197,6 +197,7 @@ mod tests {
             term: Epoch(1),
             has_leader: true,
             reset,
+            access: None,
         }
     }
 

@@ -13,6 +13,7 @@
 //! - [`sources`]: file, variables and flags, and where each value came from.
 //! - [`checks`]: what must hold between values, and hints about what is allowed but unwise.
 
+mod auth_token;
 mod checks;
 mod keys;
 mod sources;
@@ -22,7 +23,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use keys::{KEYS, Key};
+use consensus::EngineKind;
+
+use crate::tls::{TlsRules, TlsSettings};
+
+pub use auth_token::{AuthToken, JwtOptions};
+pub use keys::{KEYS, Key, SWITCH};
+pub use node::operator::{check_address, check_name};
+pub use node::running::space::Retention;
 pub use sources::{ConfigurationError, Origin, Sources};
 
 /// Where a listener listens.
@@ -82,8 +90,12 @@ pub struct Configuration {
     pub listen_peer: Option<Listen>,
     /// Where etcd's clients connect.
     pub listen_etcd: Listen,
+    /// Where else they connect.
+    pub listen_etcd_also: Vec<Listen>,
     /// Where operators and scrapers connect.
     pub listen_admin: Listen,
+    /// Where probes and scrapers connect that are to see nothing else; never encrypted.
+    pub listen_metrics: Vec<Listen>,
     /// The address that peers are told; `None`: the own entry of `cluster`, or where this node
     /// listens.
     pub advertise_peer: Option<String>,
@@ -93,6 +105,15 @@ pub struct Configuration {
     pub cluster: Vec<(String, String)>,
     /// Addresses of nodes of a cluster that this node shall join.
     pub join: Vec<String>,
+    /// How the group agrees that is created at the first start; `None`: by Raft, and later as the
+    /// data folder says.
+    pub engine: Option<EngineKind>,
+    /// TLS with clients.
+    pub client_tls: TlsSettings,
+    /// TLS with peers.
+    pub peer_tls: TlsSettings,
+    /// Which TLS is spoken.
+    pub tls_rules: TlsRules,
     /// How much is logged.
     pub log_level: LogLevel,
     /// In which form.
@@ -105,12 +126,25 @@ pub struct Configuration {
     pub request_timeout: Duration,
     /// A watch that wants to hear of progress hears of it this often while nothing happens.
     pub watch_progress_interval: Duration,
+    /// How many bytes the group may hold, live keys and history; `None`: what it has agreed on.
+    pub quota_bytes: Option<u64>,
+    /// Whether a NOSPACE alarm ends by itself once there is room again; `None`: as the group has
+    /// agreed.
+    pub alarm_ends_by_itself: Option<bool>,
+    /// How much history is kept.
+    pub history: Retention,
     /// How many client connections are held at a time, over all listeners.
     pub max_connections: usize,
     /// How many client calls are under way at a time; see `limits.rs`.
     pub max_calls: usize,
     /// How long a stopping server waits for another leader and for calls under way.
     pub shutdown_timeout: Duration,
+    /// Which kind of token users get who sign in.
+    pub auth_token: AuthToken,
+    /// How long a simple token is good that is not used.
+    pub auth_token_ttl: Duration,
+    /// The cost of hashing a password, from 4 to 31: one more takes twice as long.
+    pub bcrypt_cost: u32,
 }
 
 impl Default for Configuration {
@@ -120,20 +154,32 @@ impl Default for Configuration {
             data_dir: PathBuf::from("quorate-data"),
             listen_peer: None,
             listen_etcd: Listen::Tcp("127.0.0.1:2379".into()),
+            listen_etcd_also: Vec::new(),
             listen_admin: Listen::Tcp("127.0.0.1:2390".into()),
+            listen_metrics: Vec::new(),
             advertise_peer: None,
             advertise_etcd: Vec::new(),
             cluster: Vec::new(),
             join: Vec::new(),
+            engine: None,
+            client_tls: TlsSettings::default(),
+            peer_tls: TlsSettings::default(),
+            tls_rules: TlsRules::default(),
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             election_timeout: Duration::from_millis(500),
             heartbeat_interval: Duration::from_millis(100),
             request_timeout: Duration::from_secs(7),
             watch_progress_interval: Duration::from_secs(600),
+            quota_bytes: None,
+            alarm_ends_by_itself: None,
+            history: Retention::All,
             max_connections: 16_384,
             max_calls: 8_192,
             shutdown_timeout: Duration::from_secs(3),
+            auth_token: AuthToken::Simple,
+            auth_token_ttl: Duration::from_secs(300),
+            bcrypt_cost: 10,
         }
     }
 }
@@ -199,13 +245,38 @@ impl Configuration {
         let Some(bound) = bound else {
             return Vec::new();
         };
+        let scheme = if self.client_tls.is_on() {
+            "https"
+        } else {
+            "http"
+        };
         if !bound.ip().is_unspecified() {
-            return vec![format!("http://{bound}")];
+            return vec![format!("{scheme}://{bound}")];
         }
         let host = peer
             .and_then(|peer| peer.rsplit_once(':'))
             .map_or("127.0.0.1", |(host, _)| host);
-        vec![format!("http://{host}:{}", bound.port())]
+        vec![format!("{scheme}://{host}:{}", bound.port())]
+    }
+
+    /// The hosts under which others know this node: what a certificate of its own making names.
+    #[must_use]
+    pub(crate) fn own_hosts(&self) -> Vec<String> {
+        let urls = self.advertise_etcd.iter();
+        let urls = urls.filter_map(|url| url.split_once("://").map(|(_, rest)| rest));
+        let peers = self.advertise_peer.as_deref().or(self.own_cluster_entry());
+        let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        for address in urls.chain(peers) {
+            let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+            let host = host
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_owned();
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        hosts
     }
 
     /// This node's entry in `cluster`.

@@ -5,9 +5,8 @@
 //! services, are answered "unimplemented".
 
 use etcd::proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
-    MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    RangeStreamResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
 };
 use node::{Answer, Call};
 use tokio::sync::watch;
@@ -16,7 +15,7 @@ use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
 use tonic_health::ServingStatus;
 
-use crate::calls::{CallError, Calls};
+use crate::calls::{CallError, Calls, Identity};
 use crate::changes::Changes;
 use crate::limits::ClientLimits;
 use crate::lines::Lines;
@@ -24,6 +23,7 @@ use crate::lock_service::LockService;
 use crate::lock_service::generated::election::election_server::ElectionServer;
 use crate::lock_service::generated::lock::lock_server::LockServer;
 use crate::node_loop::Phase;
+use crate::tls::CommonName;
 
 /// What `build.rs` made of the definitions.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -31,9 +31,7 @@ pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }
 
-use generated::cluster_server::{Cluster, ClusterServer};
 use generated::kv_server::{Kv, KvServer};
-use generated::maintenance_server::{Maintenance, MaintenanceServer};
 
 /// The services' full names, for health and reflection.
 const SERVICE_NAMES: &[&str] = &[
@@ -42,6 +40,7 @@ const SERVICE_NAMES: &[&str] = &[
     "etcdserverpb.Lease",
     "etcdserverpb.Cluster",
     "etcdserverpb.Maintenance",
+    "etcdserverpb.Auth",
     "v3lockpb.Lock",
     "v3electionpb.Election",
 ];
@@ -55,16 +54,15 @@ pub(crate) fn routes(calls: &Calls, changes: &Changes, limits: &ClientLimits) ->
     let locks = LockService::new(lines);
     let longest = limits.receive_bytes;
     let unlimited = usize::MAX;
-    let kv = KvServer::new(service.clone());
-    let cluster = ClusterServer::new(service.clone());
-    let maintenance = MaintenanceServer::new(service);
+    let kv = KvServer::new(service);
     Routes::new(
         kv.max_decoding_message_size(longest)
             .max_encoding_message_size(unlimited),
     )
     .add_service(crate::lease_service::service(calls, limits))
-    .add_service(cluster.max_decoding_message_size(longest))
-    .add_service(maintenance.max_decoding_message_size(longest))
+    .add_service(crate::cluster_service::service(calls, limits))
+    .add_service(crate::maintenance_service::service(calls, limits))
+    .add_service(crate::auth_service::service(calls, limits))
     .add_service(LockServer::new(locks.clone()).max_decoding_message_size(longest))
     .add_service(ElectionServer::new(locks).max_decoding_message_size(longest))
 }
@@ -113,17 +111,13 @@ struct EtcdService {
     calls: Calls,
 }
 
-impl EtcdService {
-    async fn call(&self, call: Call) -> Result<Answer, Status> {
-        ask(&self.calls, call).await
-    }
-}
-
-async fn ask(calls: &Calls, call: Call) -> Result<Answer, Status> {
+/// Asks the node.
+pub(crate) async fn ask(calls: &Calls, call: Call) -> Result<Answer, Status> {
     calls.call(call).await.map_err(|error| match error {
         // Both as etcd words and codes them; its server maps the first one to `Unknown`.
         CallError::Busy => Status::new(Code::Unknown, "etcdserver: too many requests"),
         CallError::Stopped => Status::unavailable(STOPPED),
+        CallError::Refused(error) => status(&error),
     })
 }
 
@@ -138,8 +132,15 @@ pub(crate) async fn key_value(
     }
 }
 
+/// The same calls, on behalf of whoever a request is from.
+pub(crate) fn calls_of<T>(calls: &Calls, request: &Request<T>) -> Calls {
+    let common_name = request.extensions().get::<CommonName>();
+    let headers = request.metadata().as_ref();
+    calls.on_behalf_of(Identity::new(headers, common_name))
+}
+
 /// etcd's error as a gRPC status.
-fn status(error: &etcd::Error) -> Status {
+pub(crate) fn status(error: &etcd::Error) -> Status {
     Status::new(Code::from_i32(error.code().number()), error.text())
 }
 
@@ -157,8 +158,9 @@ macro_rules! key_value_calls {
                 &self,
                 request: Request<$request>,
             ) -> Result<Response<$response>, Status> {
+                let calls = calls_of(&self.calls, &request);
                 let request = etcd::Request::$variant(request.into_inner());
-                match key_value(&self.calls, request).await? {
+                match key_value(&calls, request).await? {
                     etcd::Response::$variant(response) => Ok(Response::new(response)),
                     _ => Err(mismatch()),
                 }
@@ -168,7 +170,7 @@ macro_rules! key_value_calls {
                 &self,
                 request: Request<RangeRequest>,
             ) -> Result<Response<BoxStream<RangeStreamResponse>>, Status> {
-                range_stream(self.calls.clone(), request.into_inner())
+                range_stream(calls_of(&self.calls, &request), request.into_inner())
             }
         }
     };
@@ -203,30 +205,4 @@ key_value_calls! {
     delete_range: DeleteRange, DeleteRangeRequest => DeleteRangeResponse;
     txn: Txn, TxnRequest => TxnResponse;
     compact: Compact, CompactionRequest => CompactionResponse;
-}
-
-#[tonic::async_trait]
-impl Cluster for EtcdService {
-    async fn member_list(
-        &self,
-        request: Request<MemberListRequest>,
-    ) -> Result<Response<MemberListResponse>, Status> {
-        let linearizable = request.into_inner().linearizable;
-        match self.call(Call::EtcdMemberList { linearizable }).await? {
-            Answer::EtcdMemberList(result) => {
-                result.map(Response::new).map_err(|error| status(&error))
-            }
-            _ => Err(mismatch()),
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl Maintenance for EtcdService {
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        match self.call(Call::EtcdStatus).await? {
-            Answer::EtcdStatus(result) => result.map(Response::new).map_err(|error| status(&error)),
-            _ => Err(mismatch()),
-        }
-    }
 }

@@ -12,34 +12,38 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use base::Instant;
 use node::{Config, Halt, Node, Startup, Timing};
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinSet, LocalSet};
 
+use crate::authority::{Authority, Tokens};
 use crate::calls::Calls;
 use crate::changes::Changes;
 use crate::configuration::{Configuration, ConfigurationError, Listen};
 use crate::disks::Disks;
 use crate::folder::{Folder, FolderError};
+use crate::gateway::Gateway;
 use crate::http::{QUORATE_VERSION, Site};
 use crate::inbox::{Sender, inbox};
-use crate::limits::{ClientLimits, Limits};
+use crate::limits::{AuthLimits, ClientLimits, Limits};
 use crate::listeners::{Acceptor, Listener, Service};
 use crate::metrics::{Exposition, Metrics};
 use crate::node_loop::{Clock, Event, Machine, NodeLoop, Phase, World};
 use crate::serving::{Deliveries, Mailboxes, Seat, Setting, Workers};
+use crate::tls::{Side, Tls, TlsError};
 use crate::transport::{PeerEvent, Transport};
 use crate::{admin, etcd_service, http, seed};
+
+mod sockets;
+
+use sockets::{Sockets, move_to};
 
 /// Threads for operators and for accepting; clients, peers and the node have threads of their own.
 const HOST_THREADS: usize = 1;
@@ -66,6 +70,9 @@ pub enum Error {
         /// What the operating system says.
         error: io::Error,
     },
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The operating system refuses something else that is needed.
     #[error("cannot {what}: {error}")]
     System {
@@ -131,7 +138,7 @@ impl Server {
 /// Starts everything around the machine that `make` makes.
 fn start_hosting<M: Machine>(
     configuration: Configuration,
-    make: impl FnOnce(Startup, Instant) -> M,
+    make: impl FnOnce(Startup) -> M,
 ) -> Result<Handle, Error> {
     let limits = limits_of(&configuration);
     start_within(configuration, limits, make)
@@ -141,7 +148,7 @@ fn start_hosting<M: Machine>(
 fn start_within<M: Machine>(
     configuration: Configuration,
     limits: Limits,
-    make: impl FnOnce(Startup, Instant) -> M,
+    make: impl FnOnce(Startup) -> M,
 ) -> Result<Handle, Error> {
     configuration.check()?;
     let open_files = raise_open_file_limit();
@@ -155,6 +162,7 @@ fn start_within<M: Machine>(
         .enable_all()
         .build()
         .map_err(Error::system("start threads"))?;
+    let security = Security::new(&configuration)?;
     let sockets = runtime.block_on(Sockets::bind(&configuration))?;
     let endpoints = sockets.endpoints();
     // A new folder is made only now: a start that fails before leaves none behind.
@@ -177,9 +185,12 @@ fn start_within<M: Machine>(
         limits.transport.clone(),
         metrics.clone(),
         peer_events(&events),
+        security.peers.clone(),
     );
+    security.keep_fresh(&runtime, limits.tls.refresh_interval);
     let changes = Changes::new(limits.clients.waiters);
-    let mailboxes = match &sockets.etcd {
+    let authority = start_authority(&configuration, &limits, clock)?;
+    let mailboxes = match sockets.etcd.first() {
         Some(_) => Workers::mailboxes(limits.clients.workers),
         // Nobody would take out what is put in.
         None => Mailboxes::default(),
@@ -197,8 +208,9 @@ fn start_within<M: Machine>(
         metrics: metrics.clone(),
         phase,
         deliveries: Deliveries::new(mailboxes.clone()),
+        authority: authority.clone(),
     };
-    let node_loop = NodeLoop::new(make(startup, clock.now()), world);
+    let node_loop = NodeLoop::new(make(startup), world);
     let clients = Clients {
         configuration: &configuration,
         changes,
@@ -207,9 +219,11 @@ fn start_within<M: Machine>(
         open_files,
         clock,
         mailboxes,
+        authority,
+        tls: security.clients,
     };
-    let (acceptors, mut seats) =
-        clients.start(&runtime, sockets.etcd, sockets.admin, &events, &phases);
+    let listeners = (sockets.etcd, sockets.admin, sockets.metrics);
+    let (acceptors, mut seats) = clients.start(&runtime, listeners, &events, &phases);
     let own_seat = if limits.clients.workers == 0 {
         seats.pop()
     } else {
@@ -311,6 +325,24 @@ impl Handle {
         self.running.take().map_or(Ok(()), Running::wait)
     }
 
+    /// Tells the supervisor that started this process (systemd, `Type=notify`) once clients are
+    /// served, if it wants to know.
+    pub(crate) fn tell_supervisor(&self) {
+        let (Some(running), Some(socket)) = (&self.running, std::env::var_os("NOTIFY_SOCKET"))
+        else {
+            return;
+        };
+        let mut phases = self.phases.clone();
+        running.runtime.spawn(async move {
+            let settled = phases.wait_for(|phase| *phase != Phase::Starting).await;
+            if settled.is_ok_and(|phase| *phase == Phase::Ready)
+                && let Err(error) = notify(&socket)
+            {
+                tracing::warn!(%error, "the supervisor cannot be told that the node is ready");
+            }
+        });
+    }
+
     /// Stops when the process gets SIGTERM or SIGINT; a second one, a
     /// second later or more, ends the process at once.
     pub(crate) fn stop_on_signals(&self) -> Result<(), Error> {
@@ -344,6 +376,20 @@ impl Handle {
         });
         Ok(())
     }
+}
+
+/// Sends the one message that supervisors wait for. A name that begins with `@` is abstract: it
+/// has no file.
+fn notify(socket: &std::ffi::OsStr) -> io::Result<()> {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let name = socket.as_encoded_bytes();
+    let address = match name.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address)?;
+    Ok(())
 }
 
 /// A signal that comes this soon after the first is the same wish: a supervisor tells a process
@@ -421,60 +467,6 @@ impl Running {
     }
 }
 
-/// The sockets, bound before anything else is done.
-struct Sockets {
-    etcd: Option<Listener>,
-    admin: Option<Listener>,
-    peer: Option<TcpListener>,
-}
-
-impl Sockets {
-    async fn bind(configuration: &Configuration) -> Result<Sockets, Error> {
-        let bind = async |key: &'static str, listen: &Listen| {
-            let failure = |error| Error::Listen {
-                key,
-                address: listen.clone(),
-                error,
-            };
-            Listener::bind(listen).await.map_err(failure)
-        };
-        let peer = match bind("listen-peer", &configuration.peer_listener()).await? {
-            Some(Listener::Tcp(listener)) => Some(listener),
-            Some(Listener::Unix(..)) => unreachable!("checked: peers connect over TCP"),
-            None => None,
-        };
-        Ok(Sockets {
-            etcd: bind("listen-etcd", &configuration.listen_etcd).await?,
-            admin: bind("listen-admin", &configuration.listen_admin).await?,
-            peer,
-        })
-    }
-
-    fn endpoints(&self) -> Endpoints {
-        let address =
-            |listener: &Option<Listener>| listener.as_ref().map_or(Listen::None, Listener::address);
-        let peer = self
-            .peer_address()
-            .map_or(Listen::None, |peer| Listen::Tcp(peer.to_string()));
-        Endpoints {
-            etcd: address(&self.etcd),
-            admin: address(&self.admin),
-            peer,
-        }
-    }
-
-    fn peer_address(&self) -> Option<SocketAddr> {
-        self.peer.as_ref().and_then(|peer| peer.local_addr().ok())
-    }
-
-    fn etcd_address(&self) -> Option<SocketAddr> {
-        match &self.etcd {
-            Some(Listener::Tcp(listener)) => listener.local_addr().ok(),
-            _ => None,
-        }
-    }
-}
-
 fn limits_of(configuration: &Configuration) -> Limits {
     let mut limits = Limits::default();
     limits.transport.frame_bytes = node::Limits::default().frame_bytes;
@@ -485,13 +477,6 @@ fn limits_of(configuration: &Configuration) -> Limits {
         .operator_timeout
         .max(configuration.request_timeout);
     limits
-}
-
-/// A listener that belongs to another runtime from now on.
-fn move_to(runtime: &Runtime, listener: Option<TcpListener>) -> Result<Option<TcpListener>, Error> {
-    let _context = runtime.enter();
-    let moved = listener.map(|listener| TcpListener::from_std(listener.into_std()?));
-    moved.transpose().map_err(Error::system("listen for peers"))
 }
 
 /// What the node is started with.
@@ -516,13 +501,14 @@ fn startup(
         client_urls,
         cluster: configuration.cluster.clone(),
         join: configuration.join.clone(),
+        engine: configuration.engine,
         timing: Timing {
             election_timeout: configuration.election_timeout,
             heartbeat_interval: configuration.heartbeat_interval,
             request_timeout: configuration.request_timeout,
             shutdown_patience: configuration.shutdown_timeout,
         },
-        limits: node::Limits::default(),
+        limits: node_limits(configuration),
     };
     Ok(Startup {
         config,
@@ -530,6 +516,15 @@ fn startup(
         files: folder.files()?,
         seed: seed::from_system(),
     })
+}
+
+/// What an operator has decided of the node's bounds.
+fn node_limits(configuration: &Configuration) -> node::Limits {
+    let mut limits = node::Limits::default();
+    limits.space.quota_bytes = configuration.quota_bytes;
+    limits.space.alarm_ends_by_itself = configuration.alarm_ends_by_itself;
+    limits.space.retention = configuration.history;
+    limits
 }
 
 fn start_disks(
@@ -558,6 +553,52 @@ fn peer_events(events: &Sender<Event>) -> crate::transport::Events {
     })
 }
 
+/// Who knows who calls, with the keys for that.
+fn start_authority(
+    configuration: &Configuration,
+    limits: &Limits,
+    clock: Clock,
+) -> Result<Authority, Error> {
+    let read = |path: &std::path::Path| std::fs::read(path);
+    let tokens = Tokens::open(&configuration.auth_token, read).map_err(|error| {
+        Error::Configuration(ConfigurationError {
+            key: "auth-token".into(),
+            origin: crate::configuration::Origin::default(),
+            problem: error.to_string(),
+        })
+    })?;
+    let limits = AuthLimits {
+        token_ttl: configuration.auth_token_ttl,
+        ..limits.clients.auth.clone()
+    };
+    let cost = configuration.bcrypt_cost;
+    Ok(Authority::new(tokens, cost, &limits, clock))
+}
+
+/// How connections are encrypted.
+struct Security {
+    clients: Option<Arc<Tls>>,
+    peers: Option<Arc<Tls>>,
+}
+
+impl Security {
+    fn new(configuration: &Configuration) -> Result<Security, Error> {
+        let hosts = configuration.own_hosts();
+        let side = |side, settings| Tls::new(side, settings, &configuration.tls_rules, &hosts);
+        Ok(Security {
+            clients: side(Side::Clients, &configuration.client_tls)?,
+            peers: side(Side::Peers, &configuration.peer_tls)?,
+        })
+    }
+
+    /// Has changed files read again.
+    fn keep_fresh(&self, runtime: &Runtime, interval: Duration) {
+        for tls in [&self.clients, &self.peers].into_iter().flatten() {
+            runtime.spawn(Arc::clone(tls).keep_fresh(interval));
+        }
+    }
+}
+
 /// What the client side is started with.
 struct Clients<'a> {
     changes: Changes,
@@ -568,14 +609,18 @@ struct Clients<'a> {
     open_files: Option<u64>,
     clock: Clock,
     mailboxes: Mailboxes,
+    authority: Authority,
+    tls: Option<Arc<Tls>>,
 }
+
+/// For etcd's clients, for operators, for probes alone.
+type Listeners = (Vec<Listener>, Option<Listener>, Vec<Listener>);
 
 impl Clients<'_> {
     fn start(
         &self,
         runtime: &Runtime,
-        etcd: Option<Listener>,
-        admin: Option<Listener>,
+        (etcd, admin, probed): Listeners,
         events: &Sender<Event>,
         phases: &watch::Receiver<Phase>,
     ) -> (JoinSet<()>, Vec<Seat>) {
@@ -586,23 +631,27 @@ impl Clients<'_> {
             max_calls,
             limits.clone(),
             self.metrics.clone(),
+            self.authority.clone(),
         );
         let exposition = Exposition::new(self.metrics);
+        let _context = runtime.enter();
         let site = Site {
             calls,
             limits: limits.clone(),
             exposition,
+            metrics: self.metrics.clone(),
+            gateway: Gateway::new(limits),
         };
         let acceptor = |places| Acceptor {
             limits: limits.clone(),
             metrics: self.metrics.clone(),
             places: Arc::new(Semaphore::new(places)),
             phase: phases.clone(),
+            tls: None,
         };
-        let _context = runtime.enter();
         let mut acceptors = JoinSet::new();
         let mut seats = Vec::new();
-        if let Some(listener) = etcd {
+        if !etcd.is_empty() {
             let grpc = etcd_service::routes(&site.calls, &self.changes, limits);
             let grpc = etcd_service::with_health_and_reflection(grpc, phases.clone());
             let setting = Setting {
@@ -614,11 +663,36 @@ impl Clients<'_> {
             };
             let (workers, all_seats) = Workers::new(&setting, &self.mailboxes);
             seats = all_seats;
+            site.gateway.attach(&workers);
             let service = Service {
                 router: setting.router,
                 workers: Some(workers),
             };
-            acceptors.spawn(acceptor(self.places()).serve(listener, service));
+            let acceptor = Acceptor {
+                tls: self.tls.clone(),
+                ..acceptor(self.places())
+            };
+            let joins = !self.configuration.join.is_empty();
+            for listener in etcd {
+                let (acceptor, service) = (acceptor.clone(), service.clone());
+                let mut phases = phases.clone();
+                acceptors.spawn(async move {
+                    // As in etcd: whoever connects to a node that is still joining waits, and a
+                    // client that knows others goes there, instead of hearing that nobody leads.
+                    if joins {
+                        let _ = phases.wait_for(|phase| *phase != Phase::Starting).await;
+                    }
+                    acceptor.serve(listener, service).await;
+                });
+            }
+        }
+        for listener in probed {
+            let acceptor = acceptor(limits.operator_connections);
+            let service = Service {
+                router: http::probe_router(&site),
+                workers: None,
+            };
+            acceptors.spawn(acceptor.serve(listener, service));
         }
         if let Some(listener) = admin {
             let acceptor = acceptor(limits.operator_connections);

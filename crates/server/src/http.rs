@@ -2,25 +2,31 @@
 //! who speak plain HTTP.
 
 use std::fmt::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use node::{Answer, Call};
 use serde_json::json;
 use tokio::time::timeout;
 
 use crate::calls::Calls;
+use crate::gateway::{self, Gateway};
+use crate::health;
 use crate::limits::ClientLimits;
-use crate::metrics::Exposition;
+use crate::metrics::{CountedCall, Exposition, Metrics};
 
 /// The version of etcd whose behaviour is promised.
 pub(crate) const ETCD_VERSION: &str = "3.7.1";
 /// The version of the cluster that etcd reports with it.
-const ETCD_CLUSTER_VERSION: &str = "3.7.0";
+pub(crate) const ETCD_CLUSTER_VERSION: &str = "3.7.0";
 /// Of this product.
 pub(crate) const QUORATE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -30,27 +36,41 @@ pub(crate) struct Site {
     pub(crate) calls: Calls,
     pub(crate) limits: ClientLimits,
     pub(crate) exposition: Exposition,
+    pub(crate) metrics: Metrics,
+    /// The way to whatever gRPC serves.
+    pub(crate) gateway: Gateway,
 }
 
 /// Everything on the port that etcd's clients use.
 pub(crate) fn client_router(site: &Site, grpc: tonic::service::Routes) -> Router {
+    let gateway = site.gateway.clone();
+    let json = move |request| gateway.clone().serve(request);
     let http = probes()
-        .route("/health", get(health))
+        .merge(health::health_route())
         .route("/version", get(etcd_version))
-        .with_state(site.clone());
+        .with_state(site.clone())
+        .route(gateway::ROUTE, any(json));
     let grpc = grpc.prepare().into_axum_router();
     let grpc = grpc
         .layer(axum::middleware::map_response(word_as_etcd))
+        .layer(axum::middleware::from_fn_with_state(
+            site.metrics.clone(),
+            count,
+        ))
         .layer(axum::middleware::from_fn(only_http2));
     http.merge(grpc.reset_fallback()).fallback(unknown_path)
 }
 
+/// Probes and metrics alone.
+pub(crate) fn probe_router(site: &Site) -> Router {
+    probes()
+        .merge(health::health_route())
+        .with_state(site.clone())
+}
+
 /// Probes and metrics, which both ports have.
 pub(crate) fn probes() -> Router<Site> {
-    Router::new()
-        .route("/livez", get(live))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
+    health::probes().route("/metrics", get(metrics))
 }
 
 /// A path that nobody serves: for gRPC a service that is not implemented, otherwise not found.
@@ -70,6 +90,54 @@ async fn only_http2(request: Request, next: Next) -> Response {
         return (StatusCode::HTTP_VERSION_NOT_SUPPORTED, reason).into_response();
     }
     next.run(request).await
+}
+
+/// Counts a call that the router serves.
+async fn count(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let mut call = CountedCall::begin(metrics.rpc.of(request.uri().path()));
+    let response = next.run(request).await;
+    if let Some(code) = code_of(response.headers()) {
+        call.end(code);
+        return response;
+    }
+    response.map(|body| axum::body::Body::new(Counted { body, call }))
+}
+
+/// A body whose last headers say how the call has ended.
+struct Counted {
+    body: axum::body::Body,
+    call: CountedCall,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+            && let Some(code) = code_of(trailers)
+        {
+            self.call.end(code);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn code_of(headers: &HeaderMap) -> Option<i32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
 /// Replaces the words in which the library refuses a message that is too long by etcd's, with
@@ -110,47 +178,6 @@ async fn etcd_version() -> Response {
         "storage": ETCD_CLUSTER_VERSION,
     });
     axum::Json(version).into_response()
-}
-
-/// etcd's health: whether a linearizable read can be served now.
-async fn health(State(site): State<Site>) -> Response {
-    match readiness(&site).await {
-        Ok(()) => axum::Json(json!({"health": "true", "reason": ""})).into_response(),
-        Err(reason) => {
-            let body = axum::Json(json!({"health": "false", "reason": reason}));
-            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
-        }
-    }
-}
-
-/// Whether the process does anything at all: the node's thread answers.
-async fn live(State(site): State<Site>) -> Response {
-    let answer = timeout(site.limits.operator_timeout, site.calls.call(Call::Status)).await;
-    match answer {
-        Ok(Ok(_)) => "ok\n".into_response(),
-        Ok(Err(_)) => (StatusCode::SERVICE_UNAVAILABLE, "the node has stopped\n").into_response(),
-        Err(_) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the node does not answer\n",
-        )
-            .into_response(),
-    }
-}
-
-async fn ready(State(site): State<Site>) -> Response {
-    match readiness(&site).await {
-        Ok(()) => "ok\n".into_response(),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
-    }
-}
-
-async fn readiness(site: &Site) -> Result<(), String> {
-    match timeout(site.limits.operator_timeout, site.calls.call(Call::Ready)).await {
-        Ok(Ok(Answer::Ready(answer))) => answer,
-        Ok(Ok(_)) => Err("the node answered something else".into()),
-        Ok(Err(_)) => Err("the node has stopped".into()),
-        Err(_) => Err("the node does not answer".into()),
-    }
 }
 
 async fn metrics(State(site): State<Site>) -> Response {

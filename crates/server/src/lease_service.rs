@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::calls::Calls;
 use crate::etcd_service::generated::lease_server::{Lease, LeaseServer};
-use crate::etcd_service::{key_value, mismatch};
+use crate::etcd_service::{calls_of, key_value, mismatch};
 use crate::limits::ClientLimits;
 
 /// The service, ready to be routed to.
@@ -57,16 +57,18 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let calls = calls_of(&self.calls, &request);
         let request = etcd::Request::LeaseGrant(request.into_inner());
-        ask!(&self.calls, request, LeaseGrant)
+        ask!(&calls, request, LeaseGrant)
     }
 
     async fn lease_revoke(
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        let calls = calls_of(&self.calls, &request);
         let request = etcd::Request::LeaseRevoke(request.into_inner());
-        ask!(&self.calls, request, LeaseRevoke)
+        ask!(&calls, request, LeaseRevoke)
     }
 
     async fn lease_keep_alive(
@@ -94,14 +96,19 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let calls = calls_of(&self.calls, &request);
         let request = etcd::Request::LeaseTimeToLive(request.into_inner());
-        ask!(&self.calls, request, LeaseTimeToLive)
+        ask!(&calls, request, LeaseTimeToLive)
     }
 
     async fn lease_leases(
         &self,
-        _: Request<LeaseLeasesRequest>,
+        request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
-        ask!(&self.calls, etcd::Request::LeaseLeases, LeaseLeases)
+        ask!(
+            &calls_of(&self.calls, &request),
+            etcd::Request::LeaseLeases,
+            LeaseLeases
+        )
     }
 }

@@ -23,6 +23,8 @@
 //!   and operators.
 //! - `serving`: etcd's hot calls. `etcd_service`, `lease_service`, `http`, `admin`: everything
 //!   else that is spoken. `calls`, `inbox`: from them to the node.
+//! - `gateway`: etcd's calls as JSON.
+//! - [`tls`]: encryption, and who is at the other end.
 //! - `lock_service`, `lines`, `changes`: locks and elections, and the waiting for them.
 //! - `node_loop`: the node's thread. [`host`]: starts and stops all of it.
 //! - `logging`, `metrics`: what people and machines see of it.
@@ -33,12 +35,17 @@
 )]
 
 mod admin;
+mod auth_service;
+mod authority;
 mod calls;
 mod changes;
+mod cluster_service;
 pub mod configuration;
 mod disks;
 mod etcd_service;
 pub mod folder;
+mod gateway;
+mod health;
 pub mod host;
 mod http;
 mod inbox;
@@ -48,11 +55,14 @@ mod lines;
 mod listeners;
 mod lock_service;
 mod logging;
+mod maintenance_service;
 mod metrics;
 mod node_loop;
 mod opening;
 mod seed;
 mod serving;
+pub mod snapshot;
+pub mod tls;
 mod transport;
 
 pub use configuration::Configuration;
@@ -65,11 +75,23 @@ pub use host::{Endpoints, Error, Handle, Server};
 /// The server could not be started, or the node refused to go on; the text says what is wrong,
 /// where, and what to do.
 pub fn run(configuration: Configuration) -> Result<(), Error> {
+    run_with_warnings(configuration, &[])
+}
+
+/// The same, with something to be said first.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_warnings(configuration: Configuration, warnings: &[String]) -> Result<(), Error> {
     logging::start(configuration.log_level, configuration.log_format);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     for hint in configuration.hints() {
         tracing::warn!("{hint}");
     }
     let handle = Server::start(configuration)?;
     handle.stop_on_signals()?;
+    handle.tell_supervisor();
     handle.wait()
 }

@@ -14,6 +14,23 @@ pub struct Limits {
     pub clients: ClientLimits,
     /// Of the node's thread.
     pub node: NodeLimits,
+    /// Of TLS.
+    pub tls: TlsLimits,
+}
+
+/// Limits of TLS.
+#[derive(Clone, Debug)]
+pub struct TlsLimits {
+    /// The files of certificates are looked at this often.
+    pub refresh_interval: Duration,
+}
+
+impl Default for TlsLimits {
+    fn default() -> TlsLimits {
+        TlsLimits {
+            refresh_interval: Duration::from_secs(1),
+        }
+    }
 }
 
 /// Limits of the disk threads.
@@ -122,14 +139,34 @@ pub struct ClientLimits {
     pub write_buffer_bytes: usize,
     /// So much of one stream's answer is taken at a time from whoever can wait with the rest.
     pub stream_send_bytes: usize,
+    /// How many calls the JSON gateway has under way; at most `streams_per_connection`.
+    pub gateway_calls: usize,
+    /// The longest text of one JSON message that is taken in: a message of `receive_bytes`, as
+    /// base64, with room for names.
+    pub gateway_text_bytes: usize,
+    /// The texts that the gateway holds for calls with one message each way, all together.
+    pub gateway_held_bytes: usize,
+    /// The longest message that is made into JSON.
+    pub gateway_answer_bytes: usize,
+    /// How far the answer of one call goes ahead of what its JSON client takes.
+    pub gateway_window_bytes: u32,
+    /// What lies between the gateway and its worker, each way.
+    pub gateway_pipe_bytes: usize,
     /// How far a streaming service may go ahead of what a stream's client has taken.
     pub stream_credit_bytes: usize,
     /// What bounds the watches of one worker.
     pub hub: node::HubLimits,
     /// How many streams of streaming services one worker holds.
     pub streams_per_worker: usize,
-    /// How many calls one stream of a streaming service may have under way.
-    pub calls_per_stream: usize,
+    /// So many messages of one stream of a streaming service are read at a time, before others
+    /// have their turn.
+    pub messages_per_look: usize,
+    /// Renewals of leases that come within this time of each other go to the node together.
+    pub renewal_gathering: Duration,
+    /// So many renewals go to the node together, at most; the rest go with the next ones.
+    pub renewals_per_batch: usize,
+    /// So many calls that renew leases one worker has under way.
+    pub renewal_batches: usize,
     /// A client's own time limit longer than this is not watched: every call is answered sooner.
     pub longest_call: Duration,
     /// The shortest time between two looks for calls whose clients' time limits have passed.
@@ -140,8 +177,12 @@ pub struct ClientLimits {
     pub stream_window_bytes: u32,
     /// The window of one HTTP/2 connection.
     pub connection_window_bytes: u32,
-    /// How long a client may take to send its first bytes, and the head of an HTTP/1 request.
+    /// How long a client may take to agree on TLS, to send its first bytes, and the head of an
+    /// HTTP/1 request.
     pub header_timeout: Duration,
+    /// How long a request may take to arrive on an HTTP/2 stream, and a message of one that has
+    /// many: until then, what has come of it is held.
+    pub message_timeout: Duration,
     /// How long the body of an operator's request may take to arrive.
     pub body_timeout: Duration,
     /// An HTTP/2 connection is probed this often.
@@ -160,8 +201,11 @@ pub struct ClientLimits {
     /// How long a scraper of metrics waits for what the node itself counts; the rest is served
     /// without it.
     pub metrics_timeout: Duration,
-    /// Keep-alives of one stream that are under way at a time; more wait in the stream's window.
+    /// Keep-alives of one stream whose answers its client has not taken; more wait in the stream's
+    /// window.
     pub renewals_per_stream: usize,
+    /// How long the stream of a snapshot may take; the state it is made from is held as long.
+    pub snapshot_time: Duration,
     /// How long connections may take to end once the node has stopped.
     pub drain_timeout: Duration,
     /// The longest body of an operator's request.
@@ -173,6 +217,39 @@ pub struct ClientLimits {
     pub spare_files: usize,
     /// So many connections of clients are let in however few files may be open.
     pub fewest_connections: usize,
+    /// Of users who sign in.
+    pub auth: AuthLimits,
+}
+
+/// Limits of users who sign in.
+#[derive(Clone, Debug)]
+pub struct AuthLimits {
+    /// Passwords that are looked at at a time; each takes one processor for a while.
+    pub logins: usize,
+    /// How long a password waits to be looked at.
+    pub login_patience: Duration,
+    /// How long a simple token is good that is not used.
+    pub token_ttl: Duration,
+    /// Tokens that a node remembers having seen.
+    pub tokens: usize,
+    /// Tokens that a thread remembers having checked.
+    pub cached_tokens: usize,
+    /// How long it does.
+    pub cached: Duration,
+}
+
+impl Default for AuthLimits {
+    fn default() -> AuthLimits {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        AuthLimits {
+            logins: (cores / 2).max(1),
+            login_patience: Duration::from_secs(5),
+            token_ttl: Duration::from_secs(300),
+            tokens: 64 << 10,
+            cached_tokens: 4 << 10,
+            cached: Duration::from_secs(5),
+        }
+    }
 }
 
 impl Default for ClientLimits {
@@ -184,15 +261,25 @@ impl Default for ClientLimits {
             write_buffer_bytes: 64 << 10,
             stream_send_bytes: 64 << 10,
             stream_credit_bytes: 256 << 10,
+            gateway_calls: 4096,
+            gateway_text_bytes: 4 << 20,
+            gateway_held_bytes: 256 << 20,
+            gateway_answer_bytes: 1 << 30,
+            gateway_window_bytes: 256 << 10,
+            gateway_pipe_bytes: 256 << 10,
             hub: node::HubLimits::default(),
             streams_per_worker: 256 << 10,
-            calls_per_stream: 64,
+            messages_per_look: 64,
+            renewal_gathering: Duration::from_millis(10),
+            renewals_per_batch: 8192,
+            renewal_batches: 16,
             longest_call: Duration::from_secs(60),
             deadline_glance: Duration::from_millis(10),
             streams_per_connection: 4096,
             stream_window_bytes: 4 << 20,
             connection_window_bytes: 16 << 20,
             header_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
@@ -202,11 +289,13 @@ impl Default for ClientLimits {
             operator_timeout: Duration::from_secs(30),
             metrics_timeout: Duration::from_secs(1),
             renewals_per_stream: 128,
+            snapshot_time: Duration::from_secs(900),
             drain_timeout: Duration::from_secs(1),
             operator_body_bytes: 64 << 10,
             operator_connections: 128,
             spare_files: 64,
             fewest_connections: 16,
+            auth: AuthLimits::default(),
         }
     }
 }

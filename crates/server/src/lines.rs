@@ -11,11 +11,11 @@ use etcd::proto::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, RangeRequest, RangeResponse, ResponseHeader,
     TxnRequest, TxnResponse,
 };
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use crate::calls::Calls;
 use crate::changes::{Changes, Watched};
-use crate::etcd_service::{STOPPED, key_value, mismatch};
+use crate::etcd_service::{STOPPED, calls_of, key_value, mismatch};
 
 /// How long the leases live that are made for callers who bring none, as etcd's.
 const SESSION_SECONDS: i64 = 60;
@@ -44,6 +44,11 @@ pub(crate) struct Place {
 impl Lines {
     pub(crate) fn new(calls: Calls, changes: Changes) -> Lines {
         Lines { calls, changes }
+    }
+
+    /// The same, on behalf of whoever a request is from.
+    pub(crate) fn of<T>(&self, request: &Request<T>) -> Lines {
+        Lines::new(calls_of(&self.calls, request), self.changes.clone())
     }
 
     /// Takes a place in the line, or finds the one that the lease has.

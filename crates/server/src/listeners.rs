@@ -22,8 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt as _;
 
@@ -31,8 +30,9 @@ use crate::configuration::Listen;
 use crate::limits::ClientLimits;
 use crate::metrics::Metrics;
 use crate::node_loop::Phase;
-use crate::opening::{self, Unopened};
-use crate::serving::{Accepted, Socket, Workers};
+use crate::opening::{self, Opened, Unopened};
+use crate::serving::{Accepted, ClientStream, Workers};
+use crate::tls::Tls;
 
 /// Where a request came from; every request carries it as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub(crate) enum Source {
     Remote,
     /// From this machine, over a Unix socket, whose file says who may.
     UnixSocket,
+    /// From the gateway of this server, on behalf of one of its clients.
+    Gateway,
 }
 
 /// A bound socket.
@@ -130,6 +132,7 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 /// Who serves the connections of a listener.
+#[derive(Clone)]
 pub(crate) struct Service {
     /// Serves whatever comes; over HTTP/2 only if there are no workers.
     pub(crate) router: Router,
@@ -145,6 +148,8 @@ pub(crate) struct Acceptor {
     /// A permit per connection; the two kinds of listeners do not share theirs.
     pub(crate) places: Arc<Semaphore>,
     pub(crate) phase: watch::Receiver<Phase>,
+    /// How connections over TCP are encrypted, if they are.
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// After a failure to accept (most often: too many open files) nothing is accepted this long.
@@ -170,11 +175,7 @@ impl Acceptor {
                 _ = stopped => break,
             };
             match accepted {
-                Ok(Stream::Tcp(stream, source)) => {
-                    self.spawn(stream, source, place, &builder, &service, &graceful);
-                }
-                Ok(Stream::Unix(stream)) => {
-                    let source = Source::UnixSocket;
+                Ok((stream, source)) => {
                     self.spawn(stream, source, place, &builder, &service, &graceful);
                 }
                 Err(error) => {
@@ -189,9 +190,9 @@ impl Acceptor {
     }
 
     /// Serves one connection to its end, in a task of its own, unless it is a worker's.
-    fn spawn<S: ClientStream>(
+    fn spawn(
         &self,
-        stream: S,
+        stream: ClientStream,
         source: Source,
         place: OwnedSemaphorePermit,
         builder: &Builder<TokioExecutor>,
@@ -200,36 +201,45 @@ impl Acceptor {
     ) {
         let router = service.router.clone();
         let workers = service.workers.clone();
-        let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(source);
-            router.clone().oneshot(request)
-        });
         let builder = builder.clone();
         let watcher = graceful.watcher();
         let held = Held::new(place, &self.metrics);
         let mut phase = self.phase.clone();
         let patience = self.limits.header_timeout;
+        let tls = self.tls.clone();
+        let names_clients = tls.as_ref().is_some_and(|tls| tls.names_clients());
         tokio::spawn(async move {
             let opened = tokio::select! {
-                opened = opening::open(stream, patience) => opened,
+                opened = secure_and_open(stream, tls, patience) => opened,
                 _ = phase.wait_for(|phase| *phase == Phase::Stopped) => Err(Unopened::Ended),
             };
             let stream = match opened {
                 Err(unopened) => return held.end(Closed::from_unopened(&unopened)),
                 Ok(stream) => stream,
             };
+            let common_name = stream.get_ref().common_name().filter(|_| names_clients);
             if let Some(workers) = workers
                 && stream.is_http2()
             {
-                return match stream.try_map(ClientStream::into_socket) {
+                return match stream.try_map(ClientStream::leave) {
                     Err(error) => held.end(Closed::from_unopened(&Unopened::Failed(error))),
                     Ok(stream) => workers.hand_over(Accepted {
                         stream,
                         source,
+                        common_name,
                         held,
                     }),
                 };
             }
+            let service =
+                hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+                    let extensions = request.extensions_mut();
+                    extensions.insert(source);
+                    if let Some(name) = &common_name {
+                        extensions.insert(name.clone());
+                    }
+                    router.clone().oneshot(request)
+                });
             let connection = builder
                 .serve_connection(TokioIo::new(stream), service)
                 .into_owned();
@@ -246,8 +256,8 @@ impl Acceptor {
 
 /// A connection's place among the others, and among what is counted.
 pub(crate) struct Held {
-    _place: OwnedSemaphorePermit,
-    metrics: Metrics,
+    /// The gateway's own connection has none, and is not counted.
+    listed: Option<(OwnedSemaphorePermit, Metrics)>,
     closed: Closed,
 }
 
@@ -255,8 +265,15 @@ impl Held {
     fn new(place: OwnedSemaphorePermit, metrics: &Metrics) -> Held {
         metrics.client_connections.inc();
         Held {
-            _place: place,
-            metrics: metrics.clone(),
+            listed: Some((place, metrics.clone())),
+            closed: Closed::Ended,
+        }
+    }
+
+    /// Of a connection that the server has to itself.
+    pub(crate) fn by_the_server() -> Held {
+        Held {
+            listed: None,
             closed: Closed::Ended,
         }
     }
@@ -269,27 +286,32 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.metrics.client_connections.dec();
-        let reason = [("reason", self.closed.label())];
-        self.metrics.client_closed.get_or_create(&reason).inc();
+        if let Some((_, metrics)) = &self.listed {
+            metrics.client_connections.dec();
+            let reason = [("reason", self.closed.label())];
+            metrics.client_closed.get_or_create(&reason).inc();
+        }
     }
 }
 
-/// The bytes of a client, both ways, over a socket that can change threads.
-pub(crate) trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    fn into_socket(self) -> io::Result<Socket>;
-}
-
-impl ClientStream for TcpStream {
-    fn into_socket(self) -> io::Result<Socket> {
-        Ok(Socket::Tcp(self.into_std()?))
-    }
-}
-
-impl ClientStream for tokio::net::UnixStream {
-    fn into_socket(self) -> io::Result<Socket> {
-        Ok(Socket::Unix(self.into_std()?))
-    }
+/// Speaks TLS, if that is to be spoken, and waits for the first bytes; each within so long.
+async fn secure_and_open(
+    stream: ClientStream,
+    tls: Option<Arc<Tls>>,
+    patience: Duration,
+) -> Result<Opened<ClientStream>, Unopened> {
+    let stream = match (stream, tls) {
+        (ClientStream::Tcp(stream), Some(tls)) => {
+            match tokio::time::timeout(patience, tls.accept_client(stream)).await {
+                Err(_) => return Err(Unopened::Silent),
+                Ok(Err(error)) => return Err(Unopened::Insecure(error)),
+                Ok(Ok(stream)) => ClientStream::Secured(stream),
+            }
+        }
+        // A Unix socket stays on this machine, and its file says who may.
+        (stream, _) => stream,
+    };
+    opening::open(stream, patience).await
 }
 
 /// Why a client's connection ended.
@@ -305,6 +327,8 @@ pub(crate) enum Closed {
     NotHttp,
     /// The client ended it within a request.
     Truncated,
+    /// The client does not speak TLS as it must, or has no good certificate.
+    Insecure,
     /// Anything else.
     Failed,
 }
@@ -318,6 +342,7 @@ impl Closed {
             Closed::TimedOut => "timed_out",
             Closed::NotHttp => "not_http",
             Closed::Truncated => "truncated",
+            Closed::Insecure => "insecure",
             Closed::Failed => "failed",
         }
     }
@@ -329,6 +354,10 @@ impl Closed {
             Unopened::Failed(error) => {
                 tracing::debug!(%error, "a client's connection failed at once");
                 Closed::Failed
+            }
+            Unopened::Insecure(error) => {
+                tracing::debug!(%error, "a client does not speak TLS as it must");
+                Closed::Insecure
             }
         }
     }
@@ -343,12 +372,7 @@ impl Closed {
     }
 }
 
-enum Stream {
-    Tcp(TcpStream, Source),
-    Unix(tokio::net::UnixStream),
-}
-
-async fn accept(listener: &Listener) -> io::Result<Stream> {
+async fn accept(listener: &Listener) -> io::Result<(ClientStream, Source)> {
     match listener {
         Listener::Tcp(listener) => {
             let (stream, address) = listener.accept().await?;
@@ -357,16 +381,17 @@ async fn accept(listener: &Listener) -> io::Result<Stream> {
             let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
             SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
             let local = address.ip().to_canonical().is_loopback();
-            Ok(Stream::Tcp(
-                stream,
-                if local {
-                    Source::Loopback
-                } else {
-                    Source::Remote
-                },
-            ))
+            let source = if local {
+                Source::Loopback
+            } else {
+                Source::Remote
+            };
+            Ok((ClientStream::Tcp(stream), source))
         }
-        Listener::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+        Listener::Unix(listener, _) => {
+            let (stream, _) = listener.accept().await?;
+            Ok((ClientStream::Unix(stream), Source::UnixSocket))
+        }
     }
 }
 

@@ -48,10 +48,11 @@ impl LockService {
 #[tonic::async_trait]
 impl Lock for LockService {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
+        let lines = self.lines.of(&request);
         let LockRequest { name, lease } = request.into_inner();
-        let place = self.lines.enter(&name, lease, Bytes::new()).await?;
-        self.lines.reach_the_front(&place).await?;
-        let own = self.lines.read(&place.candidate.own()).await?;
+        let place = lines.enter(&name, lease, Bytes::new()).await?;
+        lines.reach_the_front(&place).await?;
+        let own = lines.read(&place.candidate.own()).await?;
         let held = candidacy::only(&own);
         if held.is_none_or(|held| held.create_revision != place.entered.revision) {
             return Err(Status::unknown("mutex: session is expired"));
@@ -66,12 +67,13 @@ impl Lock for LockService {
         &self,
         request: Request<UnlockRequest>,
     ) -> Result<Response<UnlockResponse>, Status> {
+        let lines = self.lines.of(&request);
         let delete = DeleteRangeRequest {
             key: request.into_inner().key,
             ..DeleteRangeRequest::default()
         };
         let request = etcd::Request::DeleteRange(delete);
-        let etcd::Response::DeleteRange(response) = self.lines.ask(request).await? else {
+        let etcd::Response::DeleteRange(response) = lines.ask(request).await? else {
             return Err(mismatch());
         };
         Ok(Response::new(UnlockResponse {
@@ -91,8 +93,9 @@ impl Election for LockService {
         &self,
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
+        let lines = self.lines.of(&request);
         let CampaignRequest { name, lease, value } = request.into_inner();
-        let place = self.lines.enter(&name, lease, value.clone()).await?;
+        let place = lines.enter(&name, lease, value.clone()).await?;
         let (candidate, entered) = (&place.candidate, &place.entered);
         let leader = LeaderKey {
             name,
@@ -102,10 +105,10 @@ impl Election for LockService {
         };
         let differs = |earlier: &Bytes| *earlier != value;
         if entered.earlier_value.as_ref().is_some_and(differs) {
-            self.announce(leader.clone(), value).await?;
+            announce(&lines, leader.clone(), value).await?;
         }
-        self.lines.reach_the_front(&place).await?;
-        let own = self.lines.read(&candidate.own()).await?;
+        lines.reach_the_front(&place).await?;
+        let own = lines.read(&candidate.own()).await?;
         let held = candidacy::only(&own);
         if held.is_none_or(|held| held.create_revision != entered.revision) {
             return Err(Status::unknown(NOT_LEADER));
@@ -120,8 +123,9 @@ impl Election for LockService {
         &self,
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
+        let lines = self.lines.of(&request);
         let ProclaimRequest { leader, value } = request.into_inner();
-        let header = self.announce(named(leader)?, value).await?;
+        let header = announce(&lines, named(leader)?, value).await?;
         Ok(Response::new(ProclaimResponse { header }))
     }
 
@@ -129,8 +133,9 @@ impl Election for LockService {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<LeaderResponse>, Status> {
+        let lines = self.lines.of(&request);
         let candidates = Candidates::new(&request.into_inner().name);
-        let mut first = self.lines.read(&candidates.first()).await?;
+        let mut first = lines.read(&candidates.first()).await?;
         let header = first.header.take();
         let kv = first.kvs.pop();
         let kv = kv.ok_or_else(|| Status::unknown("election: no leader"))?;
@@ -144,9 +149,9 @@ impl Election for LockService {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<BoxStream<LeaderResponse>>, Status> {
+        let lines = self.lines.of(&request);
         let candidates = Candidates::new(&request.into_inner().name);
         let (sender, receiver) = mpsc::channel(OBSERVED_AHEAD);
-        let lines = self.lines.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = sender.closed() => {}
@@ -160,9 +165,9 @@ impl Election for LockService {
         &self,
         request: Request<ResignRequest>,
     ) -> Result<Response<ResignResponse>, Status> {
+        let lines = self.lines.of(&request);
         let leader = named(request.into_inner().leader)?;
-        let response = self
-            .lines
+        let response = lines
             .transact(candidacy::leave(leader.key, leader.rev))
             .await?;
         Ok(Response::new(ResignResponse {
@@ -171,22 +176,20 @@ impl Election for LockService {
     }
 }
 
-impl LockService {
-    async fn announce(
-        &self,
-        leader: LeaderKey,
-        value: Bytes,
-    ) -> Result<Option<ResponseHeader>, Status> {
-        let LeaderKey {
-            key, rev, lease, ..
-        } = leader;
-        let request = candidacy::announce(key, rev, lease, value);
-        let response = self.lines.transact(request).await?;
-        if response.succeeded {
-            Ok(response.header)
-        } else {
-            Err(Status::unknown(NOT_LEADER))
-        }
+async fn announce(
+    lines: &Lines,
+    leader: LeaderKey,
+    value: Bytes,
+) -> Result<Option<ResponseHeader>, Status> {
+    let LeaderKey {
+        key, rev, lease, ..
+    } = leader;
+    let request = candidacy::announce(key, rev, lease, value);
+    let response = lines.transact(request).await?;
+    if response.succeeded {
+        Ok(response.header)
+    } else {
+        Err(Status::unknown(NOT_LEADER))
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the runtime counts. Names follow etcd's where etcd has the same thing, because the
 //! dashboards and alerts that people have read those; what is ours begins with `quorate_`.
 
+mod rpc;
+
 use std::sync::Arc;
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -9,6 +11,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use crate::http::{ETCD_CLUSTER_VERSION, ETCD_VERSION, QUORATE_VERSION};
+
+pub(crate) use rpc::{CallCounters, CountedCall, RpcMetrics};
 
 /// One label and its value.
 pub(crate) type Label = [(&'static str, &'static str); 1];
@@ -52,6 +58,25 @@ pub(crate) struct Metrics {
     pub(crate) notes: Family<Label, Counter>,
     /// Watches.
     pub(crate) watch: WatchMetrics,
+    /// Calls of gRPC.
+    pub(crate) rpc: RpcMetrics,
+    /// Bytes read from clients' connections over HTTP/2.
+    pub(crate) client_received_bytes: Counter,
+    /// Bytes written to them.
+    pub(crate) client_sent_bytes: Counter,
+    /// How long it takes to connect to a peer: one round trip, by its address.
+    pub(crate) peer_round_trip_seconds: Family<[(&'static str, String); 1], Histogram>,
+    /// Connections to peers that failed, or could not be made.
+    pub(crate) peer_failures: Counter,
+    /// Answers of `/health`.
+    pub(crate) health_checks: HealthChecks,
+}
+
+/// Answers of `/health`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HealthChecks {
+    pub(crate) successes: Counter,
+    pub(crate) failures: Counter,
 }
 
 /// What the watches of all workers count.
@@ -133,6 +158,12 @@ impl Default for Metrics {
             pass_seconds: seconds(),
             notes: Family::default(),
             watch: WatchMetrics::default(),
+            rpc: RpcMetrics::default(),
+            client_received_bytes: Counter::default(),
+            client_sent_bytes: Counter::default(),
+            peer_round_trip_seconds: Family::new_with_constructor(round_trips),
+            peer_failures: Counter::default(),
+            health_checks: HealthChecks::default(),
         }
     }
 }
@@ -143,6 +174,12 @@ impl Metrics {
         let disk = |name: &str| format!("etcd_disk_{name}");
         registry.register(
             disk("wal_fsync_duration_seconds"),
+            "Time to write and sync one group of the log",
+            self.journal_sync_seconds.clone(),
+        );
+        // What makes a write last is one thing here, and two in etcd.
+        registry.register(
+            disk("backend_commit_duration_seconds"),
             "Time to write and sync one group of the log",
             self.journal_sync_seconds.clone(),
         );
@@ -198,6 +235,59 @@ impl Metrics {
             self.notes.clone(),
         );
         self.watch.register(registry);
+        self.rpc.register(registry);
+        self.register_networks(registry);
+        let health = &self.health_checks;
+        registry.register(
+            "etcd_server_health_success",
+            "Health checks that succeeded",
+            health.successes.clone(),
+        );
+        registry.register(
+            "etcd_server_health_failures",
+            "Health checks that failed",
+            health.failures.clone(),
+        );
+        registry.register(
+            "etcd_server_proposals_pending",
+            "Client calls that the node has not answered yet",
+            self.calls_under_way.clone(),
+        );
+    }
+
+    /// What passes through sockets, under etcd's names.
+    fn register_networks(&self, registry: &mut Registry) {
+        let network = |name: &str| format!("etcd_network_{name}");
+        registry.register(
+            network("client_grpc_received_bytes"),
+            "Bytes read from clients over HTTP/2",
+            self.client_received_bytes.clone(),
+        );
+        registry.register(
+            network("client_grpc_sent_bytes"),
+            "Bytes written to clients over HTTP/2",
+            self.client_sent_bytes.clone(),
+        );
+        registry.register(
+            network("peer_sent_bytes"),
+            "Bytes sent to peers",
+            self.peer_sent_bytes.clone(),
+        );
+        registry.register(
+            network("peer_received_bytes"),
+            "Bytes received from peers",
+            self.peer_received_bytes.clone(),
+        );
+        registry.register(
+            network("peer_sent_failures"),
+            "Connections to peers that failed or could not be made",
+            self.peer_failures.clone(),
+        );
+        registry.register(
+            network("peer_round_trip_time_seconds"),
+            "Time to connect to a peer, by its address",
+            self.peer_round_trip_seconds.clone(),
+        );
     }
 
     fn register_peers(&self, registry: &mut Registry) {
@@ -264,10 +354,8 @@ impl Exposition {
         if let Some(status) = status {
             register_status(status, &mut registry);
         }
-        if let Some(bytes) = resident_bytes() {
-            let help = "Memory of the process that is in use";
-            gauge(&mut registry, "process_resident_memory_bytes", help, bytes);
-        }
+        register_process(&mut registry);
+        register_versions(&mut registry);
         encode_registry(text, &registry)?;
         encode_eof(text)
     }
@@ -291,6 +379,11 @@ fn register_counted(counted: &node::Metrics, registry: &mut Registry) {
             "etcd_server_leader_changes_seen",
             "Leaders seen",
             counted.leader_changes,
+        ),
+        (
+            "etcd_server_proposals_failed",
+            "Calls without a known result",
+            counted.calls_timed_out,
         ),
         (
             "quorate_entries_proposed",
@@ -415,6 +508,11 @@ fn register_status(status: &node::Status, registry: &mut Registry) {
             u64::from(status.leader.is_some()),
         ),
         ("etcd_server_is_leader", "This node leads", leads),
+        (
+            "etcd_server_is_learner",
+            "This node has no vote yet",
+            u64::from(status.role == consensus::Role::Learner),
+        ),
         // etcd counts both, and calls them totals although they begin with the log.
         (
             "etcd_server_proposals_committed_total",
@@ -457,6 +555,55 @@ fn register_status(status: &node::Status, registry: &mut Registry) {
     for (name, help, value) in gauges {
         gauge(registry, name, help, value);
     }
+}
+
+fn register_process(registry: &mut Registry) {
+    let gauges = [
+        (
+            "process_resident_memory_bytes",
+            "Memory of the process that is in use",
+            resident_bytes(),
+        ),
+        (
+            "process_open_fds",
+            "Files and sockets that are open",
+            std::fs::read_dir("/proc/self/fd")
+                .ok()
+                .map(|files| files.count() as u64),
+        ),
+        (
+            "process_max_fds",
+            "Files and sockets that may be open",
+            rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        if let Some(value) = value {
+            gauge(registry, name, help, value);
+        }
+    }
+}
+
+/// Versions are labels, as a metric is a number.
+fn register_versions(registry: &mut Registry) {
+    let versions = [
+        ("etcd_server_version", "server_version", ETCD_VERSION),
+        (
+            "etcd_cluster_version",
+            "cluster_version",
+            ETCD_CLUSTER_VERSION,
+        ),
+        ("quorate_version", "version", QUORATE_VERSION),
+    ];
+    for (name, label, version) in versions {
+        let family = Family::<Label, Gauge>::default();
+        family.get_or_create(&[(label, version)]).set(1);
+        registry.register(name, "Which version runs; always 1", family);
+    }
+}
+
+fn round_trips() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.0, 15))
 }
 
 /// Where the system tells (Linux).

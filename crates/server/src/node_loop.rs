@@ -31,6 +31,7 @@ use node::{Answer, Call, CallId, ConnectionId, Halt, Identity, Input, Job, Level
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
+use crate::authority::Authority;
 use crate::changes::Changes;
 use crate::disks::Disks;
 use crate::folder::{FolderError, IdentityWriter};
@@ -127,6 +128,12 @@ impl Clock {
         Instant(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
     }
 
+    /// When it is, or was, that moment.
+    pub(crate) fn moment(self, at: Instant) -> std::time::Instant {
+        let since = Duration::from_nanos(at.0.saturating_sub(1_000_000_000));
+        self.origin + since
+    }
+
     pub(crate) fn wall(self) -> WallTime {
         let since = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -165,6 +172,8 @@ pub(crate) struct World {
     pub(crate) phase: watch::Sender<Phase>,
     /// For the workers, which hear of the end when this is dropped.
     pub(crate) deliveries: Deliveries,
+    /// Who knows who calls.
+    pub(crate) authority: Authority,
 }
 
 /// A connection to a peer, and what this pass sends over it.
@@ -455,6 +464,9 @@ impl<M: Machine> NodeLoop<M> {
             Output::PersistIdentity(identity) => self.persist(identity),
             Output::Offload { id, job } => self.offload(id, job),
             Output::Publish(publication) => {
+                if let Some(access) = &publication.access {
+                    self.world.authority.told(Arc::clone(access));
+                }
                 self.world.changes.published(&publication);
                 self.world.deliveries.publish(&publication);
             }

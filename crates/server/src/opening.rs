@@ -28,6 +28,8 @@ pub(crate) enum Unopened {
     Ended,
     /// The client did not say in time what it speaks.
     Silent,
+    /// The client does not speak TLS as it must.
+    Insecure(io::Error),
     /// The operating system reported an error.
     Failed(io::Error),
 }
@@ -46,12 +48,7 @@ pub(crate) async fn open<S: AsyncRead + Unpin>(
     stream: S,
     patience: Duration,
 ) -> Result<Opened<S>, Unopened> {
-    let mut opened = Opened {
-        first: [0; PREFACE.len()],
-        read: 0,
-        filled: 0,
-        stream,
-    };
+    let mut opened = Opened::unread(stream);
     match timeout(patience, opened.fill()).await {
         Err(_) => Err(Unopened::Silent),
         Ok(Err(error)) => Err(Unopened::Failed(error)),
@@ -61,6 +58,21 @@ pub(crate) async fn open<S: AsyncRead + Unpin>(
 }
 
 impl<S> Opened<S> {
+    /// A connection of which nothing has been read.
+    pub(crate) fn unread(stream: S) -> Opened<S> {
+        Opened {
+            first: [0; PREFACE.len()],
+            read: 0,
+            filled: 0,
+            stream,
+        }
+    }
+
+    /// What lies below.
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
     /// Whether the client speaks HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
         self.first == PREFACE

@@ -6,7 +6,16 @@
 /// If the operating system has none to give, which does not happen on a system that runs.
 #[must_use]
 pub(crate) fn from_system() -> u64 {
-    let mut bytes = [0; 8];
+    u64::from_le_bytes(bytes_from_system())
+}
+
+/// Random bytes, good enough for keys.
+///
+/// # Panics
+/// As [`from_system`].
+#[must_use]
+pub(crate) fn bytes_from_system<const LENGTH: usize>() -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
     let mut filled = 0;
     while filled < bytes.len() {
         match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
@@ -15,5 +24,5 @@ pub(crate) fn from_system() -> u64 {
             Err(error) => panic!("the operating system gives no random bytes: {error}"),
         }
     }
-    u64::from_le_bytes(bytes)
+    bytes
 }

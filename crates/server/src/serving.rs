@@ -26,16 +26,19 @@
 //! - [`worker`]: the thread, what it has under way, and its turn. [`mailbox`]: what the node has
 //!   for it. [`slots`]: places for what is under way.
 //! - [`connection`]: one connection, from its first bytes to its end. [`outgoing`]: its writes.
+//!   [`socket`]: its kinds.
 //! - [`unary`]: calls with one answer. [`streams`]: calls with many. [`routed`]: all others.
-//! - [`watching`]: etcd's watches, on streams.
+//! - [`watching`]: etcd's watches, on streams. [`renewing`]: its keep-alives.
 //! - [`grpc`]: what stands around the messages.
 
 mod connection;
 mod grpc;
 mod mailbox;
 mod outgoing;
+mod renewing;
 mod routed;
 mod slots;
+mod socket;
 mod streams;
 mod unary;
 mod watching;
@@ -46,8 +49,10 @@ use std::sync::Arc;
 use node::hub::{HistoryResult, HubId};
 use node::{Answer, CallId};
 
-pub(crate) use connection::{Accepted, Socket};
-pub(crate) use worker::{Seat, Setting, Workers};
+pub(crate) use connection::Accepted;
+pub(crate) use grpc::{Deframer, Status};
+pub(crate) use socket::{ClientStream, Socket};
+pub(crate) use worker::{Seat, Setting, WeakWorkers, Workers};
 
 /// What the node publishes to all workers.
 pub(crate) type Publication = node::hub::Publication;

@@ -19,27 +19,33 @@
 //! - [`frame`]: the bytes, as pure functions.
 //! - [`queue`]: what waits to be sent over one connection.
 //! - [`connection`]: one connection from its preamble to its end.
+//! - [`stream`]: the kinds of connection, plain and TLS.
 //! - [`dial`]: dialing, and dialing again.
 
 mod connection;
 mod dial;
 mod frame;
 mod queue;
+mod stream;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use node::{ConnectionId, DialId};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::timeout;
 
 use crate::limits::TransportLimits;
 use crate::metrics::Metrics;
+use crate::tls::Tls;
 pub(crate) use queue::SendQueue;
+use stream::PeerStream;
 
 /// What the node's thread is told.
 pub(crate) enum PeerEvent {
@@ -73,6 +79,7 @@ struct Shared {
     metrics: Metrics,
     events: Events,
     next_connection: AtomicU64,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Shared {
@@ -83,6 +90,9 @@ impl Shared {
     fn count_closed(&self, reason: &'static str) {
         let closed = &self.metrics.peer_closed;
         closed.get_or_create(&[("reason", reason)]).inc();
+        if !matches!(reason, "finished" | "stopped" | "by_peer") {
+            self.metrics.peer_failures.inc();
+        }
     }
 }
 
@@ -104,6 +114,7 @@ impl Transport {
         limits: TransportLimits,
         metrics: Metrics,
         events: Events,
+        tls: Option<Arc<Tls>>,
     ) -> Transport {
         let next_connection = AtomicU64::new(1);
         let shared = Arc::new(Shared {
@@ -111,6 +122,7 @@ impl Transport {
             metrics,
             events,
             next_connection,
+            tls,
         });
         let accepting = listener.map(|listener| {
             let (running, stop) = oneshot::channel();
@@ -209,8 +221,31 @@ async fn serve(
     shared: &Shared,
     mut stop: oneshot::Receiver<()>,
 ) {
+    let secured = tokio::select! {
+        secured = accept_secured(stream, shared) => secured,
+        _ = &mut stop => return,
+    };
+    let stream = match secured {
+        Ok(stream) => stream,
+        Err(error) => {
+            shared.count_closed("insecure");
+            tracing::debug!(%address, %error, "a peer's connection is refused");
+            return;
+        }
+    };
     let closed = connection::run(stream, None, has_spoken, shared, &mut stop).await;
     tracing::debug!(%address, reason = closed.label(), "a peer's connection ended");
+}
+
+/// Speaks TLS with whoever has connected, if that is spoken here.
+async fn accept_secured(stream: TcpStream, shared: &Shared) -> io::Result<PeerStream> {
+    connection::set_up(&stream, &shared.limits)?;
+    let Some(tls) = &shared.tls else {
+        return Ok(PeerStream::Plain(stream));
+    };
+    let secured = timeout(shared.limits.preamble_timeout, tls.accept_peer(stream)).await;
+    let secured = secured.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    Ok(PeerStream::Secured(Box::new(secured)))
 }
 
 #[cfg(test)]

@@ -42,6 +42,9 @@ pub(super) fn check(
     if let Err((key, problem)) = check_timing(configuration) {
         return wrong(key, problem);
     }
+    if let Err((key, problem)) = check_tls(configuration) {
+        return wrong(key, problem);
+    }
     Ok(())
 }
 
@@ -122,6 +125,68 @@ fn check_peer_addresses(configuration: &Configuration) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Whatever would leave connections less safe than was asked for stops the start.
+fn check_tls(configuration: &Configuration) -> Result<(), Problem> {
+    let Configuration {
+        client_tls,
+        peer_tls,
+        ..
+    } = configuration;
+    let names = [
+        [
+            "cert-file",
+            "key-file",
+            "trusted-ca-file",
+            "client-cert-auth",
+            "client-crl-file",
+        ],
+        [
+            "peer-cert-file",
+            "peer-key-file",
+            "peer-trusted-ca-file",
+            "peer-client-cert-auth",
+            "peer-crl-file",
+        ],
+    ];
+    for (settings, [cert, key, authority, ask, revoked]) in [client_tls, peer_tls].iter().zip(names)
+    {
+        match (&settings.cert_file, &settings.key_file) {
+            (Some(_), None) => return Err((key, format!("expected with {cert}"))),
+            (None, Some(_)) => return Err((cert, format!("expected with {key}"))),
+            _ => {}
+        }
+        let needs_tls = [
+            (settings.trusted_ca_file.is_some(), authority),
+            (settings.client_cert_auth, ask),
+            (settings.crl_file.is_some(), revoked),
+        ];
+        if let Some((_, name)) = needs_tls.iter().find(|(is_set, _)| *is_set)
+            && !settings.is_on()
+        {
+            let problem = format!("means nothing without {cert}: connections would be plain");
+            return Err((name, problem));
+        }
+        if settings.trusted_ca_file.is_none() {
+            let needs_authority = [
+                (settings.client_cert_auth, ask),
+                (settings.crl_file.is_some(), revoked),
+                (!settings.allowed_names.is_empty(), "peer-cert-allowed-cn"),
+                (!settings.allowed_hosts.is_empty(), ask),
+            ];
+            if let Some((_, name)) = needs_authority.iter().find(|(is_set, _)| *is_set) {
+                let problem = format!("needs {authority}: whose certificates are to be accepted?");
+                return Err((name, problem));
+            }
+        }
+    }
+    let has_no_authority = peer_tls.cert_file.is_some() && peer_tls.trusted_ca_file.is_none();
+    if has_no_authority && !peer_tls.auto {
+        let problem = "expected with peer-cert-file: peers verify each other";
+        return Err(("peer-trusted-ca-file", problem.into()));
+    }
+    Ok(())
+}
+
 fn check_timing(configuration: &Configuration) -> Result<(), Problem> {
     let election = configuration.election_timeout;
     let heartbeat = configuration.heartbeat_interval;
@@ -180,6 +245,17 @@ pub(super) fn hints(configuration: &Configuration) -> Vec<String> {
                     a loopback address"
                 .into(),
         );
+    }
+    for (is_auto, key) in [
+        (configuration.client_tls.auto, "auto-tls"),
+        (configuration.peer_tls.auto, "peer-auto-tls"),
+    ] {
+        if is_auto {
+            hints.push(format!(
+                "{key} encrypts and proves nothing: whoever is between two machines can read; \
+                 `quorate cert` makes certificates that can be verified"
+            ));
+        }
     }
     if let Listen::Tcp(address) = &configuration.listen_admin
         && literal_host(address).is_some_and(|host| !host.is_loopback())

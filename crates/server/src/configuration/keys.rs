@@ -6,7 +6,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Configuration, Listen, LogFormat, LogLevel};
+use super::{AuthToken, Configuration, Listen, LogFormat, LogLevel, Retention};
+use crate::tls::TlsVersion;
+
+/// Less would not even hold what the group writes about itself for long.
+const SMALLEST_QUOTA: u64 = 1 << 20;
 
 /// One thing that can be set.
 #[derive(Clone, Copy, Debug)]
@@ -69,11 +73,13 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "listen-etcd",
-        value: "ADDRESS",
+        value: "ADDRESS,...",
         default: "127.0.0.1:2379",
         meaning: "Where clients that speak etcd's protocol connect.",
         apply: |configuration, text| {
-            configuration.listen_etcd = listen(text)?;
+            let mut all = listeners(text)?.into_iter();
+            configuration.listen_etcd = all.next().unwrap_or(Listen::None);
+            configuration.listen_etcd_also = all.collect();
             Ok(())
         },
     },
@@ -84,6 +90,19 @@ pub const KEYS: &[Key] = &[
         meaning: "Where operators, probes and scrapers of metrics connect.",
         apply: |configuration, text| {
             configuration.listen_admin = listen(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "listen-metrics",
+        value: "ADDRESS,...",
+        default: "none",
+        meaning: "Where probes and scrapers of metrics connect that are to see nothing else.",
+        apply: |configuration, text| {
+            configuration.listen_metrics = listeners(text)?;
+            configuration
+                .listen_metrics
+                .retain(|listen| *listen != Listen::None);
             Ok(())
         },
     },
@@ -124,6 +143,173 @@ pub const KEYS: &[Key] = &[
         meaning: "Peer addresses of nodes of a cluster that this node was added to.",
         apply: |configuration, text| {
             configuration.join = list(text, |item| host_and_port(item, false))?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "engine",
+        value: "ENGINE",
+        default: "raft at the first start, then what the data folder holds",
+        meaning: "How the replicas agree: raft or paxos. A cluster is created with one and keeps \
+                  it; give the same to every node. A data folder of the other is refused.",
+        apply: |configuration, text| {
+            configuration.engine = Some(text.parse()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "cert-file",
+        value: "FILE",
+        default: "none: plain connections",
+        meaning: "The certificate shown to clients, PEM; clients then speak TLS.",
+        apply: |configuration, text| file(&mut configuration.client_tls.cert_file, text),
+    },
+    Key {
+        name: "key-file",
+        value: "FILE",
+        default: "none",
+        meaning: "The private key of cert-file, PEM.",
+        apply: |configuration, text| file(&mut configuration.client_tls.key_file, text),
+    },
+    Key {
+        name: "trusted-ca-file",
+        value: "FILE",
+        default: "none",
+        meaning: "Authorities, PEM; clients must then have a certificate of one of them.",
+        apply: |configuration, text| file(&mut configuration.client_tls.trusted_ca_file, text),
+    },
+    Key {
+        name: "client-cert-auth",
+        value: SWITCH,
+        default: "false",
+        meaning: "Clients must have a certificate of an authority in trusted-ca-file.",
+        apply: |configuration, text| {
+            configuration.client_tls.client_cert_auth = switch(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "client-crl-file",
+        value: "FILE",
+        default: "none",
+        meaning: "Certificates of clients that are revoked: a list signed by their authority.",
+        apply: |configuration, text| file(&mut configuration.client_tls.crl_file, text),
+    },
+    Key {
+        name: "client-cert-allowed-hostname",
+        value: "HOST,...",
+        default: "any",
+        meaning: "Only clients whose certificate is for one of these hosts are let in.",
+        apply: |configuration, text| {
+            configuration.client_tls.allowed_hosts = list(text, plain)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "auto-tls",
+        value: SWITCH,
+        default: "false",
+        meaning: "Clients speak TLS with a certificate made at the start, which nobody can verify.",
+        apply: |configuration, text| {
+            configuration.client_tls.auto = switch(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "peer-cert-file",
+        value: "FILE",
+        default: "none: plain connections",
+        meaning: "The certificate shown to peers, PEM; peers then speak TLS.",
+        apply: |configuration, text| file(&mut configuration.peer_tls.cert_file, text),
+    },
+    Key {
+        name: "peer-key-file",
+        value: "FILE",
+        default: "none",
+        meaning: "The private key of peer-cert-file, PEM.",
+        apply: |configuration, text| file(&mut configuration.peer_tls.key_file, text),
+    },
+    Key {
+        name: "peer-trusted-ca-file",
+        value: "FILE",
+        default: "none",
+        meaning: "Authorities, PEM; peers must have a certificate of one of them, both ways.",
+        apply: |configuration, text| file(&mut configuration.peer_tls.trusted_ca_file, text),
+    },
+    Key {
+        name: "peer-client-cert-auth",
+        value: SWITCH,
+        default: "false",
+        meaning: "Peers that connect here must have a certificate of peer-trusted-ca-file.",
+        apply: |configuration, text| {
+            configuration.peer_tls.client_cert_auth = switch(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "peer-crl-file",
+        value: "FILE",
+        default: "none",
+        meaning: "Certificates of peers that are revoked: a list signed by their authority.",
+        apply: |configuration, text| file(&mut configuration.peer_tls.crl_file, text),
+    },
+    Key {
+        name: "peer-cert-allowed-cn",
+        value: "NAME,...",
+        default: "any",
+        meaning: "Only peers whose certificate has one of these common names are let in.",
+        apply: |configuration, text| {
+            configuration.peer_tls.allowed_names = list(text, plain)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "peer-cert-allowed-hostname",
+        value: "HOST,...",
+        default: "any",
+        meaning: "Only peers whose certificate is for one of these hosts are let in.",
+        apply: |configuration, text| {
+            configuration.peer_tls.allowed_hosts = list(text, plain)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "peer-auto-tls",
+        value: SWITCH,
+        default: "false",
+        meaning: "Peers speak TLS with certificates made at the start, which nobody can verify.",
+        apply: |configuration, text| {
+            configuration.peer_tls.auto = switch(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "cipher-suites",
+        value: "SUITE,...",
+        default: "the library's choice",
+        meaning: "The suites of TLS 1.2 that are spoken, by their registered names.",
+        apply: |configuration, text| {
+            configuration.tls_rules.cipher_suites = list(text, plain)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "tls-min-version",
+        value: "VERSION",
+        default: "TLS1.2",
+        meaning: "The lowest version of TLS that is spoken: TLS1.2 or TLS1.3.",
+        apply: |configuration, text| {
+            configuration.tls_rules.lowest = tls_version(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "tls-max-version",
+        value: "VERSION",
+        default: "TLS1.3",
+        meaning: "The highest version of TLS that is spoken: TLS1.2 or TLS1.3.",
+        apply: |configuration, text| {
+            configuration.tls_rules.highest = tls_version(text)?;
             Ok(())
         },
     },
@@ -200,6 +386,55 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "quota",
+        value: "BYTES",
+        default: "what the group has agreed on, 2147483648 at first",
+        meaning: "How much the group may hold, live keys and history; the leader's value counts.",
+        apply: |configuration, text| {
+            let expected = "expected a number of bytes, at least 1048576";
+            let bytes = text.parse().map_err(|_| expected)?;
+            if bytes < SMALLEST_QUOTA {
+                return Err(expected.into());
+            }
+            configuration.quota_bytes = Some(bytes);
+            Ok(())
+        },
+    },
+    Key {
+        name: "alarm-ends",
+        value: "HOW",
+        default: "what the group has agreed on, by-itself at first",
+        meaning: "When a full store takes writes again: by-itself once there is room, or \
+                  when-disarmed by a client; the leader's value counts.",
+        apply: |configuration, text| {
+            configuration.alarm_ends_by_itself = Some(match text {
+                "by-itself" => true,
+                "when-disarmed" => false,
+                _ => return Err("expected by-itself or when-disarmed".into()),
+            });
+            Ok(())
+        },
+    },
+    Key {
+        name: "history",
+        value: "HOW MUCH",
+        default: "all",
+        meaning: "How much history is kept: all, what was written in the last DURATION, or a \
+                  NUMBER of revisions; the rest is compacted. The leader's value counts.",
+        apply: |configuration, text| {
+            configuration.history = match text {
+                "all" => Retention::All,
+                _ => match text.parse::<i64>() {
+                    Ok(revisions) if revisions > 0 => Retention::Revisions(revisions),
+                    _ => Retention::Time(duration(text).map_err(
+                        |_| "expected all, a duration such as 30m or 24h, or a number of revisions",
+                    )?),
+                },
+            };
+            Ok(())
+        },
+    },
+    Key {
         name: "max-connections",
         value: "NUMBER",
         default: "16384",
@@ -221,6 +456,40 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "auth-token",
+        value: "KIND",
+        default: "simple",
+        meaning: "The tokens of users who sign in: simple, or \
+                  jwt,sign-method=RS256,priv-key=FILE,pub-key=FILE,ttl=5m.",
+        apply: |configuration, text| {
+            configuration.auth_token = AuthToken::parse(text, duration)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "auth-token-ttl",
+        value: "DURATION",
+        default: "5m",
+        meaning: "How long a simple token is good that is not used.",
+        apply: |configuration, text| {
+            configuration.auth_token_ttl = duration(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "bcrypt-cost",
+        value: "COST",
+        default: "10",
+        meaning: "How slowly passwords are hashed, from 4 to 31; one more takes twice as long.",
+        apply: |configuration, text| {
+            configuration.bcrypt_cost = match text.parse::<u32>() {
+                Ok(cost) if (4..=31).contains(&cost) => cost,
+                _ => return Err("expected a number from 4 to 31".into()),
+            };
+            Ok(())
+        },
+    },
+    Key {
         name: "shutdown-timeout",
         value: "DURATION",
         default: "3s",
@@ -231,6 +500,37 @@ pub const KEYS: &[Key] = &[
         },
     },
 ];
+
+/// What a value of a key looks like that is on or off; as a flag it may stand without one.
+pub const SWITCH: &str = "true|false";
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("expected true or false".into()),
+    }
+}
+
+fn file(place: &mut Option<PathBuf>, text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("expected a file".into());
+    }
+    *place = Some(PathBuf::from(text));
+    Ok(())
+}
+
+fn plain(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+fn tls_version(text: &str) -> Result<TlsVersion, String> {
+    match text {
+        "TLS1.2" => Ok(TlsVersion::Tls12),
+        "TLS1.3" => Ok(TlsVersion::Tls13),
+        _ => Err("expected TLS1.2 or TLS1.3".into()),
+    }
+}
 
 fn node_name(text: &str) -> Result<String, String> {
     node::operator::check_name(text)?;
@@ -255,7 +555,11 @@ fn list<T>(text: &str, item: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T
 
 fn cluster_entry(text: &str) -> Result<(String, String), String> {
     let (name, address) = text.split_once('=').ok_or("expected NAME=HOST:PORT")?;
-    let address = address.strip_prefix("http://").unwrap_or(address);
+    // Whether connections are encrypted is said by peer-cert-file.
+    let bare = address.strip_prefix("http://");
+    let address = bare
+        .or_else(|| address.strip_prefix("https://"))
+        .unwrap_or(address);
     Ok((
         node_name(name.trim())?,
         host_and_port(address.trim(), false)?,
@@ -264,7 +568,10 @@ fn cluster_entry(text: &str) -> Result<(String, String), String> {
 
 fn url(text: &str) -> Result<String, String> {
     let expected = "expected a URL such as http://10.0.0.1:2379";
-    let rest = text.strip_prefix("http://").ok_or(expected)?;
+    let rest = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
+    let rest = rest.ok_or(expected)?;
     host_and_port(rest, false).map_err(|_| expected)?;
     Ok(text.to_owned())
 }
@@ -275,6 +582,13 @@ fn listen(text: &str) -> Result<Listen, String> {
         Some(_) => Err("expected unix:/ and an absolute path".into()),
         None => tcp_listen(text).map_err(|_| "expected host:port, unix:/path or none".into()),
     }
+}
+
+fn listeners(text: &str) -> Result<Vec<Listen>, String> {
+    if text.contains(',') {
+        return list(text, listen);
+    }
+    Ok(vec![listen(text)?])
 }
 
 fn tcp_listen(text: &str) -> Result<Listen, String> {

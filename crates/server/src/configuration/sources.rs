@@ -160,7 +160,7 @@ impl Reading {
             let text = value_text(value).ok_or_else(|| ConfigurationError {
                 key: key.name.to_owned(),
                 origin: origin.clone(),
-                problem: "expected a string, a number or a list of strings".into(),
+                problem: "expected a string, a number, true, false or a list of strings".into(),
             })?;
             self.set(key, origin, &text)?;
         }
@@ -172,6 +172,7 @@ impl Reading {
 fn value_text(value: &Spanned<DeValue<'_>>) -> Option<String> {
     match value.get_ref() {
         DeValue::String(text) => Some(text.to_string()),
+        DeValue::Boolean(is_on) => Some(is_on.to_string()),
         DeValue::Integer(number) => Some(number.as_str().to_owned()),
         DeValue::Array(items) => {
             let items = items.iter().map(|item| match item.get_ref() {

@@ -11,12 +11,12 @@ use consensus::Role;
 use etcd::proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, MemberListRequest, MemberListResponse,
-    PutRequest, PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
-    TxnRequest, TxnResponse,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader, StatusRequest,
+    StatusResponse, TxnRequest, TxnResponse,
 };
 use etcd::proto::mvccpb::KeyValue;
 use journal::disk::{self, Lane, Operation, RequestId};
-use node::{Answer, Call, CallId, Input, Output, Status};
+use node::{Answer, Call, CallId, Input, Output, RenewedLeases, Status};
 use tonic::Code;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -25,9 +25,11 @@ use tonic_prost::ProstCodec;
 
 use super::*;
 
+mod gateway;
 mod hostile;
 mod hot;
 mod leases;
+mod secured;
 
 /// Keeps keys in a map, and answers a put once its value is on disk.
 struct Simple {
@@ -36,20 +38,18 @@ struct Simple {
     written: u64,
     forgotten: u64,
     renewals: u64,
-    put_off: Option<(CallId, i64)>,
     said_ready: bool,
     name: String,
 }
 
 impl Simple {
-    fn make(startup: Startup, _: Instant) -> Simple {
+    fn make(startup: Startup) -> Simple {
         Simple {
             keys: BTreeMap::new(),
             waiting: BTreeMap::new(),
             written: 0,
             forgotten: 0,
             renewals: 0,
-            put_off: None,
             said_ready: false,
             name: startup.config.name,
         }
@@ -97,27 +97,6 @@ impl Simple {
             }
             etcd::Request::Txn(_) => Ok(etcd::Response::Txn(TxnResponse::default())),
             etcd::Request::Compact(_) => Err(etcd::Error::Compacted),
-            etcd::Request::LeaseKeepAlive(LeaseKeepAliveRequest { id: renewed }) => {
-                self.renewals += 1;
-                // Out of order, as answers of a node may come.
-                if renewed % 2 == 1 {
-                    self.put_off = Some((id, renewed));
-                    return;
-                }
-                for (id, renewed) in [Some((id, renewed)), self.put_off.take()]
-                    .into_iter()
-                    .flatten()
-                {
-                    let response = LeaseKeepAliveResponse {
-                        id: renewed,
-                        ttl: 60,
-                        ..LeaseKeepAliveResponse::default()
-                    };
-                    let answer = Answer::Etcd(Ok(etcd::Response::LeaseKeepAlive(response)));
-                    out.push(Output::Answer { id, answer });
-                }
-                return;
-            }
             _ => Err(etcd::Error::LeaseNotFound),
         };
         out.push(Output::Answer {
@@ -144,6 +123,7 @@ impl Simple {
             held_bytes: 0,
             live_bytes: 0,
             quota_bytes: 0,
+            alarms: Vec::new(),
             members: Vec::new(),
         }
     }
@@ -153,6 +133,13 @@ impl Simple {
             Call::Etcd(request) => return self.etcd(id, request, out),
             Call::EtcdMemberList { .. } => {
                 Answer::EtcdMemberList(Ok(MemberListResponse::default()))
+            }
+            Call::RenewLeases(leases) => {
+                self.renewals += leases.len() as u64;
+                Answer::LeasesRenewed(Ok(RenewedLeases {
+                    header: ResponseHeader::default(),
+                    seconds: leases.iter().map(|lease| 60.min(lease.0)).collect(),
+                }))
             }
             Call::EtcdStatus => Answer::EtcdStatus(Ok(StatusResponse::default())),
             Call::Status => Answer::Status(Box::new(self.status())),
@@ -391,9 +378,9 @@ fn every_call_of_etcds_reaches_the_node_and_errors_keep_code_and_text() {
 fn what_is_not_served_is_unimplemented() {
     let bench = Bench::start(|_| {});
     for path in [
-        "/etcdserverpb.Maintenance/Defragment",
+        "/etcdserverpb.Maintenance/Nothing",
         "/etcdserverpb.KV/Nothing",
-        "/etcdserverpb.Auth/AuthEnable",
+        "/etcdserverpb.Auth/Nothing",
         "/nobody.Knows/This",
     ] {
         let error = bench
@@ -644,7 +631,7 @@ fn a_node_that_refuses_says_why() {
         }
     }
     let temporary = tempfile::tempdir().unwrap();
-    let handle = start_hosting(configuration(temporary.path()), |_, _| Refusing).unwrap();
+    let handle = start_hosting(configuration(temporary.path()), |_| Refusing).unwrap();
     assert!(!handle.wait_until_ready());
     assert_eq!(
         handle.wait().unwrap_err().to_string(),
@@ -668,7 +655,7 @@ fn a_node_that_fails_inside_ends_the_server() {
         }
     }
     let temporary = tempfile::tempdir().unwrap();
-    let handle = start_hosting(configuration(temporary.path()), |_, _| Failing).unwrap();
+    let handle = start_hosting(configuration(temporary.path()), |_| Failing).unwrap();
     assert!(matches!(handle.wait(), Err(Error::Failed)));
 }
 

@@ -9,7 +9,6 @@
 //! probes, slow ones bounded by HTTP/2's windows and the number of its streams.
 
 use std::future::Future as _;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -18,44 +17,27 @@ use std::time::Duration;
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::Request;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use super::grpc::{self, Payload, Prebuilt};
 use super::outgoing::Outgoing;
 use super::routed;
+use super::socket::{ClientStream, Socket};
 use super::unary::{self, Method};
 use super::worker::Worker;
 use crate::limits::ClientLimits;
 use crate::listeners::{Closed, Held, Source};
 use crate::opening::Opened;
+use crate::tls::CommonName;
 
 /// A connection that speaks HTTP/2, on its way to a worker.
 pub(crate) struct Accepted {
     pub(crate) stream: Opened<Socket>,
     pub(crate) source: Source,
+    /// Who the client is, as a certificate says.
+    pub(crate) common_name: Option<CommonName>,
     pub(crate) held: Held,
-}
-
-/// A socket that belongs to no thread yet.
-pub(crate) enum Socket {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
-}
-
-/// A socket of this thread.
-enum Stream {
-    Tcp(tokio::net::TcpStream),
-    Unix(tokio::net::UnixStream),
-}
-
-impl Stream {
-    fn new(socket: Socket) -> io::Result<Stream> {
-        match socket {
-            Socket::Tcp(socket) => tokio::net::TcpStream::from_std(socket).map(Stream::Tcp),
-            Socket::Unix(socket) => tokio::net::UnixStream::from_std(socket).map(Stream::Unix),
-        }
-    }
 }
 
 /// Serves a connection to its end.
@@ -63,14 +45,16 @@ pub(super) async fn serve(worker: &Rc<Worker>, number: u64, accepted: Accepted) 
     let Accepted {
         stream,
         source,
+        common_name,
         held,
     } = accepted;
     let client = Client {
         worker,
         number,
         source,
+        common_name,
     };
-    held.end(match stream.try_map(Stream::new) {
+    held.end(match stream.try_map(Socket::arrive) {
         Ok(stream) => client.serve(stream).await,
         Err(error) => failed(&error),
     });
@@ -81,12 +65,14 @@ struct Client<'a> {
     worker: &'a Rc<Worker>,
     number: u64,
     source: Source,
+    common_name: Option<CommonName>,
 }
 
 impl Client<'_> {
-    async fn serve(&self, stream: Opened<Stream>) -> Closed {
+    async fn serve(&self, stream: Opened<ClientStream>) -> Closed {
         let limits = &self.worker.setting.limits;
-        let outgoing = Outgoing::new(stream, limits.write_buffer_bytes);
+        let metrics = &self.worker.setting.metrics;
+        let outgoing = Outgoing::new(stream, limits.write_buffer_bytes, metrics);
         let mut connection = match builder(limits).handshake(outgoing.clone()).await {
             Ok(connection) => connection,
             Err(error) => return failed(&error),
@@ -126,14 +112,21 @@ impl Client<'_> {
         if is_ours && !grpc::is_grpc(&request) {
             return Prebuilt::refuse_stranger(&mut respond);
         }
+        let common_name = self.common_name.as_ref();
         if !is_ours || !grpc::is_plain(&request) {
-            return routed::begin(worker, request, respond, self.source);
+            let mut request = request;
+            let extensions = request.extensions_mut();
+            extensions.insert(self.source);
+            if let Some(name) = &self.common_name {
+                extensions.insert(name.clone());
+            }
+            return routed::begin(worker, request, respond);
         }
         let (head, body) = request.into_parts();
         if let Some(method) = method {
-            unary::begin(worker, method, &head.headers, body, respond);
+            unary::begin(worker, method, &head.headers, common_name, body, respond);
         } else if let Some(service) = service {
-            worker.open_stream(service, &head.headers, body, respond);
+            worker.open_stream(service, &head.headers, common_name, body, respond);
         }
     }
 }
@@ -204,45 +197,5 @@ impl Probe {
             self.alarm.as_mut().reset(Instant::now() + wait);
         }
         Poll::Pending
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
-        }
     }
 }

@@ -47,7 +47,7 @@ impl Status {
         }
     }
 
-    pub(super) fn with_text(code: etcd::Code, text: String) -> Status {
+    pub(crate) fn with_text(code: etcd::Code, text: String) -> Status {
         Status {
             code: code.number(),
             text: Cow::Owned(text),
@@ -55,13 +55,13 @@ impl Status {
     }
 
     /// The node does nothing any more. What was asked for may have happened.
-    pub(super) fn stopped() -> Status {
+    pub(crate) fn stopped() -> Status {
         let code = etcd::Code::Unavailable.number();
         Status::new(code, "etcdserver: server stopped")
     }
 
     /// Too many calls are under way. Coded as etcd's own server does, which maps it to `Unknown`.
-    pub(super) fn busy() -> Status {
+    pub(crate) fn busy() -> Status {
         let code = etcd::Code::Unknown.number();
         Status::new(code, "etcdserver: too many requests")
     }
@@ -77,6 +77,27 @@ impl Status {
     pub(super) fn too_late() -> Status {
         let code = etcd::Code::DeadlineExceeded.number();
         Status::new(code, "context deadline exceeded")
+    }
+
+    /// A message has been begun, and its end does not come.
+    pub(super) fn too_slow() -> Status {
+        let code = etcd::Code::DeadlineExceeded.number();
+        Status::new(code, "quorate: the request took too long to arrive")
+    }
+
+    /// What a call's last headers say, as its caller reads it.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Result<(), Status> {
+        let number = headers.get(GRPC_STATUS).and_then(|code| code.to_str().ok());
+        let code = number.and_then(|code| code.parse().ok());
+        let code = code.unwrap_or(etcd::Code::Unknown.number());
+        if code == 0 {
+            return Ok(());
+        }
+        let text = headers.get(GRPC_MESSAGE).map(HeaderValue::as_bytes);
+        Err(Status {
+            code,
+            text: percent_decoded(text.unwrap_or_default()).into(),
+        })
     }
 
     /// The headers that say it.
@@ -113,6 +134,29 @@ fn percent_encoded(text: &str) -> String {
         }
     }
     encoded
+}
+
+/// The inverse; what makes no sense stands for itself.
+fn percent_decoded(text: &[u8]) -> String {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, after @ ..] = rest {
+        let digits = after
+            .get(..2)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte {
+            Some(byte) if *first == b'%' => {
+                decoded.push(byte);
+                rest = &after[2..];
+            }
+            _ => {
+                decoded.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 /// What one DATA frame or more carry: a message behind its prefix, or bytes as they are.
@@ -186,7 +230,7 @@ impl Buf for Payload {
 }
 
 /// What stands before an uncompressed message of `length` bytes.
-fn prefix(length: usize) -> [u8; PREFIX_BYTES] {
+pub(super) fn prefix(length: usize) -> [u8; PREFIX_BYTES] {
     let length = u32::try_from(length).expect("a message is shorter than 4 GiB");
     let [a, b, c, d] = length.to_be_bytes();
     [0, a, b, c, d]
@@ -335,7 +379,7 @@ pub(super) fn time_allowed(headers: &HeaderMap) -> Option<Duration> {
 
 /// Takes messages out of the bytes of a request, however they were cut.
 #[derive(Debug)]
-pub(super) struct Deframer {
+pub(crate) struct Deframer {
     /// What has arrived last; messages that lie in it whole are not copied.
     arrived: Bytes,
     /// The beginning of a message that goes on in what arrives next. Grows with what has really
@@ -345,7 +389,7 @@ pub(super) struct Deframer {
 }
 
 impl Deframer {
-    pub(super) fn new(longest: usize) -> Deframer {
+    pub(crate) fn new(longest: usize) -> Deframer {
         Deframer {
             arrived: Bytes::new(),
             begun: BytesMut::new(),
@@ -354,7 +398,7 @@ impl Deframer {
     }
 
     /// Takes in what has arrived, once [`Deframer::next`] has nothing more.
-    pub(super) fn push(&mut self, bytes: Bytes) {
+    pub(crate) fn push(&mut self, bytes: Bytes) {
         if self.begun.is_empty() {
             assert!(
                 self.arrived.is_empty(),
@@ -367,7 +411,7 @@ impl Deframer {
     }
 
     /// The next complete message; `None` if more has to arrive first.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, Status> {
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, Status> {
         if self.begun.is_empty() {
             let Some(length) = self.length(&self.arrived)? else {
                 self.begun.extend_from_slice(&self.arrived);
@@ -385,6 +429,11 @@ impl Deframer {
         // What follows the message is looked at as if it had just arrived.
         self.arrived = std::mem::take(&mut self.begun).freeze();
         Ok(Some(message))
+    }
+
+    /// Whether the rest of a message is missing.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.begun.is_empty()
     }
 
     /// The length of the message at the front of `bytes`, if it is there whole.

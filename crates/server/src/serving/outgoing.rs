@@ -16,7 +16,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::metrics::Metrics;
 
 /// The part of a full buffer's memory that a connection keeps while nothing waits.
 const KEPT_PART: usize = 8;
@@ -29,6 +32,8 @@ struct Inner<S> {
     limit_bytes: usize,
     /// Something has been read since this was last asked.
     has_read: bool,
+    received_bytes: Counter,
+    sent_bytes: Counter,
 }
 
 /// A stream whose writes wait for [`Outgoing::poll_drain`]. Clones share it.
@@ -41,13 +46,15 @@ impl<S> Clone for Outgoing<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Outgoing<S> {
-    pub(super) fn new(stream: S, limit_bytes: usize) -> Outgoing<S> {
+    pub(super) fn new(stream: S, limit_bytes: usize, metrics: &Metrics) -> Outgoing<S> {
         Outgoing(Rc::new(RefCell::new(Inner {
             stream,
             buffer: Vec::new(),
             written: 0,
             limit_bytes,
             has_read: false,
+            received_bytes: metrics.client_received_bytes.clone(),
+            sent_bytes: metrics.client_sent_bytes.clone(),
         })))
     }
 
@@ -68,9 +75,14 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
             let rest = &self.buffer[self.written..];
             match ready!(Pin::new(&mut self.stream).poll_write(context, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.written += count,
+                count => {
+                    self.written += count;
+                    self.sent_bytes.inc_by(count as u64);
+                }
             }
         }
+        // What a kind of stream keeps to itself (TLS does) has to leave too.
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
         self.buffer.clear();
         self.written = 0;
         // A burst is not a reason to keep its memory: there may be ten thousand connections.
@@ -88,7 +100,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Outgoing<S> {
         let inner = &mut *self.0.borrow_mut();
         let before = buffer.filled().len();
         ready!(Pin::new(&mut inner.stream).poll_read(context, buffer))?;
-        inner.has_read |= buffer.filled().len() > before;
+        let count = buffer.filled().len() - before;
+        inner.has_read |= count > 0;
+        inner.received_bytes.inc_by(count as u64);
         Poll::Ready(Ok(()))
     }
 }
@@ -105,7 +119,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Outgoing<S> {
         }
         if inner.buffer.is_empty() && bytes.len() >= inner.limit_bytes {
             // Nothing is gained by copying what fills the buffer by itself.
-            return Pin::new(&mut inner.stream).poll_write(context, bytes);
+            let count = ready!(Pin::new(&mut inner.stream).poll_write(context, bytes))?;
+            inner.sent_bytes.inc_by(count as u64);
+            return Poll::Ready(Ok(count));
         }
         let count = bytes.len().min(inner.limit_bytes);
         inner.buffer.extend_from_slice(&bytes[..count]);

@@ -4,6 +4,7 @@
 //!   h2's stream ── body ──▶ axum, tonic ── body, trailers ──▶ h2's stream, as its window allows
 //! ```
 
+use std::future::Future as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,41 +15,61 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::Sleep;
 use tower::ServiceExt as _;
 
 use super::grpc::{LargeAnswer, Payload};
 use super::worker::Worker;
-use crate::listeners::Source;
 
 /// A request's body, as the router reads it.
-struct Incoming(RecvStream);
+struct Incoming {
+    body: RecvStream,
+    /// Until then all of it must have come, unless the client may go on speaking.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a request's body has ended before its end.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Lost(#[from] h2::Error),
+    #[error("quorate: the request took too long to arrive")]
+    TooSlow,
+}
 
 impl http_body::Body for Incoming {
     type Data = Bytes;
-    type Error = h2::Error;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        let body = &mut self.0;
-        match std::task::ready!(body.poll_data(context)) {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Incoming { body, patience } = &mut *self;
+        let data = body.poll_data(context);
+        if data.is_pending()
+            && let Some(patience) = patience
+            && patience.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Some(Err(Broken::TooSlow)));
+        }
+        match std::task::ready!(data) {
             Some(Ok(bytes)) => {
                 // Failing means that the stream is gone, which the next poll will say.
                 let _ = body.flow_control().release_capacity(bytes.len());
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
             None => match std::task::ready!(body.poll_trailers(context)) {
                 Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
                 Ok(None) => Poll::Ready(None),
-                Err(error) => Poll::Ready(Some(Err(error))),
+                Err(error) => Poll::Ready(Some(Err(error.into()))),
             },
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -61,11 +82,15 @@ pub(super) fn begin(
     worker: &Rc<Worker>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Payload>,
-    source: Source,
 ) {
     let router = worker.setting.router.clone();
-    let mut request = request.map(|body| Body::new(Incoming(body)));
-    request.extensions_mut().insert(source);
+    let is_stream = worker.service_of(request.uri().path()).is_some();
+    let patience = worker.setting.limits.message_timeout;
+    let request = request.map(|body| {
+        let ends = is_stream || body.is_end_stream();
+        let patience = (!ends).then(|| Box::pin(tokio::time::sleep(patience)));
+        Body::new(Incoming { body, patience })
+    });
     tokio::task::spawn_local(async move {
         let answered = tokio::select! {
             response = router.oneshot(request) => response,

@@ -35,7 +35,7 @@ impl Key {
         self.0
     }
 
-    pub(super) fn from_bits(bits: u64) -> Key {
+    pub(super) const fn from_bits(bits: u64) -> Key {
         Key(bits & ((1 << Key::BITS) - 1))
     }
 

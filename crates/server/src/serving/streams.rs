@@ -1,7 +1,7 @@
-//! Calls with many requests and many answers: what watches are made of.
+//! Calls with many requests and many answers: what watches and keep-alives are made of.
 //!
 //! ```text
-//!   client ── DATA ──▶ messages ──────▶ ┌────────────────┐ ── Effect::Call ──▶ node
+//!   client ── DATA ──▶ messages ──────▶ ┌────────────────┐ ── calls ─────────▶ node
 //!          ◀── DATA ── queue ◀─ Send ── │ StreamService  │ ◀── answered ──────
 //!              │                        │ one per worker │ ◀── published ─────
 //!              └────── credit ────────▶ └────────────────┘
@@ -18,6 +18,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use base::Instant;
 use bytes::{Buf as _, Bytes};
@@ -32,17 +33,15 @@ use super::Publication;
 use super::grpc::{Deframer, Payload, Prebuilt, Status};
 use super::slots::{Key, Slots};
 use super::watching;
+use crate::calls::Identity;
 use crate::limits::ClientLimits;
+use crate::metrics::{CallCounters, CountedCall, RpcMetrics};
 
 /// Names a stream of one worker; never used twice.
 pub(crate) type StreamId = Key;
 
 /// What a streaming service wants to be done.
 #[derive(Debug)]
-#[allow(
-    dead_code,
-    reason = "watches ask the node in another way; keep-alives will use calls"
-)]
 pub(crate) enum Effect {
     /// Send a message. Uses up credit of its length.
     Send {
@@ -51,6 +50,15 @@ pub(crate) enum Effect {
         /// The encoded message, without gRPC's prefix. Clones of one are sent without copying.
         message: Bytes,
     },
+    /// Send several messages at once. Uses up credit of their length.
+    SendFramed {
+        /// Over which stream; if it is gone, so are the messages.
+        stream: StreamId,
+        /// The encoded messages, each behind gRPC's prefix.
+        framed: Bytes,
+        /// How many those are.
+        messages: usize,
+    },
     /// Send what is queued, then end a stream.
     End {
         /// Which.
@@ -58,13 +66,17 @@ pub(crate) enum Effect {
         /// How the call has ended.
         status: Status,
     },
-    /// Ask the node; [`StreamService::answered`] hears of it, unless the stream ends before.
-    Call {
-        /// On whose behalf.
-        stream: StreamId,
-        /// What.
-        call: Call,
-    },
+}
+
+/// Names a call of a service, which chooses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket(pub(crate) u64);
+
+/// Whose call it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    service: usize,
+    ticket: Ticket,
 }
 
 /// What a call of a service has come to.
@@ -75,8 +87,19 @@ pub(crate) type Answered = Result<Answer, Status>;
 /// Within a turn: publications first, then answers, then what clients did, then
 /// [`StreamService::flush`].
 pub(crate) trait StreamService {
-    /// A client has opened a stream; its headers are its metadata.
-    fn opened(&mut self, stream: StreamId, headers: &HeaderMap, out: &mut Vec<Effect>);
+    /// A client has opened a stream; its headers are its metadata, and say who it is.
+    fn opened(
+        &mut self,
+        stream: StreamId,
+        headers: &HeaderMap,
+        identity: Identity,
+        out: &mut Vec<Effect>,
+    );
+
+    /// Whether the stream's next message may be read.
+    fn takes(&self, _stream: StreamId) -> bool {
+        true
+    }
 
     /// A client has sent a message.
     fn message(&mut self, stream: StreamId, message: Bytes, out: &mut Vec<Effect>);
@@ -87,11 +110,11 @@ pub(crate) trait StreamService {
     /// A stream is gone, by the client's doing. After [`Effect::End`] nothing more is said of it.
     fn closed(&mut self, stream: StreamId);
 
-    /// The connection has taken so many more bytes of this stream's messages.
-    fn credit(&mut self, stream: StreamId, bytes: usize, out: &mut Vec<Effect>);
+    /// The connection has taken so many more messages of this stream, with so many bytes.
+    fn taken(&mut self, stream: StreamId, bytes: usize, messages: usize, out: &mut Vec<Effect>);
 
-    /// The node has answered an [`Effect::Call`].
-    fn answered(&mut self, stream: StreamId, answered: Answered, out: &mut Vec<Effect>);
+    /// The node has answered a call of [`StreamService::flush`].
+    fn answered(&mut self, _ticket: Ticket, _answered: Answered, _out: &mut Vec<Effect>) {}
 
     /// The node has published something.
     fn published(&mut self, now: Instant, publication: &Publication, out: &mut Vec<Effect>);
@@ -99,8 +122,9 @@ pub(crate) trait StreamService {
     /// A read of history has ended.
     fn history(&mut self, _now: Instant, _result: HistoryResult, _out: &mut Vec<Effect>) {}
 
-    /// Everything that was ready has been told.
-    fn flush(&mut self, now: Instant, out: &mut Vec<Effect>);
+    /// Everything that was ready has been told. What the node is to be asked goes to `calls`;
+    /// how many of those are under way is bounded by the service.
+    fn flush(&mut self, now: Instant, out: &mut Vec<Effect>, calls: &mut Vec<(Ticket, Call)>);
 
     /// When [`StreamService::flush`] is to be called even if nothing happens.
     fn deadline(&self) -> Option<Instant>;
@@ -110,6 +134,14 @@ pub(crate) trait StreamService {
 struct Mounted {
     path: &'static str,
     service: Box<dyn StreamService>,
+    counters: Option<Arc<CallCounters>>,
+}
+
+/// What waits to be sent over a stream.
+struct Queued {
+    payload: Payload,
+    /// How many messages it holds.
+    messages: usize,
 }
 
 /// A stream that is open.
@@ -119,12 +151,17 @@ struct Stream {
     /// `None` once the client has sent everything.
     body: Option<RecvStream>,
     deframer: Deframer,
-    queue: VecDeque<Payload>,
+    queue: VecDeque<Queued>,
     queued_bytes: usize,
     /// How it ends once the queue is empty.
     ending: Option<Status>,
-    /// Calls that the node has not answered yet.
-    calls: usize,
+    /// It is not read until the connection has taken more.
+    is_held: bool,
+    /// Since when the rest of a message is missing.
+    begun_at: Option<Instant>,
+    /// It is among [`Streams::begun`].
+    is_watched: bool,
+    counted: CountedCall,
 }
 
 /// All streams of a worker, and the services behind them.
@@ -134,27 +171,42 @@ pub(super) struct Streams {
     effects: Vec<Effect>,
     /// Streams to be looked at before the turn is over.
     woken: Vec<Key>,
+    asked: Vec<(Ticket, Call)>,
+    /// Streams that have begun a message, each once, and when to look whether it has come; the
+    /// first of them first.
+    begun: VecDeque<(Key, Instant)>,
+    message_patience: Duration,
     longest_message: usize,
     credit_bytes: usize,
-    calls_per_stream: usize,
+    messages_per_look: usize,
+    rpc: RpcMetrics,
 }
 
 impl Streams {
-    pub(super) fn new(turn: &Arc<Notify>, limits: &ClientLimits) -> Streams {
+    pub(super) fn new(turn: &Arc<Notify>, limits: &ClientLimits, rpc: &RpcMetrics) -> Streams {
         Streams {
             services: Vec::new(),
             streams: Slots::new(turn),
             effects: Vec::new(),
             woken: Vec::new(),
+            asked: Vec::new(),
+            begun: VecDeque::new(),
+            message_patience: limits.message_timeout,
             longest_message: limits.receive_bytes,
             credit_bytes: limits.stream_credit_bytes,
-            calls_per_stream: limits.calls_per_stream,
+            messages_per_look: limits.messages_per_look,
+            rpc: rpc.clone(),
         }
     }
 
     /// Serves `path` (`/package.Service/Method`) from now on.
     pub(super) fn mount(&mut self, path: &'static str, service: Box<dyn StreamService>) {
-        self.services.push(Mounted { path, service });
+        let counters = self.rpc.of(path).cloned();
+        self.services.push(Mounted {
+            path,
+            service,
+            counters,
+        });
     }
 
     /// Which service serves a path.
@@ -174,6 +226,7 @@ impl Streams {
         &mut self,
         service: usize,
         headers: &HeaderMap,
+        identity: Identity,
         body: RecvStream,
         respond: &mut SendResponse<Payload>,
         prebuilt: &Prebuilt,
@@ -189,10 +242,13 @@ impl Streams {
             queue: VecDeque::new(),
             queued_bytes: 0,
             ending: None,
-            calls: 0,
+            is_held: false,
+            begun_at: None,
+            is_watched: false,
+            counted: CountedCall::begin(self.services[service].counters.as_ref()),
         });
         let service = &mut self.services[service].service;
-        service.opened(key, headers, &mut self.effects);
+        service.opened(key, headers, identity, &mut self.effects);
         self.woken.push(key);
         let (_, waker) = self.streams.get_mut(key).expect("it was just put there");
         waker.wake_by_ref();
@@ -216,67 +272,96 @@ impl Streams {
     }
 
     /// Tells a service what one of its calls has come to.
-    pub(super) fn answered(&mut self, key: Key, answered: Answered) {
-        if let Some((stream, _)) = self.streams.get_mut(key) {
-            stream.calls -= 1;
-            let service = &mut self.services[stream.service].service;
-            service.answered(key, answered, &mut self.effects);
-            // It may be read further.
-            self.woken.push(key);
-        }
+    pub(super) fn answered(&mut self, asker: Asker, answered: Answered) {
+        let service = &mut self.services[asker.service].service;
+        service.answered(asker.ticket, answered, &mut self.effects);
     }
 
     /// Lets all streams that can go on do so, then ends the services' turn. What they ask of the
     /// node is put into `calls`.
-    pub(super) fn turn(&mut self, now: Instant, prebuilt: &Prebuilt, calls: &mut Vec<(Key, Call)>) {
-        if self.services.is_empty() {
-            return;
-        }
+    pub(super) fn turn(
+        &mut self,
+        now: Instant,
+        prebuilt: &Prebuilt,
+        calls: &mut Vec<(Asker, Call)>,
+    ) {
         let mut woken = std::mem::take(&mut self.woken);
         self.streams.take_woken(&mut woken);
         for key in woken.drain(..) {
-            self.go_on(key, prebuilt);
+            self.go_on(now, key, prebuilt);
         }
         self.woken = woken;
-        for mounted in &mut self.services {
-            mounted.service.flush(now, &mut self.effects);
+        self.end_slow(now);
+        for (number, mounted) in self.services.iter_mut().enumerate() {
+            let service = &mut mounted.service;
+            service.flush(now, &mut self.effects, &mut self.asked);
+            for (ticket, call) in self.asked.drain(..) {
+                let service = number;
+                calls.push((Asker { service, ticket }, call));
+            }
         }
-        self.carry_out(prebuilt, calls);
+        self.carry_out(prebuilt);
     }
 
     /// When the next turn is due by the clock alone.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let services = self.services.iter();
-        services
-            .filter_map(|mounted| mounted.service.deadline())
-            .min()
+        let services = services.filter_map(|mounted| mounted.service.deadline());
+        let begun = self.begun.front().map(|(_, due)| *due);
+        services.chain(begun).min()
+    }
+
+    /// Ends streams that have begun a message and do not end it: what has come of it is held.
+    fn end_slow(&mut self, now: Instant) {
+        while let Some((key, due)) = self.begun.front().copied()
+            && due <= now
+        {
+            self.begun.pop_front();
+            let Some((stream, _)) = self.streams.get_mut(key) else {
+                continue;
+            };
+            stream.is_watched = false;
+            let Some(begun_at) = stream.begun_at else {
+                continue;
+            };
+            let due = begun_at + self.message_patience;
+            if due > now {
+                stream.is_watched = true;
+                self.begun.push_back((key, due));
+                continue;
+            }
+            let service = &mut self.services[stream.service].service;
+            service.closed(key);
+            let status = Status::too_slow();
+            self.effects.push(Effect::End {
+                stream: key,
+                status,
+            });
+        }
     }
 
     /// Does what the services have said, until they say nothing more.
-    fn carry_out(&mut self, prebuilt: &Prebuilt, calls: &mut Vec<(Key, Call)>) {
+    fn carry_out(&mut self, prebuilt: &Prebuilt) {
         let mut touched: Vec<Key> = Vec::new();
         while !self.effects.is_empty() {
             for effect in std::mem::take(&mut self.effects) {
                 match effect {
                     Effect::Send { stream, message } => {
-                        if let Some((found, _)) = self.streams.get_mut(stream) {
-                            if found.queue.is_empty() {
-                                touched.push(stream);
-                            }
-                            found.queued_bytes += message.len();
-                            found.queue.push_back(Payload::message(message));
-                        }
+                        let (payload, messages) = (Payload::message(message), 1);
+                        self.queue(stream, Queued { payload, messages }, &mut touched);
+                    }
+                    Effect::SendFramed {
+                        stream,
+                        framed,
+                        messages,
+                    } => {
+                        let payload = Payload::plain(framed);
+                        self.queue(stream, Queued { payload, messages }, &mut touched);
                     }
                     Effect::End { stream, status } => {
                         if let Some((found, _)) = self.streams.get_mut(stream) {
                             found.ending.get_or_insert(status);
                             touched.push(stream);
-                        }
-                    }
-                    Effect::Call { stream, call } => {
-                        if let Some((found, _)) = self.streams.get_mut(stream) {
-                            found.calls += 1;
-                            calls.push((stream, call));
                         }
                     }
                 }
@@ -288,8 +373,18 @@ impl Streams {
         }
     }
 
+    fn queue(&mut self, stream: Key, queued: Queued, touched: &mut Vec<Key>) {
+        if let Some((found, _)) = self.streams.get_mut(stream) {
+            if found.queue.is_empty() {
+                touched.push(stream);
+            }
+            found.queued_bytes += queued.payload.message_bytes();
+            found.queue.push_back(queued);
+        }
+    }
+
     /// A stream was woken: it may be gone, or written to, or read from.
-    fn go_on(&mut self, key: Key, prebuilt: &Prebuilt) {
+    fn go_on(&mut self, now: Instant, key: Key, prebuilt: &Prebuilt) {
         self.write(key, prebuilt);
         let Some((stream, waker)) = self.streams.get_mut(key) else {
             return;
@@ -299,7 +394,7 @@ impl Streams {
             self.close(key);
             return;
         }
-        self.read(key);
+        self.read(now, key);
     }
 
     /// Gives the connection what it takes.
@@ -308,9 +403,9 @@ impl Streams {
             return;
         };
         let context = &mut Context::from_waker(waker);
-        let mut taken = 0;
+        let (mut taken, mut messages) = (0, 0);
         while let Some(front) = stream.queue.front() {
-            stream.send.reserve_capacity(front.remaining());
+            stream.send.reserve_capacity(front.payload.remaining());
             // A message that is begun is given whole: the connection cuts it as it can send it.
             while stream.send.capacity() == 0 {
                 match stream.send.poll_capacity(context) {
@@ -322,9 +417,10 @@ impl Streams {
             if stream.send.capacity() == 0 {
                 break;
             }
-            let payload = stream.queue.pop_front().expect("the front is there");
-            taken += payload.message_bytes();
-            if stream.send.send_data(payload, false).is_err() {
+            let front = stream.queue.pop_front().expect("the front is there");
+            taken += front.payload.message_bytes();
+            messages += front.messages;
+            if stream.send.send_data(front.payload, false).is_err() {
                 return self.close(key);
             }
         }
@@ -332,31 +428,39 @@ impl Streams {
         if stream.queue.is_empty()
             && let Some(status) = stream.ending.take()
         {
+            stream.counted.end(status.code);
             // The client may have gone in the meantime.
             let _ = stream.send.send_trailers(prebuilt.trailers(&status));
             self.streams.remove(key);
         } else if taken > 0 {
+            if std::mem::take(&mut stream.is_held) {
+                // It may be read further.
+                waker.wake_by_ref();
+            }
             let service = stream.service;
             let service = &mut self.services[service].service;
-            service.credit(key, taken, &mut self.effects);
+            service.taken(key, taken, messages, &mut self.effects);
         }
     }
 
     /// Takes in what the client has sent, unless it owes too much already.
-    fn read(&mut self, key: Key) {
+    fn read(&mut self, now: Instant, key: Key) {
         let Some((stream, waker)) = self.streams.get_mut(key) else {
             return;
         };
         let context = &mut Context::from_waker(waker);
         let service = &mut self.services[stream.service].service;
-        let mut asked = stream.calls;
-        while stream.ending.is_none()
-            && stream.queued_bytes < self.credit_bytes
-            && asked < self.calls_per_stream
-        {
+        if stream.ending.is_some() {
+            return;
+        }
+        for _ in 0..self.messages_per_look {
+            stream.is_held = stream.queued_bytes >= self.credit_bytes || !service.takes(key);
+            if stream.is_held {
+                return;
+            }
             match stream.deframer.next() {
                 Ok(Some(message)) => {
-                    asked += 1;
+                    stream.begun_at = None;
                     service.message(key, message, &mut self.effects);
                     continue;
                 }
@@ -374,7 +478,15 @@ impl Streams {
                 return;
             };
             match body.poll_data(context) {
-                Poll::Pending => return,
+                Poll::Pending => {
+                    if stream.deframer.has_begun() {
+                        stream.begun_at.get_or_insert(now);
+                        if !std::mem::replace(&mut stream.is_watched, true) {
+                            self.begun.push_back((key, now + self.message_patience));
+                        }
+                    }
+                    return;
+                }
                 Poll::Ready(Some(Ok(bytes))) => {
                     // Failing means that the stream is gone, which the next poll will say.
                     let _ = body.flow_control().release_capacity(bytes.len());
@@ -389,9 +501,7 @@ impl Streams {
             }
         }
         // The bound on what one look takes in has been reached: the others come first.
-        if stream.calls < self.calls_per_stream && stream.queued_bytes < self.credit_bytes {
-            waker.wake_by_ref();
-        }
+        waker.wake_by_ref();
     }
 
     /// The client is gone.
@@ -407,7 +517,9 @@ impl Streams {
     pub(super) fn stop(&mut self, prebuilt: &Prebuilt) {
         for key in self.streams.keys() {
             if let Some(mut stream) = self.streams.remove(key) {
-                let trailers = prebuilt.trailers(&Status::stopped());
+                let stopped = Status::stopped();
+                stream.counted.end(stopped.code);
+                let trailers = prebuilt.trailers(&stopped);
                 // The client may have gone.
                 let _ = stream.send.send_trailers(trailers);
             }

@@ -4,9 +4,11 @@
 //! the messages are taken out of their frames and put back into others.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use etcd::auth::Caller;
 use etcd::proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest};
 use h2::RecvStream;
 use h2::server::SendResponse;
@@ -17,6 +19,9 @@ use tokio::time::Instant;
 
 use super::grpc::{self, Answered, Deframer, Payload, Status};
 use super::worker::{Reply, Worker};
+use crate::calls::as_caller;
+use crate::metrics::CountedCall;
+use crate::tls::CommonName;
 
 /// A call that is served here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +33,20 @@ pub(super) enum Method {
 }
 
 impl Method {
+    /// All of them, in order.
+    pub(super) const ALL: [Method; 4] =
+        [Method::Range, Method::Put, Method::DeleteRange, Method::Txn];
+
+    /// gRPC's path.
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Method::Range => "/etcdserverpb.KV/Range",
+            Method::Put => "/etcdserverpb.KV/Put",
+            Method::DeleteRange => "/etcdserverpb.KV/DeleteRange",
+            Method::Txn => "/etcdserverpb.KV/Txn",
+        }
+    }
+
     /// The method behind a path, if it is one of these.
     pub(super) fn of(path: &str) -> Option<Method> {
         match path.strip_prefix("/etcdserverpb.KV/")? {
@@ -83,6 +102,8 @@ struct Arriving {
     deframer: Deframer,
     message: Option<Bytes>,
     deadline: Option<Instant>,
+    caller: Result<Option<Arc<Caller>>, Status>,
+    counted: CountedCall,
 }
 
 /// Takes in a call. Nearly always its whole message has come along with its head; if not, a task
@@ -91,6 +112,7 @@ pub(super) fn begin(
     worker: &Rc<Worker>,
     method: Method,
     headers: &HeaderMap,
+    common_name: Option<&CommonName>,
     body: RecvStream,
     respond: SendResponse<Payload>,
 ) {
@@ -105,6 +127,8 @@ pub(super) fn begin(
         deframer: Deframer::new(longest),
         message: None,
         deadline,
+        caller: worker.caller(headers, common_name),
+        counted: worker.count(method),
     };
     match arriving.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => finish(worker, arriving, result),
@@ -112,7 +136,10 @@ pub(super) fn begin(
             let worker = Rc::clone(worker);
             tokio::task::spawn_local(async move {
                 // A client that resets the stream ends this too, as does its connection.
-                let result = std::future::poll_fn(|context| arriving.poll(context)).await;
+                let rest = std::future::poll_fn(|context| arriving.poll(context));
+                let patience = worker.setting.limits.message_timeout;
+                let rest = tokio::time::timeout(patience, rest).await;
+                let result = rest.unwrap_or_else(|_| Err(Some(Status::too_slow())));
                 finish(&worker, arriving, result);
             });
         }
@@ -154,15 +181,27 @@ fn finish(worker: &Rc<Worker>, arriving: Arriving, result: Result<Bytes, Option<
         method,
         mut respond,
         deadline,
+        caller,
+        mut counted,
         ..
     } = arriving;
     let call = match result {
-        Ok(message) => method.decode(message),
+        Ok(message) => caller.and_then(|caller| Ok(as_caller(caller, method.decode(message)?))),
         Err(Some(status)) => Err(status),
         Err(None) => return,
     };
     match call {
-        Ok(call) => worker.ask(call, Reply::Unary { method, respond }, deadline),
-        Err(status) => worker.prebuilt.refuse(&mut respond, &status),
+        Ok(call) => {
+            let reply = Reply::Unary {
+                method,
+                respond,
+                counted,
+            };
+            worker.ask(call, reply, deadline);
+        }
+        Err(status) => {
+            counted.end(status.code);
+            worker.prebuilt.refuse(&mut respond, &status);
+        }
     }
 }

@@ -3,19 +3,24 @@
 //! The hub decides everything; this translates. What the hub has for many streams is one buffer
 //! that all of them share on its way to the sockets.
 
+use std::collections::HashMap;
+
 use base::Instant;
 use bytes::Bytes;
 use etcd::proto::etcdserverpb::WatchRequest;
+use etcd::proto::etcdserverpb::watch_request::RequestUnion;
 use http::HeaderMap;
+use node::Call;
 use node::hub::{HistoryResult, Hub, HubId, HubInput, HubOutput};
 use prost::Message as _;
 
 use super::Publication;
 use super::grpc::Status;
 use super::slots::Key;
-use super::streams::{Answered, Effect, StreamId, StreamService};
+use super::streams::{Effect, StreamId, StreamService, Ticket};
 use super::worker::Setting;
-use crate::calls::Calls;
+use crate::authority::TokenCache;
+use crate::calls::{Calls, Identity};
 use crate::metrics::Metrics;
 use crate::node_loop::{Asked, Clock};
 
@@ -38,6 +43,9 @@ pub(super) struct WatchService {
     counted: node::hub::HubMetrics,
     /// Kept for its memory.
     outputs: Vec<HubOutput>,
+    /// Who has opened the streams of those who say so.
+    identities: HashMap<StreamId, Identity>,
+    tokens: TokenCache,
 }
 
 impl WatchService {
@@ -52,6 +60,8 @@ impl WatchService {
             metrics: setting.metrics.clone(),
             counted: node::hub::HubMetrics::default(),
             outputs: Vec::new(),
+            identities: HashMap::new(),
+            tokens: TokenCache::new(&setting.limits.auth),
         }
     }
 
@@ -67,10 +77,14 @@ impl WatchService {
                     stream: Key::from_bits(stream.0),
                     message: bytes,
                 }),
-                HubOutput::End { stream, error } => out.push(Effect::End {
-                    stream: Key::from_bits(stream.0),
-                    status: Status::from(&error),
-                }),
+                HubOutput::End { stream, error } => {
+                    let stream = Key::from_bits(stream.0);
+                    self.identities.remove(&stream);
+                    out.push(Effect::End {
+                        stream,
+                        status: Status::from(&error),
+                    });
+                }
                 HubOutput::ReadHistory(request) => {
                     let hub = self.id;
                     // A node that has stopped ends all streams.
@@ -80,8 +94,29 @@ impl WatchService {
         }
     }
 
+    /// Whether a stream's client may have what it asks for, while users have to sign in. As in
+    /// etcd, only opening a watch is checked: it goes on when permissions change. When signing in
+    /// becomes necessary, the hub ends what is open.
+    fn check(&mut self, stream: StreamId, request: &WatchRequest) -> Result<(), etcd::Error> {
+        let authority = self.calls.authority();
+        if !authority.is_enabled() {
+            return Ok(());
+        }
+        let Some(RequestUnion::CreateRequest(create)) = &request.request_union else {
+            return Ok(());
+        };
+        let caller = match self.identities.get(&stream) {
+            Some(identity) => identity.caller(authority, &mut self.tokens)?,
+            None => None,
+        };
+        authority.access().check_watch(caller.as_deref(), create)
+    }
+
     fn count(&mut self) {
         let now = self.hub.metrics();
+        if now == self.counted {
+            return;
+        }
         let before = std::mem::replace(&mut self.counted, now);
         let gauge = |now: u64, before: u64| now as i64 - before as i64;
         let watch = &self.metrics.watch;
@@ -106,7 +141,16 @@ fn name(stream: StreamId) -> node::hub::StreamId {
 }
 
 impl StreamService for WatchService {
-    fn opened(&mut self, stream: StreamId, headers: &HeaderMap, out: &mut Vec<Effect>) {
+    fn opened(
+        &mut self,
+        stream: StreamId,
+        headers: &HeaderMap,
+        identity: Identity,
+        out: &mut Vec<Effect>,
+    ) {
+        if identity.is_given() {
+            self.identities.insert(stream, identity);
+        }
         let require_leader = headers
             .get(REQUIRE_LEADER)
             .is_some_and(|value| value.as_bytes() == b"true");
@@ -126,11 +170,17 @@ impl StreamService for WatchService {
     fn message(&mut self, stream: StreamId, message: Bytes, out: &mut Vec<Effect>) {
         match WatchRequest::decode(message) {
             Ok(request) => {
-                let request = HubInput::Request {
-                    stream: name(stream),
-                    request,
+                let input = match self.check(stream, &request) {
+                    Ok(()) => HubInput::Request {
+                        stream: name(stream),
+                        request,
+                    },
+                    Err(error) => HubInput::Refuse {
+                        stream: name(stream),
+                        refusal: error.into(),
+                    },
                 };
-                self.step(self.clock.now(), request, out);
+                self.step(self.clock.now(), input, out);
             }
             Err(error) => {
                 self.closed(stream);
@@ -145,13 +195,14 @@ impl StreamService for WatchService {
     fn finished(&mut self, _: StreamId, _: &mut Vec<Effect>) {}
 
     fn closed(&mut self, stream: StreamId) {
+        self.identities.remove(&stream);
         let stream = name(stream);
         let closed = HubInput::Closed { stream };
         // What it says then is for nobody.
         self.hub.step(Instant::default(), closed, &mut Vec::new());
     }
 
-    fn credit(&mut self, stream: StreamId, bytes: usize, out: &mut Vec<Effect>) {
+    fn taken(&mut self, stream: StreamId, bytes: usize, _: usize, out: &mut Vec<Effect>) {
         let credit = HubInput::Credit {
             stream: name(stream),
             bytes: bytes as u64,
@@ -159,9 +210,6 @@ impl StreamService for WatchService {
         // Credit alone says nothing; the flush that follows may.
         self.step(Instant::default(), credit, out);
     }
-
-    /// It asks nothing of the node in this way.
-    fn answered(&mut self, _: StreamId, _: Answered, _: &mut Vec<Effect>) {}
 
     fn published(&mut self, now: Instant, publication: &Publication, out: &mut Vec<Effect>) {
         self.step(now, HubInput::Publication(publication.clone()), out);
@@ -171,7 +219,7 @@ impl StreamService for WatchService {
         self.step(now, HubInput::History(result), out);
     }
 
-    fn flush(&mut self, now: Instant, out: &mut Vec<Effect>) {
+    fn flush(&mut self, now: Instant, out: &mut Vec<Effect>, _: &mut Vec<(Ticket, Call)>) {
         self.hub.flush(now, &mut self.outputs);
         self.carry_out(out);
         self.count();

@@ -18,13 +18,14 @@ use std::convert::Infallible;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
+use etcd::auth::Caller;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::HeaderMap;
@@ -36,16 +37,19 @@ use tokio::time::Instant;
 use super::connection::{self, Accepted};
 use super::grpc::{self, Payload, Prebuilt, Status};
 use super::mailbox::{Delivery, Mailbox};
+use super::renewing::{self, RenewalService};
 use super::routed;
 use super::slots::{Key, Slots};
-use super::streams::{Answered, Streams};
+use super::streams::{Answered, Asker, Streams};
 use super::unary::Method;
 use super::watching::{self, WatchService};
 use super::{Mailboxes, slots};
-use crate::calls::{CallError, Calls, Turn};
+use crate::authority::{self, TokenCache};
+use crate::calls::{CallError, Calls, Identity, Turn};
 use crate::limits::ClientLimits;
-use crate::metrics::Metrics;
+use crate::metrics::{CallCounters, CountedCall, Metrics};
 use crate::node_loop::{Asked, Clock};
+use crate::tls::CommonName;
 
 /// What all workers are given.
 #[derive(Clone)]
@@ -70,6 +74,23 @@ pub(super) fn number_of(id: CallId) -> Option<usize> {
 pub(crate) struct Workers {
     sockets: Arc<[mpsc::UnboundedSender<Accepted>]>,
     next: Arc<AtomicUsize>,
+}
+
+/// All workers, for one that they serve: it must not keep them from ending.
+#[derive(Clone)]
+pub(crate) struct WeakWorkers {
+    sockets: Weak<[mpsc::UnboundedSender<Accepted>]>,
+    next: Arc<AtomicUsize>,
+}
+
+impl WeakWorkers {
+    /// `None` once they end.
+    pub(crate) fn upgrade(&self) -> Option<Workers> {
+        Some(Workers {
+            sockets: self.sockets.upgrade()?,
+            next: Arc::clone(&self.next),
+        })
+    }
 }
 
 /// A worker that has no thread yet.
@@ -132,6 +153,13 @@ impl Workers {
         (workers, seats)
     }
 
+    pub(crate) fn downgrade(&self) -> WeakWorkers {
+        WeakWorkers {
+            sockets: Arc::downgrade(&self.sockets),
+            next: Arc::clone(&self.next),
+        }
+    }
+
     /// Gives a connection to the next worker. How many wait there is bounded by their places.
     pub(crate) fn hand_over(&self, accepted: Accepted) {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
@@ -146,9 +174,10 @@ pub(super) enum Reply {
     Unary {
         method: Method,
         respond: SendResponse<Payload>,
+        counted: CountedCall,
     },
-    /// A streaming service, which asked on behalf of a stream.
-    Stream(Key),
+    /// A streaming service.
+    Service(Asker),
 }
 
 /// A call that the node has not answered yet.
@@ -187,6 +216,8 @@ pub(super) struct Worker {
     number: usize,
     pub(super) setting: Setting,
     pub(super) prebuilt: Prebuilt,
+    /// Counters of the hot calls, by [`Method`].
+    counters: [Option<Arc<CallCounters>>; Method::ALL.len()],
     mailbox: Arc<Mailbox>,
     state: RefCell<State>,
     /// The node does nothing any more; connections are to end.
@@ -196,13 +227,17 @@ pub(super) struct Worker {
     listeners: RefCell<BTreeMap<u64, Waker>>,
     /// Notified when a connection has ended.
     ended: Notify,
+    /// Of those who have signed in.
+    tokens: RefCell<TokenCache>,
 }
 
 impl Worker {
     fn new(number: usize, setting: Setting, mailbox: Arc<Mailbox>) -> Worker {
-        let mut streams = Streams::new(&mailbox.turn, &setting.limits);
+        let mut streams = Streams::new(&mailbox.turn, &setting.limits, &setting.metrics.rpc);
         let watches = WatchService::new(number, &setting);
         streams.mount(watching::PATH, Box::new(watches));
+        let renewals = RenewalService::new(&setting.limits);
+        streams.mount(renewing::PATH, Box::new(renewals));
         let state = State {
             waiting: Slots::new(&mailbox.turn),
             streams,
@@ -213,9 +248,13 @@ impl Worker {
             delivery: Delivery::default(),
             woken: Vec::new(),
         };
+        let tokens = RefCell::new(TokenCache::new(&setting.limits.auth));
+        let counters = Method::ALL.map(|method| setting.metrics.rpc.of(method.path()).cloned());
         Worker {
             number,
+            tokens,
             setting,
+            counters,
             prebuilt: Prebuilt::new(),
             mailbox,
             state: RefCell::new(state),
@@ -310,20 +349,14 @@ impl Worker {
         self.forget_given_up(state);
         let mut calls = Vec::new();
         state.streams.turn(now, &self.prebuilt, &mut calls);
-        for (stream, call) in calls {
-            let (reply, deadline) = (Reply::Stream(stream), None);
-            if let Some(asking) = self.ask_in(
-                state,
-                Asking {
-                    call,
-                    reply,
-                    deadline,
-                },
-            ) {
-                self.reply(state, asking.reply, Err(Status::busy()));
-                // The service hears of it in a turn of its own.
-                self.mailbox.turn.notify_one();
-            }
+        for (asker, call) in calls {
+            let (reply, deadline) = (Reply::Service(asker), None);
+            let asking = Asking {
+                call,
+                reply,
+                deadline,
+            };
+            self.put_under_way(state, asking, Turn::OfService);
         }
         self.expire(state);
         if std::mem::take(&mut delivery.stopped) && !self.is_stopping.replace(true) {
@@ -331,14 +364,28 @@ impl Worker {
         }
         state.delivery = delivery;
         self.tell(state);
-        let streams_due = state.streams.deadline().map(|due| {
-            let wait = due - now;
-            Instant::now() + wait
-        });
+        let streams_due = state.streams.deadline();
+        let streams_due = streams_due.map(|due| Instant::from_std(self.setting.clock.moment(due)));
         [streams_due, state.earliest_deadline]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Who makes a hot call. While nobody has to sign in, that is one look at a flag.
+    pub(super) fn caller(
+        &self,
+        headers: &HeaderMap,
+        common_name: Option<&CommonName>,
+    ) -> Result<Option<Arc<Caller>>, Status> {
+        let authority = self.setting.calls.authority();
+        if !authority.is_enabled() {
+            return Ok(None);
+        }
+        let token = authority::token_of(headers);
+        let common_name = authority::common_name_of(headers, common_name);
+        let caller = authority.caller(token, common_name, &mut self.tokens.borrow_mut());
+        caller.map_err(|error| Status::from(&error))
     }
 
     /// Asks the node on a client's behalf, with the next turn. A call that finds too many under
@@ -373,6 +420,9 @@ impl Worker {
             Ok(turn) => self.put_under_way(state, asking, turn),
             Err(CallError::Busy) => self.reply(state, asking.reply, Err(Status::busy())),
             Err(CallError::Stopped) => self.reply(state, asking.reply, Err(Status::stopped())),
+            Err(CallError::Refused(error)) => {
+                self.reply(state, asking.reply, Err(Status::from(&error)));
+            }
         }
         self.mailbox.turn.notify_one();
     }
@@ -435,13 +485,16 @@ impl Worker {
 
     fn reply(&self, state: &mut State, reply: Reply, answered: Answered) {
         match reply {
-            Reply::Stream(key) => state.streams.answered(key, answered),
+            Reply::Service(asker) => state.streams.answered(asker, answered),
             Reply::Unary {
                 method,
                 mut respond,
+                mut counted,
             } => {
                 let large_bytes = self.setting.limits.stream_send_bytes;
-                match answered.and_then(|answer| method.encode(answer, large_bytes)) {
+                let answered = answered.and_then(|answer| method.encode(answer, large_bytes));
+                counted.end(answered.as_ref().map_or_else(|status| status.code, |_| 0));
+                match answered {
                     Err(status) => self.prebuilt.refuse(&mut respond, &status),
                     Ok(grpc::Answered::Ready(payload)) => {
                         self.prebuilt.answer(&mut respond, payload);
@@ -480,11 +533,11 @@ impl Worker {
 
     /// Answers the calls whose clients said how long they would wait, and have waited that long.
     fn expire(&self, state: &mut State) {
+        let Some(earliest) = state.earliest_deadline else {
+            return;
+        };
         let now = Instant::now();
-        if state
-            .earliest_deadline
-            .is_none_or(|earliest| earliest > now)
-        {
+        if earliest > now {
             return;
         }
         let mut earliest: Option<Instant> = None;
@@ -540,14 +593,21 @@ impl Worker {
         }
     }
 
+    /// A hot call begins.
+    pub(super) fn count(&self, method: Method) -> CountedCall {
+        CountedCall::begin(self.counters[method as usize].as_ref())
+    }
+
     /// Takes in a stream for one of the streaming services.
     pub(super) fn open_stream(
         &self,
         service: usize,
         headers: &HeaderMap,
+        common_name: Option<&CommonName>,
         body: RecvStream,
         mut respond: SendResponse<Payload>,
     ) {
+        let identity = Identity::new(headers, common_name);
         let state = &mut *self.state.borrow_mut();
         if self.is_stopping.get() {
             return self.prebuilt.refuse(&mut respond, &Status::stopped());
@@ -555,9 +615,14 @@ impl Worker {
         if state.streams.len() >= self.setting.limits.streams_per_worker.min(slots::MOST) {
             return self.prebuilt.refuse(&mut respond, &Status::busy());
         }
-        state
-            .streams
-            .open(service, headers, body, &mut respond, &self.prebuilt);
+        state.streams.open(
+            service,
+            headers,
+            identity,
+            body,
+            &mut respond,
+            &self.prebuilt,
+        );
     }
 
     /// The streaming service behind a path, if it is one.
@@ -596,8 +661,7 @@ impl Reply {
     /// Whether nobody waits for the answer any more; wakes `waker` once that is so.
     fn is_given_up(&mut self, waker: &Waker) -> bool {
         match self {
-            // A stream that has ended does not know its calls any more.
-            Reply::Stream(_) => false,
+            Reply::Service(_) => false,
             Reply::Unary { respond, .. } => {
                 let context = &mut Context::from_waker(waker);
                 respond.poll_reset(context).is_ready()
@@ -608,7 +672,7 @@ impl Reply {
     /// Waits until nobody waits for the answer any more.
     async fn given_up(&mut self) {
         match self {
-            Reply::Stream(_) => std::future::pending().await,
+            Reply::Service(_) => std::future::pending().await,
             Reply::Unary { respond, .. } => {
                 // Why does not matter.
                 let _ = std::future::poll_fn(|context| respond.poll_reset(context)).await;

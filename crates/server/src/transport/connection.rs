@@ -1,21 +1,22 @@
 //! One connection, from its preamble to its end.
 
 use std::future::pending;
-use std::io;
-use std::sync::Arc;
+use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
 use node::{ConnectionId, DialId};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::frame::{self, FrameError, HEAD_BYTES, PREAMBLE_BYTES};
 use super::queue::{self, SendQueue, Taken};
+use super::stream::{PeerStream, ReadHalf, WriteHalf};
 use super::{PeerEvent, Shared};
 use crate::limits::TransportLimits;
 
@@ -107,7 +108,7 @@ async fn silence(has_spoken: &AtomicBool, limits: &TransportLimits) {
 /// Runs a connection to its end, which `stop` brings about too. `has_spoken` is set by its first
 /// frame, which must come soon.
 pub(super) async fn run(
-    mut stream: TcpStream,
+    mut stream: PeerStream,
     dial: Option<DialId>,
     has_spoken: &AtomicBool,
     shared: &Shared,
@@ -125,13 +126,14 @@ pub(super) async fn run(
         }
         Ok(()) => {
             let connection = shared.connection_id();
-            let (read_half, write_half) = stream.into_split();
-            let write_half = Arc::new(write_half);
-            let queue = Arc::new(SendQueue::new(
-                Arc::downgrade(&write_half),
-                &shared.limits,
-                shared.metrics.clone(),
-            ));
+            let (reading, writing) = stream.into_halves();
+            // The node's thread writes to plain sockets itself.
+            let socket = match &writing {
+                WriteHalf::Plain(socket) => Arc::downgrade(socket),
+                WriteHalf::Secured(_) => Weak::new(),
+            };
+            let metrics = shared.metrics.clone();
+            let queue = Arc::new(SendQueue::new(socket, &shared.limits, metrics));
             shared.metrics.peer_connections.inc();
             let queue_of_node = Arc::clone(&queue);
             (shared.events)(PeerEvent::Connected {
@@ -139,7 +141,7 @@ pub(super) async fn run(
                 dial,
                 queue: queue_of_node,
             });
-            let halves = (read_half, write_half);
+            let halves = (reading, writing);
             let closed = exchange(halves, connection, &queue, has_spoken, shared, stop).await;
             // Counted first: whoever hears of the end finds it counted.
             shared.count_closed(closed.label());
@@ -154,11 +156,11 @@ pub(super) async fn run(
     }
 }
 
-/// Sets the socket up and exchanges preambles.
-async fn greet(stream: &mut TcpStream, limits: &TransportLimits) -> Result<(), Closed> {
-    set_up(stream, limits).map_err(|error| Closed::from_error(&error))?;
+/// Exchanges preambles.
+async fn greet(stream: &mut PeerStream, limits: &TransportLimits) -> Result<(), Closed> {
     let exchange = async {
         stream.write_all(&frame::preamble()).await?;
+        stream.flush().await?;
         let mut theirs = [0; PREAMBLE_BYTES];
         stream.read_exact(&mut theirs).await?;
         Ok(theirs)
@@ -170,7 +172,8 @@ async fn greet(stream: &mut TcpStream, limits: &TransportLimits) -> Result<(), C
     }
 }
 
-fn set_up(stream: &TcpStream, limits: &TransportLimits) -> io::Result<()> {
+/// How a socket to a peer is to behave.
+pub(super) fn set_up(stream: &TcpStream, limits: &TransportLimits) -> io::Result<()> {
     // A frame must not wait for the acknowledgement of the one before it.
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
@@ -188,7 +191,7 @@ fn set_up(stream: &TcpStream, limits: &TransportLimits) -> io::Result<()> {
 
 /// Moves frames both ways until one side ends it.
 async fn exchange(
-    (mut read_half, write_half): (OwnedReadHalf, Arc<OwnedWriteHalf>),
+    (mut read_half, mut write_half): (ReadHalf, WriteHalf),
     connection: ConnectionId,
     queue: &SendQueue,
     has_spoken: &AtomicBool,
@@ -196,7 +199,7 @@ async fn exchange(
     stop: &mut oneshot::Receiver<()>,
 ) -> Closed {
     let reading = read(&mut read_half, connection, has_spoken, shared);
-    let writing = write(&write_half, queue, shared);
+    let writing = write(&mut write_half, queue, shared);
     tokio::pin!(writing);
     tokio::select! {
         closed = reading => closed,
@@ -213,7 +216,7 @@ async fn exchange(
 }
 
 async fn read(
-    half: &mut OwnedReadHalf,
+    half: &mut ReadHalf,
     connection: ConnectionId,
     has_spoken: &AtomicBool,
     shared: &Shared,
@@ -272,7 +275,7 @@ fn make_room(buffer: &mut BytesMut, usual: usize) {
     }
 }
 
-async fn write(socket: &OwnedWriteHalf, queue: &SendQueue, shared: &Shared) -> Closed {
+async fn write(half: &mut WriteHalf, queue: &SendQueue, shared: &Shared) -> Closed {
     let mut bodies = Vec::new();
     loop {
         let mut begun = match queue.take(&mut bodies).await {
@@ -282,7 +285,12 @@ async fn write(socket: &OwnedWriteHalf, queue: &SendQueue, shared: &Shared) -> C
             Taken::Frames { begun } => begun,
         };
         for batch in bodies.chunks(shared.limits.frames_per_write) {
-            match write_batch(socket, batch, std::mem::take(&mut begun)).await {
+            let begun = std::mem::take(&mut begun);
+            let written = match half {
+                WriteHalf::Plain(socket) => write_batch(socket, batch, begun).await,
+                WriteHalf::Secured(stream) => write_secured(stream, batch).await,
+            };
+            match written {
                 Ok(bytes) => queue.written(batch.len(), bytes),
                 Err(error) => return Closed::from_error(&error),
             }
@@ -307,5 +315,30 @@ async fn write_batch(
             Err(error) => return Err(error),
         }
     }
+    Ok(total)
+}
+
+/// The same over TLS, whose records are filled by as many frames as there are.
+async fn write_secured(
+    stream: &mut (impl AsyncWrite + Unpin),
+    bodies: &[Bytes],
+) -> io::Result<usize> {
+    let heads: Vec<[u8; HEAD_BYTES]> = bodies.iter().map(|body| frame::head(body)).collect();
+    let pairs = heads.iter().zip(bodies);
+    let mut slices: Vec<IoSlice<'_>> = pairs
+        .flat_map(|(head, body)| [IoSlice::new(head), IoSlice::new(body)])
+        .collect();
+    let mut rest = &mut slices[..];
+    let mut total = 0;
+    while !rest.is_empty() {
+        match stream.write_vectored(rest).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => {
+                total += count;
+                IoSlice::advance_slices(&mut rest, count);
+            }
+        }
+    }
+    stream.flush().await?;
     Ok(total)
 }

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::connection::{self, Closed};
+use super::stream::PeerStream;
 
 /// Keeps a connection to `address` until `stop` (its sender dropped).
 pub(super) async fn keep(
@@ -28,7 +29,7 @@ pub(super) async fn keep(
     let mut failures = 0u64;
     loop {
         let connected = tokio::select! {
-            connected = connect(&address, limits.connect_timeout) => connected,
+            connected = connect_secured(&address, &shared) => connected,
             _ = &mut stop => return,
         };
         match connected {
@@ -49,6 +50,7 @@ pub(super) async fn keep(
                 failures = 0;
             }
             Err(error) => {
+                shared.metrics.peer_failures.inc();
                 if failures == 0 {
                     tracing::info!(%address, %error, "a peer cannot be reached; trying on");
                 } else {
@@ -70,6 +72,24 @@ fn jittered(wait: Duration, random: &mut Random) -> Duration {
     let half = wait / 2;
     let spread = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX - 1);
     half + Duration::from_nanos(random.below(spread + 1))
+}
+
+/// Connects, and speaks TLS if that is spoken here.
+async fn connect_secured(address: &str, shared: &Shared) -> io::Result<PeerStream> {
+    let longest = shared.limits.connect_timeout;
+    let begun = Instant::now();
+    let stream = connect(address, longest).await?;
+    let label = [("To", address.to_owned())];
+    let round_trips = &shared.metrics.peer_round_trip_seconds;
+    let taken = begun.elapsed().as_secs_f64();
+    round_trips.get_or_create(&label).observe(taken);
+    connection::set_up(&stream, &shared.limits)?;
+    let Some(tls) = &shared.tls else {
+        return Ok(PeerStream::Plain(stream));
+    };
+    let secured = timeout(longest, tls.connect_peer(address, stream)).await;
+    let secured = secured.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    Ok(PeerStream::Secured(Box::new(secured)))
 }
 
 /// Connects to the first address behind a name that answers. The name is resolved each time,

@@ -33,7 +33,8 @@ impl Side {
         });
         let metrics = Metrics::default();
         let runtime = Handle::current();
-        let transport = Transport::start(runtime, Some(listener), limits, metrics.clone(), sink);
+        let transport =
+            Transport::start(runtime, Some(listener), limits, metrics.clone(), sink, None);
         Side {
             transport,
             events,

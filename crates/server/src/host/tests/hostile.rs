@@ -147,7 +147,7 @@ fn metrics_do_not_wait_for_a_node_that_is_stuck() {
     limits.clients.metrics_timeout = Duration::from_millis(200);
     let (release, hangs) = std::sync::mpsc::channel();
     let configuration = configuration(temporary.path());
-    let handle = start_within(configuration, limits, |_, _| Stuck(hangs)).unwrap();
+    let handle = start_within(configuration, limits, |_| Stuck(hangs)).unwrap();
     // Dropped before the handle, which would wait for ever otherwise if this test failed.
     let release = release;
     let metrics = until_closed(&handle.endpoints().etcd, get("/metrics").as_bytes());

@@ -286,3 +286,42 @@ fn no_more_calls_of_one_connection_are_under_way_than_its_streams() {
         assert!(more.await.is_err(), "a fourth stream waits for a place");
     });
 }
+
+/// A message that is begun and does not go on is held for a while, and no longer.
+#[test]
+fn a_message_that_does_not_come_is_refused_with_the_reason() {
+    const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+    const COMPACT: &str = "/etcdserverpb.KV/Compact";
+    let mut limits = Limits::default();
+    limits.clients.message_timeout = Duration::from_millis(200);
+    let bench = Bench::start_within(limits, |_| {});
+    bench.client.block_on(async {
+        let wire = Wire::open(bench.etcd()).await;
+        // Served here with one answer, here as a stream, and by the router.
+        for path in [PUT, KEEP_ALIVE, COMPACT] {
+            let (response, mut send) = wire.begin(path, PLAIN).await;
+            let begun = framed(&put("k", "v"));
+            send.send_data(begun.slice(..begun.len() - 1), false)
+                .unwrap();
+            let outcome = outcome(response).await;
+            assert!(
+                outcome.text.contains("took too long to arrive"),
+                "{path}: {outcome:?}"
+            );
+            assert_ne!(outcome.status, "0");
+        }
+        // A stream whose messages are whole may be silent for as long as it likes.
+        let (response, mut send) = wire.begin(KEEP_ALIVE, PLAIN).await;
+        let message = framed(&LeaseKeepAliveRequest { id: 7 });
+        for pause in [300, 300] {
+            send.send_data(message.slice(..3), false).unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            send.send_data(message.slice(3..), false).unwrap();
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        send.send_data(Bytes::new(), true).unwrap();
+        let outcome = outcome(response).await;
+        assert_eq!(outcome.status, "0", "{outcome:?}");
+        assert!(!outcome.body.is_empty());
+    });
+}

@@ -21,7 +21,7 @@ async fn keep_alive(channel: Channel, count: i64) -> tonic::Streaming<LeaseKeepA
 async fn read(answers: &mut tonic::Streaming<LeaseKeepAliveResponse>, count: i64) {
     for id in 1..=count {
         let answer = answers.message().await.unwrap().unwrap();
-        assert_eq!((answer.id, answer.ttl), (id, 60), "answers come in order");
+        assert_eq!((answer.id, answer.ttl), (id, 60.min(id)), "in order");
     }
     assert!(
         answers.message().await.unwrap().is_none(),
@@ -30,7 +30,7 @@ async fn read(answers: &mut tonic::Streaming<LeaseKeepAliveResponse>, count: i64
 }
 
 #[test]
-fn answers_come_in_the_order_of_the_messages_whatever_the_node_answers_first() {
+fn answers_come_in_the_order_of_the_messages_each_to_its_own() {
     let bench = Bench::start(|_| {});
     bench.client.block_on(async {
         let mut answers = keep_alive(bench.channel(), 1000).await;

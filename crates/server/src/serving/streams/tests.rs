@@ -21,6 +21,7 @@ struct Sender {
     credit: usize,
     left: usize,
     shared: Bytes,
+    asking: Option<StreamId>,
 }
 
 impl Sender {
@@ -35,7 +36,7 @@ impl Sender {
 }
 
 impl StreamService for Sender {
-    fn opened(&mut self, _: StreamId, headers: &HeaderMap, _: &mut Vec<Effect>) {
+    fn opened(&mut self, _: StreamId, headers: &HeaderMap, _: Identity, _: &mut Vec<Effect>) {
         let leader = headers.contains_key("hasleader");
         self.log.borrow_mut().push(format!("opened {leader}"));
     }
@@ -44,10 +45,7 @@ impl StreamService for Sender {
         let text = String::from_utf8(message.to_vec()).unwrap();
         self.log.borrow_mut().push(text.clone());
         match text.as_str() {
-            "ask" => out.push(Effect::Call {
-                stream,
-                call: Call::Ready,
-            }),
+            "ask" => self.asking = Some(stream),
             "end" => out.push(Effect::End {
                 stream,
                 status: Status::new(11, "that is all"),
@@ -65,20 +63,25 @@ impl StreamService for Sender {
         self.log.borrow_mut().push("closed".into());
     }
 
-    fn credit(&mut self, stream: StreamId, bytes: usize, out: &mut Vec<Effect>) {
+    fn taken(&mut self, stream: StreamId, bytes: usize, _: usize, out: &mut Vec<Effect>) {
         self.credit += bytes;
         self.go_on(stream, out);
     }
 
-    fn answered(&mut self, stream: StreamId, answered: Answered, out: &mut Vec<Effect>) {
+    fn answered(&mut self, ticket: Ticket, answered: Answered, out: &mut Vec<Effect>) {
         assert!(matches!(answered, Ok(Answer::Ready(Ok(())))));
+        let stream = Key::from_bits(ticket.0);
         let message = Bytes::from_static(b"answered");
         out.push(Effect::Send { stream, message });
     }
 
     fn published(&mut self, _: Instant, _: &Publication, _: &mut Vec<Effect>) {}
 
-    fn flush(&mut self, _: Instant, _: &mut Vec<Effect>) {}
+    fn flush(&mut self, _: Instant, _: &mut Vec<Effect>, calls: &mut Vec<(Ticket, Call)>) {
+        if let Some(stream) = self.asking.take() {
+            calls.push((Ticket(stream.bits()), Call::Ready));
+        }
+    }
 
     fn deadline(&self) -> Option<Instant> {
         None
@@ -92,12 +95,13 @@ async fn serve(io: tokio::io::DuplexStream, log: Log, most_queued: Rc<RefCell<us
         ..ClientLimits::default()
     };
     let turn = Arc::new(Notify::new());
-    let mut streams = Streams::new(&turn, &limits);
+    let mut streams = Streams::new(&turn, &limits, &RpcMetrics::default());
     let sender = Sender {
         log,
         credit: limits.stream_credit_bytes,
         left: 0,
         shared: Bytes::from(vec![7; 1000]),
+        asking: None,
     };
     streams.mount(PATH, Box::new(sender));
     let prebuilt = Prebuilt::new();
@@ -115,14 +119,15 @@ async fn serve(io: tokio::io::DuplexStream, log: Log, most_queued: Rc<RefCell<us
                 };
                 let service = streams.service_of(request.uri().path()).unwrap();
                 let (head, body) = request.into_parts();
-                streams.open(service, &head.headers, body, &mut respond, &prebuilt);
+                let nobody = Identity::default();
+                streams.open(service, &head.headers, nobody, body, &mut respond, &prebuilt);
             }
             () = turn.notified() => {}
         }
         let mut calls = Vec::new();
         streams.turn(Instant(0), &prebuilt, &mut calls);
-        for (stream, _) in calls {
-            streams.answered(stream, Ok(Answer::Ready(Ok(()))));
+        for (asker, _) in calls {
+            streams.answered(asker, Ok(Answer::Ready(Ok(()))));
             streams.turn(Instant(0), &prebuilt, &mut Vec::new());
         }
         for key in streams.streams.keys() {

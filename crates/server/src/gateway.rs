@@ -1,0 +1,391 @@
+//! The JSON gateway: etcd's calls for those who have HTTP and JSON, and no gRPC.
+//!
+//! ```text
+//!   POST /v3/kv/range ── JSON ──▶ message ──▶ ┌──────┐ ── gRPC, in memory ──▶ a worker, as any
+//!                     ◀─ JSON ── message ◀── │ link │ ◀───────────────────── client's connection
+//!                                             └──────┘
+//! ```
+//!
+//! What a path means is a row of a table ([`paths`]); how its messages look in JSON is read from
+//! the descriptors of the protocol's definitions ([`json`]), not from code made for each of them.
+//! A call then takes the way of every client's calls: over a connection to this same server, which
+//! lies in memory ([`link`]). So whatever gRPC serves is served here without further work: the hot
+//! calls and streams of the workers, the services of the router, and "unimplemented" for the rest.
+//!
+//! Errors have all the fields that the gateway of etcd has had over its versions, since clients of
+//! each are in use.
+
+mod json;
+mod link;
+mod paths;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body::Body as _;
+use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::limits::ClientLimits;
+use crate::serving::{Status, Workers};
+use json::Objects;
+use link::{Answers, Link, Questions};
+
+/// The paths that are the gateway's, for a router.
+pub(crate) const ROUTE: &str = "/v3/{*call}";
+
+/// Serves JSON; cloning shares the connection.
+#[derive(Clone)]
+pub(crate) struct Gateway(Arc<Inner>);
+
+struct Inner {
+    pool: DescriptorPool,
+    limits: ClientLimits,
+    link: Link,
+    /// A permit for each byte of texts that are held.
+    held: Arc<Semaphore>,
+}
+
+impl Gateway {
+    /// A gateway whose connection is driven by the runtime that this is called in.
+    pub(crate) fn new(limits: &ClientLimits) -> Gateway {
+        let pool = DescriptorPool::decode(etcd::FILE_DESCRIPTOR_SET)
+            .expect("the definitions are checked when they are compiled");
+        Gateway(Arc::new(Inner {
+            pool,
+            limits: limits.clone(),
+            link: Link::new(limits, OnceLock::new()),
+            held: Arc::new(Semaphore::new(limits.gateway_held_bytes)),
+        }))
+    }
+
+    /// Says who serves its calls.
+    pub(crate) fn attach(&self, workers: &Workers) {
+        self.0.link.attach(workers);
+    }
+
+    /// Serves one request of HTTP.
+    pub(crate) async fn serve(self, request: Request) -> Response {
+        match self.answer(request).await {
+            Ok(response) => response,
+            Err(status) => refuse(&status),
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Result<Response, Status> {
+        let path = request.uri().path();
+        let Some(called) = paths::find(path) else {
+            return Err(Status::new(NOT_FOUND, "Not Found"));
+        };
+        if request.method() != Method::POST {
+            return Err(Status::new(UNIMPLEMENTED, "Method Not Allowed"));
+        }
+        let Some(method) = self.method(&called) else {
+            let text = "the call is not served here";
+            return Err(Status::new(UNIMPLEMENTED, text));
+        };
+        let (head, body) = request.into_parts();
+        let longest = self.0.limits.header_bytes as usize;
+        let metadata = metadata(&head.headers, longest.saturating_sub(OWN_BYTES))?;
+        let call = self.0.link.open(&called.grpc_path(), metadata).await?;
+        if method.is_client_streaming() || method.is_server_streaming() {
+            self.stream(&method, call, body).await
+        } else {
+            self.unary(&method, call, body).await
+        }
+    }
+
+    fn method(&self, called: &paths::Called) -> Option<MethodDescriptor> {
+        let service = self.0.pool.get_service_by_name(called.service)?;
+        service
+            .methods()
+            .find(|method| method.name() == called.method)
+    }
+
+    /// A call with one message each way.
+    async fn unary(
+        &self,
+        method: &MethodDescriptor,
+        (mut questions, mut answers): (Questions, Answers),
+        body: Body,
+    ) -> Result<Response, Status> {
+        // What is made of the text is held as long as the call is under way.
+        let (text, _held) = self.whole(body).await?;
+        let message = json::to_message(method.input(), &text)?;
+        drop(text);
+        questions.send(message, true).await?;
+        let answer = answers.next().await?;
+        let Some(answer) = answer else {
+            return Err(Status::new(
+                INTERNAL,
+                "the call has ended without an answer",
+            ));
+        };
+        // The end says whether it is one.
+        if answers.next().await?.is_some() {
+            return Err(Status::new(INTERNAL, "the call has more than one answer"));
+        }
+        let text = json::from_message(method.output(), answer)?;
+        Ok(json_response(StatusCode::OK, text.into()))
+    }
+
+    /// The body of a request, if it arrives in time and is not too long, and its permits.
+    async fn whole(&self, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), Status> {
+        let limits = &self.0.limits;
+        let longest = limits.gateway_text_bytes;
+        let mut held = self.hold(body.size_hint().upper()).await?;
+        let body = axum::body::to_bytes(body, longest);
+        match timeout(limits.body_timeout, body).await {
+            Ok(Ok(body)) => {
+                // One that did not say its length is shorter than it might have been.
+                drop(held.split(held.num_permits().saturating_sub(body.len())));
+                Ok((body, held))
+            }
+            Ok(Err(_)) => Err(Status::with_text(
+                etcd::Code::ResourceExhausted,
+                format!("the request is broken, or longer than {longest} bytes"),
+            )),
+            Err(_) => Err(Status::new(
+                DEADLINE_EXCEEDED,
+                "the request did not arrive in time",
+            )),
+        }
+    }
+
+    /// Room for a body that is so long at most, or as long as one may be, once there is some.
+    async fn hold(&self, bytes: Option<u64>) -> Result<OwnedSemaphorePermit, Status> {
+        let limits = &self.0.limits;
+        let longest = limits.gateway_text_bytes.min(limits.gateway_held_bytes);
+        let bytes = bytes.map_or(longest, |bytes| {
+            usize::try_from(bytes).map_or(longest, |bytes| bytes.min(longest))
+        });
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let turn = Arc::clone(&self.0.held).acquire_many_owned(bytes);
+        match timeout(limits.turn_timeout, turn).await {
+            Ok(Ok(held)) => Ok(held),
+            Ok(Err(_)) | Err(_) => Err(Status::busy()),
+        }
+    }
+
+    /// A call with many messages, one way or both. The answer begins with the first message, as
+    /// its status of HTTP depends on that.
+    async fn stream(
+        &self,
+        method: &MethodDescriptor,
+        (questions, answers): (Questions, Answers),
+        body: Body,
+    ) -> Result<Response, Status> {
+        let objects = Objects::new(self.0.limits.gateway_text_bytes);
+        let mut exchange = Exchange {
+            sending: Some(Box::pin(forward(
+                questions,
+                body,
+                method.input(),
+                objects,
+                method.is_client_streaming(),
+            ))),
+            answers,
+            output: method.output(),
+            has_ended: false,
+        };
+        let first = match exchange.next().await {
+            Ok(Some(line)) => line,
+            Ok(None) => return Ok(json_response(StatusCode::OK, Body::empty())),
+            Err(status) => {
+                let line = json::stream_error(&status);
+                return Ok(json_response(http_status(status.code), line.into()));
+            }
+        };
+        let lines = futures_util::stream::unfold((Some(first), exchange), next_line);
+        Ok(json_response(StatusCode::OK, Body::from_stream(lines)))
+    }
+}
+
+async fn next_line(
+    (first, mut exchange): (Option<Bytes>, Exchange),
+) -> Option<(Result<Bytes, Infallible>, (Option<Bytes>, Exchange))> {
+    if let Some(first) = first {
+        return Some((Ok(first), (None, exchange)));
+    }
+    if exchange.has_ended {
+        return None;
+    }
+    let line = match exchange.next().await {
+        Ok(line) => line?,
+        Err(status) => {
+            exchange.has_ended = true;
+            json::stream_error(&status)
+        }
+    };
+    Some((Ok(line), (None, exchange)))
+}
+
+/// Sends what a client asks, to the end.
+type Sending = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+
+/// A streaming call under way. Dropping it gives the call up.
+struct Exchange {
+    /// Sends what the client asks; `None` once all is sent.
+    sending: Option<Sending>,
+    answers: Answers,
+    output: MessageDescriptor,
+    has_ended: bool,
+}
+
+impl Exchange {
+    /// The next line of the answer; `None` at its end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        loop {
+            let answer = match &mut self.sending {
+                None => self.answers.next().await?,
+                Some(sending) => tokio::select! {
+                    answer = self.answers.next() => answer?,
+                    sent = sending => {
+                        sent?;
+                        self.sending = None;
+                        continue;
+                    }
+                },
+            };
+            let Some(answer) = answer else {
+                self.has_ended = true;
+                return Ok(None);
+            };
+            return json::result_line(self.output.clone(), answer).map(Some);
+        }
+    }
+}
+
+/// Sends the objects of a body as messages, as they arrive. A call that takes one message gets the
+/// first of them.
+async fn forward(
+    mut questions: Questions,
+    mut body: Body,
+    input: MessageDescriptor,
+    mut objects: Objects,
+    takes_many: bool,
+) -> Result<(), Status> {
+    let mut sent = 0;
+    loop {
+        while let Some(object) = objects.next()? {
+            let message = json::to_message(input.clone(), &object)?;
+            sent += 1;
+            questions.send(message, !takes_many).await?;
+            if !takes_many {
+                return Ok(());
+            }
+        }
+        let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        match frame {
+            Some(Ok(frame)) => {
+                if let Ok(bytes) = frame.into_data() {
+                    objects.push(&bytes);
+                }
+            }
+            Some(Err(_)) => return Err(Status::new(CANCELED, "the request is broken off")),
+            None => break,
+        }
+    }
+    objects.finish()?;
+    if sent == 0 && !takes_many {
+        // An empty body stands for an empty message.
+        questions.send(Bytes::new(), true).await?;
+    } else {
+        questions.finish()?;
+    }
+    Ok(())
+}
+
+const CANCELED: i32 = 1;
+const DEADLINE_EXCEEDED: i32 = 4;
+const NOT_FOUND: i32 = 5;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const UNIMPLEMENTED: i32 = 12;
+const INTERNAL: i32 = 13;
+
+/// How gRPC's codes are said in HTTP, as the gateway of etcd says them.
+fn http_status(code: i32) -> StatusCode {
+    let number = match code {
+        0 => 200,
+        CANCELED => 499,
+        3 | 9 | 11 => 400,
+        DEADLINE_EXCEEDED => 504,
+        NOT_FOUND => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        UNIMPLEMENTED => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    };
+    StatusCode::from_u16(number).expect("the numbers above are statuses of HTTP")
+}
+
+fn json_response(status: StatusCode, body: Body) -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+}
+
+fn refuse(status: &Status) -> Response {
+    json_response(http_status(status.code), json::error(status).into())
+}
+
+/// What of a request's headers goes along with the call: the token, and whatever a client marks as
+/// meant for gRPC. All calls share a connection, which must not end by what one of them brings.
+fn metadata(headers: &HeaderMap, longest: usize) -> Result<HeaderMap, Status> {
+    let mut metadata = HeaderMap::new();
+    let mut length = 0;
+    for (name, value) in headers {
+        let name = match name.as_str() {
+            "authorization" | "grpc-timeout" => name.clone(),
+            other => match other.strip_prefix("grpc-metadata-") {
+                // Those are the link's own.
+                Some(marked) if !marked.starts_with("grpc-") && !OWN.contains(&marked) => {
+                    match HeaderName::try_from(marked) {
+                        Ok(name) => name,
+                        Err(_) => continue,
+                    }
+                }
+                _ => continue,
+            },
+        };
+        length += name.as_str().len() + value.len() + FIELD_BYTES;
+        if length > longest {
+            let text = "the request's headers are too long";
+            return Err(Status::new(RESOURCE_EXHAUSTED, text));
+        }
+        metadata.append(name, value.clone());
+    }
+    Ok(metadata)
+}
+
+/// A header counts so many bytes besides its name and value (RFC 9113, section 6.5.2).
+const FIELD_BYTES: usize = 32;
+
+/// What the headers count that are the link's own, with some room.
+const OWN_BYTES: usize = 1024;
+
+/// Headers of a call that its caller does not choose: gRPC's, and those that concern one hop
+/// (RFC 9113, section 8.2.2).
+const OWN: &[&str] = &[
+    "te",
+    "content-type",
+    "content-length",
+    "connection",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+];
