@@ -43,7 +43,7 @@ use std::time::Duration;
 use etcd::proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
     MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    StatusRequest, StatusResponse, TxnRequest, TxnResponse,
+    SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
 };
 use tonic::transport::Channel;
 
@@ -190,6 +190,16 @@ impl Client {
     pub async fn status(&self) -> Result<StatusResponse, Error> {
         let request = StatusRequest {};
         call!(self, Kind::Read, MaintenanceClient, status, request)
+    }
+
+    /// The whole state of the member behind some endpoint, as a file in pieces. Never tried again:
+    /// an error in the middle is one of the stream.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] or [`Error::Unreachable`].
+    pub async fn snapshot(&self) -> Result<tonic::Streaming<SnapshotResponse>, Error> {
+        let request = SnapshotRequest {};
+        call!(self, Kind::Read, MaintenanceClient, snapshot, request)
     }
 
     /// Every member. A `linearizable` answer is confirmed by the leader; otherwise it is what the

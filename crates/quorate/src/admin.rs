@@ -90,6 +90,9 @@ pub struct Status {
     pub revision: i64,
     /// Bytes held: live keys and history.
     pub held_bytes: u64,
+    /// Bytes of live keys and values alone.
+    #[serde(default)]
+    pub live_bytes: u64,
     /// The quota that bounds `held_bytes`.
     pub quota_bytes: u64,
     /// The members of the group.

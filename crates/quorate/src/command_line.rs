@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
-use server::configuration::{KEYS, Sources};
+use server::configuration::{KEYS, SWITCH, Sources};
 
 use crate::bench::options::Bench;
 
@@ -52,6 +52,39 @@ Examples:
 
 A member is named by its name, or by its id where two members have one name. A new member is a
 learner: it gets the data and has no vote, so that it cannot weaken the cluster while it is empty.";
+
+const SNAPSHOT_EXAMPLES: &str = "\
+Examples:
+  quorate snapshot save backup.snapshot --endpoints 10.0.0.1:2379
+  quorate snapshot status backup.snapshot
+
+  A node alone from it, which others may join:
+    quorate snapshot restore backup.snapshot --data-dir /var/lib/quorate --name n1 \\
+      --peer 10.0.0.1:2380
+
+  Three nodes from it; each folder goes to its machine, and is used there once:
+    quorate snapshot restore backup.snapshot --data-dir restored \\
+      --cluster n1=10.0.0.1:2380,n2=10.0.0.2:2380,n3=10.0.0.3:2380
+
+`etcdctl snapshot save` saves the same file. A restored cluster has new ids; its revision is raised
+and all history before it compacted, so that clients of the old one notice.";
+
+const CERT_EXAMPLES: &str = "\
+Examples:
+  An authority, a node's certificate and a client's, in ./certificates:
+    quorate cert authority
+    quorate cert node n1 --host 10.0.0.1,n1.example,localhost,127.0.0.1
+    quorate cert client alice
+
+  The node, for clients and peers that have certificates of this authority:
+    quorate serve --cert-file certificates/n1.pem --key-file certificates/n1-key.pem \\
+      --trusted-ca-file certificates/ca.pem
+
+  The client is not to be let in any more (--client-crl-file certificates/revoked.pem):
+    quorate cert revoke certificates/alice.pem
+
+Files that exist are not replaced. Keys can be read by their owner alone. Whoever has ca-key.pem
+can make certificates: keep it elsewhere.";
 
 const STATUS_EXAMPLES: &str = "\
 Examples:
@@ -100,11 +133,98 @@ pub(crate) enum Task {
         #[command(subcommand)]
         task: MemberTask,
     },
+    /// Save a cluster's data to a file, look at one, make a new cluster from one
+    #[command(after_help = SNAPSHOT_EXAMPLES)]
+    Snapshot {
+        #[command(subcommand)]
+        task: SnapshotTask,
+    },
     /// Watch a cluster on this machine survive the death of its leader
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(Demo),
+    /// Make certificates: a private authority, nodes, clients
+    #[command(after_help = CERT_EXAMPLES)]
+    Cert {
+        #[command(subcommand)]
+        task: CertTask,
+    },
+    /// Run a node with etcd's flags; so does the program under the name etcd
+    #[command(disable_help_flag = true)]
+    Etcd {
+        /// etcd's flags; --help lists what becomes of each
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Measure how fast servers answer, ours or etcd's own
     Bench(Box<Bench>),
+}
+
+/// Which certificate is to be made.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertTask {
+    /// Make an authority: ca.pem, which everybody gets, and ca-key.pem, which nobody gets
+    Authority {
+        #[command(flatten)]
+        place: CertPlace,
+        /// How long it is valid, in days
+        #[arg(long, default_value_t = 3650, value_parser = days)]
+        days: u32,
+    },
+    /// Make a node's certificate: NAME.pem and NAME-key.pem
+    Node {
+        /// The node's name
+        name: String,
+        /// Every name and address under which clients and peers reach it
+        #[arg(
+            long = "host",
+            value_name = "HOST,...",
+            value_delimiter = ',',
+            required = true
+        )]
+        hosts: Vec<String>,
+        #[command(flatten)]
+        place: CertPlace,
+        /// How long it is valid, in days
+        #[arg(long, default_value_t = 365, value_parser = days)]
+        days: u32,
+    },
+    /// Make a client's certificate: NAME.pem and NAME-key.pem
+    Client {
+        /// The client's name; with users switched on, that of its user
+        name: String,
+        #[command(flatten)]
+        place: CertPlace,
+        /// How long it is valid, in days
+        #[arg(long, default_value_t = 365, value_parser = days)]
+        days: u32,
+    },
+    /// Put certificates onto the list of those that are revoked: revoked.pem
+    Revoke {
+        /// The files of the certificates
+        #[arg(value_name = "FILE", required = true)]
+        certificates: Vec<PathBuf>,
+        #[command(flatten)]
+        place: CertPlace,
+        /// After so many days the list should be made again
+        #[arg(long, default_value_t = 365, value_parser = days)]
+        days: u32,
+    },
+}
+
+/// So that what is made lives for a century at most.
+fn days(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(days) if (1..=36_500).contains(&days) => Ok(days),
+        _ => Err("expected a number of days from 1 to 36500".to_owned()),
+    }
+}
+
+/// Where certificates are kept.
+#[derive(Debug, Args)]
+pub(crate) struct CertPlace {
+    /// The folder
+    #[arg(long = "dir", value_name = "FOLDER", default_value = "certificates")]
+    pub(crate) folder: PathBuf,
 }
 
 /// What is to be done about a member.
@@ -141,6 +261,52 @@ pub(crate) enum MemberTask {
         member: String,
         #[command(flatten)]
         admin: Admin,
+    },
+}
+
+/// What is to be done with a snapshot.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotTask {
+    /// Save what a node holds, and verify what was saved
+    Save {
+        /// The file to write
+        file: PathBuf,
+        /// Nodes to ask, by their addresses for etcd's clients
+        #[arg(
+            long,
+            value_name = "HOST:PORT,...",
+            value_delimiter = ',',
+            default_value = "127.0.0.1:2379"
+        )]
+        endpoints: Vec<String>,
+    },
+    /// Verify a file and show what is in it
+    Status {
+        /// The file
+        file: PathBuf,
+        /// Print it as JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Verify a file and make the data folders of a new cluster from it
+    Restore {
+        /// The file
+        file: PathBuf,
+        /// The new data folder; with --cluster, the folder to make one per member in
+        #[arg(long, value_name = "FOLDER")]
+        data_dir: PathBuf,
+        /// The name of a node alone
+        #[arg(long, default_value = "n1")]
+        name: String,
+        /// Where others will reach a node alone
+        #[arg(long, value_name = "HOST:PORT", conflicts_with = "cluster")]
+        peer: Option<String>,
+        /// The members of the new cluster
+        #[arg(long, value_name = "NAME=HOST:PORT,...", value_delimiter = ',')]
+        cluster: Vec<String>,
+        /// By how much the revision is raised; what the old cluster wrote since must be less
+        #[arg(long, value_name = "NUMBER", default_value_t = server::snapshot::restore::RAISE_BY)]
+        raise_revision: u64,
     },
 }
 
@@ -219,12 +385,15 @@ impl Args for Settings {
     fn augment_args(command: Command) -> Command {
         KEYS.iter().fold(command, |command, key| {
             let help = format!("{} [default: {}]", key.meaning, key.default);
-            command.arg(
-                Arg::new(key.name)
-                    .long(key.name)
-                    .value_name(key.value)
-                    .help(help),
-            )
+            let flag = Arg::new(key.name)
+                .long(key.name)
+                .value_name(key.value)
+                .help(help);
+            command.arg(if key.value == SWITCH {
+                flag.num_args(0..=1).default_missing_value("true")
+            } else {
+                flag
+            })
         })
     }
 

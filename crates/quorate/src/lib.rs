@@ -3,7 +3,10 @@
 //! ```text
 //!   main ──> command_line ──> serve       a node, by the server library
 //!                        ├──> operator    status, member: ask a running node's admin listener
+//!                        ├──> snapshot    a cluster's data as one file, a new cluster from it
 //!                        ├──> demo        a cluster of processes that loses its leader
+//!                        ├──> as_etcd     a node, by etcd's flags and under its name
+//!                        ├──> cert        a private authority, certificates
 //!                        └──> bench       a load on servers, and how they bear it
 //!
 //!   local    processes that can be killed, paused and started again ┐ shared by the
@@ -21,7 +24,9 @@
 )]
 
 pub mod admin;
+mod as_etcd;
 mod bench;
+mod cert;
 mod command_line;
 mod demo;
 pub mod load;
@@ -29,6 +34,7 @@ pub mod local;
 mod operator;
 mod run;
 mod serve;
+mod snapshot;
 mod table;
 
 pub use run::run;

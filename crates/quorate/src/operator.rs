@@ -67,9 +67,10 @@ fn status_text(status: &Status) -> String {
         (
             "data",
             format!(
-                "{} of {}",
+                "{} of {}, of which {} live keys and values",
                 bytes(status.held_bytes),
-                bytes(status.quota_bytes)
+                bytes(status.quota_bytes),
+                bytes(status.live_bytes)
             ),
         ),
     ];
@@ -129,7 +130,7 @@ mod tests {
     fn members_are_shown_as_far_as_they_are_known() {
         let status: Status = serde_json::from_str(
             r#"{"name": "n2", "role": "follower", "phase": "serving", "leader": "n1", "term": 3,
-                "chosen": 9, "applied": 9, "revision": 7, "held_bytes": 3072,
+                "chosen": 9, "applied": 9, "revision": 7, "held_bytes": 3072, "live_bytes": 1024,
                 "quota_bytes": 2147483648, "a later field": {}, "members": [
                   {"id": "1f", "name": "n1", "peer_address": "a:1", "client_urls": ["http://a:2"],
                    "voter": true, "lag": 0, "data_bytes": 2048},
@@ -140,7 +141,8 @@ mod tests {
         assert_eq!(
             status_text(&status),
             "name      n2\nrole      follower (serving)\nleader    n1\nterm      3\nchosen    9\n\
-             applied   9\nrevision  7\ndata      3.0 KiB of 2.0 GiB\n\n\
+             applied   9\nrevision  7\ndata      3.0 KiB of 2.0 GiB, of which 1.0 KiB live \
+             keys and values\n\n\
              NAME  ID  VOTE  ROLE     BEHIND  DATA     PEER ADDRESS  CLIENT URLS\n\
              n1    1f  yes   leader   0       2.0 KiB  a:1           http://a:2\n\
              n2    2f  no    learner  -       -        b:1"

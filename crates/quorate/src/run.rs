@@ -5,17 +5,32 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::command_line::{CommandLine, Task};
-use crate::{bench, demo, operator, serve};
+use crate::{as_etcd, bench, cert, demo, operator, serve, snapshot};
 
 /// Runs the program: 0 if all went well, 1 if not, 2 if it was called in a wrong way.
 #[must_use]
 #[allow(clippy::print_stderr, reason = "the program's output")]
 pub fn run() -> ExitCode {
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let program = words.next().unwrap_or_default();
+    let words: Vec<String> = words.collect();
+    // etcd's flags are spelled in Go's way, which the library for ours does not know.
+    if as_etcd::is_named_etcd(&program) {
+        return as_etcd::run(&words);
+    }
+    if let Some(("etcd", words)) = words
+        .split_first()
+        .map(|(first, rest)| (first.as_str(), rest))
+    {
+        return as_etcd::run(words);
+    }
     let task = match CommandLine::parse().task {
         // The server brings its own threads and its own way to end.
         Task::Serve(options) => return serve::serve(&options),
         // The load driver as well: a runtime would be in the way of what it measures.
         Task::Bench(options) => return told(bench::bench(&options)),
+        Task::Cert { task } => return told(cert::cert(&task)),
+        Task::Etcd { arguments } => return as_etcd::run(&arguments),
         task => task,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -30,9 +45,12 @@ pub fn run() -> ExitCode {
     };
     let outcome: Result<String, Box<dyn std::error::Error>> = runtime.block_on(async {
         match task {
-            Task::Serve(_) | Task::Bench(_) => unreachable!("handled above"),
+            Task::Serve(_) | Task::Bench(_) | Task::Cert { .. } | Task::Etcd { .. } => {
+                unreachable!("handled above")
+            }
             Task::Status { admin, json } => Ok(operator::status(&admin.address, json).await?),
             Task::Member { task } => Ok(operator::member(&task).await?),
+            Task::Snapshot { task } => Ok(snapshot::snapshot(&task).await?),
             Task::Demo(options) => Ok(demo::demo(&options).await?),
         }
     });

@@ -11,6 +11,9 @@ use crate::servers::{Binaries, Servers, System};
 
 /// How long nothing is counted after a load has begun.
 const WARM_UP: &str = "500ms";
+/// How long it takes until the windows and buffers of connections that are not read are full:
+/// until then they cost what others cost.
+const FILLED: &str = "5s";
 /// Keys that puts write and gets read.
 const KEYS: &str = "10000";
 /// How long servers are left alone before their memory is read.
@@ -38,6 +41,12 @@ pub(crate) const GROUPS: &[&[Workload]] = &[
         Workload::Watch { streams: 1000 },
         Workload::Watch { streams: 100 },
     ],
+    &[
+        Workload::Stalled { watchers: 0 },
+        Workload::Stalled { watchers: 100 },
+    ],
+    &[Workload::Watchers { count: 1_000 }],
+    &[Workload::Watchers { count: 100_000 }],
     &[Workload::Leases],
     &[Workload::Keys],
 ];
@@ -58,6 +67,14 @@ pub(crate) enum Workload {
     Watch {
         streams: u32,
     },
+    /// Puts of 64 clients to keys that clients watch which do not read.
+    Stalled {
+        watchers: u32,
+    },
+    /// So many watchers on 1,000 streams, each of a key of its own; nothing is written.
+    Watchers {
+        count: u32,
+    },
     /// 10,000 leases, each kept alive every second.
     Leases,
     /// Many keys in one node: memory, and how long a restart takes.
@@ -72,6 +89,8 @@ impl Workload {
             Workload::Get { clients } => format!("get-{clients}"),
             Workload::SerializableGet { clients } => format!("sget-{clients}"),
             Workload::Watch { streams } => format!("watch-{streams}x{}", 1000 / streams),
+            Workload::Stalled { watchers } => format!("stalled-{watchers}"),
+            Workload::Watchers { count } => format!("watchers-{count}"),
             Workload::Leases => "leases".to_owned(),
             Workload::Keys => "keys".to_owned(),
         }
@@ -84,6 +103,8 @@ impl Workload {
             Workload::Get { .. } => "get",
             Workload::SerializableGet { .. } => "sget",
             Workload::Watch { .. } => "watch",
+            Workload::Stalled { .. } => "stalled",
+            Workload::Watchers { .. } => "watchers",
             Workload::Leases => "leases",
             Workload::Keys => "keys",
         }
@@ -109,10 +130,24 @@ impl Workload {
             Workload::Watch { streams } => {
                 format!("watch --watchers 1000 --streams {streams} --connections 10 --clients 4")
             }
+            Workload::Stalled { watchers } => {
+                format!("watch --watchers 1 --clients 64 --stalled {watchers}")
+            }
+            Workload::Watchers { count } => {
+                let line = "watch --streams 1000 --connections 100 --one-key-each --total 0";
+                return format!("{line} --watchers {count} --keys {count}")
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect();
+            }
             Workload::Leases => "lease --leases 10000 --interval 1s --clients 100".to_owned(),
             Workload::Keys => unreachable!("it is more than one load"),
         };
-        let line = format!("{line} --keys {KEYS} --duration {seconds}s --warm-up {WARM_UP}");
+        let warm_up = match self {
+            Workload::Stalled { .. } => FILLED,
+            _ => WARM_UP,
+        };
+        let line = format!("{line} --keys {KEYS} --duration {seconds}s --warm-up {warm_up}");
         line.split_whitespace().map(str::to_owned).collect()
     }
 }
@@ -182,11 +217,15 @@ fn empty(workload: Workload, system: System, round: usize) -> Measurement {
 
 /// What counts of a report of `quorate bench`.
 fn take_figures(measurement: &mut Measurement, report: &Value) {
-    let is_lease = measurement.family == "leases";
+    let wanted = match measurement.family {
+        "leases" => Some("keep-alive"),
+        "stalled" => Some("put"),
+        _ => None,
+    };
     let series = report["series"].as_array().map_or(&[][..], Vec::as_slice);
     let main = series
         .iter()
-        .find(|series| !is_lease || series["name"] == "keep-alive");
+        .find(|series| wanted.is_none_or(|wanted| series["name"] == wanted));
     let mut take = |name, value: &Value, factor: f64| {
         if let Some(value) = value.as_f64() {
             measurement.figures.push((name, value * factor));
@@ -200,6 +239,12 @@ fn take_figures(measurement: &mut Measurement, report: &Value) {
     }
     take("server_us", &report["server_cpu_us_per_operation"], 1.0);
     take("server_cores", &report["server_cpu_cores"], 1.0);
+    if measurement.family == "stalled" {
+        // Each put is an event as well, for the one watcher that reads.
+        let puts = main.and_then(|series| series["per_second"].as_f64());
+        let factor = puts.map_or(0.0, |puts| 1e6 / puts);
+        take("server_put_us", &report["server_cpu_cores"], factor);
+    }
     take("client_us", &report["own_cpu_us_per_operation"], 1.0);
     let resident = report["server_resident_bytes"].as_array();
     let resident = resident.map(|each| each.iter().filter_map(Value::as_f64).sum::<f64>());

@@ -122,6 +122,22 @@ const TABLES: &[Table] = &[
         figures: LOADS,
     },
     Table {
+        family: "stalled",
+        title: "Puts of 64 clients, with watchers of their keys that do not read",
+        figures: &[
+            ("per_second", "puts per second"),
+            ("p50_ms", "p50 ms"),
+            ("p99_ms", "p99 ms"),
+            ("server_put_us", "server us a put"),
+            ("resident_mb", "MB, all nodes"),
+        ],
+    },
+    Table {
+        family: "watchers",
+        title: "Watchers that wait, on 1,000 streams over 100 connections",
+        figures: &[("resident_mb", "MB, all nodes")],
+    },
+    Table {
         family: "leases",
         title: "10,000 leases, each kept alive every second",
         figures: &[

@@ -99,6 +99,8 @@ pub(crate) struct Books {
     pub(crate) operations: u64,
     /// What else is to be said: name and number.
     pub(crate) counts: BTreeMap<&'static str, u64>,
+    /// What the servers held when the load had ended, its connections still open.
+    pub(crate) server_resident_bytes: Vec<u64>,
     /// Connections that were lost: how many for each endpoint, and why the last.
     pub(crate) losses: BTreeMap<String, (u64, String)>,
     /// Why the run ended before its time.
@@ -133,6 +135,10 @@ impl Books {
                 .entry(endpoint.clone())
                 .or_insert_with(|| (0, reason.clone()));
             own.0 += count;
+        }
+        if self.server_resident_bytes.is_empty() {
+            self.server_resident_bytes
+                .clone_from(&other.server_resident_bytes);
         }
         if self.aborted.is_none() {
             self.aborted.clone_from(&other.aborted);

@@ -11,7 +11,6 @@
 //! its endpoint, since connecting may wait, and the loop must not.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -22,6 +21,7 @@ use super::endpoints::Endpoint;
 use super::http2::{Connection, Event, Stream};
 use super::latency::Nanoseconds;
 use super::limits::Limits;
+use super::socket::Socket;
 
 /// Work for links to carry.
 pub(crate) trait Load {
@@ -52,7 +52,7 @@ pub(crate) trait Load {
 struct Link {
     endpoint: usize,
     connection: Connection,
-    socket: Option<TcpStream>,
+    socket: Option<Socket>,
     /// The beginning of a frame that is not whole yet.
     rest: Vec<u8>,
     /// What epoll is asked to report.
@@ -64,7 +64,7 @@ struct Link {
 }
 
 /// A link's number and its new socket.
-type Connected = (usize, TcpStream);
+type Connected = (usize, Socket);
 
 /// The links of one thread.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Links {
         };
         for index in 0..count {
             let endpoint = (first + index) % endpoints.len();
-            let Endpoint { name, address } = &endpoints[endpoint];
+            let name = &endpoints[endpoint].name;
             let connection = Connection::new(name);
             links.links.push(Link {
                 endpoint,
@@ -125,7 +125,7 @@ impl Links {
                 is_stalled: false,
                 is_dirty: false,
             });
-            let socket = connect(*address, limits.connect_timeout);
+            let socket = connect(&endpoints[endpoint], limits.connect_timeout);
             let adopted = socket.and_then(|socket| links.adopt(index, socket));
             adopted.map_err(|error| format!("cannot connect to {name}: {error}"))?;
         }
@@ -265,7 +265,7 @@ impl Links {
         let count = epoll::wait(&self.epoll, &mut ready, Some(&timeout)).unwrap_or(0);
         for event in &ready[..count] {
             let link = event.data.u64() as usize;
-            self.read(load, link);
+            while self.read(load, link) {}
             self.write(load, link);
         }
         if self.reconnecting > 0 {
@@ -273,19 +273,26 @@ impl Links {
         }
     }
 
-    /// One read, and what follows from it.
-    fn read<L: Load>(&mut self, load: &mut L, index: usize) {
+    /// One read, and what follows from it; whether there may be more that nobody will report.
+    fn read<L: Load>(&mut self, load: &mut L, index: usize) -> bool {
         let link = &mut self.links[index];
         let Some(socket) = &mut link.socket else {
-            return;
+            return false;
         };
+        let keeps_back = socket.keeps_back();
         let outcome = socket.read(&mut self.scratch);
         let now = self.began.elapsed().as_nanos() as Nanoseconds;
         let received = match outcome {
-            Ok(0) => return self.lose(load, index, "the server closed the connection"),
+            Ok(0) => {
+                self.lose(load, index, "the server closed the connection");
+                return false;
+            }
             Ok(received) => &self.scratch[..received],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) => return self.lose(load, index, &error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) => {
+                self.lose(load, index, &error.to_string());
+                return false;
+            }
         };
         let bytes = if link.rest.is_empty() {
             received
@@ -297,12 +304,17 @@ impl Links {
         match link.connection.receive(bytes, &mut sink) {
             Ok(taken) if link.rest.is_empty() => link.rest.extend_from_slice(&received[taken..]),
             Ok(taken) => drop(link.rest.drain(..taken)),
-            Err(reason) => return self.lose(load, index, &reason),
+            Err(reason) => {
+                self.lose(load, index, &reason);
+                return false;
+            }
         }
         load.after_events(self, index, now);
         if self.links[index].connection.is_drained() {
             self.lose(load, index, "the server asked to go elsewhere");
+            return false;
         }
+        keeps_back && !self.links[index].is_stalled
     }
 
     /// One write of all that is to be sent on a link.
@@ -321,13 +333,17 @@ impl Links {
                 Err(error) => return self.lose(load, index, &error.to_string()),
             }
         }
+        let keeps = match socket.flush_kept() {
+            Ok(keeps) => keeps,
+            Err(error) => return self.lose(load, index, &error.to_string()),
+        };
         let mut interest = epoll::EventFlags::empty();
         // A server that makes us answer and does not read has to wait.
         interest.set(
             epoll::EventFlags::IN,
             output.len() < self.limits.output_bytes && !link.is_stalled,
         );
-        interest.set(epoll::EventFlags::OUT, !output.is_empty());
+        interest.set(epoll::EventFlags::OUT, keeps || !output.is_empty());
         if interest != link.interest {
             link.interest = interest;
             let data = epoll::EventData::new_u64(index as u64);
@@ -369,14 +385,14 @@ impl Links {
     fn seek(&mut self, index: usize) {
         self.reconnecting += 1;
         let endpoint = self.links[index].endpoint;
-        let address = self.endpoints[endpoint].address;
+        let sought = self.endpoints[endpoint].clone();
         let limits = self.limits;
         let connected = self.connected.0.clone();
         let seeker = self.seekers[endpoint].get_or_insert_with(|| {
             let (seeker, wanted) = mpsc::channel();
             std::thread::spawn(move || {
                 while let Ok(index) = wanted.recv() {
-                    let socket = connect_at_last(address, &limits);
+                    let socket = connect_at_last(&sought, &limits);
                     if connected.send((index, socket)).is_err() {
                         return; // the run is over
                     }
@@ -398,7 +414,7 @@ impl Links {
         }
     }
 
-    fn adopt(&mut self, index: usize, socket: TcpStream) -> io::Result<()> {
+    fn adopt(&mut self, index: usize, socket: Socket) -> io::Result<()> {
         let link = &mut self.links[index];
         let data = epoll::EventData::new_u64(index as u64);
         link.interest = epoll::EventFlags::IN | epoll::EventFlags::OUT;
@@ -408,17 +424,19 @@ impl Links {
     }
 }
 
-fn connect(address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect_timeout(&address, timeout)?;
-    socket.set_nodelay(true)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+fn connect(endpoint: &Endpoint, timeout: Duration) -> io::Result<Socket> {
+    let Endpoint {
+        name,
+        address,
+        trust,
+    } = endpoint;
+    Socket::connect(*address, name, trust.as_ref(), timeout)
 }
 
 /// Connects, however often that has to be tried.
-fn connect_at_last(address: SocketAddr, limits: &Limits) -> TcpStream {
+fn connect_at_last(endpoint: &Endpoint, limits: &Limits) -> Socket {
     loop {
-        match connect(address, limits.connect_timeout) {
+        match connect(endpoint, limits.connect_timeout) {
             Ok(socket) => return socket,
             Err(_) => std::thread::sleep(limits.reconnect_pause),
         }

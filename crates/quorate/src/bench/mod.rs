@@ -23,6 +23,7 @@ mod messages;
 mod meter;
 pub(crate) mod options;
 mod report;
+mod socket;
 mod unary;
 mod watch;
 
@@ -194,7 +195,12 @@ fn run<L: Load>(
         };
         place.get_or_insert_with(|| meter::sample(&options.processes));
     });
-    (finish(load, links), first.zip(last))
+    // Now: what connections and watches hold is gone with them.
+    let memory = options.processes.iter().copied();
+    let memory = memory.filter_map(meter::resident_bytes).collect();
+    let mut books = finish(load, links);
+    books.server_resident_bytes = memory;
+    (books, first.zip(last))
 }
 
 /// Adds what has happened since it was last told.

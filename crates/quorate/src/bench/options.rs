@@ -1,11 +1,13 @@
 //! What can be typed behind `quorate bench`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::endpoints::Endpoint;
 use super::meter;
+use super::socket::Trust;
 
 /// Shown below the flags.
 pub(crate) const EXAMPLES: &str = "\
@@ -83,6 +85,15 @@ pub(crate) struct Bench {
         default_value = "127.0.0.1:2379"
     )]
     pub(crate) endpoints: Vec<String>,
+    /// Authorities that vouch for the servers, PEM; connections then speak TLS
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+    /// The certificate to show, PEM
+    #[arg(long, value_name = "FILE", requires = "key", requires = "cacert")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
     /// How many requests are under way at most (watch: writers)
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     pub(crate) clients: usize,
@@ -164,10 +175,15 @@ impl Bench {
     /// # Errors
     /// Flags that do not go together, or an endpoint that is none; for a person.
     pub(crate) fn checked(&self) -> Result<Vec<Endpoint>, String> {
+        let own = self.cert.as_deref().zip(self.key.as_deref());
+        let trust = self.cacert.as_deref();
+        let trust = trust
+            .map(|authorities| Trust::read(authorities, own))
+            .transpose()?;
         let endpoints: Result<Vec<Endpoint>, String> = self
             .endpoints
             .iter()
-            .map(|text| Endpoint::parse(text.trim()))
+            .map(|text| Endpoint::parse(text.trim(), trust.as_ref()))
             .collect();
         let endpoints = endpoints?;
         let is_watch = self.workload == Workload::Watch;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::books::{Books, Series};
 use super::latency::{self, Summary};
-use super::meter::{self, Sample};
+use super::meter::Sample;
 use super::options::{Bench, Workload};
 use crate::table::{bytes, table, thousands};
 
@@ -124,7 +124,6 @@ impl Report {
         });
         let cores = |used: Duration| used.as_secs_f64() / seconds.max(1e-9);
         let has_servers = !options.processes.is_empty();
-        let memory = options.processes.iter().copied();
         let losses = books.losses.iter().map(|(endpoint, (count, reason))| {
             let loss = Loss {
                 count: *count,
@@ -152,7 +151,7 @@ impl Report {
             own_cpu_cores: cores(own),
             server_cpu_us_per_operation: has_servers.then(|| per_operation(servers)),
             server_cpu_cores: has_servers.then(|| cores(servers)),
-            server_resident_bytes: memory.filter_map(meter::resident_bytes).collect(),
+            server_resident_bytes: books.server_resident_bytes.clone(),
             aborted: books.aborted.clone(),
         }
     }

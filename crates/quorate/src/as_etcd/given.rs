@@ -1,0 +1,197 @@
+//! What was said, wherever it was said: flags in Go's spelling, `ETCD_*` variables, or a YAML file.
+
+use std::collections::BTreeMap;
+
+use yaml_rust2::{Yaml, YamlLoader};
+
+use super::flags::{self, Flag, Kind};
+
+/// A value, and where it was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Value {
+    pub(super) text: String,
+    pub(super) place: String,
+}
+
+/// All that was said, by the name of the flag.
+pub(super) type Given = BTreeMap<&'static str, Value>;
+
+/// Reads everything, as etcd does: a file excludes all else; otherwise a flag wins over its
+/// variable. Also what was passed over.
+pub(super) fn read(
+    arguments: &[String],
+    variables: &[(String, String)],
+) -> Result<(Given, Vec<String>), String> {
+    let mut warnings = Vec::new();
+    let mut given = from_flags(arguments)?;
+    let file = given.remove("config-file");
+    let file = file.map(|value| value.text).or_else(|| {
+        let found = variables
+            .iter()
+            .find(|(name, _)| name == "ETCD_CONFIG_FILE");
+        found.map(|(_, value)| value.clone())
+    });
+    if let Some(file) = file.filter(|file| !file.is_empty()) {
+        if !given.is_empty() {
+            let text = "--config-file is given: all other flags and variables are passed over";
+            warnings.push(text.to_owned());
+        }
+        let text = std::fs::read_to_string(&file)
+            .map_err(|error| format!("--config-file {file}: cannot be read: {error}"))?;
+        let given = from_yaml(&file, &text, &mut warnings)?;
+        return Ok((given, warnings));
+    }
+    for (name, value) in variables {
+        let Some(rest) = name.strip_prefix("ETCD_") else {
+            continue;
+        };
+        let flag = rest.to_lowercase().replace('_', "-");
+        match flags::find(&flag) {
+            Some(flag) => {
+                given.entry(flag.name).or_insert_with(|| Value {
+                    text: value.clone(),
+                    place: format!("variable {name}"),
+                });
+            }
+            None => warnings.push(format!(
+                "variable {name} is none of etcd's, and passed over"
+            )),
+        }
+    }
+    Ok((given, warnings))
+}
+
+fn from_flags(arguments: &[String]) -> Result<Given, String> {
+    let mut given = Given::new();
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let bare = argument.strip_prefix("--").or(argument.strip_prefix('-'));
+        let Some(bare) = bare.filter(|bare| !bare.is_empty()) else {
+            return Err(format!("'{argument}' is not a valid flag"));
+        };
+        let (name, value) = match bare.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (bare, None),
+        };
+        let Some(flag) = flags::find(name) else {
+            return Err(format!("flag provided but not defined: -{name}"));
+        };
+        let text = match (value, flag.kind) {
+            (Some(value), _) => value,
+            (None, Kind::Switch) => "true".to_owned(),
+            (None, _) => arguments
+                .next()
+                .cloned()
+                .ok_or_else(|| format!("flag needs an argument: -{name}"))?,
+        };
+        let place = format!("flag --{name}");
+        // As with Go's flags, the last one counts.
+        given.insert(flag.name, Value { text, place });
+    }
+    Ok(given)
+}
+
+/// The two groups of the file whose names are not those of flags, and what their flags begin with.
+const GROUPS: [(&str, &str); 2] = [
+    ("client-transport-security", ""),
+    ("peer-transport-security", "peer-"),
+];
+
+fn from_yaml(file: &str, text: &str, warnings: &mut Vec<String>) -> Result<Given, String> {
+    let documents =
+        YamlLoader::load_from_str(text).map_err(|error| format!("{file}: is not YAML: {error}"))?;
+    let mut given = Given::new();
+    let Some(document) = documents.first() else {
+        return Ok(given);
+    };
+    let Yaml::Hash(entries) = document else {
+        return Err(format!("{file}: expected keys and values"));
+    };
+    for (key, value) in entries {
+        let key = key.as_str().unwrap_or_default();
+        let group = GROUPS.iter().find(|(group, _)| *group == key);
+        match (group, value) {
+            (Some((_, prefix)), Yaml::Hash(entries)) => {
+                for (inner, value) in entries {
+                    let inner = inner.as_str().unwrap_or_default();
+                    if prefix.is_empty() && is_common_names(inner) && !is_empty(value) {
+                        return Err(format!(
+                            "{file}: {key}: {inner} is not served for clients, and passing it \
+                             over would let others in: use allowed-hostname, or a \
+                             trusted-ca-file for those clients alone"
+                        ));
+                    }
+                    let name = name_in_group(prefix, inner);
+                    take(&mut given, file, &name, value, warnings)?;
+                }
+            }
+            (Some(_), Yaml::Null) => {}
+            (Some(_), _) => return Err(format!("{file}: {key}: expected keys and values")),
+            (None, value) => take(&mut given, file, key, value, warnings)?,
+        }
+    }
+    Ok(given)
+}
+
+fn name_in_group(prefix: &str, name: &str) -> String {
+    match (prefix, name) {
+        ("", "allowed-hostname" | "allowed-hostnames") => "client-cert-allowed-hostname".into(),
+        ("", "crl-file") => "client-crl-file".into(),
+        ("peer-", name) if is_common_names(name) => "peer-cert-allowed-cn".into(),
+        ("peer-", "allowed-hostname" | "allowed-hostnames") => "peer-cert-allowed-hostname".into(),
+        (prefix, name) => format!("{prefix}{name}"),
+    }
+}
+
+fn is_common_names(name: &str) -> bool {
+    matches!(name, "allowed-cn" | "allowed-cns")
+}
+
+/// Whether a key has no value, or one that says nothing.
+fn is_empty(value: &Yaml) -> bool {
+    match value {
+        Yaml::Null => true,
+        Yaml::String(text) => text.is_empty(),
+        Yaml::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+fn take(
+    given: &mut Given,
+    file: &str,
+    name: &str,
+    value: &Yaml,
+    warnings: &mut Vec<String>,
+) -> Result<(), String> {
+    let Some(flag) = flags::find(name) else {
+        warnings.push(format!(
+            "{file}: {name} is no key of etcd's, and passed over"
+        ));
+        return Ok(());
+    };
+    let problem = || format!("{file}: {name}: expected a text, a number, true, false or a list");
+    if let Some(text) = text_of(flag, value).ok_or_else(problem)? {
+        let place = format!("{file}, {name}");
+        given.insert(flag.name, Value { text, place });
+    }
+    Ok(())
+}
+
+/// The text that the flag would have; inner `None` for a key without a value.
+fn text_of(flag: &Flag, value: &Yaml) -> Option<Option<String>> {
+    Some(Some(match value {
+        Yaml::Null => return Some(None),
+        Yaml::String(text) => text.clone(),
+        // As Go writes lengths of time into numbers: nanoseconds.
+        Yaml::Integer(number) if flag.kind == Kind::Duration => format!("{number}ns"),
+        Yaml::Integer(number) => number.to_string(),
+        Yaml::Boolean(is_on) => is_on.to_string(),
+        Yaml::Real(text) => text.clone(),
+        Yaml::Array(items) => {
+            let items = items.iter().map(Yaml::as_str).collect::<Option<Vec<_>>>()?;
+            items.join(",")
+        }
+        _ => return None,
+    }))
+}

@@ -1,0 +1,115 @@
+//! Under the name of etcd: its flags, variables and file, as its users have them.
+//!
+//! ```text
+//!   --flags, else ETCD_* ──┐
+//!                          ├▶ given: name, value, where ─▶ translated ─▶ our own configuration
+//!   --config-file (YAML) ──┘                                   │
+//!                                    warnings: no meaning here ┤
+//!                            refusal: would break a promise    ┘
+//! ```
+//!
+//! Whoever stops etcd and starts this with the same flags must get what he asked for, or be told
+//! that he does not. So every flag of etcd is in one table ([`flags`]) with what becomes of it:
+//! it is followed; or it has no meaning here and is passed over with a line that says so; or
+//! passing it over would break what it promises, and then the start is refused.
+//!
+//! - [`flags`]: the table. [`given`]: flags, variables and the file, read as etcd reads them.
+//! - [`translate`]: the table applied.
+
+mod flags;
+mod given;
+mod translate;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use server::configuration::Configuration;
+
+use translate::Translated;
+
+/// The version of etcd whose flags these are.
+const ETCD_VERSION: &str = "3.7.1";
+
+/// Whether the program was started under etcd's name.
+pub(crate) fn is_named_etcd(program: &str) -> bool {
+    Path::new(program)
+        .file_name()
+        .is_some_and(|name| name == "etcd")
+}
+
+/// Runs a node as etcd is run with these arguments.
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a node that does not start has no log yet"
+)]
+pub(crate) fn run(arguments: &[String]) -> ExitCode {
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+        .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
+        .collect::<Vec<_>>();
+    match prepare(arguments, &variables) {
+        Ok(Prepared::Say(text)) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Prepared::Run(configuration, warnings)) => {
+            match server::run_with_warnings(*configuration, &warnings) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("etcd: {error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Err(problem) => {
+            eprintln!("etcd: {problem}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What is to be done.
+enum Prepared {
+    Say(String),
+    Run(Box<Configuration>, Vec<String>),
+}
+
+fn prepare(arguments: &[String], variables: &[(String, String)]) -> Result<Prepared, String> {
+    match arguments.first().map(String::as_str) {
+        Some("gateway" | "grpc-proxy") => {
+            return Err("the proxies of etcd are not part of this program".to_owned());
+        }
+        Some("version" | "--version" | "-version") => {
+            let own = env!("CARGO_PKG_VERSION");
+            let text = format!("etcd Version: {ETCD_VERSION}\nQuorate Version: {own}");
+            return Ok(Prepared::Say(text));
+        }
+        Some("help" | "--help" | "-help" | "-h") => return Ok(Prepared::Say(flags::help())),
+        _ => {}
+    }
+    let (given, mut warnings) = given::read(arguments, variables)?;
+    let Translated {
+        settings,
+        warnings: more,
+    } = translate::translate(&given)?;
+    warnings.extend(more);
+    let configuration = translate::configuration(&settings, variables)?;
+    refuse_foreign_data(&configuration.data_dir)?;
+    Ok(Prepared::Run(Box::new(configuration), warnings))
+}
+
+/// A folder that etcd has written holds data that would not be served.
+fn refuse_foreign_data(folder: &Path) -> Result<(), String> {
+    if folder.join("member").join("wal").exists() {
+        return Err(format!(
+            "{} holds the data of etcd itself, in a format of its own; it is left alone. Choose an \
+             empty --data-dir, and copy the data from the running etcd",
+            folder.display()
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

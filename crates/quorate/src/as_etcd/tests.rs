@@ -1,0 +1,232 @@
+//! What etcd's users have, and what becomes of it.
+
+use server::configuration::Listen;
+
+use super::*;
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+fn prepared(
+    line: &str,
+    variables: &[(&str, &str)],
+) -> Result<(Configuration, Vec<String>), String> {
+    let variables: Vec<(String, String)> = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    match prepare(&words(line), &variables)? {
+        Prepared::Run(configuration, warnings) => Ok((*configuration, warnings)),
+        Prepared::Say(text) => Err(text),
+    }
+}
+
+#[test]
+fn without_flags_it_is_etcds_default() {
+    let (configuration, warnings) = prepared("", &[]).unwrap();
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!(configuration.name.as_deref(), Some("default"));
+    assert_eq!(configuration.data_dir, Path::new("default.etcd"));
+    assert_eq!(
+        configuration.listen_etcd,
+        Listen::Tcp("localhost:2379".into())
+    );
+    assert_eq!(configuration.advertise_etcd, ["http://localhost:2379"]);
+    let own = ("default".to_owned(), "localhost:2380".to_owned());
+    assert_eq!(configuration.cluster, [own]);
+    assert_eq!(configuration.listen_admin, Listen::None);
+    assert_eq!(configuration.election_timeout.as_millis(), 1000);
+}
+
+#[test]
+fn a_manifest_of_kubeadm_is_followed() {
+    let (configuration, warnings) = prepared(
+        "--advertise-client-urls=https://10.0.0.1:2379 --cert-file=/pki/server.crt \
+         --client-cert-auth=true --data-dir=/var/lib/etcd \
+         --experimental-initial-corrupt-check=true \
+         --experimental-watch-progress-notify-interval=5s \
+         --initial-advertise-peer-urls=https://10.0.0.1:2380 \
+         --initial-cluster=cp=https://10.0.0.1:2380 --key-file=/pki/server.key \
+         --listen-client-urls=https://127.0.0.1:2379,https://10.0.0.1:2379 \
+         --listen-metrics-urls=http://127.0.0.1:2381 --listen-peer-urls=https://10.0.0.1:2380 \
+         --name=cp --peer-cert-file=/pki/peer.crt --peer-client-cert-auth=true \
+         --peer-key-file=/pki/peer.key --peer-trusted-ca-file=/pki/ca.crt \
+         --snapshot-count=10000 --trusted-ca-file=/pki/ca.crt",
+        &[],
+    )
+    .unwrap();
+    assert_eq!(
+        configuration.listen_etcd,
+        Listen::Tcp("127.0.0.1:2379".into())
+    );
+    let also = [Listen::Tcp("10.0.0.1:2379".into())];
+    assert_eq!(configuration.listen_etcd_also, also);
+    let metrics = [Listen::Tcp("127.0.0.1:2381".into())];
+    assert_eq!(configuration.listen_metrics, metrics);
+    assert!(configuration.client_tls.asks_for_certificates());
+    assert!(configuration.peer_tls.asks_for_certificates());
+    assert_eq!(configuration.watch_progress_interval.as_secs(), 5);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("initial-corrupt-check"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_member_that_is_added_joins() {
+    let line = "--name n4 --initial-cluster n1=http://a:1,n4=http://d:4 \
+                --initial-cluster-state existing --initial-advertise-peer-urls http://d:4 \
+                --listen-peer-urls http://0.0.0.0:4";
+    let (configuration, _) = prepared(line, &[]).unwrap();
+    assert_eq!(configuration.join, ["a:1"]);
+    assert_eq!(configuration.advertise_peer.as_deref(), Some("d:4"));
+    assert!(configuration.cluster.is_empty());
+}
+
+#[test]
+fn flags_win_over_variables_and_a_file_over_both() {
+    let variables = [
+        ("ETCD_NAME", "v"),
+        ("ETCD_LOG_LEVEL", "warn"),
+        ("ETCD_PORT", "x"),
+    ];
+    let line = "-name f --initial-cluster=f=http://localhost:2380";
+    let (configuration, warnings) = prepared(line, &variables).unwrap();
+    assert_eq!(configuration.name.as_deref(), Some("f"));
+    assert_eq!(
+        configuration.log_level,
+        server::configuration::LogLevel::Warn
+    );
+    assert!(warnings[0].contains("ETCD_PORT"), "{warnings:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("etcd.yaml");
+    let text = "name: y\nelection-timeout: 2000\nwatch-progress-notify-interval: 3000000000\n\
+                listen-client-urls: https://127.0.0.1:1\nlog-outputs: [stderr]\nnobody: 1\n\
+                client-transport-security:\n  cert-file: c\n  key-file: k\n  auto-tls: false\n";
+    std::fs::write(&file, text).unwrap();
+    let line = format!("--config-file {} --name f", file.display());
+    let (configuration, warnings) = prepared(&line, &variables).unwrap();
+    assert_eq!(configuration.name.as_deref(), Some("y"));
+    assert_eq!(configuration.election_timeout.as_secs(), 2);
+    assert_eq!(configuration.watch_progress_interval.as_secs(), 3);
+    assert_eq!(
+        configuration.client_tls.cert_file.as_deref(),
+        Some(Path::new("c"))
+    );
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for bad in [
+        "- a",
+        "name: {a: b}",
+        "client-transport-security: 1",
+        "a: b: c",
+    ] {
+        std::fs::write(&file, bad).unwrap();
+        let line = format!("--config-file {}", file.display());
+        let error = prepared(&line, &[]).unwrap_err();
+        assert!(error.contains("etcd.yaml"), "{error}");
+    }
+}
+
+#[test]
+fn common_names_of_a_files_peers_are_followed_and_those_of_clients_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("etcd.yaml");
+    let read = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        prepared(&format!("--config-file {}", file.display()), &[])
+    };
+    let peers = "listen-peer-urls: https://localhost:2380\n\
+                 initial-advertise-peer-urls: https://localhost:2380\n\
+                 peer-transport-security:\n  cert-file: c\n  key-file: k\n  \
+                 trusted-ca-file: a\n  allowed-cn: n1\n";
+    let (configuration, _) = read(peers).unwrap();
+    assert_eq!(configuration.peer_tls.allowed_names, ["n1"]);
+    for key in ["allowed-cn: alice", "allowed-cns: [alice]"] {
+        let text = format!("{peers}client-transport-security:\n  {key}\n");
+        let error = read(&text).unwrap_err();
+        assert!(error.contains("client-transport-security"), "{error}");
+        assert!(error.contains("use allowed-hostname"), "{error}");
+    }
+    let text = format!("{peers}client-transport-security:\n  allowed-cn: ''\n");
+    let (configuration, _) = read(&text).unwrap();
+    assert_eq!(configuration.peer_tls.allowed_names, ["n1"]);
+}
+
+#[test]
+fn urls_of_https_are_never_served_plain() {
+    let files = "--cert-file c --key-file k";
+    let http = "--listen-client-http-urls https://127.0.0.1:1";
+    for clients in ["unix:///tmp/etcd.sock", "https://127.0.0.1:2"] {
+        let line = format!("--listen-client-urls {clients} {http} {files}");
+        let (configuration, _) = prepared(&line, &[]).unwrap();
+        assert!(configuration.client_tls.is_on(), "{line}");
+    }
+    // Plain ones beside it would be encrypted, or it would not.
+    let line = format!("--listen-client-urls http://127.0.0.1:2 {http} {files}");
+    let error = prepared(&line, &[]).unwrap_err();
+    assert!(error.contains("either all are https"), "{error}");
+}
+
+#[test]
+fn what_has_no_meaning_is_said_and_what_would_break_a_promise_is_refused() {
+    let (_, warnings) = prepared("--unsafe-no-fsync --wal-dir /wal", &[]).unwrap();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (line, said) in [
+        ("--force-new-cluster", "is refused"),
+        ("--enable-grpc-gateway=false", "is refused"),
+        ("--max-txn-ops 10000", "is not served yet"),
+        ("--nonsense", "not defined: -nonsense"),
+        ("nonsense", "'nonsense' is not a valid flag"),
+        ("--name", "needs an argument"),
+        ("--listen-client-urls 127.0.0.1:2379", "expected a URL"),
+        ("--listen-client-urls https://127.0.0.1:2379", "https needs"),
+        ("--name x", "couldn't find local name"),
+        ("--election-timeout 10", "--election-timeout: expected"),
+        ("--election-timeout ten", "no number of milliseconds"),
+        ("--initial-cluster-state existing", "names no other"),
+        ("--initial-cluster-state old", "neither new nor existing"),
+        ("--feature-gates Nobody=true", "unrecognized feature gate"),
+        (
+            "--client-cert-auth=perhaps --auto-tls=1 --listen-client-urls https://a:1",
+            "neither",
+        ),
+        ("grpc-proxy start", "proxies"),
+        ("--config-file /nowhere", "cannot be read"),
+    ] {
+        let name = if line == "--name x" {
+            "--name x --initial-cluster y=http://localhost:2380"
+        } else {
+            line
+        };
+        let error = prepared(name, &[]).unwrap_err();
+        assert!(error.contains(said), "{line}: {error}");
+    }
+}
+
+#[test]
+fn version_and_help_are_said() {
+    for line in ["--version", "-version", "version"] {
+        let said = prepared(line, &[]).unwrap_err();
+        assert!(said.starts_with("etcd Version: 3.7.1\n"), "{said}");
+    }
+    assert!(
+        prepared("-h", &[])
+            .unwrap_err()
+            .contains("--listen-peer-urls")
+    );
+}
+
+#[test]
+fn data_of_etcd_itself_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("member/wal")).unwrap();
+    let line = format!("--data-dir {}", folder.path().display());
+    assert!(
+        prepared(&line, &[])
+            .unwrap_err()
+            .contains("data of etcd itself")
+    );
+}
