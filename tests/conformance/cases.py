@@ -22,8 +22,8 @@ def case(function):
     return function
 
 
-def run(suite):
-    """Runs all cases on one cluster; the exit status says whether all passed."""
+def run(suite, make=Cluster):
+    """Runs all cases on one cluster, which `make` makes; the exit status says whether all passed."""
     arguments = argparse.ArgumentParser(description=f"the {suite} suite")
     arguments.add_argument("--server", choices=["quorate", "etcd"], default="quorate")
     arguments.add_argument("--only", help="run the cases whose name contains this")
@@ -31,7 +31,7 @@ def run(suite):
     failed = []
     passed = 0
     try:
-        with Cluster(options.server) as cluster:
+        with make(options.server) as cluster:
             for function in CASES:
                 if options.only and options.only not in function.__name__:
                     continue

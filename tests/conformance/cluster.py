@@ -65,6 +65,8 @@ class Node:
     peer: str
     etcd: str
     admin: str
+    # It was added to a cluster that runs, and does not form one.
+    joins: bool = False
     process: subprocess.Popen | None = field(default=None, repr=False)
 
     @property
@@ -109,7 +111,11 @@ class Quorate:
             "--listen-peer", node.peer,
             "--listen-etcd", node.etcd,
             "--listen-admin", node.admin,
-            "--cluster", ",".join(f"{other.name}={other.peer}" for other in nodes),
+            *(
+                ["--join", ",".join(other.peer for other in nodes if other is not node)]
+                if node.joins else
+                ["--cluster", ",".join(f"{other.name}={other.peer}" for other in nodes)]
+            ),
         ]
 
     def leads(self, node):
@@ -138,7 +144,7 @@ class Etcd:
             "--listen-client-urls", f"http://{node.etcd}",
             "--advertise-client-urls", f"http://{node.etcd}",
             "--initial-cluster", ",".join(f"{other.name}=http://{other.peer}" for other in nodes),
-            "--initial-cluster-state", "new",
+            "--initial-cluster-state", "existing" if node.joins else "new",
             "--logger", "zap",
         ]
 
@@ -169,11 +175,9 @@ class Cluster:
         self.folder = Path(tempfile.mkdtemp(prefix="quorate-conformance-"))
         ports = iter(free_ports(3 * size))
         self.nodes = []
-        for number in range(1, size + 1):
-            folder = self.folder / f"n{number}"
-            folder.mkdir()
-            addresses = [f"127.0.0.1:{next(ports)}" for _ in range(3)]
-            self.nodes.append(Node(f"n{number}", folder, *addresses))
+        self.made = 0
+        for _ in range(size):
+            self.nodes.append(self.new_node([next(ports) for _ in range(3)]))
         atexit.register(self.kill_all)
 
     def __enter__(self):
@@ -188,6 +192,19 @@ class Cluster:
             shutil.rmtree(self.folder)
         else:
             print(f"the nodes' logs: {self.folder}/n*/log", file=sys.stderr)
+
+    def new_node(self, ports=None, joins=False):
+        """A place for another node: a folder, a name and ports that nobody has had."""
+        self.made += 1
+        folder = self.folder / f"n{self.made}"
+        folder.mkdir()
+        addresses = [f"127.0.0.1:{port}" for port in ports or free_ports(3)]
+        return Node(f"n{self.made}", folder, *addresses, joins=joins)
+
+    def stop(self, node):
+        """SIGTERM: it hands over what it leads and answers what is under way."""
+        node.process.terminate()
+        node.process.wait(timeout=HANG_S)
 
     @property
     def endpoints(self):

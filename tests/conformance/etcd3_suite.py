@@ -8,6 +8,7 @@ import grpc
 
 import cases
 import etcd3_leases  # noqa: F401  (its cases come first)
+import etcd3_users  # noqa: F401
 from cases import Book, assert_on_every_node, case
 from cluster import wait_until
 

@@ -6,6 +6,7 @@ import time
 import cases
 import etcdctl_leases  # noqa: F401  (its cases come first)
 import etcdctl_locks  # noqa: F401
+import etcdctl_users  # noqa: F401
 from cases import Book, assert_on_every_node, case
 from cluster import wait_until
 from etcdctl import Refused, Watching, etcdctl, etcdctl_json, put, read_all
