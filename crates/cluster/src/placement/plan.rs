@@ -86,8 +86,8 @@ pub struct Move {
 pub struct Balance {
     /// The highest load of a serving node over its share, in thousandths; 1000 is exactly even.
     pub fullest_thousandths: u64,
-    /// Groups with two replicas in one domain that a better choice would keep apart are counted by
-    /// the pairs that share one.
+    /// Pairs of replicas of one group that share a domain, over all groups; where there are fewer
+    /// domains than replicas, some must.
     pub conflicts: Conflicts,
 }
 

@@ -12,8 +12,6 @@
 //! The logarithm is computed bit by bit on integers: the same on every machine, which no library
 //! of floating point promises.
 
-use std::cmp::Ordering;
-
 use base::NodeId;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -54,7 +52,7 @@ pub fn winners(object: u64, nodes: &[(NodeId, Weight)], count: usize) -> Vec<Nod
         costs.select_nth_unstable(count - 1);
     }
     costs.truncate(count);
-    costs.sort_unstable_by(|one, other| one.partial_cmp(other).unwrap_or(Ordering::Equal));
+    costs.sort_unstable();
     costs.into_iter().map(|cost| cost.node).collect()
 }
 
