@@ -5,6 +5,7 @@
 //! cargo xtask fix         mends what a tool can mend: formatting, and lints with a known cure
 //! cargo xtask failover    measures how long writes pause when a leader dies (by hand)
 //! cargo xtask bench-report   measures etcd and Quorate side by side (by hand)
+//! cargo xtask engines-report   compares Raft and Paxos in simulated time (by hand)
 //! ```
 //!
 //! A step is a command line that a person could type as well; it is printed before it runs, so
@@ -31,6 +32,8 @@ Commands:
   bench-report   Measure etcd and Quorate side by side, and write a page with plots and a table
              of medians. Options: --etcd PATH (etcd), --rounds N (5), --seconds N (4), --nodes N
              (3), --only put,get-256,sget,watch,leases,keys, --output FOLDER; see docs/benchmarks.md
+  engines-report   Compare Raft and Paxos in simulated time, and write a page with plots and tables
+             to target/engines-report. Options: --seeds N (100), --output FOLDER
   help       Print this
 
 `check` is what continuous integration runs first; it changes no file.";
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         Some("fix") if rest.is_empty() => run(&fix_steps()),
         Some("failover") => run(&measuring_steps("failover", &rest)),
         Some("bench-report") => run(&measuring_steps("bench_report", &rest)),
+        Some("engines-report") => run(&engines_report_steps(&rest)),
         Some("help" | "--help" | "-h") | None => {
             println!("{HELP}");
             ExitCode::SUCCESS
@@ -153,6 +157,14 @@ fn measuring_steps(example: &str, options: &[String]) -> Vec<Step> {
         Step::cargo("build", "build --release --package quorate"),
         measure,
     ]
+}
+
+/// In simulated time, so that only its own duration depends on the machine.
+fn engines_report_steps(options: &[String]) -> Vec<Step> {
+    let line = "run --release --quiet --package quorate-consensus --example engines_report --";
+    let mut compare = Step::cargo("compare", line);
+    compare.arguments.extend(options.iter().cloned());
+    vec![compare]
 }
 
 /// Runs the steps in order, stops at the first that fails, and says how long each took.

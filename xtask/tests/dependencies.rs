@@ -4,7 +4,8 @@
 //! quorate ──> server ──> node ──> consensus ──┐
 //!    │           │         ├────> journal ────┤
 //!    │           │         ├────> state ──────┼──> base
-//!    │           │         └────> etcd ───────┘
+//!    │           │         └────> etcd ───────┤
+//!    │           └──> cluster ────────────────┘
 //!    └──> client ────────────────> etcd (its message types)
 //! ```
 //!
@@ -22,7 +23,10 @@ use serde_json::Value;
 /// Crates of ours that each crate may use. Names are those of the packages.
 const EDGES: &[(&str, &[&str])] = &[
     ("quorate-base", &[]),
-    ("quorate-cluster", &["quorate-base"]),
+    (
+        "quorate-cluster",
+        &["quorate-base", "quorate-consensus", "quorate-state"],
+    ),
     ("quorate-consensus", &["quorate-base"]),
     ("quorate-journal", &["quorate-base"]),
     ("quorate-state", &["quorate-base"]),
@@ -31,6 +35,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "quorate-node",
         &[
             "quorate-base",
+            "quorate-cluster",
             "quorate-consensus",
             "quorate-journal",
             "quorate-state",
@@ -55,6 +60,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "quorate-server",
         &[
             "quorate-base",
+            "quorate-cluster",
             "quorate-consensus",
             "quorate-journal",
             "quorate-state",
@@ -85,10 +91,11 @@ const PURE: &[&str] = &[
 const OUTSIDE: &[&str] = &["bytes", "crc32c", "xxhash-rust", "prost"];
 
 /// Crates of others that one pure crate alone may use: histories are lines of JSON, packets of
-/// gossip are sealed.
+/// gossip are sealed, an engine writes a record or two at a time.
 const OUTSIDE_OF_ONE: &[(&str, &[&str])] = &[
     ("quorate-checker", &["serde", "serde_json"]),
     ("quorate-cluster", &["chacha20poly1305"]),
+    ("quorate-consensus", &["smallvec"]),
 ];
 
 /// Crates of others that a pure crate's tests may use.

@@ -43,7 +43,8 @@ fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
             .expect("an entry has a name")
             .to_string_lossy()
             .into_owned();
-        if path.is_dir() && !name.starts_with("target") && !name.starts_with('.') {
+        let made = name.starts_with("target") || name == "node_modules";
+        if path.is_dir() && !made && !name.starts_with('.') {
             files(&path, extension, found);
         } else if path.extension().is_some_and(|other| other == extension) {
             found.push(path);

@@ -4,8 +4,9 @@
 //! become one shared piece of memory. Journal, followers and replica get handles on that piece, not
 //! copies of each entry. What is done per entry and replica is to look at its epoch and length.
 //! A write is durable as soon as it is given, and said to be so; answers that wait for it leave
-//! then. The engine keeps the newest MiB of entries itself, the journal all of them.
+//! with it. The engine keeps the newest MiB of entries itself, the journal all of them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::{Instant, NodeId, Slot};
@@ -24,10 +25,8 @@ pub struct Ours<E: Engine> {
     now: Instant,
     outputs: Outputs,
     journal: Vec<Entries>,
-    /// What Paxos accepted, by slot.
-    accepted: Vec<Option<Entry>>,
-    /// Messages that wait for the write.
-    gated: Vec<(u64, Message)>,
+    /// What Paxos accepted, in the order in which it was written; later ones count.
+    accepted: Vec<Entries>,
     executed: u64,
     leads: bool,
 }
@@ -87,7 +86,6 @@ impl<E: Engine> Ours<E> {
             outputs: Outputs::new(),
             journal: Vec::new(),
             accepted: Vec::new(),
-            gated: Vec::new(),
             executed: 0,
             leads: false,
         }
@@ -111,23 +109,14 @@ impl<E: Engine> Ours<E> {
         let mut done = Done::default();
         for output in self.outputs.drain(..) {
             match output {
-                Output::Send { to, message, after } => match after {
-                    Some(_) => self.gated.push((to.0, message)),
-                    None => out.push((to.0, message)),
-                },
+                // The write that it may wait for came before, and is durable.
+                Output::Send { to, message, .. } => out.push((to.0, message)),
                 Output::Write { mark, records } => {
                     done.written = Some(mark);
                     for record in records {
                         match record {
                             Record::Entries(entries) => Self::keep(&mut self.journal, entries),
-                            Record::Accepted { entries, .. } => {
-                                let last = entries.last().map_or(0, |entry| entry.slot.0);
-                                let length = self.accepted.len().max(last as usize + 1);
-                                self.accepted.resize(length, None);
-                                for entry in &entries {
-                                    self.accepted[entry.slot.0 as usize] = Some(entry.clone());
-                                }
-                            }
+                            Record::Accepted { entries, .. } => self.accepted.push(entries),
                             _ => {}
                         }
                     }
@@ -140,10 +129,13 @@ impl<E: Engine> Ours<E> {
                     self.executed += commands.count() as u64;
                 }
                 Output::Fetch { from, upto, .. } => {
-                    let held = self.journal.iter().flat_map(|held| held.iter());
-                    let accepted = self.accepted.iter().flatten();
+                    let written = self.journal.iter().chain(&self.accepted);
+                    let entries = written.flat_map(|entries| entries.iter());
                     let wanted = |entry: &&Entry| entry.slot >= from && entry.slot <= upto;
-                    let entries = held.chain(accepted).filter(wanted).cloned().collect();
+                    let wanted = entries.filter(wanted).cloned();
+                    let by_slot = wanted.map(|entry| (entry.slot, entry));
+                    let by_slot: BTreeMap<Slot, Entry> = by_slot.collect();
+                    let entries = by_slot.into_values().collect();
                     done.fetched = Some(Input::Fetched { from, entries });
                 }
                 Output::Epoch { leader, .. } => self.leads = leader == Some(NodeId(self.id)),
@@ -194,7 +186,6 @@ impl<E: Engine> Replica for Ours<E> {
             if let Some(input) = done.fetched {
                 self.engine.step(self.now, input, &mut self.outputs);
             }
-            out.append(&mut self.gated);
             if !again {
                 return;
             }

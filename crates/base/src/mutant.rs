@@ -41,7 +41,7 @@ mutants! {
     AcknowledgeBeforeSync, "acknowledge-before-sync", "The journal writes without syncing.";
     VoteBeforeSync, "vote-before-sync", "A vote is told before it is durable.";
     ForgetVote, "forget-vote", "The vote is forgotten at a restart.";
-    VoteTwice, "vote-twice", "A voter gives its vote to everyone who asks.";
+    VoteTwice, "vote-twice", "A vote, or a promise, is given to everyone who asks.";
     CountVoteTwice, "count-vote-twice", "One granted vote counts as two.";
     IgnoreCandidateLog, "ignore-candidate-log", "A vote goes to a candidate with a worse log.";
     ChooseEarlierEpoch, "choose-earlier-epoch", "Entries of earlier epochs are chosen by counting.";
@@ -68,7 +68,18 @@ mutants! {
     PublishLate, "publish-late", "Answers tell of revisions that were not published yet.";
     ProgressAhead, "progress-ahead", "Progress is told to watchers that lag.";
     DropPrevious, "drop-previous", "Events read from history lack their previous version.";
+    OwnLevel, "own-level", "A replica executes at its build's level, not at its group's.";
     TellTwice, "tell-twice", "A watcher that has lagged is told of a revision again.";
+    CountAcceptTwice, "count-accept-twice", "What one acceptor accepted counts for all others.";
+    EmptyWhileLoading, "empty-while-loading", "A log that is still being read is taken for empty.";
+    PreferLowerBallot, "prefer-lower-ballot", "Of two accepted values the older one is proposed.";
+    ChooseAcrossBallots, "choose-across-ballots", "What was accepted in earlier ballots counts.";
+    FillOverAccepted, "fill-over-accepted", "No-ops take the place of what only others accepted.";
+    IgnoreStopSign, "ignore-stop-sign", "Entries follow a membership that is not chosen yet.";
+    OpenWithoutPromises, "open-without-promises", "New members are not asked what they accepted.";
+    TeachAccepted, "teach-accepted", "What was merely accepted is taught as chosen.";
+    SnapshotDropsAccepted, "snapshot-drops-accepted", "A snapshot drops what stands behind it.";
+    ReadBeforeOpen, "read-before-open", "A leader serves reads before it knows all that is chosen.";
 }
 
 #[cfg(feature = "mutants")]

@@ -107,11 +107,33 @@ pub(crate) fn text(bytes: &mut Bytes) -> Result<String, DecodeError> {
     }
 }
 
+/// So many elements of a list are made room for before the first has been read.
+const ROOM: usize = 64;
+
+/// An empty list for so many. What is announced may be as many as there are bytes for, and yet not
+/// there, and an element takes more memory than bytes; so the list grows as elements are read.
+pub(crate) fn list<T>(count: usize) -> Vec<T> {
+    Vec::with_capacity(count.min(ROOM))
+}
+
 /// Makes sure that everything has been read.
 pub(crate) fn end(bytes: &Bytes) -> Result<(), DecodeError> {
     if bytes.has_remaining() {
         Err(DecodeError::TrailingBytes)
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_list_is_made_for_what_is_only_announced() {
+        let short: Vec<[u64; 32]> = list(3);
+        assert!(short.is_empty() && short.capacity() >= 3);
+        let long: Vec<[u64; 32]> = list(usize::MAX);
+        assert!(long.is_empty() && long.capacity() < 2 * ROOM);
     }
 }

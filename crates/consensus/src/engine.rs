@@ -17,6 +17,7 @@
 
 use base::{Epoch, Instant, NodeId, Slot};
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::entries::Entries;
 use crate::entry::Entry;
@@ -64,6 +65,9 @@ pub enum Record {
         epoch: Epoch,
     },
 }
+
+/// What one write holds: usually promises and entries, for which nothing is allocated.
+pub type Records = SmallVec<[Record; 2]>;
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -220,7 +224,7 @@ pub enum Output {
         /// Names this write.
         mark: Mark,
         /// What to write.
-        records: Vec<Record>,
+        records: Records,
     },
     /// Read entries `from..=upto` back from the journal (at most `max_bytes`, but at least one),
     /// and report [`Input::Fetched`].

@@ -52,6 +52,33 @@ impl Entries {
         }
     }
 
+    /// The same, in memory of their own if the memory that they share holds more than twice of what
+    /// they count for: who keeps a small part keeps no large whole.
+    pub(crate) fn compact(self) -> Entries {
+        let held: u64 = self
+            .shared
+            .iter()
+            .flat_map(|all| all.iter())
+            .map(Entry::bytes)
+            .sum();
+        match held > self.bytes.saturating_mul(2) {
+            true => self.iter().cloned().collect(),
+            false => self,
+        }
+    }
+
+    /// How many entries are in the memory that these share.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.shared.as_ref().map_or(0, |all| all.len())
+    }
+
+    /// The first `count`, and the rest.
+    #[must_use]
+    pub(crate) fn split(&self, count: usize) -> (Entries, Entries) {
+        (self.slice(0..count), self.slice(count..self.len()))
+    }
+
     /// How many of the first stay within `budget` bytes together; at least one, if there is one.
     #[must_use]
     pub fn count_within(&self, budget: u64) -> usize {
@@ -64,6 +91,17 @@ impl Entries {
             bytes <= budget
         });
         within.count().max(1).min(self.len())
+    }
+
+    /// Makes all of these shared, which count for `bytes` together, and leaves none.
+    pub(crate) fn take_all(entries: &mut Vec<Entry>, bytes: u64) -> Entries {
+        let shared: Arc<[Entry]> = entries.drain(..).collect();
+        Entries {
+            from: 0,
+            upto: shared.len(),
+            bytes,
+            shared: (!shared.is_empty()).then_some(shared),
+        }
     }
 
     /// Lets go of the first; returns its bytes.
@@ -81,6 +119,35 @@ impl Entries {
         self.bytes -= bytes;
         bytes
     }
+}
+
+/// What of these chunks, which follow each other, stays within `budget` bytes, but at least one
+/// entry if there is one. Nearly always that is in the first chunk, and shared; only what spans
+/// several is copied together.
+pub(crate) fn joined(mut chunks: impl Iterator<Item = Entries>, budget: u64) -> Entries {
+    let Some(first) = chunks.next() else {
+        return Entries::default();
+    };
+    let count = first.count_within(budget);
+    let taken = first.slice(0..count);
+    if count < first.len() {
+        return taken;
+    }
+    let mut bytes = taken.bytes();
+    let fits = |chunk: &Entries| bytes + chunk[0].bytes() <= budget;
+    let Some(next) = chunks.next().filter(fits) else {
+        return taken;
+    };
+    let rest = std::iter::once(next).chain(chunks);
+    let rest = rest.flat_map(|chunk| {
+        let count = chunk.len();
+        (0..count).map(move |index| chunk[index].clone())
+    });
+    let within = rest.take_while(|entry| {
+        bytes += entry.bytes();
+        bytes <= budget
+    });
+    taken.iter().cloned().chain(within).collect()
 }
 
 impl Deref for Entries {

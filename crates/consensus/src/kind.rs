@@ -36,6 +36,22 @@ impl EngineKind {
             EngineKind::Paxos => "paxos",
         }
     }
+
+    /// Its number in messages and files.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            EngineKind::Raft => 1,
+            EngineKind::Paxos => 2,
+        }
+    }
+
+    /// The engine of this number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<EngineKind> {
+        let mut all = EngineKind::ALL.iter().copied();
+        all.find(|kind| kind.code() == code)
+    }
 }
 
 impl fmt::Display for EngineKind {

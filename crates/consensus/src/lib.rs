@@ -20,7 +20,9 @@ mod delivery;
 pub mod engine;
 pub mod entries;
 pub mod entry;
+mod handover;
 pub mod hard_state;
+mod health;
 mod journaling;
 pub mod kind;
 pub mod limits;
@@ -29,14 +31,16 @@ pub mod message;
 pub mod paxos;
 pub mod quorum;
 pub mod raft;
+mod reading;
 mod reads;
 pub mod slots;
 mod snapshot;
+mod speaking;
 
 pub use decode::DecodeError;
 pub use engine::{
-    CheckpointRef, Engine, Input, Liveness, Mark, Note, Output, Outputs, Record, Refusal, Role,
-    Ticket, View,
+    CheckpointRef, Engine, Input, Liveness, Mark, Note, Output, Outputs, Record, Records, Refusal,
+    Role, Ticket, View,
 };
 pub use entries::Entries;
 pub use entry::{Entry, Payload, PayloadKind};

@@ -1,6 +1,8 @@
 //! Every bound of an engine, by name. A value of [`Limits`] is passed in, so that a simulator can
 //! shrink the bounds until they are hit all the time.
 
+use std::time::Duration;
+
 /// How much an engine may hold, send and hand out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -23,6 +25,11 @@ pub struct Limits {
     pub inflight_bytes: u64,
     /// What may be on its way to one peer, not yet durable there, in messages.
     pub inflight_messages: usize,
+    /// Paxos: an acceptor that leaves a message unanswered for less than this is not asked again,
+    /// however fast it usually answers. At most, it is left to the next heartbeat.
+    pub repeat_after: Duration,
+    /// Paxos: what is sent again, on no other sign than silence, with one question, in bytes.
+    pub repeat_bytes: u64,
     /// Chosen entries handed out that the replica has not executed yet, in bytes.
     pub delivery_bytes: u64,
     /// What one fetch asks of the journal, in bytes.
@@ -52,6 +59,8 @@ impl Default for Limits {
             pull_bytes: 0,
             inflight_bytes: 16 << 20,
             inflight_messages: 256,
+            repeat_after: Duration::from_millis(5),
+            repeat_bytes: 64 << 10,
             delivery_bytes: 16 << 20,
             fetch_bytes: 1 << 20,
             piece_bytes: 1 << 20,

@@ -527,7 +527,7 @@ fn entries_after(previous: Position, bytes: &mut Bytes) -> Result<Entries, Decod
     if count > bytes.len() / ENTRY_HEAD_BYTES {
         return Err(DecodeError::Truncated);
     }
-    let mut entries = Vec::with_capacity(count);
+    let mut entries = decode::list(count);
     let mut slot = previous.slot;
     for _ in 0..count {
         slot = slot.next();

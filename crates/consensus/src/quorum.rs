@@ -19,6 +19,15 @@ fn majority(voters: &BTreeSet<NodeId>, holds: impl Fn(NodeId) -> bool) -> bool {
 
 /// The highest slot that a majority of `voters` acknowledges.
 fn majority_slot(voters: &BTreeSet<NodeId>, acknowledged: impl Fn(NodeId) -> Slot) -> Slot {
+    slot_reached(voters, voters.len() / 2 + 1, acknowledged)
+}
+
+/// The highest slot that so many of `voters` acknowledge.
+fn slot_reached(
+    voters: &BTreeSet<NodeId>,
+    enough: usize,
+    acknowledged: impl Fn(NodeId) -> Slot,
+) -> Slot {
     const FEW: usize = 8;
     if voters.len() <= FEW {
         // Each is asked once; who is asked looks it up.
@@ -26,23 +35,19 @@ fn majority_slot(voters: &BTreeSet<NodeId>, acknowledged: impl Fn(NodeId) -> Slo
         for (slot, id) in slots.iter_mut().zip(voters) {
             *slot = acknowledged(*id);
         }
-        return highest_reached(&slots[..voters.len()]);
+        return highest_reached(&slots[..voters.len()], enough);
     }
-    highest_reached(
-        &voters
-            .iter()
-            .map(|id| acknowledged(*id))
-            .collect::<Vec<Slot>>(),
-    )
+    let slots: Vec<Slot> = voters.iter().map(|id| acknowledged(*id)).collect();
+    highest_reached(&slots, enough)
 }
 
-/// The highest slot that a majority of these reach. Quadratic in their number, which is at most a
+/// The highest slot that so many of these reach. Quadratic in their number, which is at most a
 /// handful.
-fn highest_reached(slots: &[Slot]) -> Slot {
+fn highest_reached(slots: &[Slot], enough: usize) -> Slot {
     let fewer = usize::from(mutant::is_on(Mutant::ChooseWithoutQuorum));
     let reached = |slot: &Slot| {
         let count = slots.iter().filter(|other| *other >= slot).count();
-        count + fewer > slots.len() / 2
+        count + fewer >= enough
     };
     let reached = slots.iter().copied().filter(reached);
     reached.max().unwrap_or_default()
@@ -193,14 +198,7 @@ impl QuorumRule {
         acknowledged: impl Fn(NodeId) -> Slot,
     ) -> Slot {
         let (_, commit) = self.of(membership.voters.len());
-        let fewer = usize::from(mutant::is_on(Mutant::ChooseWithoutQuorum));
-        let voters = &membership.voters;
-        let reached = |slot: &Slot| {
-            let count = voters.iter().filter(|id| acknowledged(**id) >= *slot);
-            count.count() + fewer >= commit
-        };
-        let slots = voters.iter().map(|id| acknowledged(*id));
-        let slot = slots.filter(reached).max().unwrap_or_default();
+        let slot = slot_reached(&membership.voters, commit, &acknowledged);
         match membership.is_joint() {
             true => slot.min(majority_slot(&membership.outgoing, &acknowledged)),
             false => slot,

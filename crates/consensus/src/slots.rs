@@ -64,6 +64,15 @@ impl Slots {
         }
     }
 
+    /// The last slot before the next one of the set; the highest that there is if none follows.
+    /// `slot` is not in the set.
+    #[must_use]
+    pub fn gap_end(&self, slot: Slot) -> Slot {
+        let after = self.islands.partition_point(|island| island.0 <= slot);
+        let next = self.islands.get(after);
+        next.map_or(Slot(u64::MAX), |island| island.0.previous())
+    }
+
     /// The gaps below the highest slot, as first and last slot.
     pub fn gaps(&self) -> impl Iterator<Item = (Slot, Slot)> + '_ {
         let before = std::iter::once(self.upto).chain(self.islands.iter().map(|island| island.1));
@@ -120,6 +129,9 @@ impl Slots {
     #[must_use]
     pub fn intersection(&self, other: &Slots) -> Slots {
         let mut both = Slots::up_to(self.upto.min(other.upto));
+        if self.islands.is_empty() && other.islands.is_empty() {
+            return both;
+        }
         let mut slot = both.upto.next();
         let end = self.highest().min(other.highest());
         while slot <= end {

@@ -45,6 +45,7 @@ for_every_engine! {
     a_group_whose_nodes_all_die_comes_back
     nothing_counts_before_it_is_durable
     a_leader_whose_disk_hangs_loses_leadership
+    a_leader_that_becomes_slow_hands_over_once
     losses_doubles_and_reordering_lose_nothing
     crashes_lose_nothing_durable
 }
@@ -444,11 +445,9 @@ fn a_leader_whose_disk_hangs_loses_leadership(kind: EngineKind) {
     }
 }
 
-/// Only Raft so far: see `raft/health.rs`.
-#[test]
-fn a_leader_that_becomes_slow_hands_over_once() {
+fn a_leader_that_becomes_slow_hands_over_once(kind: EngineKind) {
     for seed in 0..10 {
-        let mut network = Network::start(EngineKind::Raft, 3, seed);
+        let mut network = Network::start(kind, 3, seed);
         let leader = network.elect();
         for _ in 0..100 {
             network.propose(leader);

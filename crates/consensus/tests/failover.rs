@@ -33,6 +33,10 @@ struct Group {
 
 impl Group {
     fn start(seed: u64) -> Group {
+        Group::of(EngineKind::Raft, seed)
+    }
+
+    fn of(kind: EngineKind, seed: u64) -> Group {
         let mut random = Random::from_seed(seed);
         let member = |id: u64| Member {
             name: format!("n{id}"),
@@ -60,7 +64,7 @@ impl Group {
             };
             (
                 NodeId(id),
-                Host::start(EngineKind::Raft, config, disk, random.next_u64(), now),
+                Host::start(kind, config, disk, random.next_u64(), now),
             )
         };
         let hosts = (1..=3).map(host).collect();
@@ -193,11 +197,16 @@ fn a_silent_leader_is_replaced_within_a_second() {
 /// heartbeats would have come well within the election timeout. Found by the simulator.
 #[test]
 fn a_leader_is_elected_however_long_answers_take() {
-    for (seed, delay) in (0..100).zip([40, 90, 120, 180].into_iter().cycle()) {
-        let mut group = Group::start(seed);
-        group.network_delay = MILLISECOND * delay;
-        group.run(MILLISECOND * 10_000, |group| group.leader().is_some());
-        let took = group.now.since(Instant(1_000_000_000));
-        assert!(group.leader().is_some(), "seed {seed}: none in {took:?}");
+    for kind in EngineKind::ALL {
+        for (seed, delay) in (0..100).zip([40, 90, 120, 180].into_iter().cycle()) {
+            let mut group = Group::of(*kind, seed);
+            group.network_delay = MILLISECOND * delay;
+            group.run(MILLISECOND * 10_000, |group| group.leader().is_some());
+            let took = group.now.since(Instant(1_000_000_000));
+            assert!(
+                group.leader().is_some(),
+                "{kind}, seed {seed}: none in {took:?}"
+            );
+        }
     }
 }

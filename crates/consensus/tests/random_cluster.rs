@@ -3,11 +3,10 @@
 //! the log is compacted under everybody's feet. What must hold, holds at every step; and once the
 //! faults end, everybody agrees again in bounded time.
 //!
-//! Everything follows from the seed. A failure prints it; run it again with
+//! Everything follows from the seed. A failure prints it; this shows all that was said:
 //! ```text
 //! RANDOM_CLUSTER_SEED=N cargo test -p quorate-consensus --test random_cluster -- --nocapture
 //! ```
-//! to see all that was said.
 
 // A test fails by panicking, and tells what led to it.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
@@ -145,6 +144,8 @@ impl World {
                 pull_bytes: 60,
                 inflight_bytes: 400,
                 inflight_messages: 5,
+                repeat_after: MILLISECOND,
+                repeat_bytes: 60,
                 delivery_bytes: 200,
                 fetch_bytes: 120,
                 piece_bytes: 40,

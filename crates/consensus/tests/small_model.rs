@@ -522,6 +522,7 @@ fn two_of_three_are_left(kind: EngineKind, timers: u8, deaths: u8) {
     state.budget.link = 1;
     let explored = explore(state, states(60_000));
     tell("two of three are left", kind, &explored);
+    assert!(explored.is_complete, "every run was walked through");
     assert!(explored.epochs.len() >= 2, "somebody else was elected");
 }
 
@@ -618,5 +619,10 @@ mod paxos {
     #[test]
     fn who_lacks_entries_stands() {
         super::who_lacks_entries_stands(Paxos);
+    }
+
+    #[test]
+    fn two_of_three_are_left() {
+        super::two_of_three_are_left(Paxos, 3, 0);
     }
 }

@@ -4,7 +4,7 @@
 //! on simulated disks. Requests of one [`Lane`] are carried out in the order they were given;
 //! different lanes are independent, so that writing a checkpoint never delays a sync of the log.
 
-use base::Slot;
+use base::{GroupId, Slot};
 use bytes::Bytes;
 
 /// Comes back with the completion. Unique per node and incarnation.
@@ -28,12 +28,15 @@ pub enum File {
     /// `journal/NNNNNNNNNNNNNNNN.spare`: a segment that is being prepared, or waits to be
     /// recycled.
     SpareSegment(u64),
-    /// `checkpoints/NNNNNNNNNNNNNNNN.checkpoint`: a complete checkpoint, by the last slot covered.
-    Checkpoint(Slot),
-    /// `checkpoints/NNNNNNNNNNNNNNNN.partial`: a checkpoint that is being written here.
-    PartialCheckpoint(Slot),
-    /// `checkpoints/NNNNNNNNNNNNNNNN.incoming`: a checkpoint that is being received.
-    IncomingCheckpoint(Slot),
+    /// `checkpoints/GGGGGGGGGGGGGGGG-NNNNNNNNNNNNNNNN.checkpoint`: a complete checkpoint, by its
+    /// group and the last slot covered.
+    Checkpoint(GroupId, Slot),
+    /// `checkpoints/GGGGGGGGGGGGGGGG-NNNNNNNNNNNNNNNN.partial`: a checkpoint that is being written
+    /// here.
+    PartialCheckpoint(GroupId, Slot),
+    /// `checkpoints/GGGGGGGGGGGGGGGG-NNNNNNNNNNNNNNNN.incoming`: a checkpoint that is being
+    /// received.
+    IncomingCheckpoint(GroupId, Slot),
 }
 
 /// One thing to do.

@@ -109,6 +109,8 @@ pub(crate) struct GroupLog {
     epochs: VecDeque<(Slot, Epoch)>,
     /// The newest hard state.
     pub(crate) hard_state: Option<HardState>,
+    /// What the group was opened with, and where that stands.
+    pub(crate) description: Option<(Bytes, Home)>,
     /// The newest record that says where the log starts, and where it stands. Until there is
     /// one, the log starts at slot 1.
     pub(crate) anchor: Option<((Slot, Epoch), Home)>,
@@ -124,6 +126,7 @@ impl Default for GroupLog {
             runs: VecDeque::new(),
             epochs: VecDeque::new(),
             hard_state: None,
+            description: None,
             anchor: None,
         }
     }
@@ -143,6 +146,15 @@ impl GroupLog {
     /// The last entry's slot, or the one before the first.
     pub(crate) fn last(&self) -> Slot {
         Slot(self.first.0 + self.entries.len() as u64 - 1)
+    }
+
+    /// The oldest segment that holds an entry of this log.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        let segments = self.runs.iter().filter_map(|run| match run.home {
+            Home::Segment(segment) => Some(segment),
+            Home::Batch(_) | Home::Nowhere => None,
+        });
+        segments.min()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -264,6 +276,9 @@ impl GroupLog {
             && hard_state.home == from
         {
             hard_state.home = to;
+        }
+        if let Some((_, home)) = self.description.as_mut().filter(|(_, home)| *home == from) {
+            *home = to;
         }
         if let Some((_, home)) = self.anchor.as_mut().filter(|(_, home)| *home == from) {
             *home = to;

@@ -17,6 +17,7 @@ use crate::entry::{Entry, Payload};
 use crate::message::{Body, PaxosBody};
 use crate::paxos::Paxos;
 use crate::slots::Slots;
+use crate::speaking::Speaking;
 
 /// What an acceptor knows in the current ballot.
 #[derive(Clone, Debug, Default)]
@@ -55,9 +56,11 @@ impl Paxos {
     /// unless it is chosen.
     pub(super) fn begin_ballot(&mut self) {
         let chosen = self.log.chosen();
-        self.received = Slots::default();
-        self.stored.cut(chosen.next());
-        self.writes.cut(chosen.next());
+        if !mutant::is_on(Mutant::ChooseAcrossBallots) {
+            self.received = Slots::default();
+            self.stored.cut(chosen.next());
+            self.writes.cut(chosen.next());
+        }
         self.following = Following::default();
     }
 
@@ -83,12 +86,12 @@ impl Paxos {
         let has_entries = !accept.entries.is_empty();
         if !self.is_installing() {
             self.confirm(accept.chosen);
-            for entry in &accept.entries {
-                if let Err(reason) = self.take_entry(entry) {
-                    return self.drop_message(from, reason, out);
-                }
+            if let Err(reason) = self.take_entries(&accept.entries) {
+                return self.drop_message(from, reason, out);
             }
-            self.confirm(accept.chosen);
+            if has_entries {
+                self.confirm(accept.chosen);
+            }
         }
         self.following.chosen = self.following.chosen.max(accept.chosen);
         if self.uncertain == Some(accept.session) {
@@ -112,53 +115,76 @@ impl Paxos {
         }
     }
 
-    fn take_entry(&mut self, entry: &Entry) -> Result<(), &'static str> {
-        let slot = entry.slot;
+    /// What the leader of this ballot answers a reader is chosen too: the reader need not wait for
+    /// the message that was to say so.
+    pub(super) fn hear_chosen(&mut self, from: NodeId, slot: Option<Slot>) {
+        let Some(slot) = slot.filter(|_| self.leader == Some(from)) else {
+            return;
+        };
+        if self.leading.is_none() && self.loading.is_none() && !self.is_installing() {
+            self.confirm(slot);
+            self.following.chosen = self.following.chosen.max(slot);
+        }
+    }
+
+    /// Accepts what is new of these, in runs that share the message's memory.
+    fn take_entries(&mut self, entries: &Entries) -> Result<(), &'static str> {
         let chosen = self.log.chosen();
-        if slot <= chosen {
-            // Known, and perhaps from a later leader than this one: then it says nothing.
-            if self.log.epoch_at(slot) == Some(entry.epoch) {
-                self.received.insert(slot, slot);
+        let horizon = self.horizon();
+        let is_stop_sign = |entry: &Entry| matches!(entry.payload, Payload::Membership(_));
+        let mut at = 0;
+        while let Some(entry) = entries.get(at) {
+            let slot = entry.slot;
+            let held = || self.log.epoch_at(slot);
+            if slot <= chosen {
+                // Known, and perhaps from a later leader than this one: then it says nothing.
+                if held() == Some(entry.epoch) {
+                    self.received.insert(slot, slot);
+                }
+                at += 1;
+            } else if self.received.contains(slot) {
+                if held() != Some(entry.epoch) {
+                    return Err("it contradicts what the same leader sent before");
+                }
+                at += 1;
+            } else if slot > horizon || (is_stop_sign(entry) && slot.previous() != chosen) {
+                // It comes again.
+                at += 1;
+            } else {
+                let end = self.received.gap_end(slot).min(horizon);
+                let mut expected = slot;
+                let follows = |entry: &&Entry| {
+                    let follows = entry.slot == expected && entry.slot <= end;
+                    expected = expected.next();
+                    follows && (entry.slot == slot || !is_stop_sign(entry))
+                };
+                let count = entries[at..].iter().take_while(follows).count();
+                self.accept(entries.slice(at..at + count), self.epoch);
+                at += count;
             }
-            return Ok(());
-        }
-        if self.received.contains(slot) {
-            let held = self.log.get(slot).map(|cell| cell.entry.epoch);
-            return match held == Some(entry.epoch) {
-                true => Ok(()),
-                false => Err("it contradicts what the same leader sent before"),
-            };
-        }
-        let is_stop_sign = matches!(entry.payload, Payload::Membership(_));
-        if slot > self.horizon() || (is_stop_sign && slot.previous() != chosen) {
-            // It comes again.
-            return Ok(());
-        }
-        let epoch = self.epoch;
-        let held = self.log.get(slot);
-        let is_held =
-            held.is_some_and(|cell| cell.ballot == epoch && cell.entry.epoch == entry.epoch);
-        if is_held && self.stored.contains(slot) {
-            self.received.insert(slot, slot);
-        } else {
-            self.accept(entry.clone(), epoch);
         }
         Ok(())
     }
 
-    /// Accepts an entry under this ballot.
-    pub(super) fn accept(&mut self, entry: Entry, ballot: Epoch) {
-        let slot = entry.slot;
-        self.log.put(entry, ballot);
-        self.received.insert(slot, slot);
-        self.must_write(slot);
+    /// Accepts entries that follow each other under this ballot.
+    fn accept(&mut self, entries: Entries, ballot: Epoch) {
+        let ends = entries.first().zip(entries.last());
+        let (first, last) = ends.expect("there is something to accept");
+        self.accepted(first.slot, last.slot);
+        self.log.put(ballot, entries);
     }
 
-    /// The journal does not have what stands at `slot`.
-    pub(super) fn must_write(&mut self, slot: Slot) {
+    /// These slots were accepted in this ballot, and the journal does not have them yet.
+    pub(super) fn accepted(&mut self, first: Slot, last: Slot) {
+        self.received.insert(first, last);
+        self.must_write(first, last);
+    }
+
+    /// The journal does not have what stands at these slots.
+    pub(super) fn must_write(&mut self, first: Slot, last: Slot) {
         match self.unwritten.last_mut() {
-            Some((_, last)) if last.next() == slot => *last = slot,
-            _ => self.unwritten.push((slot, slot)),
+            Some(run) if run.1.next() == first => run.1 = last,
+            _ => self.unwritten.push((first, last)),
         }
     }
 
@@ -238,7 +264,7 @@ impl Paxos {
     }
 
     /// Posts the answers of this pass; called after the pass's write was given.
-    pub(super) fn answer_leader(&mut self) {
+    pub(super) fn answer_leader(&mut self, out: &mut Outputs) {
         let Some(reply) = self.following.reply.take() else {
             return;
         };
@@ -248,8 +274,7 @@ impl Paxos {
         let session = self.following.session;
         let received = self.received.sendable();
         let uncertain = self.uncertain;
-        let answer = |round, durable| {
-            let received = received.clone();
+        let answer = |round, received, durable| {
             Body::Paxos(PaxosBody::AcceptReply {
                 session,
                 round,
@@ -259,7 +284,8 @@ impl Paxos {
             })
         };
         if uncertain.is_some() {
-            return self.post(reply.to, answer(reply.round, Slots::default()), false);
+            let answer = answer(reply.round, received, Slots::default());
+            return self.send(reply.to, answer, false, out);
         }
         let durable = match mutant::is_on(Mutant::AcknowledgeReceived) {
             true => received.clone(),
@@ -268,12 +294,16 @@ impl Paxos {
             false => self.durable_votes().sendable(),
         };
         let later = reply.acknowledge && durable != received;
-        if reply.round != 0 || (reply.acknowledge && !later) {
-            self.post(reply.to, answer(reply.round, durable), false);
+        // Something on its way was overtaken or lost: the leader cannot tell it too early.
+        let has_gap = reply.acknowledge && received.highest() > received.upto();
+        if reply.round != 0 || has_gap || (reply.acknowledge && !later) {
+            let answer = answer(reply.round, received.clone(), durable);
+            self.send(reply.to, answer, false, out);
         }
         if later {
             // What is received is written by the end of this pass.
-            self.post(reply.to, answer(0, received.clone()), true);
+            let answer = answer(0, received.clone(), received);
+            self.send(reply.to, answer, true, out);
         }
     }
 }

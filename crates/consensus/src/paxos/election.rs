@@ -28,6 +28,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::mutant::{self, Mutant};
 use base::{Epoch, Instant, NodeId, Slot};
 
 use crate::engine::{Mark, Note, Output, Outputs, Role};
@@ -92,7 +93,8 @@ impl Election {
 impl Paxos {
     /// Whether this replica may promise anything, to itself or to others.
     pub(super) fn may_promise(&self) -> bool {
-        self.uncertain.is_none() && self.loading.is_none()
+        let is_loaded = self.loading.is_none() || mutant::is_on(Mutant::EmptyWhileLoading);
+        self.uncertain.is_none() && is_loaded
     }
 
     /// Whether this replica may campaign.
@@ -105,9 +107,15 @@ impl Paxos {
         self.config.election_timeout + self.random_part(self.config.election_timeout)
     }
 
-    /// How long to wait between attempts: once to twice the heartbeat interval.
+    /// How long to wait between attempts: at first once to twice the heartbeat interval, then
+    /// longer, because answers may take longer; a new attempt makes those to the last one
+    /// worthless.
     pub(super) fn attempt_delay(&mut self) -> Duration {
-        self.config.heartbeat_interval + self.random_part(self.config.heartbeat_interval)
+        let doublings = self.election.attempts.saturating_sub(2).min(16);
+        let longer = self.config.heartbeat_interval * 2_u32.pow(doublings);
+        let longest = (self.config.election_timeout / 2).max(self.config.heartbeat_interval);
+        let delay = longer.min(longest);
+        delay + self.random_part(delay)
     }
 
     fn random_part(&mut self, whole: Duration) -> Duration {
@@ -379,7 +387,9 @@ impl Paxos {
         granted: bool,
         out: &mut Outputs,
     ) {
-        if self.role != Role::PreCandidate || round != self.election.round {
+        // It may have lost its vote, or begun to take in a snapshot, since it asked.
+        let is_asking = self.role == Role::PreCandidate && round == self.election.round;
+        if !is_asking || !self.is_electable() {
             return;
         }
         if !granted {
@@ -423,6 +433,12 @@ impl Paxos {
         out: &mut Outputs,
     ) {
         let promised = epoch == self.epoch && self.vote == Some(from);
+        if epoch < self.epoch && mutant::is_on(Mutant::VoteTwice) {
+            let promised = std::mem::replace(&mut self.epoch, epoch);
+            self.tell_accepted(from, first);
+            self.epoch = promised;
+            return;
+        }
         if epoch < self.epoch || (!promised && self.protects_leader(now, occasion)) {
             // A refusal in the asker's own ballot commits this replica to nothing.
             return self.refuse_promise(from, first, epoch.max(self.epoch));

@@ -16,6 +16,7 @@ use crate::message::{Body, Message, Position};
 use crate::paxos::Paxos;
 use crate::paxos::learning::Courier;
 use crate::snapshot::{Received, Receiver, Sender};
+use crate::speaking::Speaking;
 
 /// A piece that arrived; fields of [`Body::SnapshotPiece`].
 pub(super) struct Piece {
@@ -267,6 +268,10 @@ impl Paxos {
                 false => membership,
             };
             self.log.begin_behind(start, Arc::new(membership));
+            if mutant::is_on(Mutant::SnapshotDropsAccepted) {
+                self.log.drop_accepted();
+                self.begin_ballot();
+            }
             self.stored.insert_up_to(checkpoint.slot);
             self.chosen_given = self.chosen_given.max(checkpoint.slot);
             self.fetches.outstanding.clear();

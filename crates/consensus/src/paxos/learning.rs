@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 
+use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot};
 
 use crate::engine::{Output, Outputs, Role};
@@ -22,6 +23,7 @@ use crate::entry::Entry;
 use crate::message::{Body, PaxosBody};
 use crate::paxos::Paxos;
 use crate::snapshot::Sender;
+use crate::speaking::Speaking;
 
 /// A replica's catching up, and that of others from it.
 #[derive(Clone, Debug, Default)]
@@ -209,8 +211,12 @@ impl Paxos {
                 }
                 return asker.is_fetching;
             }
+            let end = match mutant::is_on(Mutant::TeachAccepted) {
+                true => self.log.last(),
+                false => chosen,
+            };
             let entries = match asker.next <= chosen {
-                true => self.take_within(asker.next, chosen, self.limits().append_bytes),
+                true => self.log.take(asker.next, end, self.limits().append_bytes),
                 false => Entries::default(),
             };
             self.teach(*to, asker.id, entries);
@@ -272,34 +278,51 @@ impl Paxos {
             return self.drop_message(from, "it contradicts a chosen entry", out);
         }
         let before = self.log.chosen();
-        for entry in &entries {
-            if entry.slot == self.log.chosen().next() {
-                self.learn(entry.clone());
-            }
-        }
+        let known = entries.iter().take_while(|entry| entry.slot <= before);
+        let mut news = entries.slice(known.count()..entries.len());
+        let mut expected = before;
+        let follows = |entry: &&Entry| {
+            expected = expected.next();
+            entry.slot == expected
+        };
+        news = news.slice(0..news.iter().take_while(follows).count());
+        self.learn(&news);
         self.acknowledge();
         if self.log.chosen() > before && self.log.chosen() < chosen {
             self.learn_from(now, from);
         }
     }
 
-    /// This entry is chosen, whatever stood at its slot.
-    fn learn(&mut self, entry: Entry) {
-        let (slot, ballot) = (entry.slot, entry.epoch);
-        let held = self.log.get(slot).map(|cell| cell.entry.epoch);
-        if held.is_some_and(|held| held != entry.epoch) {
-            // What was accepted here, perhaps from a leader that does not know yet, is void.
-            self.received.cut(slot);
-            self.stored.cut(slot);
-            self.writes.cut(slot);
+    /// These entries follow what is chosen, and are chosen, whatever stood at their slots.
+    fn learn(&mut self, entries: &Entries) {
+        let mut at = 0;
+        while let Some(entry) = entries.get(at) {
+            let slot = entry.slot;
+            let held = |slot| self.log.get(slot).map(|cell| cell.entry.epoch);
+            if held(slot) == Some(entry.epoch) {
+                // It keeps its ballot: this replica may have acknowledged it.
+                if !self.stored.contains(slot) {
+                    self.must_write(slot, slot);
+                }
+                at += 1;
+                continue;
+            }
+            let alike = |each: &&Entry| each.epoch == entry.epoch && held(each.slot).is_none();
+            let more = entries[at + 1..].iter().take_while(alike).count();
+            if held(slot).is_some() {
+                // What was accepted here, perhaps from a leader that does not know yet, is void.
+                self.received.cut(slot);
+                self.stored.cut(slot);
+                self.writes.cut(slot);
+            }
+            let news = entries.slice(at..at + 1 + more);
+            self.must_write(slot, news[more].slot);
+            self.log.put(entry.epoch, news);
+            at += 1 + more;
         }
-        if held != Some(entry.epoch) {
-            self.log.put(entry, ballot);
+        if let Some(last) = entries.last() {
+            self.choose(last.slot);
         }
-        if !self.stored.contains(slot) {
-            self.must_write(slot);
-        }
-        self.choose(slot);
     }
 
     /// Asks the journal for entries, unless the same are on their way. Returns whether they will

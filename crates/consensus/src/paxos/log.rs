@@ -1,7 +1,7 @@
 //! The replica's view of its log.
 //!
 //! ```text
-//!       start            cells begin           chosen                 last
+//!       start            memory begins          chosen                 last
 //!         │                   │                   │                     │
 //!  ───────┼───────────────────┼───────────────────┼──■──■─────■──■──■───┤
 //!  gone   │ in the journal only, epochs known     │ accepted, with gaps │
@@ -11,22 +11,79 @@
 //! are kept in memory, within a budget, and the rest is fetched back from the journal. Behind it
 //! stands what this replica accepted, each under its ballot: all of it in memory, because a
 //! candidate may ask for it at any time. The membership in force is that of the chosen part.
+//!
+//! In memory the log is a row of *batches*: entries that follow each other and were accepted under
+//! one ballot, in memory that is shared with whoever is handed them (`entries.rs`). A leader's
+//! proposals gather in the *open* part and become a batch when the pass ends; an acceptor keeps the
+//! batch that a message brought. Only where a batch is accepted over parts of others are those cut.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use base::{Epoch, Slot};
 
+use crate::entries::{self, Entries};
 use crate::entry::{Entry, Payload};
 use crate::membership::Membership;
 use crate::message::Position;
 use crate::raft::Restored;
 
 /// An entry, and the ballot under which it was accepted last.
-#[derive(Clone, Debug)]
-pub(super) struct Cell {
-    pub(super) entry: Entry,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cell<'a> {
+    pub(super) entry: &'a Entry,
     pub(super) ballot: Epoch,
+}
+
+/// Entries that follow each other, and the ballot under which all of them were accepted last.
+#[derive(Clone, Debug)]
+struct Batch {
+    first: Slot,
+    last: Slot,
+    ballot: Epoch,
+    entries: Entries,
+}
+
+impl Batch {
+    fn new(ballot: Epoch, entries: Entries) -> Batch {
+        let first = entries.first().expect("no batch is empty").slot;
+        let last = entries.last().expect("no batch is empty").slot;
+        assert!(
+            last.0 - first.0 + 1 == entries.len() as u64,
+            "the entries of a batch follow each other"
+        );
+        Batch {
+            first,
+            last,
+            ballot,
+            entries,
+        }
+    }
+
+    /// What of it stands between two slots, both included.
+    fn between(&self, from: Slot, upto: Slot) -> Entries {
+        let (from, upto) = (from.max(self.first), upto.min(self.last));
+        if from > upto {
+            return Entries::default();
+        }
+        let range = (from.0 - self.first.0) as usize..(upto.0 + 1 - self.first.0) as usize;
+        self.entries.slice(range)
+    }
+
+    /// The part between two slots, if there is one. What is cut off is not kept in memory by a part
+    /// that is less than half of it: only the part counts.
+    fn part(&self, from: Slot, upto: Slot) -> Option<Batch> {
+        let entries = self.between(from, upto).compact();
+        (!entries.is_empty()).then(|| Batch::new(self.ballot, entries))
+    }
+}
+
+/// What this pass proposes: behind all batches, and not shared yet.
+#[derive(Clone, Debug, Default)]
+struct Open {
+    ballot: Epoch,
+    entries: Vec<Entry>,
+    bytes: u64,
 }
 
 /// See the head of this file.
@@ -34,10 +91,11 @@ pub(super) struct Cell {
 pub(super) struct Log {
     start: Position,
     chosen: Slot,
-    /// The slot of the first cell.
+    /// From this slot to `chosen` everything is in memory.
     first: Slot,
-    /// Without a gap up to `chosen`; the last one is always filled.
-    cells: VecDeque<Option<Cell>>,
+    /// In the order of slots; no two hold the same.
+    batches: VecDeque<Batch>,
+    open: Open,
     bytes: u64,
     /// Of the chosen part: from this slot on, this epoch.
     runs: VecDeque<(Slot, Epoch)>,
@@ -68,7 +126,8 @@ impl Log {
             start: Position { slot, epoch },
             chosen,
             first: chosen.next(),
-            cells: VecDeque::new(),
+            batches: VecDeque::new(),
+            open: Open::default(),
             bytes: 0,
             runs: restored
                 .epochs
@@ -108,7 +167,15 @@ impl Log {
 
     /// The last slot that holds anything.
     pub(super) fn last(&self) -> Slot {
-        Slot(self.first.0 + self.cells.len() as u64 - 1)
+        match self.open.entries.last() {
+            Some(entry) => entry.slot,
+            None => self.last_batched(),
+        }
+    }
+
+    fn last_batched(&self) -> Slot {
+        let newest = self.batches.back();
+        newest.map_or(self.first.previous(), |batch| batch.last)
     }
 
     /// The first slot in memory; behind `chosen` everything is.
@@ -116,24 +183,90 @@ impl Log {
         self.first
     }
 
-    pub(super) fn get(&self, slot: Slot) -> Option<&Cell> {
-        let at = slot.0.checked_sub(self.first.0)?;
-        self.cells.get(usize::try_from(at).ok()?)?.as_ref()
+    /// The batch that holds `slot`.
+    fn batch_of(&self, slot: Slot) -> Option<usize> {
+        let newest = self.batches.len().checked_sub(1)?;
+        let at = match self.batches[newest].first <= slot {
+            true => newest,
+            false => self.begun_by(slot).checked_sub(1)?,
+        };
+        (slot <= self.batches[at].last).then_some(at)
     }
 
-    /// The cells in memory from `from` on that hold something.
-    pub(super) fn cells(&self, from: Slot) -> impl Iterator<Item = &Cell> {
-        let skipped = from.0.saturating_sub(self.first.0);
-        let at = usize::try_from(skipped).map_or(self.cells.len(), |at| at.min(self.cells.len()));
-        self.cells.range(at..).flatten()
+    /// How many batches begin at `slot` or before.
+    fn begun_by(&self, slot: Slot) -> usize {
+        self.batches.partition_point(|batch| batch.first <= slot)
     }
 
-    /// The entries in memory from `from` on, up to the first gap.
-    pub(super) fn entries(&self, from: Slot) -> impl Iterator<Item = &Entry> {
+    pub(super) fn get(&self, slot: Slot) -> Option<Cell<'_>> {
+        if let Some(first) = self.open.entries.first().map(|entry| entry.slot)
+            && slot >= first
+        {
+            let entry = self.open.entries.get((slot.0 - first.0) as usize)?;
+            let ballot = self.open.ballot;
+            return Some(Cell { entry, ballot });
+        }
+        let batch = &self.batches[self.batch_of(slot)?];
+        let entry = &batch.entries[(slot.0 - batch.first.0) as usize];
+        let ballot = batch.ballot;
+        Some(Cell { entry, ballot })
+    }
+
+    /// What is in memory from `from` on. The open part must have been sealed.
+    pub(super) fn cells(&self, from: Slot) -> impl Iterator<Item = Cell<'_>> {
+        let batches = self.batches_from(from);
+        let cells = batches.flat_map(|batch| {
+            let ballot = batch.ballot;
+            let entries = batch.entries.iter();
+            entries.map(move |entry| Cell { entry, ballot })
+        });
+        cells.skip_while(move |cell| cell.entry.slot < from)
+    }
+
+    /// What is in memory between two slots, by ballot. The open part must have been sealed.
+    pub(super) fn between(
+        &self,
+        from: Slot,
+        upto: Slot,
+    ) -> impl Iterator<Item = (Epoch, Entries)> + '_ {
+        let batches = self.batches_from(from);
+        let batches = batches.take_while(move |batch| batch.first <= upto);
+        batches.map(move |batch| (batch.ballot, batch.between(from, upto)))
+    }
+
+    /// The batches that end at `from` or behind.
+    fn batches_from(&self, from: Slot) -> impl Iterator<Item = &Batch> {
+        assert!(self.open.entries.is_empty(), "what is handed out is sealed");
+        let at = match self.batches.back() {
+            Some(newest) if newest.first > from => {
+                self.batches.partition_point(|batch| batch.last < from)
+            }
+            // Nearly always it is the newest.
+            Some(newest) => self.batches.len() - usize::from(newest.last >= from),
+            None => 0,
+        };
+        self.batches.range(at..)
+    }
+
+    /// Entries from `from`, which must be in memory, to at most `upto` or the first gap, within
+    /// `budget` bytes, but at least one if there is one. The open part must have been sealed.
+    pub(super) fn take(&self, from: Slot, upto: Slot, budget: u64) -> Entries {
         assert!(from >= self.first, "what is not in memory is fetched");
-        let at = (from.0 - self.first.0) as usize;
-        let cells = self.cells.range(at.min(self.cells.len())..);
-        cells.map_while(|cell| cell.as_ref().map(|cell| &cell.entry))
+        // Nearly always it is all of the newest batch.
+        if let Some(newest) = self.batches.back()
+            && newest.first == from
+            && newest.last <= upto
+            && newest.entries.bytes() <= budget
+        {
+            return newest.entries.clone();
+        }
+        let mut expected = from;
+        let connected = self.batches_from(from).take_while(move |batch| {
+            let follows = batch.first <= expected && batch.first <= upto;
+            expected = batch.last.next();
+            follows
+        });
+        entries::joined(connected.map(|batch| batch.between(from, upto)), budget)
     }
 
     /// The epoch of the entry at `slot`, if it is known.
@@ -152,38 +285,111 @@ impl Log {
         Some(self.runs[after - 1].1)
     }
 
-    /// Puts an entry behind what is chosen, in place of what may stand there.
-    pub(super) fn put(&mut self, entry: Entry, ballot: Epoch) {
-        assert!(entry.slot > self.chosen, "what is chosen never changes");
-        let at = (entry.slot.0 - self.first.0) as usize;
-        self.bytes += entry.bytes();
-        if at == self.cells.len() {
-            self.cells.push_back(Some(Cell { entry, ballot }));
+    /// Puts what a leader proposes behind everything that it has proposed. It is handed out when
+    /// the log is sealed; so many bytes are handed out in one piece.
+    pub(super) fn propose(&mut self, entry: Entry, ballot: Epoch, batch_bytes: u64) {
+        if entry.slot <= self.last_batched() {
+            // It takes the place of what was accepted under an earlier ballot; what was found
+            // before this ballot came all at once.
+            return self.put(ballot, entry.into());
+        }
+        let bytes = entry.bytes();
+        if self.open.bytes + bytes > batch_bytes || self.open.ballot != ballot {
+            self.seal();
+        }
+        self.open.ballot = ballot;
+        self.open.bytes += bytes;
+        self.bytes += bytes;
+        self.open.entries.push(entry);
+    }
+
+    /// Puts entries that follow each other, and that a leader proposes once more, in place of what
+    /// was accepted under earlier ballots: in pieces of so many bytes, each at once, since every
+    /// piece cuts what it stands over.
+    pub(super) fn propose_again(&mut self, entries: Vec<Entry>, ballot: Epoch, batch_bytes: u64) {
+        let mut piece = Vec::new();
+        let mut bytes = 0;
+        for entry in entries {
+            if bytes + entry.bytes() > batch_bytes && !piece.is_empty() {
+                self.put(ballot, std::mem::take(&mut piece).into());
+                bytes = 0;
+            }
+            bytes += entry.bytes();
+            piece.push(entry);
+        }
+        if !piece.is_empty() {
+            self.put(ballot, piece.into());
+        }
+    }
+
+    /// What was proposed since is handed out from now on.
+    pub(super) fn seal(&mut self) {
+        if !self.open.entries.is_empty() {
+            let bytes = std::mem::take(&mut self.open.bytes);
+            let entries = Entries::take_all(&mut self.open.entries, bytes);
+            let batch = Batch::new(self.open.ballot, entries);
+            self.batches.push_back(batch);
+        }
+    }
+
+    /// Puts entries that follow each other behind what is chosen, in place of what may stand
+    /// there.
+    pub(super) fn put(&mut self, ballot: Epoch, entries: Entries) {
+        let batch = Batch::new(ballot, entries);
+        assert!(batch.first > self.chosen, "what is chosen never changes");
+        self.seal();
+        let is_behind = self.last_batched() < batch.first;
+        if !is_behind {
+            self.take_out(batch.first, batch.last);
+        }
+        self.bytes += batch.entries.bytes();
+        let at = match is_behind {
+            true => self.batches.len(),
+            false => self.begun_by(batch.first),
+        };
+        self.batches.insert(at, batch);
+    }
+
+    /// Makes room between two slots.
+    fn take_out(&mut self, first: Slot, last: Slot) {
+        let from = self.batches.partition_point(|batch| batch.last < first);
+        let end = self.begun_by(last);
+        if from >= end {
             return;
         }
-        if at > self.cells.len() {
-            self.cells.resize_with(at + 1, || None);
+        let before = self.batches[from].part(Slot(0), first.previous());
+        let behind = self.batches[end - 1].part(last.next(), Slot(u64::MAX));
+        for batch in self.batches.drain(from..end) {
+            self.bytes -= batch.entries.bytes();
         }
-        if let Some(replaced) = self.cells[at].replace(Cell { entry, ballot }) {
-            self.bytes -= replaced.entry.bytes();
+        for batch in behind.into_iter().chain(before) {
+            self.bytes += batch.entries.bytes();
+            self.batches.insert(from, batch);
         }
     }
 
     /// Everything up to `slot` is chosen. Returns the bytes of what is newly so.
     pub(super) fn choose(&mut self, slot: Slot) -> u64 {
-        let from = (self.chosen.next().0 - self.first.0) as usize;
-        let end = (slot.0 + 1 - self.first.0) as usize;
+        let mut next = self.chosen.next();
+        let mut at = self.batch_of(next);
         let mut bytes = 0;
-        for cell in self.cells.range(from..end) {
-            let Cell { entry, .. } = cell.as_ref().expect("what is chosen is in the log");
-            bytes += entry.bytes();
-            if self.runs.back().is_none_or(|run| run.1 != entry.epoch) {
-                self.runs.push_back((entry.slot, entry.epoch));
+        while next <= slot {
+            let batch = at.and_then(|at| self.batches.get(at));
+            let batch = batch.filter(|batch| batch.first <= next && next <= batch.last);
+            let batch = batch.expect("what is chosen is in the log");
+            let entries = batch.between(next, slot);
+            bytes += entries.bytes();
+            for entry in &entries {
+                if self.runs.back().is_none_or(|run| run.1 != entry.epoch) {
+                    self.runs.push_back((entry.slot, entry.epoch));
+                }
+                if let Payload::Membership(membership) = &entry.payload {
+                    self.memberships
+                        .push_back((entry.slot, Arc::clone(membership)));
+                }
             }
-            if let Payload::Membership(membership) = &entry.payload {
-                self.memberships
-                    .push_back((entry.slot, Arc::clone(membership)));
-            }
+            next = batch.last.min(slot).next();
+            at = at.map(|at| at + 1);
         }
         self.chosen = slot;
         bytes
@@ -192,8 +398,7 @@ impl Log {
     /// A snapshot takes the place of everything up to its position. What was accepted behind it
     /// stays: it was promised to others.
     pub(super) fn begin_behind(&mut self, start: Position, membership: Arc<Membership>) {
-        self.drop_cells(start.slot);
-        self.first = self.first.max(start.slot.next());
+        self.drop_until(start.slot);
         self.start = start;
         self.chosen = start.slot;
         self.runs.clear();
@@ -202,14 +407,38 @@ impl Log {
         self.starts = Some(start);
     }
 
-    fn drop_cells(&mut self, upto: Slot) {
-        while self.first <= upto {
-            let Some(cell) = self.cells.pop_front() else {
-                return;
-            };
-            self.bytes -= cell.map_or(0, |cell| cell.entry.bytes());
-            self.first = self.first.next();
+    /// Forgets everything that was accepted behind what is chosen: a planted bug.
+    pub(super) fn drop_accepted(&mut self) {
+        let chosen = self.chosen;
+        for batch in std::mem::take(&mut self.batches) {
+            self.bytes -= batch.entries.bytes();
+            if let Some(kept) = batch.part(Slot(0), chosen) {
+                self.bytes += kept.entries.bytes();
+                self.batches.push_back(kept);
+            }
         }
+    }
+
+    /// Lets go of everything up to `slot`.
+    fn drop_until(&mut self, slot: Slot) {
+        while self
+            .batches
+            .front()
+            .is_some_and(|batch| batch.first <= slot)
+        {
+            let batch = self.drop_batch();
+            if let Some(rest) = batch.part(slot.next(), Slot(u64::MAX)) {
+                self.bytes += rest.entries.bytes();
+                self.batches.push_front(rest);
+            }
+        }
+        self.first = self.first.max(slot.next());
+    }
+
+    fn drop_batch(&mut self) -> Batch {
+        let batch = self.batches.pop_front().expect("there is a first batch");
+        self.bytes -= batch.entries.bytes();
+        batch
     }
 
     /// The journal may forget everything up to `slot`, which is chosen.
@@ -226,15 +455,15 @@ impl Log {
         while self.memberships.front().is_some_and(|held| held.0 <= slot) {
             self.base = self.memberships.pop_front().expect("the front is there");
         }
-        self.drop_cells(slot);
+        self.drop_until(slot);
     }
 
-    /// Keeps the memory within `budget` by dropping the oldest entries, but none behind `needed`.
+    /// Keeps the memory within `budget` by dropping the oldest batches, but none that reaches
+    /// behind `needed`.
     pub(super) fn shrink(&mut self, budget: u64, needed: Slot) {
         let upto = needed.min(self.chosen);
-        while self.bytes > budget && self.first <= upto && !self.cells.is_empty() {
-            let first = self.first;
-            self.drop_cells(first);
+        while self.bytes > budget && self.batches.front().is_some_and(|old| old.last <= upto) {
+            self.first = self.drop_batch().last.next();
         }
     }
 
@@ -265,5 +494,78 @@ impl Restored {
         let after = self.ballots.partition_point(|run| run.0 <= slot);
         let ballot = after.checked_sub(1).map(|at| self.ballots[at].1);
         ballot.map_or(epoch, |ballot| ballot.max(epoch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn entry(slot: u64, epoch: u64, length: usize) -> Entry {
+        Entry {
+            slot: Slot(slot),
+            epoch: Epoch(epoch),
+            payload: Payload::commands(Bytes::from(vec![7; length])),
+        }
+    }
+
+    fn log() -> Log {
+        Log {
+            start: Position::default(),
+            chosen: Slot(0),
+            first: Slot(1),
+            batches: VecDeque::new(),
+            open: Open::default(),
+            bytes: 0,
+            runs: VecDeque::new(),
+            base: (Slot(0), Arc::new(Membership::default())),
+            memberships: VecDeque::new(),
+            starts: None,
+        }
+    }
+
+    /// What the log keeps in memory, by entries.
+    fn held(log: &Log) -> usize {
+        log.batches.iter().map(|batch| batch.entries.held()).sum()
+    }
+
+    #[test]
+    fn what_is_proposed_again_makes_few_batches_and_keeps_nothing_twice() {
+        let mut log = log();
+        let accepted: Vec<Entry> = (1..=1000).map(|slot| entry(slot, 1, 100)).collect();
+        log.put(Epoch(1), accepted.clone().into());
+        let bytes = log.bytes;
+        log.propose_again(accepted[..700].to_vec(), Epoch(2), bytes / 5);
+        assert!(log.batches.len() <= 6, "{}", log.batches.len());
+        assert_eq!(log.bytes, bytes);
+        assert!(held(&log) <= 2 * 1000, "a half may keep a whole");
+        for slot in 1..=1000 {
+            let cell = log.get(Slot(slot)).expect("nothing is lost");
+            assert_eq!(*cell.entry, accepted[slot as usize - 1]);
+            assert_eq!(cell.ballot, Epoch(if slot <= 700 { 2 } else { 1 }));
+        }
+        // Across an end of what there is, and then what is new.
+        let again: Vec<Entry> = (701..=1010).map(|slot| entry(slot, 2, 100)).collect();
+        log.propose_again(again, Epoch(2), bytes);
+        log.propose(entry(1011, 2, 100), Epoch(2), bytes);
+        log.seal();
+        assert_eq!(log.last(), Slot(1011));
+        assert_eq!(held(&log), 1011);
+        assert_eq!(log.cells(Slot(1)).count(), 1011);
+    }
+
+    #[test]
+    fn a_small_part_of_a_batch_keeps_no_large_whole() {
+        let mut log = log();
+        let accepted: Vec<Entry> = (1..=1000).map(|slot| entry(slot, 1, 100)).collect();
+        log.put(Epoch(1), accepted.into());
+        let over: Vec<Entry> = (2..=999).map(|slot| entry(slot, 2, 0)).collect();
+        log.put(Epoch(2), over.into());
+        assert_eq!(log.cells(Slot(1)).count(), 1000);
+        assert_eq!(held(&log), 1000, "one each of the old, and the new");
+        let counted: u64 = log.cells(Slot(1)).map(|cell| cell.entry.bytes()).sum();
+        assert_eq!(log.bytes, counted);
     }
 }

@@ -77,25 +77,28 @@ use base::{Epoch, Instant, NodeId, Random, Slot};
 
 use crate::delivery::Delivery;
 use crate::engine::{
-    self, CheckpointRef, Engine, Input, Liveness, Mark, Note, Output, Outputs, Role, Ticket, View,
+    CheckpointRef, Engine, Input, Liveness, Mark, Note, Output, Outputs, Role, Ticket, View,
 };
 use crate::entry::Payload;
+use crate::handover::{HandingOver, Handover};
 use crate::hard_state::HardState;
+use crate::health::Health;
 use crate::kind::EngineKind;
 use crate::membership::Membership;
 use crate::message::{Body, Message, PaxosBody};
 use crate::quorum::QuorumRule;
 use crate::raft::{Config, Restored, Tail};
+use crate::reading::Reading;
 use crate::reads::{Forwards, ReadRounds};
 use crate::slots::Slots;
 use crate::snapshot::Receiver;
+use crate::speaking::Speaking;
 use accepting::Following;
 use election::Election;
 use learning::Learning;
 use log::Log;
 use peer::Peer;
 use preparation::Preparation;
-use transfer::Handover;
 use writes::Writes;
 
 /// Rounds grow by a few per election, and nobody misses this many: a message further ahead is
@@ -148,7 +151,10 @@ pub struct Paxos {
     checkpoint: Option<CheckpointRef>,
     forwards: Forwards,
     handover: Option<Handover>,
+    health: Health,
     outbox: Vec<Letter>,
+    /// Something happened that the end of a pass has to look at.
+    is_stirred: bool,
     told: Told,
 }
 
@@ -156,6 +162,8 @@ pub struct Paxos {
 #[derive(Clone, Debug)]
 struct Leading {
     peers: BTreeMap<NodeId, Peer>,
+    /// The slot of the membership whose members they are.
+    synced: Option<Slot>,
     /// The last slot that was proposed in this ballot; everything up to it was, or is chosen.
     proposed: Slot,
     /// Proposals are taken: promises of a quorum of the membership in force are there, what
@@ -244,6 +252,10 @@ impl Paxos {
                 && config.heartbeat_interval < config.election_timeout,
             "heartbeats take time, and an election timeout is longer"
         );
+        assert!(
+            config.limits.repeat_after > Duration::ZERO,
+            "nobody is asked again at once"
+        );
         let hard_state = restored.hard_state;
         let damaged = restored.tail == Tail::Uncertain;
         let checkpoint = restored.checkpoint;
@@ -289,7 +301,9 @@ impl Paxos {
             checkpoint,
             forwards: Forwards::default(),
             handover: None,
+            health: Health::default(),
             outbox: Vec::new(),
+            is_stirred: true,
             told: Told::default(),
             log,
             config,
@@ -333,24 +347,6 @@ impl Paxos {
     /// Behind this slot nothing is accepted: no honest leader is so far ahead.
     fn horizon(&self) -> Slot {
         Slot(self.log.chosen().0 + 2 * self.limits().window_entries.max(1))
-    }
-
-    /// Puts a message of this ballot into the outbox.
-    fn post(&mut self, to: NodeId, body: Body, when_durable: bool) {
-        let message = Message::new(self.epoch, body);
-        self.outbox.push(Letter {
-            to,
-            message,
-            when_durable,
-        });
-    }
-
-    fn refuse(&self, ticket: Ticket, reason: engine::Refusal, out: &mut Outputs) {
-        out.push(Output::Refuse {
-            ticket,
-            reason,
-            leader: self.leader,
-        });
     }
 
     fn drop_message(&self, from: NodeId, reason: &'static str, out: &mut Outputs) {
@@ -414,6 +410,11 @@ impl Paxos {
             | Body::Append { .. }
             | Body::AppendReply { .. } => {
                 self.drop_message(from, "a message of the other engine", out);
+            }
+            body @ Body::Paxos(PaxosBody::Promise { .. })
+                if epoch < self.epoch && mutant::is_on(Mutant::StaleVote) =>
+            {
+                self.on_current(now, from, body, out);
             }
             body if epoch < self.epoch => self.on_outdated(from, &body),
             body => {
@@ -479,7 +480,10 @@ impl Paxos {
                 self.on_accept_reply(now, from, reply, out);
             }
             Body::ReadRound { id } => self.on_read_round(now, from, id),
-            Body::ReadRoundReply { id, slot } => self.on_read_round_reply(from, id, slot, out),
+            Body::ReadRoundReply { id, slot } => {
+                self.hear_chosen(from, slot);
+                self.on_read_round_reply(from, id, slot, out);
+            }
             Body::Transfer => self.on_transfer_message(now, from, out),
             _ => unreachable!("everything else was handled before"),
         }
@@ -528,6 +532,7 @@ impl Paxos {
 
 impl Engine for Paxos {
     fn step(&mut self, now: Instant, input: Input, out: &mut Outputs) {
+        self.is_stirred |= !matches!(input, Input::Durable { .. } | Input::Applied { .. });
         match input {
             Input::Peer { from, message } => self.on_message(now, from, message, out),
             Input::Propose { ticket, commands } => {
@@ -536,7 +541,10 @@ impl Engine for Paxos {
             Input::ReadRound { ticket } => self.on_read(now, ticket, out),
             Input::Durable { mark } => self.on_durable(now, mark),
             Input::Fetched { from, entries } => self.on_fetched(now, from, entries, out),
-            Input::Applied { slot } => self.delivery.executed(slot),
+            Input::Applied { slot } => {
+                self.delivery.executed(slot);
+                self.is_stirred |= self.delivery.delivered() < self.log.chosen();
+            }
             Input::CheckpointTaken {
                 checkpoint,
                 log_kept_after,
@@ -565,7 +573,9 @@ impl Engine for Paxos {
     }
 
     fn flush(&mut self, now: Instant, out: &mut Outputs) {
-        self.end_pass(now, out);
+        if std::mem::take(&mut self.is_stirred) {
+            self.end_pass(now, out);
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -580,6 +590,7 @@ impl Engine for Paxos {
             self.fetches.retry_at,
             self.read_deadline(),
             self.learning_deadline(),
+            self.repeat_deadline(),
         ]
         .into_iter()
         .flatten()

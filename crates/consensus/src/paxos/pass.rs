@@ -7,13 +7,16 @@
 
 use std::sync::Arc;
 
-use base::{Instant, Slot};
+use base::{Instant, NodeId, Slot};
 
-use crate::engine::{Mark, Output, Outputs, Record, Role};
+use crate::engine::{Mark, Output, Outputs, Record, Records, Role};
 use crate::entries::Entries;
 use crate::entry::Entry;
+use crate::handover::HandingOver;
+use crate::message::{Body, Message};
 use crate::paxos::{Loading, Paxos};
 use crate::raft::Restored;
+use crate::reading::Reading;
 
 impl Paxos {
     /// Lets everything out that was held back.
@@ -27,9 +30,10 @@ impl Paxos {
         self.forward_reads(now, out);
         self.hand_over();
         self.tell(out);
+        self.log.seal();
         self.write(now, out);
         self.seek_what_is_missing(now);
-        self.answer_leader();
+        self.answer_leader(out);
         self.answer_askers(out);
         self.serve_peers(now, out);
         self.retire(now, out);
@@ -41,7 +45,11 @@ impl Paxos {
 
     /// A replica that is a quorum by itself need not wait for anything.
     fn lead_alone(&mut self, now: Instant, out: &mut Outputs) {
-        if self.role == Role::Follower && self.is_alone() && self.is_electable() {
+        let is_led = self.role != Role::Follower || self.leader.is_some();
+        if is_led || self.membership().voters.len() > 1 {
+            return;
+        }
+        if self.is_alone() && self.is_electable() {
             self.campaign(now, crate::message::Occasion::Silence, out);
         }
     }
@@ -76,7 +84,7 @@ impl Paxos {
         }
         let mut hard_state = self.hard_state();
         hard_state.chosen = self.chosen_given;
-        let mut records = Vec::new();
+        let mut records = Records::new();
         if self.hard_state_changed || hard_state.chosen > self.chosen_written {
             records.push(Record::HardState(hard_state));
             self.chosen_written = hard_state.chosen;
@@ -92,44 +100,41 @@ impl Paxos {
         if std::mem::take(&mut self.hard_state_changed) {
             self.promise_written = first;
         }
-        let chosen = self.log.chosen();
-        let mut batch: Vec<Entry> = Vec::new();
-        let (mut ballot, mut bytes) = (self.epoch, 0);
-        for (from, upto) in std::mem::take(&mut self.unwritten) {
-            for slot in (from.0..=upto.0).map(Slot) {
-                // A snapshot may have taken its place.
-                let Some(cell) = self.log.get(slot) else {
-                    continue;
-                };
-                let is_full = bytes >= self.config.limits.write_bytes;
-                let before = batch.last().map_or(Slot(0), |entry| entry.slot);
-                if !batch.is_empty() && (is_full || cell.ballot != ballot || slot <= before) {
-                    let entries = batch.drain(..).collect();
-                    records.push(Record::Accepted { ballot, entries });
-                }
-                if is_full {
+        let (epoch, chosen) = (self.epoch, self.log.chosen());
+        let mut bytes = 0;
+        for (from, upto) in self.unwritten.drain(..) {
+            // A snapshot may have taken the place of some.
+            for (ballot, entries) in self.log.between(from, upto) {
+                if bytes >= self.config.limits.write_bytes {
                     // A long write is given in parts, so that its progress can be seen.
                     let records = std::mem::take(&mut records);
                     out.push(Output::Write { mark, records });
                     mark = self.writes.begin(now);
                     bytes = 0;
                 }
-                ballot = cell.ballot;
-                bytes += cell.entry.bytes();
-                batch.push(cell.entry.clone());
-                if ballot == self.epoch || slot <= chosen {
-                    self.writes.add(slot);
+                bytes += entries.bytes();
+                if let Some((first, last)) = entries.first().zip(entries.last()) {
+                    let counts = if ballot == epoch {
+                        last.slot
+                    } else {
+                        last.slot.min(chosen)
+                    };
+                    self.writes.add(first.slot, counts);
                 }
+                records.push(Record::Accepted { ballot, entries });
             }
         }
-        if !batch.is_empty() {
-            let entries = batch.into();
-            records.push(Record::Accepted { ballot, entries });
-        }
-        self.chosen_given = self.log.chosen();
+        self.chosen_given = chosen;
         out.push(Output::Write { mark, records });
         // The promises stand at the beginning.
         self.vote_written(first);
+    }
+
+    /// Sends a message of this ballot, at once or when everything that was written is durable.
+    pub(super) fn send(&self, to: NodeId, body: Body, when_durable: bool, out: &mut Outputs) {
+        let after = self.writes.pending().filter(|_| when_durable);
+        let message = Message::new(self.epoch, body);
+        out.push(Output::Send { to, message, after });
     }
 
     fn send_outbox(&mut self, out: &mut Outputs) {
@@ -146,8 +151,19 @@ impl Paxos {
 
     /// The journal made everything up to `mark` durable.
     pub(super) fn on_durable(&mut self, now: Instant, mark: Mark) {
+        let before = (self.log.chosen(), self.uncertain);
+        if let Some(took) = self.writes.took(mark, now) {
+            self.health.wrote(took, self.role == Role::Leader);
+        }
         self.writes.complete(mark, now, &mut self.stored);
         self.become_certain();
+        self.advance_chosen();
+        // Nearly always nothing follows: what waits for the write, the host sends by itself. But
+        // who stands for election, or leads without being open, may have waited for its own
+        // promise.
+        let is_open = self.leading.as_ref().is_none_or(|leading| leading.is_open);
+        let waits = self.role == Role::Candidate || !is_open;
+        self.is_stirred |= waits || before != (self.log.chosen(), self.uncertain);
     }
 
     /// Hands chosen entries to the replica.
@@ -166,7 +182,7 @@ impl Paxos {
                 return;
             }
             let room = self.delivery.room();
-            let entries = self.take_within(next, chosen, room);
+            let entries = self.log.take(next, chosen, room);
             self.delivery.hand_out(&entries);
             out.push(Output::Chosen { entries });
         }
@@ -254,17 +270,23 @@ impl Paxos {
         if entries.is_empty() {
             self.fetches.retry_at = Some(now + self.config.heartbeat_interval);
         }
-        for entry in entries {
-            if entry.slot != *first || entry.slot > *last {
-                break;
-            }
-            *first = first.next();
-            let slot = entry.slot;
-            let ballot = loading.restored.ballot_at(slot, entry.epoch);
-            self.log.put(entry, ballot);
+        let entries = Entries::from(entries);
+        let fits = |entry: &&Entry| {
+            let fits = entry.slot == *first && entry.slot <= *last;
+            *first = if fits { first.next() } else { *first };
+            fits
+        };
+        let mut rest = entries.slice(0..entries.iter().take_while(fits).count());
+        let ballot_of = |entry: &Entry| loading.restored.ballot_at(entry.slot, entry.epoch);
+        while let Some(ballot) = rest.first().map(ballot_of) {
+            let same = rest.iter().take_while(|entry| ballot_of(entry) == ballot);
+            let (accepted, left) = rest.split(same.count());
             if ballot == self.epoch {
-                self.stored.insert(slot, slot);
+                let (first, last) = (accepted[0].slot, accepted[accepted.len() - 1].slot);
+                self.stored.insert(first, last);
             }
+            self.log.put(ballot, accepted);
+            rest = left;
         }
         if first > last {
             loading.runs.pop();

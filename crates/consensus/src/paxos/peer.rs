@@ -6,9 +6,18 @@
 //! ```
 //!
 //! Messages may be lost and overtake each other, so each is remembered until everything in it is
-//! acknowledged. One is sent again when the peer has what was sent behind it, or answered a later
-//! heartbeat, and it has been under way for longer than an answer takes: a message that was merely
-//! overtaken is left its time.
+//! acknowledged. Two things tell of a loss:
+//!
+//! - *an answer*: the peer has something that was sent behind it, or answers a later heartbeat. A
+//!   message that was merely overtaken is left a part of the time that an answer takes, and is then
+//!   sent again, once per sign: what was sent behind the repetition must have arrived before it is
+//!   sent a third time;
+//! - *silence*: the first message on its way is not acknowledged for twice the time that answers
+//!   take. Either it or the answer was lost, so the peer is asked what it has, and given a little
+//!   of what it is not known to have. Each further question waits twice as long (TCP does the same,
+//!   RFC 6298, and Karn's rule is kept: only what was sent once is measured). Once that is as long
+//!   as a heartbeat interval there are no more questions, because heartbeats ask the same: who is
+//!   dead costs a few messages.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,11 +34,32 @@ pub(super) struct Flight {
     pub(super) last: Slot,
     bytes: u64,
     sent_at: Instant,
-    /// It was sent more than once, so that an answer says nothing about how long one takes.
-    repeated: bool,
+    /// The last slot that had been sent when it was, or was sent again.
+    behind: Slot,
+    /// The last heartbeat before it, or in the same message.
+    after_round: u64,
+    /// How often it was sent again. If it was, an answer says nothing about how long one takes.
+    repeats: u32,
+    /// What was sent behind it arrived before it.
+    is_overtaken: bool,
     /// It is to be sent again.
-    pub(super) is_lost: bool,
+    is_lost: bool,
 }
+
+/// How long a leader waits before it takes a message for lost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Silence shorter than this is no sign.
+    pub(super) least: Duration,
+    /// What takes this long is left to heartbeats.
+    pub(super) most: Duration,
+    /// How much is sent again with a question, in bytes.
+    pub(super) repeat_bytes: u64,
+}
+
+/// What was overtaken is left this part of the time that an answer takes: most of what it may be
+/// late is over when the answer that tells of it is here.
+const OVERTAKEN_PART: u32 = 8;
 
 /// What is known about one peer.
 #[derive(Clone, Debug)]
@@ -48,8 +78,8 @@ pub(super) struct Peer {
     pub(super) last_heard: Option<Instant>,
     /// The highest round that it named.
     pub(super) round: u64,
-    /// The last heartbeat: its round, and the last slot that had been sent.
-    pub(super) heartbeat: (u64, Slot),
+    /// The round of the last heartbeat.
+    pub(super) heartbeat: u64,
     /// A heartbeat is to be sent in this pass.
     pub(super) heartbeat_due: bool,
     /// What it was last told is chosen.
@@ -58,8 +88,14 @@ pub(super) struct Peer {
     pub(super) departing_since: Option<Instant>,
     flights: VecDeque<Flight>,
     flight_bytes: u64,
-    /// How long an answer takes, smoothed.
+    /// How long an answer takes, smoothed; a guess until one was measured.
     answer_time: Duration,
+    is_measured: bool,
+    /// Something on its way is overtaken.
+    has_overtaken: bool,
+    /// When it was last asked because of its silence, and how often since an answer was measured.
+    asked_at: Instant,
+    questions: u32,
 }
 
 impl Peer {
@@ -73,13 +109,17 @@ impl Peer {
             next,
             last_heard: None,
             round: 0,
-            heartbeat: (0, Slot(0)),
+            heartbeat: 0,
             heartbeat_due: true,
             chosen_told: Slot(0),
             departing_since: None,
             flights: VecDeque::new(),
             flight_bytes: 0,
             answer_time,
+            is_measured: false,
+            has_overtaken: false,
+            asked_at: Instant(0),
+            questions: 0,
         }
     }
 
@@ -98,6 +138,7 @@ impl Peer {
         self.next = next;
         self.flights.clear();
         self.flight_bytes = 0;
+        self.has_overtaken = false;
     }
 
     /// Whether another message may be on its way.
@@ -114,54 +155,155 @@ impl Peer {
             last,
             bytes,
             sent_at: now,
-            repeated: false,
+            behind: last,
+            after_round: self.heartbeat,
+            repeats: 0,
+            is_overtaken: false,
             is_lost: false,
         });
     }
 
-    /// It answered: what it has, and what of that is durable. Returns whether that tells anything.
+    /// It answered: what it has, and what of that is durable.
     pub(super) fn answered(&mut self, received: &Slots, durable: &Slots, now: Instant) {
         self.received.merge(received);
         self.acked.merge(durable);
-        while let Some(flight) = self.flights.front() {
+        while let Some(flight) = self.flights.front().copied() {
             if self.acked.run_end(flight.first) < flight.last {
                 break;
             }
-            if !flight.repeated {
-                let taken = now.since(flight.sent_at);
-                self.answer_time = (self.answer_time * 7 + taken) / 8;
-            }
-            self.flight_bytes -= flight.bytes;
             self.flights.pop_front();
+            self.arrived(&flight, now);
+        }
+        if self.acked.highest() > self.acked.upto() {
+            let mut flights = std::mem::take(&mut self.flights);
+            flights.retain(|flight| {
+                let is_acked = self.acked.run_end(flight.first) >= flight.last;
+                if is_acked {
+                    self.arrived(flight, now);
+                }
+                !is_acked
+            });
+            self.flights = flights;
         }
         if self.next <= self.received.upto() {
             self.next = self.received.upto().next();
         }
     }
 
-    /// Marks what must have been lost: it was sent long enough ago, and either before something
-    /// that arrived, or before the heartbeat that is answered (up to `heartbeat`).
-    pub(super) fn find_lost(
-        &mut self,
-        received: &Slots,
-        heartbeat: Slot,
-        longest: Duration,
-        now: Instant,
-    ) {
-        let highest = received.highest();
-        if self.flights.is_empty() || received.upto() >= highest.max(heartbeat) {
+    /// A message is acknowledged.
+    fn arrived(&mut self, flight: &Flight, now: Instant) {
+        self.flight_bytes -= flight.bytes;
+        if flight.repeats > 0 {
             return;
         }
-        let patience = (self.answer_time * 2).min(longest);
+        let taken = now.since(flight.sent_at);
+        self.answer_time = match self.is_measured {
+            true => (self.answer_time * 7 + taken) / 8,
+            false => taken,
+        };
+        self.is_measured = true;
+        self.questions = 0;
+    }
+
+    /// Finds what was overtaken: by something that is in `received`, which is what this answer
+    /// names, or by the heartbeat of the round that it answers. What the peer said before does not
+    /// count against that: it may have died since, with what it had not written.
+    pub(super) fn find_overtaken(&mut self, received: &Slots, round: u64) {
+        let highest = received.highest();
+        if highest == received.upto() && round == 0 && !self.has_overtaken {
+            return;
+        }
         for flight in &mut self.flights {
-            if flight.first > highest && flight.last > heartbeat {
-                break;
-            }
-            if received.run_end(flight.first) < flight.last && now.since(flight.sent_at) >= patience
+            let has = |slots: &Slots| slots.run_end(flight.first) >= flight.last;
+            if has(received) {
+                flight.is_overtaken = false;
+            } else if round > flight.after_round
+                || (highest > flight.behind && !has(&self.received))
             {
-                flight.is_lost = true;
+                flight.is_overtaken = true;
+                self.has_overtaken = true;
             }
         }
+    }
+
+    /// How long answers take, at the shortest that counts.
+    fn usual(&self, patience: Patience) -> Duration {
+        self.answer_time.max(patience.least)
+    }
+
+    /// When what was overtaken is to be sent again. Who does not take it, for whatever reason, is
+    /// not flooded with it: each time it waits longer.
+    fn repeat_at(flight: &Flight, usual: Duration, patience: Patience) -> Instant {
+        let wait = match flight.repeats {
+            0 => usual / OVERTAKEN_PART,
+            more => usual.saturating_mul(1 << more.min(16)),
+        };
+        flight.sent_at + wait.min(patience.most)
+    }
+
+    /// When the silence about the first message on its way is to be broken.
+    fn question_at(&self, patience: Patience) -> Option<Instant> {
+        let flight = self.flights.front().filter(|flight| !flight.is_lost)?;
+        let usual = (self.answer_time * 2).max(patience.least);
+        let wait = usual.saturating_mul(1 << self.questions.min(16));
+        (wait < patience.most).then(|| flight.sent_at.max(self.asked_at) + wait)
+    }
+
+    /// When to look for losses.
+    pub(super) fn deadline(&self, patience: Patience) -> Option<Instant> {
+        let question_at = self.question_at(patience);
+        if !self.has_overtaken {
+            return question_at;
+        }
+        let usual = self.usual(patience);
+        let overtaken = self.flights.iter().filter(|flight| flight.is_overtaken);
+        let repeat_at = overtaken.map(|flight| Peer::repeat_at(flight, usual, patience));
+        let repeat_at = repeat_at.min();
+        question_at.into_iter().chain(repeat_at).min()
+    }
+
+    /// Marks what was overtaken and had time enough. What was sent behind it and is not known to
+    /// have arrived goes with it, once and within bounds: where one message is late others are, and
+    /// all of them in one arrive together.
+    fn repeat_overtaken(&mut self, patience: Patience, now: Instant) {
+        let usual = self.usual(patience);
+        self.has_overtaken = false;
+        let mut company = None;
+        for flight in &mut self.flights {
+            if flight.is_overtaken && now >= Peer::repeat_at(flight, usual, patience) {
+                flight.is_overtaken = false;
+                flight.is_lost = true;
+                company.get_or_insert(0);
+            }
+            self.has_overtaken |= flight.is_overtaken;
+            let is_there = self.received.run_end(flight.first) >= flight.last;
+            if let Some(bytes) = company.as_mut().filter(|_| !flight.is_lost && !is_there) {
+                *bytes += flight.bytes;
+                flight.is_lost = flight.repeats == 0 && *bytes <= patience.repeat_bytes;
+            }
+        }
+    }
+
+    /// Marks what has to be sent again. Returns whether the peer is to be asked what it has.
+    pub(super) fn find_lost(&mut self, patience: Patience, now: Instant) -> bool {
+        if self.has_overtaken {
+            self.repeat_overtaken(patience, now);
+        }
+        let question_at = self.question_at(patience);
+        if question_at.is_none_or(|question_at| now < question_at) {
+            return false;
+        }
+        self.asked_at = now;
+        self.questions += 1;
+        let mut bytes = 0;
+        for flight in &mut self.flights {
+            bytes += flight.bytes;
+            if bytes > patience.repeat_bytes {
+                break;
+            }
+            flight.is_lost |= self.received.run_end(flight.first) < flight.last;
+        }
+        true
     }
 
     /// Whether the slot is in a message on its way.
@@ -170,22 +312,47 @@ impl Peer {
         flights.any(|flight| flight.first <= slot && slot <= flight.last)
     }
 
-    /// Takes the messages that are to be sent again, as runs of slots, for `repeat`; those for
-    /// which it returns false are forgotten.
-    pub(super) fn repeat_lost(&mut self, now: Instant, mut repeat: impl FnMut(Slot, Slot) -> bool) {
-        let mut forgotten = 0;
+    /// Takes what is to be sent again, as runs of slots of at most `limit` bytes or one message.
+    /// What begins before `from` is forgotten instead. They leave after the heartbeat of `round`,
+    /// or with it.
+    pub(super) fn repeat_lost(
+        &mut self,
+        now: Instant,
+        round: u64,
+        from: Slot,
+        limit: u64,
+    ) -> Vec<(Slot, Slot)> {
+        let mut runs: Vec<(Slot, Slot)> = Vec::new();
+        let (mut forgotten, mut bytes) = (0, 0);
+        let behind = self.next.previous();
         self.flights.retain_mut(|flight| {
             if !flight.is_lost {
                 return true;
             }
+            if flight.first < from {
+                forgotten += flight.bytes;
+                return false;
+            }
             flight.is_lost = false;
-            flight.repeated = true;
+            flight.is_overtaken = false;
+            flight.repeats += 1;
             flight.sent_at = now;
-            let stays = repeat(flight.first, flight.last);
-            forgotten += if stays { 0 } else { flight.bytes };
-            stays
+            flight.behind = flight.last.max(behind);
+            flight.after_round = round;
+            match runs.last_mut() {
+                Some(run) if run.1.next() == flight.first && bytes + flight.bytes <= limit => {
+                    run.1 = flight.last;
+                    bytes += flight.bytes;
+                }
+                _ => {
+                    runs.push((flight.first, flight.last));
+                    bytes = flight.bytes;
+                }
+            }
+            true
         });
         self.flight_bytes -= forgotten;
+        runs
     }
 
     /// Whether anything is to be sent again.

@@ -20,6 +20,7 @@ use crate::engine::{Outputs, Role};
 use crate::entry::{Entry, Payload};
 use crate::message::{Accepted, Body, PaxosBody};
 use crate::paxos::Paxos;
+use crate::speaking::Speaking;
 
 /// What one acceptor has told so far.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +49,11 @@ impl Preparation {
     fn find(&mut self, ballot: Epoch, entry: Entry) {
         let slot = entry.slot;
         let known = self.found.get(&slot).map(|known| known.0);
-        if known.is_none_or(|known| known < ballot) {
+        let is_better = |known| match mutant::is_on(Mutant::PreferLowerBallot) {
+            true => known > ballot,
+            false => known < ballot,
+        };
+        if known.is_none_or(is_better) {
             self.found.insert(slot, (ballot, entry));
         }
     }
@@ -188,9 +193,18 @@ impl Paxos {
         teller.chosen = teller.chosen.max(promise.chosen);
         teller.is_done = promise.next == Slot(0);
         teller.next = promise.next;
+        if self.role == Role::Candidate {
+            // It goes on, in as many pieces as there are: who begins anew begins at the first.
+            let later = now + self.config.election_timeout;
+            self.election.deadline = self.election.deadline.max(later);
+        }
         if !is_open {
             // Of a leader that is open, a quorum has told everything before.
             for Accepted { ballot, entry } in promise.accepted {
+                let is_new = self.log.get(entry.slot).is_none();
+                if is_new && mutant::is_on(Mutant::FillOverAccepted) {
+                    continue;
+                }
                 preparation.find(ballot, entry);
             }
         }
@@ -218,6 +232,7 @@ impl Paxos {
             false => preparation.is_done(id),
         };
         let fewer = mutant::is_on(Mutant::CountVoteTwice) && self.role == Role::Candidate && own;
+        let fewer = fewer || mutant::is_on(Mutant::OpenWithoutPromises) && self.leading.is_some();
         if !self.rule.elects(self.membership(), done) && !fewer {
             return;
         }
@@ -249,39 +264,68 @@ impl Paxos {
     fn propose_found(&mut self, out: &mut Outputs) {
         let epoch = self.epoch;
         let ignores = mutant::is_on(Mutant::IgnoreCandidateLog);
-        loop {
-            let leading = self.leading.as_ref().expect("only a leader proposes");
-            let preparation = self.preparation.as_mut().expect("a leader has prepared");
-            let slot = leading.proposed.next();
-            preparation.found = preparation.found.split_off(&slot);
-            if preparation.found.is_empty() || ignores {
+        let leading = self.leading.as_ref().expect("only a leader proposes");
+        let preparation = self.preparation.as_mut().expect("a leader has prepared");
+        let first = leading.proposed.next();
+        let mut found = preparation.found.split_off(&first);
+        if ignores {
+            found.clear();
+        }
+        let is_stop_sign = |entry: &Entry| matches!(entry.payload, Payload::Membership(_));
+        let mut run = Vec::with_capacity(found.len());
+        let mut slot = first;
+        let mut stop_sign = None;
+        while let Some(next) = found.first_entry() {
+            let is_here = *next.key() == slot;
+            if is_here && is_stop_sign(&next.get().1) {
+                stop_sign = Some(slot);
                 break;
             }
-            let found = preparation.found.get(&slot);
-            let is_stop_sign =
-                found.is_some_and(|(_, entry)| matches!(entry.payload, Payload::Membership(_)));
-            if is_stop_sign && self.log.chosen() != slot.previous() {
-                return;
-            }
-            let entry = match preparation.found.remove(&slot) {
-                Some((_, entry)) => entry,
-                None => Entry {
+            run.push(match is_here {
+                true => next.remove().1,
+                false => Entry {
                     slot,
                     epoch,
                     payload: Payload::Empty,
                 },
-            };
-            self.propose_entry(entry);
-            if is_stop_sign {
+            });
+            slot = slot.next();
+        }
+        preparation.found = found;
+        self.propose_run(run);
+        if let Some(slot) = stop_sign {
+            if self.log.chosen() == slot.previous() {
+                let found = self.preparation.as_mut().expect("a leader has prepared");
+                let (_, entry) = found.found.remove(&slot).expect("it has just been seen");
+                self.propose_run(vec![entry]);
                 let leading = self.leading.as_mut().expect("only a leader proposes");
                 leading.stop_sign = Some(slot);
-                return;
             }
+            return;
         }
         let leading = self.leading.as_mut().expect("only a leader proposes");
         leading.is_open = true;
         let proposed = leading.proposed;
         leading.first_open.get_or_insert(proposed);
         self.release_held(out);
+    }
+
+    /// Proposes entries that follow each other and what was proposed before, at once: one by one,
+    /// each would cut its slot out of a batch that was accepted as a whole.
+    fn propose_run(&mut self, run: Vec<Entry>) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return;
+        };
+        let (first, last) = (first.slot, last.slot);
+        let leading = self.leading.as_mut().expect("only a leader proposes");
+        assert!(
+            first == leading.proposed.next(),
+            "slots are proposed in order"
+        );
+        leading.proposed = last;
+        leading.unchosen_bytes += run.iter().map(Entry::bytes).sum::<u64>();
+        self.accepted(first, last);
+        let limit = self.config.limits.append_bytes;
+        self.log.propose_again(run, self.epoch, limit);
     }
 }

@@ -17,11 +17,14 @@ use base::{Instant, NodeId, Slot};
 use crate::engine::{Note, Output, Outputs, Refusal, Role, Ticket};
 use crate::entries::Entries;
 use crate::entry::{Entry, Payload};
+use crate::handover::HandingOver;
 use crate::message::{Body, Message, PaxosBody};
-use crate::paxos::peer::Peer;
+use crate::paxos::peer::{Patience, Peer};
 use crate::paxos::{Leading, Paxos};
+use crate::reading::Reading;
 use crate::reads::{ReadRounds, Reader};
 use crate::slots::Slots;
+use crate::speaking::Speaking;
 
 /// An acceptor's answer; the fields of [`PaxosBody::AcceptReply`].
 pub(super) struct Reply {
@@ -61,6 +64,7 @@ impl Paxos {
         self.receiver = None;
         self.leader = Some(self.config.id);
         self.election.succeeded();
+        self.health.begin_leading();
         self.learning.stop();
         let chosen = self.log.chosen();
         self.received.insert_up_to(chosen);
@@ -70,6 +74,7 @@ impl Paxos {
         }
         self.leading = Some(Box::new(Leading {
             peers: BTreeMap::new(),
+            synced: None,
             proposed: chosen,
             is_open: false,
             stop_sign: None,
@@ -94,6 +99,7 @@ impl Paxos {
             return;
         };
         self.leader = None;
+        self.log.seal();
         if let Some((ticket, _)) = leading.change {
             self.refuse(ticket, Refusal::Abandoned, out);
         }
@@ -160,16 +166,20 @@ impl Paxos {
         );
         leading.proposed = entry.slot;
         leading.unchosen_bytes += entry.bytes();
-        self.accept(entry, self.epoch);
+        self.accepted(entry.slot, entry.slot);
+        let limit = self.config.limits.append_bytes;
+        self.log.propose(entry, self.epoch, limit);
     }
 
     /// What was held back while the leader was not open.
     pub(super) fn release_held(&mut self, out: &mut Outputs) {
         let leading = self.leading.as_mut().expect("only a leader proposes");
         for (ticket, payload) in std::mem::take(&mut leading.held) {
+            // It counted while it was held, and counts again when it is proposed.
+            let before = self.unchosen_bytes();
             let slot = self.propose_new(payload);
+            let bytes = self.unchosen_bytes() - before;
             let leading = self.leading.as_mut().expect("it leads");
-            let bytes = self.log.get(slot).map_or(0, |cell| cell.entry.bytes());
             leading.unchosen_bytes -= bytes;
             out.push(Output::Proposed {
                 ticket,
@@ -179,13 +189,22 @@ impl Paxos {
         }
     }
 
+    fn unchosen_bytes(&self) -> u64 {
+        self.leading
+            .as_ref()
+            .map_or(0, |leading| leading.unchosen_bytes)
+    }
+
     /// Follows the progress of exactly the members, and for a while of those just removed, so
     /// that they learn it.
     pub(super) fn sync_peers(&mut self, now: Instant) {
         let Some(leading) = &mut self.leading else {
             return;
         };
-        let membership = &self.log.membership().1;
+        let (since, membership) = self.log.membership();
+        if leading.synced.replace(*since) == Some(*since) {
+            return;
+        }
         for (id, peer) in &mut leading.peers {
             if !membership.members.contains_key(id) {
                 peer.departing_since.get_or_insert(now);
@@ -235,7 +254,7 @@ impl Paxos {
         let Some(peer) = leading.peers.get_mut(&from) else {
             return;
         };
-        if reply.session != peer.session && !mutant::is_on(Mutant::StaleVote) {
+        if reply.session != peer.session {
             return;
         }
         let highest = reply.received.highest().max(reply.durable.highest());
@@ -255,15 +274,14 @@ impl Paxos {
     }
 
     fn take_answer(&mut self, now: Instant, from: NodeId, reply: &Reply) {
-        let longest = self.config.heartbeat_interval;
+        let patience = self.patience();
         let cached_from = self.log.cached_from();
         let leading = self.leading.as_mut().expect("it leads");
         let peer = leading.peers.get_mut(&from).expect("the peer is known");
         peer.answered(&reply.received, &reply.durable, now);
-        let (round, sent) = peer.heartbeat;
-        let answers = reply.round == round && round != 0;
-        let heartbeat = if answers { sent } else { Slot(0) };
-        peer.find_lost(&reply.received, heartbeat, longest, now);
+        peer.find_overtaken(&reply.received, reply.round);
+        let silent = peer.find_lost(patience, now);
+        let answers = reply.round == peer.heartbeat && reply.round != 0;
         // What it misses and was never sent in this session: before what was guessed at first.
         let missing = peer.received.upto().next();
         let skipped = missing < peer.next && !peer.is_under_way(missing);
@@ -271,6 +289,55 @@ impl Paxos {
             peer.send_from(missing);
         }
         peer.is_known = true;
+        if silent {
+            self.ask_peers(&[from]);
+        }
+    }
+
+    /// How long this leader waits for answers.
+    fn patience(&self) -> Patience {
+        Patience {
+            least: self.config.limits.repeat_after,
+            most: self.config.heartbeat_interval,
+            repeat_bytes: self.config.limits.repeat_bytes,
+        }
+    }
+
+    /// When to look for lost messages.
+    pub(super) fn repeat_deadline(&self) -> Option<Instant> {
+        let leading = self.leading.as_ref()?;
+        let patience = self.patience();
+        let deadlines = leading
+            .peers
+            .values()
+            .filter_map(|peer| peer.deadline(patience));
+        deadlines.min()
+    }
+
+    /// Looks for lost messages, and asks those who have been silent for too long.
+    fn find_lost(&mut self, now: Instant) {
+        let patience = self.patience();
+        let leading = self.leading.as_mut().expect("only a leader sends these");
+        let mut silent = Vec::new();
+        for (id, peer) in &mut leading.peers {
+            if peer.find_lost(patience, now) {
+                silent.push(*id);
+            }
+        }
+        if !silent.is_empty() {
+            self.ask_peers(&silent);
+        }
+    }
+
+    /// Asks these what they have, under a number of its own: what their answers do not name, and
+    /// was sent before, is lost.
+    fn ask_peers(&mut self, peers: &[NodeId]) {
+        let leading = self.leading.as_mut().expect("only a leader asks");
+        leading.round += 1;
+        for id in peers {
+            let peer = leading.peers.get_mut(id).expect("the peer is known");
+            peer.heartbeat_due = true;
+        }
     }
 
     /// Chooses what a quorum has durable. The result is counted a second time, from nothing but
@@ -290,7 +357,17 @@ impl Paxos {
                 Some(peer) => peer.acked.run_end(next),
                 None => Slot(0),
             };
-            let slot = self.rule.commit_slot(self.membership(), reach);
+            let twice = mutant::is_on(Mutant::CountAcceptTwice);
+            let furthest = |id: NodeId| match twice && id != self.config.id {
+                true => leading
+                    .peers
+                    .keys()
+                    .map(|peer| reach(*peer))
+                    .max()
+                    .unwrap_or_default(),
+                false => reach(id),
+            };
+            let slot = self.rule.commit_slot(self.membership(), furthest);
             let slot = slot.min(leading.proposed);
             if slot <= chosen {
                 return;
@@ -298,7 +375,8 @@ impl Paxos {
             let holds = |id: NodeId| reach(id) >= slot;
             assert!(
                 self.rule.commits(self.membership(), holds)
-                    || mutant::is_on(Mutant::ChooseWithoutQuorum),
+                    || mutant::is_on(Mutant::ChooseWithoutQuorum)
+                    || twice,
                 "slot {slot} is chosen without a quorum"
             );
             self.choose(slot);
@@ -307,6 +385,7 @@ impl Paxos {
 
     /// A leader's regular work: does it still lead, who has to be heard from?
     pub(super) fn on_leader_deadline(&mut self, now: Instant, out: &mut Outputs) {
+        self.find_lost(now);
         let Some(leading) = &self.leading else { return };
         if now < leading.heartbeat_at {
             return;
@@ -314,6 +393,9 @@ impl Paxos {
         if let Some(reason) = self.unfitness(now) {
             return self.abdicate(now, reason, out);
         }
+        let late = now.since(leading.heartbeat_at);
+        let lags = self.stored.upto() < self.log.chosen();
+        self.watch_health(now, late, lags, out);
         let interval = self.config.heartbeat_interval;
         let leading = self.leading.as_mut().expect("it leads");
         leading.begin_round();
@@ -388,16 +470,15 @@ impl Paxos {
     ) {
         let cached_from = self.log.cached_from();
         if peer.has_lost() {
-            let mut again = Vec::new();
-            peer.repeat_lost(now, |first, last| {
-                // What is not in memory any more is chosen: the peer asks for it.
-                let here = first >= cached_from;
-                again.extend(here.then_some((first, last)));
-                here
-            });
-            for (first, last) in again {
-                let count = (last.0 - first.0 + 1) as usize;
-                let entries = self.log.entries(first).take(count).cloned().collect();
+            let latest = if peer.heartbeat_due {
+                round
+            } else {
+                peer.heartbeat
+            };
+            // What is not in memory any more is chosen: the peer asks for it.
+            let limit = self.limits().append_bytes;
+            let again = peer.repeat_lost(now, latest, cached_from, limit);
+            for entries in self.in_few_messages(&again) {
                 self.send_accept(id, peer, entries, round, proposed, out);
             }
         }
@@ -409,7 +490,7 @@ impl Paxos {
             false => proposed,
         };
         while peer.next <= end && peer.has_room(self.limits()) {
-            let entries = self.take_within(peer.next, end, self.limits().append_bytes);
+            let entries = self.log.take(peer.next, end, self.limits().append_bytes);
             let (first, last) = (peer.next, entries.last().map_or(end, |entry| entry.slot));
             let bytes = entries.bytes();
             self.send_accept(id, peer, entries, round, proposed, out);
@@ -420,18 +501,24 @@ impl Paxos {
         }
     }
 
-    /// The first entry from `from` on, and as many more as stay within `budget` bytes, up to `end`.
-    pub(super) fn take_within(&self, from: Slot, end: Slot, budget: u64) -> Entries {
-        let mut bytes = 0;
-        let mut taken = Vec::new();
-        for entry in self.log.entries(from) {
-            bytes += entry.bytes();
-            if entry.slot > end || (bytes > budget && !taken.is_empty()) {
-                break;
-            }
-            taken.push(entry.clone());
+    /// The entries of these runs. Small ones go together, with what lies between them: one message
+    /// arrives at one time.
+    fn in_few_messages(&self, runs: &[(Slot, Slot)]) -> Vec<Entries> {
+        let mut messages: Vec<Entries> = Vec::new();
+        let end = runs.last().map_or(Slot(0), |run| run.1);
+        let mut rest = runs;
+        while let Some((first, last)) = rest.first().copied() {
+            let near = self.log.take(first, end, self.limits().repeat_bytes);
+            let reach = near.last().map_or(Slot(0), |entry| entry.slot);
+            let covered = rest.iter().take_while(|run| run.1 <= reach).count();
+            let message = match covered.checked_sub(1).map(|at| rest[at].1) {
+                Some(upto) => near.slice(0..(upto.0 - first.0 + 1) as usize),
+                None => self.log.take(first, last, u64::MAX),
+            };
+            messages.push(message);
+            rest = &rest[covered.max(1)..];
         }
-        taken.into()
+        messages
     }
 
     fn send_accept(
@@ -445,8 +532,7 @@ impl Paxos {
     ) {
         let round = if peer.heartbeat_due { round } else { 0 };
         if round != 0 {
-            let last = entries.last().map_or(Slot(0), |entry| entry.slot);
-            peer.heartbeat = (round, last.max(peer.next.previous()));
+            peer.heartbeat = round;
             peer.heartbeat_due = false;
         }
         let chosen = self.log.chosen();

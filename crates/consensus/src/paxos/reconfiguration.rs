@@ -16,13 +16,16 @@
 
 use std::sync::Arc;
 
+use base::mutant::{self, Mutant};
 use base::{Instant, Slot};
 
 use crate::engine::{Output, Outputs, Refusal, Ticket};
 use crate::entry::Payload;
+use crate::handover::HandingOver;
 use crate::membership::{Change, Membership};
 use crate::message::Body;
 use crate::paxos::Paxos;
+use crate::speaking::Speaking;
 
 impl Paxos {
     /// Someone asks for a change.
@@ -102,6 +105,7 @@ impl Paxos {
             let slot = self.propose_new(Payload::Membership(membership));
             let leading = self.leading.as_mut().expect("it leads");
             leading.stop_sign = Some(slot);
+            leading.is_open = mutant::is_on(Mutant::IgnoreStopSign);
             if let Some((_, at)) = &mut leading.change {
                 *at = Some(slot);
             }

@@ -272,7 +272,7 @@ fn take_slotted(bytes: &mut Bytes, before: Slot) -> Result<Entry, DecodeError> {
 
 fn take_entries(bytes: &mut Bytes) -> Result<Entries, DecodeError> {
     let count = take_count(bytes, SLOTTED_HEAD_BYTES)?;
-    let mut entries = Vec::with_capacity(count);
+    let mut entries = decode::list(count);
     let mut before = Slot(0);
     for _ in 0..count {
         let entry = take_slotted(bytes, before)?;
@@ -287,7 +287,7 @@ fn decode_promise(bytes: &mut Bytes) -> Result<PaxosBody, DecodeError> {
     let (first, next) = (decode::slot(bytes)?, decode::slot(bytes)?);
     let chosen = decode::slot(bytes)?;
     let count = take_count(bytes, ACCEPTED_HEAD_BYTES)?;
-    let mut accepted = Vec::with_capacity(count);
+    let mut accepted = decode::list(count);
     let mut before = Slot(0);
     for _ in 0..count {
         let ballot = decode::epoch(bytes)?;

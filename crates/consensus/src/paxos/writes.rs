@@ -5,6 +5,7 @@
 //! nothing durable that still counts.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use base::{Instant, Slot};
 
@@ -25,6 +26,8 @@ pub(super) struct Writes {
     last: Mark,
     durable: Mark,
     under_way: VecDeque<Run>,
+    /// When each write that is not durable was begun.
+    begun: VecDeque<(Mark, Instant)>,
     waiting_since: Instant,
 }
 
@@ -35,19 +38,17 @@ impl Writes {
         if self.durable.0 + 1 == self.last.0 {
             self.waiting_since = now;
         }
+        self.begun.push_back((self.last, now));
         self.last
     }
 
-    /// The write that was begun last holds this slot.
-    pub(super) fn add(&mut self, slot: Slot) {
+    /// The write that was begun last holds these slots.
+    pub(super) fn add(&mut self, first: Slot, last: Slot) {
         let mark = self.last;
         match self.under_way.back_mut() {
-            Some(run) if run.mark == mark && run.last.next() == slot => run.last = slot,
-            _ => self.under_way.push_back(Run {
-                mark,
-                first: slot,
-                last: slot,
-            }),
+            _ if first > last => {}
+            Some(run) if run.mark == mark && run.last.next() == first => run.last = last,
+            _ => self.under_way.push_back(Run { mark, first, last }),
         }
     }
 
@@ -59,6 +60,12 @@ impl Writes {
         });
     }
 
+    /// How long the oldest write under way takes, if the journal has completed up to `mark`.
+    pub(super) fn took(&self, mark: Mark, now: Instant) -> Option<Duration> {
+        let oldest = self.begun.front().filter(|begun| begun.0 <= mark)?;
+        Some(now.since(oldest.1))
+    }
+
     /// All writes up to `mark` are durable: adds what stood in them to `stored`.
     pub(super) fn complete(&mut self, mark: Mark, now: Instant, stored: &mut Slots) {
         assert!(
@@ -68,6 +75,9 @@ impl Writes {
         if mark > self.durable {
             self.durable = mark;
             self.waiting_since = now;
+        }
+        while self.begun.front().is_some_and(|begun| begun.0 <= mark) {
+            self.begun.pop_front();
         }
         while self.under_way.front().is_some_and(|run| run.mark <= mark) {
             let run = self.under_way.pop_front().expect("the front is there");

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 
 use base::Slot;
 
-use crate::entries::Entries;
+use crate::entries::{self, Entries};
 use crate::entry::Entry;
 
 /// See the head of this file.
@@ -80,8 +80,9 @@ impl Cache {
     /// Makes the open part a chunk.
     pub(crate) fn seal(&mut self) {
         if !self.open.is_empty() {
-            self.open_bytes = 0;
-            self.chunks.push_back(self.open.drain(..).collect());
+            let bytes = std::mem::take(&mut self.open_bytes);
+            let chunk = Entries::take_all(&mut self.open, bytes);
+            self.chunks.push_back(chunk);
         }
     }
 
@@ -169,26 +170,14 @@ impl Cache {
         {
             return newest.clone();
         }
-        let wanted = (upto.0 + 1 - from.0) as usize;
-        let mut chunks = self.chunks_from(from);
-        let first = chunks.next().expect("there is something to take");
-        let count = first.count_within(budget).min(wanted);
-        let is_all = count < first.len() || count == wanted;
-        let taken = first.slice(0..count);
-        let Some(next) = chunks.next().filter(|_| !is_all) else {
-            return taken;
-        };
-        let mut bytes = taken.bytes();
-        let rest = std::iter::once(next).chain(chunks);
-        let rest = rest.flat_map(|chunk| {
-            let count = chunk.len();
-            (0..count).map(move |index| chunk[index].clone())
+        let chunks = self
+            .chunks_from(from)
+            .take_while(|chunk| first_of(chunk) <= upto);
+        let within = chunks.map(|chunk| {
+            let behind = last_of(&chunk).0.saturating_sub(upto.0) as usize;
+            chunk.slice(0..chunk.len() - behind)
         });
-        let within = rest.take_while(|entry| {
-            bytes += entry.bytes();
-            entry.slot <= upto && bytes <= budget
-        });
-        taken.iter().cloned().chain(within).collect()
+        entries::joined(within, budget)
     }
 
     /// The bytes of the entries from `from` to `upto`.

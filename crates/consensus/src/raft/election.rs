@@ -27,6 +27,7 @@ use crate::engine::{Mark, Note, Output, Outputs, Role};
 use crate::message::{Body, Message, Occasion, Position};
 use crate::raft::pulling::Ahead;
 use crate::raft::{Letter, Raft};
+use crate::speaking::Speaking;
 
 /// A replica's part in elections.
 #[derive(Clone, Debug)]

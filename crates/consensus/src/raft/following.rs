@@ -17,6 +17,7 @@ use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::message::{Body, FollowerState, Position};
 use crate::raft::Raft;
+use crate::speaking::Speaking;
 
 /// What a follower knows in the current epoch.
 #[derive(Clone, Debug, Default)]
@@ -233,7 +234,7 @@ impl Raft {
     }
 
     /// Posts the answers of this pass; called after the pass's write was given.
-    pub(super) fn answer_leader(&mut self) {
+    pub(super) fn answer_leader(&mut self, out: &mut Outputs) {
         let Some(reply) = self.following.reply.take() else {
             return;
         };
@@ -254,16 +255,17 @@ impl Raft {
         if let Some(session) = self.uncertain {
             let unsure = FollowerState::Uncertain { session };
             let state = rejected.map_or(unsure, |previous| self.reject(previous));
-            return self.post(reply.to, answer(reply.round, Slot(0), state), false);
+            return self.send(reply.to, answer(reply.round, Slot(0), state), false, out);
         }
         let later = reply.acknowledge && matched < received;
         let now = reply.acknowledge && !later;
         if reply.round != 0 || rejected.is_some() || now {
             let state = rejected.map_or(FollowerState::Matching, |previous| self.reject(previous));
-            self.post(reply.to, answer(reply.round, matched, state), false);
+            self.send(reply.to, answer(reply.round, matched, state), false, out);
         }
         if later {
-            self.post(reply.to, answer(0, received, FollowerState::Matching), true);
+            let answer = answer(0, received, FollowerState::Matching);
+            self.send(reply.to, answer, true, out);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::message::{Body, Message, Position};
 use crate::raft::Raft;
 use crate::raft::progress::{Peer, State};
 use crate::snapshot::{Received, Receiver, Sender};
+use crate::speaking::Speaking;
 
 /// A piece that arrived; fields of [`Body::SnapshotPiece`].
 pub(super) struct Piece {

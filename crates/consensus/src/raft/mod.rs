@@ -29,7 +29,6 @@
 mod cache;
 mod election;
 mod following;
-mod health;
 mod inspection;
 mod installation;
 mod log;
@@ -56,19 +55,21 @@ use crate::engine::{
     self, CheckpointRef, Engine, Input, Liveness, Note, Output, Outputs, Role, Ticket, View,
 };
 use crate::entry::Payload;
+use crate::handover::{HandingOver, Handover};
 use crate::hard_state::HardState;
+use crate::health::Health;
 use crate::journaling::Journaling;
 use crate::kind::EngineKind;
 use crate::membership::Membership;
 use crate::message::{Body, Message};
+use crate::reading::Reading;
 use crate::reads::{Forwards, ReadRounds};
 use crate::snapshot::Receiver;
+use crate::speaking::Speaking;
 use election::Election;
 use following::Following;
-use health::Health;
 use log::Log;
 use progress::{Peer, State};
-use transfer::Handover;
 
 /// Epochs grow by one per election, and nobody misses this many: a message further ahead is damaged
 /// or hostile, and must not use up the numbers that elections need.
@@ -104,6 +105,8 @@ pub struct Raft {
     handover: Option<Handover>,
     health: Health,
     outbox: Vec<Letter>,
+    /// Something happened that the end of a pass has to look at.
+    is_stirred: bool,
     told: Told,
 }
 
@@ -207,6 +210,7 @@ impl Raft {
             handover: None,
             health: Health::default(),
             outbox: Vec::new(),
+            is_stirred: true,
             told: Told::default(),
             log,
             config,
@@ -238,24 +242,6 @@ impl Raft {
 
     fn limits(&self) -> &crate::limits::Limits {
         &self.config.limits
-    }
-
-    /// Puts a message of this epoch into the outbox.
-    fn post(&mut self, to: NodeId, body: Body, when_durable: bool) {
-        let message = Message::new(self.epoch, body);
-        self.outbox.push(Letter {
-            to,
-            message,
-            when_durable,
-        });
-    }
-
-    fn refuse(&self, ticket: Ticket, reason: engine::Refusal, out: &mut Outputs) {
-        out.push(Output::Refuse {
-            ticket,
-            reason,
-            leader: self.leader,
-        });
     }
 
     fn drop_message(&self, from: NodeId, reason: &'static str, out: &mut Outputs) {
@@ -454,6 +440,7 @@ impl Raft {
 
 impl Engine for Raft {
     fn step(&mut self, now: Instant, input: Input, out: &mut Outputs) {
+        self.is_stirred |= !matches!(input, Input::Durable { .. } | Input::Applied { .. });
         match input {
             Input::Peer { from, message } => self.on_message(now, from, message, out),
             Input::Propose { ticket, commands } => {
@@ -462,7 +449,10 @@ impl Engine for Raft {
             Input::ReadRound { ticket } => self.on_read(now, ticket, out),
             Input::Durable { mark } => self.on_durable(now, mark, out),
             Input::Fetched { from, entries } => self.on_fetched(now, from, entries, out),
-            Input::Applied { slot } => self.delivery.executed(slot),
+            Input::Applied { slot } => {
+                self.delivery.executed(slot);
+                self.is_stirred |= self.delivery.delivered() < self.chosen;
+            }
             Input::CheckpointTaken {
                 checkpoint,
                 log_kept_after,
@@ -497,7 +487,9 @@ impl Engine for Raft {
     }
 
     fn flush(&mut self, now: Instant, out: &mut Outputs) {
-        self.end_pass(now, out);
+        if std::mem::take(&mut self.is_stirred) {
+            self.end_pass(now, out);
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -5,12 +5,15 @@
 //! membership before anything is sent to its members, and the write is given before messages that
 //! wait for it.
 
-use base::{Instant, Slot};
+use base::{Instant, NodeId, Slot};
 
-use crate::engine::{Mark, Output, Outputs, Record, Role};
+use crate::engine::{Mark, Output, Outputs, Record, Records, Role};
 use crate::entries::Entries;
 use crate::entry::Entry;
+use crate::handover::HandingOver;
+use crate::message::{Body, Message};
 use crate::raft::Raft;
+use crate::reading::Reading;
 
 impl Raft {
     /// Lets everything out that was held back.
@@ -23,7 +26,7 @@ impl Raft {
         self.tell(out);
         self.log.seal();
         self.write(now, out);
-        self.answer_leader();
+        self.answer_leader(out);
         self.send_outbox(out);
         self.serve_peers(now, out);
         self.deliver(out);
@@ -31,9 +34,12 @@ impl Raft {
             .shrink_cache(self.config.limits.cache_bytes, self.chosen);
     }
 
-    /// A replica that is a quorum by itself need not wait for anything.
+    /// A replica that is a quorum by itself need not wait for anything. If somebody leads it, that
+    /// one is ending the change that removes itself, and hands over then: who campaigned before
+    /// would keep it from ever knowing.
     fn lead_alone(&mut self, now: Instant, out: &mut Outputs) {
-        if self.role != Role::Follower || self.membership().voters.len() > 1 {
+        let is_led = self.role != Role::Follower || self.leader.is_some();
+        if is_led || self.membership().voters.len() > 1 {
             return;
         }
         let alone = self.membership().is_quorum(|id| id == self.config.id);
@@ -72,7 +78,7 @@ impl Raft {
         let upto = self.log.last();
         let mut hard_state = self.hard_state();
         hard_state.chosen = self.chosen.min(self.log.written());
-        let mut records = Vec::new();
+        let mut records = Records::new();
         if self.hard_state_changed || hard_state.chosen > self.chosen_written {
             records.push(Record::HardState(hard_state));
             self.chosen_written = hard_state.chosen;
@@ -105,6 +111,13 @@ impl Raft {
         self.vote_written(first.unwrap_or(mark));
     }
 
+    /// Sends a message of this epoch, at once or when everything that was written is durable.
+    pub(super) fn send(&self, to: NodeId, body: Body, when_durable: bool, out: &mut Outputs) {
+        let after = self.journaling.pending().filter(|_| when_durable);
+        let message = Message::new(self.epoch, body);
+        out.push(Output::Send { to, message, after });
+    }
+
     fn send_outbox(&mut self, out: &mut Outputs) {
         let pending = self.journaling.pending();
         for letter in self.outbox.drain(..) {
@@ -119,8 +132,9 @@ impl Raft {
 
     /// The journal made everything up to `mark` durable.
     pub(super) fn on_durable(&mut self, now: Instant, mark: Mark, out: &mut Outputs) {
+        let before = (self.chosen, self.role, self.uncertain);
         if let Some(took) = self.journaling.took(mark, now) {
-            self.health.wrote(took);
+            self.health.wrote(took, self.role == Role::Leader);
         }
         if let Some(upto) = self.journaling.complete(mark, now) {
             self.log.became_durable(upto);
@@ -128,6 +142,8 @@ impl Raft {
         self.count_own_vote(now, out);
         self.become_certain();
         self.advance_chosen();
+        // Nearly always nothing follows: what waits for the write, the host sends by itself.
+        self.is_stirred |= before != (self.chosen, self.role, self.uncertain);
     }
 
     /// Hands chosen entries to the replica.

@@ -33,6 +33,7 @@ use crate::engine::{Outputs, Role};
 use crate::entries::Entries;
 use crate::message::{Body, Message, Position};
 use crate::raft::{Letter, Raft};
+use crate::speaking::Speaking;
 
 /// A log that is newer than this replica's, and what was asked of it.
 #[derive(Clone, Copy, Debug)]

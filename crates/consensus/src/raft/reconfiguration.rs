@@ -14,9 +14,11 @@ use base::{Instant, Slot};
 
 use crate::engine::{Output, Outputs, Refusal, Ticket};
 use crate::entry::Payload;
+use crate::handover::HandingOver;
 use crate::membership::{Change, Membership};
 use crate::message::Body;
 use crate::raft::Raft;
+use crate::speaking::Speaking;
 
 impl Raft {
     /// Someone asks for a change.

@@ -15,10 +15,13 @@ use base::{Instant, NodeId, Slot};
 use crate::engine::{Note, Output, Outputs, Refusal, Role};
 use crate::entries::Entries;
 use crate::entry::{Entry, Payload};
+use crate::handover::HandingOver;
 use crate::message::{Body, FollowerState, Message, Position};
 use crate::raft::progress::{Peer, State};
 use crate::raft::{Leading, Raft};
+use crate::reading::Reading;
 use crate::reads::{ReadRounds, Reader};
+use crate::speaking::Speaking;
 
 /// A follower's answer; the fields of [`Body::AppendReply`].
 #[derive(Clone, Copy, Debug)]
@@ -311,10 +314,7 @@ impl Raft {
         let interval = self.config.heartbeat_interval;
         let late = now.since(leading.heartbeat_at);
         let lags = self.log.durable() < self.chosen;
-        let timeout = self.config.election_timeout;
-        if self.health.heartbeat(now, late, lags, interval, timeout) {
-            self.abdicate(now, out);
-        }
+        self.watch_health(now, late, lags, out);
         let leading = self.leading.as_mut().expect("it leads");
         leading.begin_round();
         leading.heartbeat_at = now + interval;

@@ -7,6 +7,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub(crate) mod network;
+pub(crate) mod shapes;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -38,6 +38,11 @@ pub(crate) struct Network {
     pub(crate) blocked: BTreeSet<(NodeId, NodeId)>,
     /// Their disks do nothing.
     pub(crate) hanging: BTreeSet<NodeId>,
+    /// A disk makes everything durable at once that was given before it began, as a journal does;
+    /// otherwise one write after the other.
+    pub(crate) syncs_together: bool,
+    /// How many writes a disk is at work on.
+    begun: BTreeMap<NodeId, usize>,
     /// What their disks take for one write, instead of the usual.
     pub(crate) slow: BTreeMap<NodeId, Duration>,
     pub(crate) loss: f64,
@@ -56,6 +61,8 @@ pub(crate) struct Network {
     pub(crate) ready: BTreeMap<Ticket, Slot>,
     pub(crate) refused: BTreeMap<Ticket, Refusal>,
     pub(crate) done: BTreeSet<Ticket>,
+    /// How many messages were sent on each link, whether they arrived or not.
+    pub(crate) sent: BTreeMap<(NodeId, NodeId), u64>,
     /// Everything said but messages and writes, in order.
     pub(crate) said: Vec<(Instant, NodeId, Output)>,
 }
@@ -70,6 +77,15 @@ pub(crate) fn member(id: u64) -> Member {
 impl Network {
     /// `size` replicas of a new group, called from 1 on.
     pub(crate) fn start(kind: EngineKind, size: u64, seed: u64) -> Network {
+        let limits = Limits {
+            pull_bytes: 1 << 20,
+            ..Limits::default()
+        };
+        Network::start_within(kind, size, seed, limits)
+    }
+
+    /// The same with these limits.
+    pub(crate) fn start_within(kind: EngineKind, size: u64, seed: u64, limits: Limits) -> Network {
         let members: BTreeMap<NodeId, Member> =
             (1..=size).map(|id| (NodeId(id), member(id))).collect();
         let genesis = Membership {
@@ -80,15 +96,14 @@ impl Network {
         let mut network = Network {
             kind,
             genesis: genesis.clone(),
-            limits: Limits {
-                pull_bytes: 1 << 20,
-                ..Limits::default()
-            },
+            limits,
             now: Instant(1_000_000_000),
             hosts: BTreeMap::new(),
             down: BTreeMap::new(),
             blocked: BTreeSet::new(),
             hanging: BTreeSet::new(),
+            syncs_together: false,
+            begun: BTreeMap::new(),
             slow: BTreeMap::new(),
             loss: 0.0,
             doubling: 0.0,
@@ -103,6 +118,7 @@ impl Network {
             ready: BTreeMap::new(),
             refused: BTreeMap::new(),
             done: BTreeSet::new(),
+            sent: BTreeMap::new(),
             said: Vec::new(),
         };
         for id in genesis.members.keys() {
@@ -176,6 +192,7 @@ impl Network {
     }
 
     fn send(&mut self, from: NodeId, to: NodeId, message: &Message) {
+        *self.sent.entry((from, to)).or_default() += 1;
         let copies = 1 + u32::from(self.random.chance(self.doubling));
         for _ in 0..copies {
             if self.blocked.contains(&(from, to)) || self.random.chance(self.loss) {
@@ -199,6 +216,12 @@ impl Network {
         let usual = Duration::from_micros(200 + self.random.below(2_000));
         let delay = self.slow.get(&id).copied().unwrap_or(usual);
         let incarnation = self.incarnations[&id];
+        let count = if self.syncs_together {
+            host.writes.len()
+        } else {
+            1
+        };
+        self.begun.insert(id, count);
         self.schedule(delay, Event::Worked(id, incarnation));
     }
 
@@ -215,7 +238,9 @@ impl Network {
         if host.writes.is_empty() || (!host.tasks.is_empty() && self.random.chance(0.5)) {
             host.complete_task(now);
         } else {
-            host.complete_write(now);
+            for _ in 0..self.begun[&id].max(1) {
+                host.complete_write(now);
+            }
         }
         self.settle(id);
     }

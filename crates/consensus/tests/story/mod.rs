@@ -27,6 +27,7 @@ struct Packet {
 /// Everything on the stage.
 #[derive(Default)]
 pub(crate) struct Story {
+    kind: EngineKind,
     now: Instant,
     hosts: BTreeMap<NodeId, Host>,
     down: BTreeMap<NodeId, Disk>,
@@ -59,6 +60,7 @@ impl Story {
     pub(crate) fn command(&mut self, command: &str) -> Vec<String> {
         let words: Vec<&str> = command.split_whitespace().collect();
         match words[..] {
+            ["engine", name] => self.kind = name.parse().expect("an engine"),
             ["nodes", ref ids @ ..] => self.nodes(ids),
             ["join", id] => self.start(node(id), Disk::default()),
             ["campaign", id] => self.campaign(node(id)),
@@ -198,7 +200,7 @@ impl Story {
             limits,
         };
         self.starts += 1;
-        let mut host = Host::start(EngineKind::Raft, config, disk, self.starts, self.now);
+        let mut host = Host::start(self.kind, config, disk, self.starts, self.now);
         host.filler = 128;
         self.hosts.insert(id, host);
         self.settle(id);

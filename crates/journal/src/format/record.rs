@@ -32,6 +32,11 @@ pub enum RecordKind {
     AcceptedMembershipLater = 9,
     /// A snapshot was installed: the log starts behind this slot and keeps what is behind.
     LogStarts = 10,
+    /// The group is on this disk from here on; the newest one of a group counts, as long as the
+    /// group is not closed. The body is opaque: what is needed to open the group.
+    GroupOpened = 11,
+    /// The group is on this disk no more: nothing before this counts.
+    GroupClosed = 12,
 }
 
 /// The bytes of a ballot before a body.
@@ -62,6 +67,8 @@ impl StoredKind {
             8 => Some(StoredKind::Given(RecordKind::AcceptedLater)),
             9 => Some(StoredKind::Given(RecordKind::AcceptedMembershipLater)),
             10 => Some(StoredKind::Given(RecordKind::LogStarts)),
+            11 => Some(StoredKind::Given(RecordKind::GroupOpened)),
+            12 => Some(StoredKind::Given(RecordKind::GroupClosed)),
             _ => None,
         }
     }
@@ -280,6 +287,6 @@ mod tests {
                 assert_eq!(kind.number(), number);
             }
         }
-        assert_eq!(StoredKind::from_number(11), None);
+        assert_eq!(StoredKind::from_number(13), None);
     }
 }

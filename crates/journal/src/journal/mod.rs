@@ -117,6 +117,7 @@ struct OpenBatch {
 /// The batch that is being written.
 #[derive(Debug)]
 struct InFlight {
+    request: RequestId,
     number: u64,
     segment: u64,
     offset: u64,
@@ -283,6 +284,11 @@ impl Journal {
                 log.start_behind((slot, epoch), &mut self.live);
                 log.anchor = Some(((slot, epoch), home));
             }
+            RecordKind::GroupOpened => log.description = Some((body, home)),
+            RecordKind::GroupClosed => {
+                log.clear(Slot(1), &mut self.live);
+                self.groups.remove(&group);
+            }
             RecordKind::SnapshotInstalled => {
                 assert!(slot.0 > 0, "a snapshot covers at least one slot");
                 log.reset((slot, epoch), &mut self.live);
@@ -304,6 +310,21 @@ impl Journal {
         }
         self.flushed_through = self.next_number - 1;
         self.submit(out);
+    }
+
+    /// The request that is writing a batch, and the highest mark that is durable once it has
+    /// succeeded, if any: whatever waits for that mark, or a smaller one, need not wait for
+    /// anything else.
+    #[must_use]
+    pub fn writing(&self) -> Option<(RequestId, Option<u64>)> {
+        let batch = self.in_flight.as_ref()?;
+        Some((batch.request, batch.mark))
+    }
+
+    /// Whether another batch waits behind the one that is being written.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        !self.queue.is_empty()
     }
 
     /// Takes the end of a request that this journal (or its recovery) made.
@@ -391,6 +412,20 @@ impl Journal {
             log.release(upto, &mut self.live);
         }
         self.give_up_segments(out);
+    }
+
+    /// The groups whose oldest entries keep more than `segments` segments in use. They have to take
+    /// a checkpoint, or the log of the others can never be let go of.
+    #[must_use]
+    pub fn pinning(&self, segments: usize) -> Vec<GroupId> {
+        let in_use = &self.segments.in_use;
+        let Some(over) = in_use.len().checked_sub(segments).filter(|over| *over > 0) else {
+            return Vec::new();
+        };
+        let kept = in_use[over.min(in_use.len() - 1)].sequence;
+        let pins = |log: &GroupLog| log.oldest().is_some_and(|oldest| oldest < kept);
+        let groups = self.groups.iter().filter(|(_, log)| pins(log));
+        groups.map(|(group, _)| *group).collect()
     }
 
     /// The bytes of a group's log behind a slot: decides when a checkpoint is due.
@@ -517,10 +552,12 @@ impl Journal {
         operation: Operation,
         purpose: Purpose,
         out: &mut Vec<Request>,
-    ) {
+    ) -> RequestId {
         let request = self.ids.request(lane, operation);
-        self.requests.insert(request.id, purpose);
+        let id = request.id;
+        self.requests.insert(id, purpose);
         out.push(request);
+        id
     }
 }
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use base::GroupId;
 use base::mutant::{self, Mutant};
+use base::{Epoch, GroupId, Slot};
 
 use super::segments::{FileRequests, Next};
 use super::{Done, InFlight, Journal, OpenBatch, Purpose};
@@ -88,11 +88,10 @@ impl Journal {
         batch.groups.sort_unstable();
         batch.groups.dedup();
         for group in &batch.groups {
-            let log = self
-                .groups
-                .get_mut(group)
-                .expect("a group with records is known");
-            log.place(batch.number, segment, offset, &mut self.live);
+            // Else it was closed since.
+            if let Some(log) = self.groups.get_mut(group) {
+                log.place(batch.number, segment, offset, &mut self.live);
+            }
         }
         if self.oldest == 0 {
             self.oldest = segment;
@@ -110,14 +109,6 @@ impl Journal {
         self.write_offset += blocks.len() as u64;
         let blocks = Bytes::from(blocks);
         data.push(blocks.clone());
-        self.in_flight = Some(InFlight {
-            number: batch.number,
-            segment,
-            offset,
-            blocks,
-            mark: batch.mark,
-            oldest: batch.oldest,
-        });
         let start = if advance { 0 } else { offset };
         let file = File::Segment(segment);
         let write = Operation::Write {
@@ -126,7 +117,16 @@ impl Journal {
             data,
             sync: !mutant::is_on(Mutant::AcknowledgeBeforeSync),
         };
-        self.request(Lane::Journal, write, Purpose::Batch, out);
+        let request = self.request(Lane::Journal, write, Purpose::Batch, out);
+        self.in_flight = Some(InFlight {
+            request,
+            number: batch.number,
+            segment,
+            offset,
+            blocks,
+            mark: batch.mark,
+            oldest: batch.oldest,
+        });
     }
 
     /// Makes the prepared segment the current one; returns its head.
@@ -258,6 +258,7 @@ impl Journal {
                     home,
                 });
             }
+            StoredKind::Given(RecordKind::GroupOpened) => log.description = Some((body, home)),
             StoredKind::Start => log.anchor = Some(((slot, epoch), home)),
             StoredKind::Given(_) => panic!("entries are not written again"),
         }
@@ -268,6 +269,17 @@ impl Journal {
 fn survivors(group: GroupId, log: &GroupLog, oldest: u64) -> Vec<StoredRecord> {
     let goes = |home: Home| matches!(home, Home::Segment(segment) if segment < oldest);
     let mut records = Vec::new();
+    if let Some((body, home)) = log.description.clone()
+        && goes(home)
+    {
+        records.push(StoredRecord {
+            group,
+            kind: StoredKind::Given(RecordKind::GroupOpened),
+            slot: Slot(0),
+            epoch: Epoch(0),
+            body,
+        });
+    }
     if let Some(hard_state) = log.hard_state.clone()
         && goes(hard_state.home)
     {

@@ -13,7 +13,7 @@
 //! **Why a torn batch is wiped.** The next batch has the same number. Were blocks of the torn one
 //! left, a second power cut could leave a mixture of both.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::{Epoch, GroupId, Slot};
 use bytes::Bytes;
@@ -59,6 +59,9 @@ pub enum RecoveryStep {
 pub struct Recovered {
     /// What each group had asked to remember.
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
+    /// Groups that were closed: what they had asked to remember, promises too, is gone. A group
+    /// stays in here for as long as anything stands in the journal that was written before its end.
+    pub closed: BTreeSet<GroupId>,
     /// What was cut off at the end: a batch that never became durable.
     pub torn_tail: Option<TornTail>,
     /// There was no journal: the folder held no segment. A node that knows itself a member of a
@@ -71,6 +74,8 @@ pub struct Recovered {
 pub struct RecoveredGroup {
     /// The body of the newest hard state.
     pub hard_state: Option<Bytes>,
+    /// What the group was opened with, if it was.
+    pub description: Option<Bytes>,
     /// The log begins behind this slot (slot 0 and epoch 0 at first).
     pub start: (Slot, Epoch),
     /// The last entry's slot; the start's slot if there are no entries.
@@ -532,6 +537,7 @@ impl Recovery {
             .find(|torn| torn.bytes > 0);
         let recovered = Recovered {
             groups: replayed.groups,
+            closed: replayed.closed,
             torn_tail,
             created: false,
         };

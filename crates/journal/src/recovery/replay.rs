@@ -6,7 +6,7 @@
 //! it is not the last word: what stood there is gone, because it was replaced or released later.
 //! In the end the first entry must follow the start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::{Epoch, GroupId, Slot};
 use bytes::Bytes;
@@ -36,6 +36,7 @@ struct Group {
 #[derive(Debug, Default)]
 pub(crate) struct Replay {
     groups: BTreeMap<GroupId, Group>,
+    closed: BTreeSet<GroupId>,
     live: LiveCounts,
 }
 
@@ -45,6 +46,8 @@ pub(crate) struct Replayed {
     pub(crate) logs: BTreeMap<GroupId, GroupLog>,
     pub(crate) live: LiveCounts,
     pub(crate) groups: BTreeMap<GroupId, RecoveredGroup>,
+    /// Groups that were closed, as far as the stream still says so.
+    pub(crate) closed: BTreeSet<GroupId>,
 }
 
 impl Replay {
@@ -70,6 +73,15 @@ impl Replay {
                     body: Bytes::copy_from_slice(&record.body),
                     home,
                 });
+            }
+            StoredKind::Given(RecordKind::GroupOpened) => {
+                let body = Bytes::copy_from_slice(&record.body);
+                group.log.description = Some((body, home));
+            }
+            StoredKind::Given(RecordKind::GroupClosed) => {
+                group.log.clear(Slot(1), &mut self.live);
+                self.groups.remove(&record.group);
+                self.closed.insert(record.group);
             }
             StoredKind::Given(RecordKind::Entry | RecordKind::MembershipEntry) => {
                 return group.entry(record, (home, offset), &mut self.live);
@@ -127,6 +139,7 @@ impl Replay {
             }
             let recovered = RecoveredGroup {
                 hard_state: log.hard_state.as_ref().map(|held| held.body.clone()),
+                description: log.description.as_ref().map(|(body, _)| body.clone()),
                 start: log.start(),
                 last: log.last(),
                 epochs: log.epochs().collect(),
@@ -141,6 +154,7 @@ impl Replay {
             logs,
             live: self.live,
             groups,
+            closed: self.closed,
         })
     }
 }
@@ -396,7 +410,7 @@ mod tests {
         for _ in 0..20_000 {
             let records: Vec<(StoredKind, u64, u64)> = (0..random.below(9))
                 .map(|_| {
-                    let number = 1 + random.below(10) as u8;
+                    let number = 1 + random.below(12) as u8;
                     let kind = StoredKind::from_number(number).expect("it is a kind");
                     let slot = [random.below(6), u64::MAX - random.below(3)];
                     let far = usize::from(random.chance(0.02));

@@ -15,6 +15,9 @@
 //!   so many bad heartbeats in a row as an election timeout has: it hands over
 //! ```
 //!
+//! Only what a leader writes counts: a host may tell a follower late, for want of urgency, that its
+//! writes are durable, and a history of that would make a slow disk look usual.
+//!
 //! While the disk is slow the usual time grows towards the recent one, slowly: who is slow for ever
 //! is healthy again by its own standard. At most one abdication per [`PAUSE`] keeps two nodes that
 //! are both slow from handing the group to and fro.
@@ -40,6 +43,8 @@ pub(crate) struct Health {
     recent: u64,
     writes: u64,
     bad_heartbeats: u32,
+    /// Nothing has become durable since this replica leads.
+    is_new: bool,
     abdicated_at: Option<Instant>,
 }
 
@@ -49,8 +54,12 @@ fn approach(mean: u64, sample: u64, parts: u64) -> u64 {
 }
 
 impl Health {
-    /// A write became durable after so long.
-    pub(crate) fn wrote(&mut self, took: Duration) {
+    /// A write became durable after so long; whether this replica leads.
+    pub(crate) fn wrote(&mut self, took: Duration, leads: bool) {
+        // The first in a leadership may have been begun before it.
+        if !leads || std::mem::take(&mut self.is_new) {
+            return;
+        }
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / 2);
         if self.writes == 0 {
             (self.usual, self.recent) = (took, took);
@@ -96,11 +105,43 @@ impl Health {
     /// What was bad before belongs to another leadership.
     pub(crate) fn begin_leading(&mut self) {
         self.bad_heartbeats = 0;
+        self.is_new = true;
     }
 
     /// Leadership is being handed over, which is not done again soon.
     pub(crate) fn abdicated(&mut self, now: Instant) {
         self.abdicated_at = Some(now);
         self.bad_heartbeats = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_follower_is_told_late_does_not_make_a_slow_disk_look_usual() {
+        let (interval, timeout) = (Duration::from_millis(100), Duration::from_millis(1000));
+        let millis = Duration::from_millis;
+        let mut health = Health::default();
+        // A leader of an earlier time, then a follower that is told with the next heartbeat.
+        health.begin_leading();
+        (0..200).for_each(|_| health.wrote(millis(2), true));
+        (0..1000).for_each(|_| health.wrote(millis(60), false));
+        health.begin_leading();
+        health.wrote(millis(5000), true);
+        assert!(!health.disk_is_slow(interval), "begun before it led");
+        (0..100).for_each(|_| health.wrote(millis(2), true));
+        assert!(!health.disk_is_slow(interval));
+        (0..10).for_each(|_| health.wrote(millis(80), true));
+        assert!(health.disk_is_slow(interval));
+        let mut heartbeats = 0;
+        let hands_over = |heartbeat: u32| {
+            let now = Instant(0) + interval * heartbeat;
+            heartbeats = heartbeat;
+            health.heartbeat(now, Duration::ZERO, true, interval, timeout)
+        };
+        assert!((1..=10).any(hands_over));
+        assert_eq!(heartbeats, 10);
     }
 }
