@@ -4,7 +4,8 @@
 //!   space LEASES   id                   -> granted, deadline         the truth, as plain rows
 //!   keys           a live version names its lease                    the truth, in the keys' space
 //!
-//!   due            (deadline, id)                                    derived: who is due first
+//!   due            (no earlier than, id)                             derived: who may be due first
+//!   places         id                   -> no earlier than           derived: where it is in due
 //!   attached       (lease, space, key)                               derived: what goes with it
 //! ```
 //!
@@ -14,7 +15,14 @@
 //!
 //! **Attachments are not stored a second time**: the newest version of a key says which lease it is
 //! attached to, so a put, an overwriting put and a delete attach and detach by what they are, and
-//! nothing can disagree. Both derived trees are rebuilt when a checkpoint is read.
+//! nothing can disagree. All derived trees are rebuilt when a checkpoint is read.
+//!
+//! **A renewal leaves the index behind.** It happens every few seconds, on every replica, for every
+//! lease; a deadline is of interest once, when it comes. So a lease's place among those due says no
+//! more than that it is not over *before* that; [`State::settle_leases`] gives those whose place
+//! has come the place of their deadline, once in the life of a deadline: whoever leads for all, and
+//! others for a few at a time, so that not everything is left for when they come to lead. What
+//! can be read of leases is the same with an index that was left behind and one that was not.
 
 use std::time::Duration;
 
@@ -68,7 +76,7 @@ impl Lease {
 
     fn due(&self) -> Due {
         Due {
-            deadline: self.deadline,
+            not_before: self.deadline,
             id: self.id,
         }
     }
@@ -108,10 +116,10 @@ pub(crate) fn row_key(id: LeaseId) -> [u8; 8] {
     (id.0 as u64 ^ SIGN).to_be_bytes()
 }
 
-/// A lease by when it is over.
+/// A lease by when it is over at the earliest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Due {
-    deadline: Duration,
+    not_before: Duration,
     id: LeaseId,
 }
 
@@ -124,6 +132,15 @@ pub(crate) struct Attachment {
 }
 
 impl TreeKey for Due {
+    const HAS_TEXT: bool = false;
+    type Words = [u64; 0];
+
+    fn text(&self) -> &[u8] {
+        &[]
+    }
+}
+
+impl TreeKey for LeaseId {
     const HAS_TEXT: bool = false;
     type Words = [u64; 0];
 
@@ -151,35 +168,57 @@ impl Weigh for Present {
     }
 }
 
+/// Where a lease is in the index.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    not_before: Duration,
+}
+
+impl Weigh for Place {
+    fn weight(&self) -> u64 {
+        1
+    }
+}
+
 /// What is derived from the rows of leases and from the keys.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LeaseIndex {
+    /// Each lease once, no later than its deadline.
     due: Tree<Due, Present>,
+    /// Where each is.
+    places: Tree<LeaseId, Place>,
     attached: Tree<Attachment, Present>,
 }
 
 impl LeaseIndex {
-    /// A lease begins, is renewed, or ends.
+    /// A lease begins, is changed, or ends.
     pub(crate) fn change(&mut self, before: Option<Lease>, after: Option<Lease>) {
-        if let Some(due) = before.map(|lease| lease.due()) {
-            self.due.remove(&[], |other| other.cmp(&due));
-        }
-        if let Some(due) = after.map(|lease| lease.due()) {
-            self.due.insert(due, Present);
+        match (before, after) {
+            // It keeps its place: see the head of this file.
+            (Some(before), Some(after)) if after.deadline >= before.deadline => {}
+            (before, after) => {
+                if let Some(before) = before {
+                    self.remove(before.id);
+                }
+                if let Some(after) = after {
+                    self.insert(after.due());
+                }
+            }
         }
     }
 
-    /// Many leases are renewed.
-    fn move_due(&mut self, mut ended: Vec<Due>, mut begun: Vec<Due>) {
-        ended.sort_unstable();
-        for due in ended {
-            let removed = self.due.remove_found(&[], |other| other.cmp(&due));
-            assert!(removed.is_some(), "every lease is indexed");
-        }
-        begun.sort_unstable();
-        for due in begun {
-            self.due.insert(due, Present);
-        }
+    fn insert(&mut self, due: Due) {
+        let Due { not_before, id } = due;
+        self.due.insert(due, Present);
+        self.places.insert(id, Place { not_before });
+    }
+
+    fn remove(&mut self, id: LeaseId) {
+        let place = self.places.remove_found(&[], |other| other.cmp(&id));
+        let (_, Place { not_before }) = place.expect("every lease has a place");
+        let due = Due { not_before, id };
+        let removed = self.due.remove_found(&[], |other| other.cmp(&due));
+        assert!(removed.is_some(), "every lease is where its place says");
     }
 
     /// The newest version of a key names another lease than the one before (0: none).
@@ -238,13 +277,21 @@ impl LeaseIndexBuilder {
         self.due.sort_unstable();
         self.attached.sort_unstable();
         let (mut due, mut attached) = (TreeBuilder::default(), TreeBuilder::default());
-        self.due
-            .into_iter()
-            .for_each(|each| due.push(each, Present));
+        let mut places: Vec<(LeaseId, Duration)> = Vec::with_capacity(self.due.len());
+        for each in self.due {
+            places.push((each.id, each.not_before));
+            due.push(each, Present);
+        }
+        places.sort_unstable();
+        let mut by_id = TreeBuilder::default();
+        for (id, not_before) in places {
+            by_id.push(id, Place { not_before });
+        }
         let attachments = self.attached.into_iter();
         attachments.for_each(|each| attached.push(each, Present));
         Some(LeaseIndex {
             due: due.finish(),
+            places: by_id.finish(),
             attached: attached.finish(),
         })
     }
@@ -257,8 +304,8 @@ impl State {
     ///
     /// Renewals come in thousands, and what a general transaction does for each (a row and a pair
     /// in an ordered map of its own) costs more than the renewal. Here each row is found and
-    /// changed with one walk, in the order of ids, and the index follows in its own order, so that
-    /// neighbours are found in memory that has just been touched.
+    /// changed with one walk, in the order of ids, so that neighbours are found in memory that has
+    /// just been touched.
     ///
     /// # Panics
     /// If no entry is being executed.
@@ -268,32 +315,60 @@ impl State {
         let mut order: Vec<(LeaseId, usize)> = ids.iter().copied().zip(0..).collect();
         order.sort_unstable();
         let mut granted = vec![None; ids.len()];
-        let mut ended: Vec<Due> = Vec::with_capacity(ids.len());
-        let mut begun: Vec<Due> = Vec::with_capacity(ids.len());
         for (id, index) in order {
-            if let Some((before, after)) = self.reader.rows.renew_row(id, clock) {
-                granted[index] = Some(after.granted);
-                if before.deadline != after.deadline {
-                    ended.push(before.due());
-                    begun.push(after.due());
-                }
-            }
+            granted[index] = self.reader.rows.renew_row(id, clock);
         }
-        self.reader.rows.lease_index.move_due(ended, begun);
         granted
+    }
+
+    /// Gives leases whose place among those due has come by `clock`, and that were renewed since,
+    /// the place of their deadline: of so many of the first ones in the index. This changes nothing
+    /// of what can be read, but how soon it is known that none of them is due. Returns whether
+    /// those were all whose place has come; if not, one that is over may stand behind them.
+    pub fn settle_leases(&mut self, clock: Duration, most: usize) -> bool {
+        let rows = &mut self.reader.rows;
+        let come = rows.lease_index.due.iterate().map(|(due, _)| *due);
+        let come = come.take_while(|due| due.not_before <= clock).take(most);
+        let mut looked_at = 0;
+        let left_behind = come.filter_map(|due| {
+            looked_at += 1;
+            let lease = rows.lease(due.id).expect("the index has rows");
+            (lease.deadline > due.not_before).then_some(lease)
+        });
+        let left_behind: Vec<Lease> = left_behind.collect();
+        for lease in left_behind {
+            rows.lease_index.remove(lease.id);
+            rows.lease_index.insert(lease.due());
+        }
+        looked_at < most
     }
 }
 
+/// Changes a row's value, in place where no snapshot shares it.
+fn overwrite(value: &mut Bytes, new: &[u8]) {
+    *value = match std::mem::take(value).try_into_mut() {
+        Ok(mut own) if own.len() == new.len() => {
+            own.copy_from_slice(new);
+            own.freeze()
+        }
+        _ => Bytes::copy_from_slice(new),
+    };
+}
+
 impl Rows {
-    /// Lets the row of a lease begin anew, without its index; what it was, and what it is now.
-    fn renew_row(&mut self, id: LeaseId, clock: Duration) -> Option<(Lease, Lease)> {
+    /// Lets the row of a lease begin anew; for how long it is granted.
+    fn renew_row(&mut self, id: LeaseId, clock: Duration) -> Option<Duration> {
         let (space, key) = (Space::LEASES, row_key(id));
         let place = |other: &Bytes| other.as_ref().cmp(&key);
         let renewed = self.plain_mut(space).update(&key, place, |Row(value)| {
             let before = Lease::of_row(&key, value);
             let after = Lease::from(clock, id, before.granted);
+            assert!(
+                before.deadline <= after.deadline,
+                "the group's clock never goes back, so no place comes too late"
+            );
             if before.deadline != after.deadline {
-                *value = Bytes::copy_from_slice(&after.encode());
+                overwrite(value, &after.encode());
             }
             (before, after)
         });
@@ -303,7 +378,7 @@ impl Rows {
             self.digest.subtract(hash(&before));
             self.digest.add(hash(&after));
         }
-        Some((before, after))
+        Some(after.granted)
     }
 
     /// A lease, if it exists.
@@ -338,24 +413,42 @@ impl Reader {
         self.rows.lease_index.due.weight()
     }
 
+    /// All leases, in the order of ids.
+    pub fn leases(&self) -> impl Iterator<Item = Lease> + '_ {
+        let rows = self.rows.plain(Space::LEASES).iterate();
+        rows.map(|(key, Row(value))| Lease::of_row(key, value))
+    }
+
     /// All leases, the one that is due first at the front; equal deadlines in the order of ids.
+    /// Gathers and sorts all of them ([`Reader::lease_count`]) before it gives the first.
     pub fn leases_by_deadline(&self) -> impl Iterator<Item = Lease> + '_ {
-        let due = self.rows.lease_index.due.iterate();
-        due.map(|(due, _)| self.lease(due.id).expect("the index has rows"))
+        let mut leases: Vec<Lease> = self.leases().collect();
+        leases.sort_unstable_by_key(|lease| (lease.deadline, lease.id));
+        leases.into_iter()
     }
 
-    /// When the first lease is over, on the group's clock.
+    /// Before this, on the group's clock, no lease is over; `None` if there is none. It is the
+    /// first deadline, or earlier where [`State::settle_leases`] has not followed renewals yet.
     #[must_use]
-    pub fn first_lease_deadline(&self) -> Option<Duration> {
+    pub fn no_lease_due_before(&self) -> Option<Duration> {
         let (due, _) = self.rows.lease_index.due.iterate().next()?;
-        Some(due.deadline)
+        Some(due.not_before)
     }
 
-    /// The leases that are over at `clock`, with the number of their keys; the longest over first.
-    pub fn leases_due(&self, clock: Duration) -> impl Iterator<Item = (LeaseId, Duration)> + '_ {
+    /// The leases that are over at `clock`, with their deadlines; the longest over first, as far
+    /// as [`State::settle_leases`] has gone. Looks at so many of the first ones in the index: those
+    /// that were settled and are over are at its front.
+    pub fn leases_due(
+        &self,
+        clock: Duration,
+        most: usize,
+    ) -> impl Iterator<Item = (LeaseId, Duration)> + '_ {
         let due = self.rows.lease_index.due.iterate();
-        due.map(|(due, _)| (due.id, due.deadline))
-            .take_while(move |(_, deadline)| *deadline <= clock)
+        due.take_while(move |(due, _)| due.not_before <= clock)
+            .take(most)
+            .map(|(due, _)| self.lease(due.id).expect("the index has rows"))
+            .filter(move |lease| lease.deadline <= clock)
+            .map(|lease| (lease.id, lease.deadline))
     }
 
     /// The keys attached to a lease: by space, then in their order. Empty if it does not exist.

@@ -58,6 +58,9 @@ pub struct Limits {
     pub checkpoint_block_bytes: usize,
     /// The longest membership record accepted in a checkpoint, in bytes.
     pub checkpoint_membership_bytes_max: usize,
+    /// The newest level that this replica executes: what its build knows, [`LEVEL_MAX`], unless
+    /// somebody tries out how builds of different levels get along.
+    pub level_max: u32,
 }
 
 impl Default for Limits {
@@ -66,6 +69,7 @@ impl Default for Limits {
             settings: Settings::default(),
             checkpoint_block_bytes: 64 << 10,
             checkpoint_membership_bytes_max: 1 << 20,
+            level_max: LEVEL_MAX,
         }
     }
 }

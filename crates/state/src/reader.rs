@@ -162,8 +162,8 @@ impl Reader {
         Revision(self.scalars.compacted)
     }
 
-    /// The level: which commands the group may use. Above [`crate::LEVEL_MAX`], this build must
-    /// not go on executing the group's entries.
+    /// The level: what commands do. Above [`crate::Limits::level_max`], this replica must not go on
+    /// executing the group's entries.
     #[must_use]
     pub fn level(&self) -> u32 {
         self.scalars.level

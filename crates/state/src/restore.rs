@@ -45,7 +45,7 @@ impl State {
         } = &mut self.reader;
         assert!(!*executing, "a state begins anew between entries");
         for space in Space::all().filter(|space| !space.keeps_history()) {
-            let is_dropped = matches!(space, Space::ORIGINS | Space::MEMBERS);
+            let is_dropped = matches!(space, Space::ORIGINS | Space::MEMBERS | Space::META);
             let changed = |(key, _): (&Bytes, _)| match fate(space, key) {
                 _ if is_dropped => Some((key.clone(), None)),
                 Fate::Kept => None,

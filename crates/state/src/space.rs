@@ -16,6 +16,8 @@ pub enum Owner {
     State,
     /// The node's own commands.
     Node,
+    /// What the cluster's first group agrees on about all groups.
+    Cluster,
 }
 
 /// Names a space. The number stands in checkpoints and digests and never changes its meaning.
@@ -30,7 +32,7 @@ struct Description {
 }
 
 /// By number, from 1.
-const DESCRIPTIONS: [Description; 8] = [
+const DESCRIPTIONS: [Description; 9] = [
     Description {
         name: "etcd",
         owner: Owner::Etcd,
@@ -71,6 +73,11 @@ const DESCRIPTIONS: [Description; 8] = [
         owner: Owner::Etcd,
         history: false,
     },
+    Description {
+        name: "meta",
+        owner: Owner::Cluster,
+        history: false,
+    },
 ];
 
 /// How many spaces there are.
@@ -93,6 +100,8 @@ impl Space {
     pub const ROLES: Space = Space(7);
     /// Whether users have to sign in, and the revision of users and roles.
     pub const AUTHENTICATION: Space = Space(8);
+    /// Keyspaces, and the groups that they live in.
+    pub const META: Space = Space(9);
 
     /// All spaces, by number.
     pub fn all() -> impl Iterator<Item = Space> {

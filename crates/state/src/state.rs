@@ -48,6 +48,8 @@ pub struct State {
     /// The events of this entry.
     pub(crate) batches: Vec<EventBatch>,
     pub(crate) interruption: Interruption,
+    /// The level from the next entry on, if this one raises it.
+    pub(crate) raised: Option<u32>,
 }
 
 impl State {
@@ -91,6 +93,7 @@ impl State {
             windows: Vec::new(),
             batches: Vec::new(),
             interruption: Default::default(),
+            raised: None,
         }
     }
 
@@ -174,6 +177,9 @@ impl State {
         if scalars.compaction_next.revision <= floor {
             let steps = scalars.settings.compaction_steps_per_entry;
             scalars.compaction_next = rows.compact(floor, scalars.compaction_next, steps);
+        }
+        if let Some(level) = self.raised.take() {
+            scalars.level = scalars.level.max(level);
         }
         *executing = false;
         std::mem::take(&mut self.batches)

@@ -365,7 +365,9 @@ impl<'a> Transaction<'a> {
         self.quota_bytes = Some(bytes);
     }
 
-    /// Raises the level; a lower one has no effect.
+    /// Raises the level, from the next entry on; a lower one has no effect. Within this entry all
+    /// commands still run at the old one, so that a replica that does not know the new level can
+    /// stop between two entries, and has executed nothing wrongly.
     pub fn raise_level(&mut self, level: u32) {
         self.level = Some(level);
     }
@@ -386,6 +388,7 @@ impl<'a> Transaction<'a> {
         if self.is_change() {
             self.commit_versions();
         }
+        self.state.raised = self.state.raised.max(self.level);
         let scalars = &mut self.state.reader.scalars;
         if let Some(to) = self.compact_to {
             // What was at the old floor had to stay; it is looked at once more.
@@ -398,9 +401,6 @@ impl<'a> Transaction<'a> {
         }
         if let Some(bytes) = self.quota_bytes {
             scalars.settings.quota_bytes = bytes;
-        }
-        if let Some(level) = self.level {
-            scalars.level = scalars.level.max(level);
         }
         Revision(scalars.revision)
     }

@@ -468,12 +468,16 @@ fn ask_leases(reader: &Reader, model: &Model) {
     assert!(reader.leases_by_deadline().eq(expected.iter().copied()));
     assert_eq!(reader.lease_count(), expected.len() as u64);
     let first = expected.first().map(|lease| lease.deadline);
-    assert_eq!(reader.first_lease_deadline(), first);
-    let due: Vec<LeaseId> = reader.leases_due(model.clock).map(|(id, _)| id).collect();
+    let no_due_before = reader.no_lease_due_before();
+    assert_eq!(no_due_before.is_some(), first.is_some());
+    assert!(no_due_before <= first, "no lease is over before that");
+    let mut due: Vec<(LeaseId, Duration)> = reader.leases_due(model.clock, usize::MAX).collect();
+    due.sort_by_key(|(id, deadline)| (*deadline, *id));
     let over = expected
         .iter()
         .filter(|lease| lease.deadline <= model.clock);
-    assert_eq!(due, over.map(|lease| lease.id).collect::<Vec<_>>());
+    let over: Vec<(LeaseId, Duration)> = over.map(|lease| (lease.id, lease.deadline)).collect();
+    assert_eq!(due, over);
     for id in -1..3 {
         let attached = model
             .latest()

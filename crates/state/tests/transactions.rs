@@ -7,7 +7,8 @@ use base::{Epoch, Random, Slot, WallTime};
 use bytes::Bytes;
 use quorate_state::limits::OVERHEAD_BYTES;
 use quorate_state::{
-    EntryStamp, EventKind, KeyRange, KeyValue, LEVEL_MAX, LeaseId, Limits, Revision, Space, State,
+    EntryStamp, EventKind, KeyRange, KeyValue, LEVEL_MAX, Lease, LeaseId, Limits, Revision, Space,
+    State,
 };
 
 mod support;
@@ -354,6 +355,19 @@ fn the_level_only_rises() {
 }
 
 #[test]
+fn a_level_counts_from_the_next_entry_on() {
+    let mut state = new_state();
+    state.begin_entry(&next_stamp(&state));
+    let mut transaction = state.transaction();
+    transaction.raise_level(LEVEL_MAX + 1);
+    transaction.commit();
+    assert_eq!(state.reader().level(), LEVEL_MAX);
+    assert_eq!(state.transaction().base().level(), LEVEL_MAX);
+    let _ = state.end_entry();
+    assert_eq!(state.reader().level(), LEVEL_MAX + 1);
+}
+
+#[test]
 fn reads_share_what_is_stored() {
     let mut state = new_state();
     let network_frame = Bytes::from(vec![7; 1000]);
@@ -519,4 +533,108 @@ fn nothing_is_attached_to_a_lease_that_does_not_exist() {
     run(&mut new_state(), |transaction| {
         transaction.put(ETCD, b"a", b"1", 5);
     });
+}
+
+#[test]
+fn renewals_leave_the_index_behind_and_nobody_sees_it() {
+    let mut random = Random::from_seed(11);
+    let mut state = new_state();
+    let (mut followed, mut ended) = (0, 0);
+    for round in 0..2_000 {
+        let id = LeaseId(1 + random.below(60) as i64);
+        let known = state.reader().lease(id);
+        let time = Duration::from_millis(10 * (1 + random.below(40)));
+        run(&mut state, |transaction| match known {
+            None => {
+                transaction.grant_lease(id, time);
+            }
+            // It begins anew as another one, which may end before the old one would have.
+            Some(_) if random.below(20) == 0 => {
+                transaction.revoke_lease(id);
+                transaction.grant_lease(id, time);
+            }
+            Some(_) if random.below(20) == 0 => {
+                transaction.revoke_lease(id);
+            }
+            Some(_) => {
+                transaction.renew_lease(id);
+            }
+        });
+        state.begin_entry(&next_stamp(&state));
+        state.renew_leases(&[1, 2, 3, 4].map(LeaseId));
+        assert!(state.end_entry().is_empty(), "no revision");
+        let clock = state.reader().clock();
+        let by_deadline: Vec<Lease> = state.reader().leases_by_deadline().collect();
+        assert!(by_deadline.is_sorted_by_key(|lease| (lease.deadline, lease.id)));
+        assert_eq!(state.reader().lease_count(), by_deadline.len() as u64);
+        let first = by_deadline.first().map(|lease| lease.deadline);
+        assert!(state.reader().no_lease_due_before() <= first);
+        let over = |state: &State| -> Vec<LeaseId> {
+            let mut over: Vec<_> = state.reader().leases_due(clock, usize::MAX).collect();
+            over.sort_by_key(|(id, deadline)| (*deadline, *id));
+            over.into_iter().map(|(id, _)| id).collect()
+        };
+        let expected = by_deadline.iter().filter(|lease| lease.deadline <= clock);
+        let expected: Vec<LeaseId> = expected.map(|lease| lease.id).collect();
+        assert_eq!(over(&state), expected);
+        let (digest, before) = (state.digest(), state.reader().no_lease_due_before());
+        state.settle_leases(clock, [1, 3, usize::MAX][round % 3]);
+        followed += u32::from(state.reader().no_lease_due_before() != before);
+        assert_eq!(state.digest(), digest);
+        assert_eq!(over(&state), expected);
+        if round % 3 == 2 && expected.is_empty() && first.is_some() {
+            assert!(
+                state.reader().no_lease_due_before() > Some(clock),
+                "all have moved"
+            );
+        }
+        for lease in by_deadline.iter().take(expected.len()).step_by(2) {
+            run(&mut state, |transaction| {
+                let keys = transaction.expire_lease(lease.id, lease.deadline);
+                ended += u32::from(keys.is_some());
+            });
+        }
+    }
+    assert!(followed > 100 && ended > 100, "{followed} {ended}");
+}
+
+#[test]
+fn what_was_never_settled_is_looked_at_once_however_much_it_is() {
+    let mut state = new_state();
+    let count = 1_000;
+    let ids: Vec<LeaseId> = (1..=count).map(LeaseId).collect();
+    run(&mut state, |transaction| {
+        for id in &ids {
+            transaction.grant_lease(*id, Duration::from_secs(2));
+        }
+        // Its place is behind those of all others, and only it is going to be over.
+        transaction.grant_lease(LeaseId(count + 1), Duration::from_millis(2_001));
+    });
+    let second = Duration::from_secs(1);
+    for _ in 0..3 {
+        let stamp = next_stamp(&state);
+        state.begin_entry(&EntryStamp {
+            elapsed: second,
+            ..stamp
+        });
+        state.renew_leases(&ids);
+        assert!(state.end_entry().is_empty(), "no revision");
+    }
+    let clock = state.reader().clock();
+    let over = |state: &State, most| state.reader().leases_due(clock, most).count();
+    assert_eq!(over(&state, count as usize), 0, "it looks at so many");
+    assert_eq!(over(&state, count as usize + 1), 1);
+    // A few in each pass, and none of them twice.
+    let mut passes = 1;
+    while !state.settle_leases(clock, 64) {
+        passes += 1;
+        assert!(passes <= count / 64 + 1, "each is settled once");
+    }
+    assert_eq!(passes, count / 64 + 1);
+    assert_eq!(over(&state, 1), 1, "what is over is at the front");
+    assert!(state.settle_leases(clock, 2), "only that one is left");
+    assert!(
+        !state.settle_leases(clock, 1),
+        "nobody has looked behind it"
+    );
 }

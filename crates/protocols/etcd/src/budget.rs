@@ -29,13 +29,19 @@ impl ReadBudget {
 
     /// Looks at a key and `bytes` bytes of it.
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), Stop> {
-        let keys = self.keys.checked_sub(1).ok_or(Stop::TooLarge)?;
-        let bytes = self.bytes.checked_sub(bytes as u64).ok_or(Stop::TooLarge)?;
+        self.charge_each(1, bytes)
+    }
+
+    /// Looks at so many keys and `bytes` bytes of each: at all, or, if they are too many, at none.
+    pub(crate) fn charge_each(&mut self, keys: u64, bytes: usize) -> Result<(), Stop> {
+        let all = keys.saturating_mul(bytes as u64);
+        let keys_left = self.keys.checked_sub(keys).ok_or(Stop::TooLarge)?;
+        let bytes_left = self.bytes.checked_sub(all).ok_or(Stop::TooLarge)?;
         if self.keys != u64::MAX {
-            self.keys = keys;
+            self.keys = keys_left;
         }
         if self.bytes != u64::MAX {
-            self.bytes = bytes;
+            self.bytes = bytes_left;
         }
         Ok(())
     }

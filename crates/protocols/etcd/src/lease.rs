@@ -109,11 +109,10 @@ pub(crate) fn leases(
     reader: &Reader,
     budget: &mut ReadBudget,
 ) -> Result<LeaseLeasesResponse, Stop> {
-    let mut leases = Vec::new();
-    for lease in reader.leases_by_deadline() {
-        budget.charge(size_of::<LeaseStatus>())?;
-        leases.push(LeaseStatus { id: lease.id.0 });
-    }
+    // They are all gathered and sorted for the first of them.
+    budget.charge_each(reader.lease_count(), size_of::<LeaseStatus>())?;
+    let leases = reader.leases_by_deadline();
+    let leases = leases.map(|lease| LeaseStatus { id: lease.id.0 }).collect();
     Ok(LeaseLeasesResponse {
         header: header(View::revision(reader)),
         leases,
@@ -123,4 +122,51 @@ pub(crate) fn leases(
 /// Whole seconds, rounded down as etcd does.
 fn seconds(time: Duration) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_leases_are_refused_before_any_is_looked_at() {
+        let mut state = state::State::new(state::Limits::default());
+        state.begin_entry(&state::EntryStamp {
+            slot: base::Slot(1),
+            epoch: base::Epoch(1),
+            wall: base::WallTime(0),
+            elapsed: Duration::ZERO,
+        });
+        let mut transaction = state.transaction();
+        for id in [3, 1, 2] {
+            transaction.grant_lease(LeaseId(id), Duration::from_secs(9 - id.unsigned_abs()));
+        }
+        transaction.commit();
+        assert!(state.end_entry().is_empty(), "no revision");
+        let reader = state.reader();
+        let bytes = size_of::<LeaseStatus>() as u64;
+        let few = [
+            ReadBudget {
+                keys: 2,
+                bytes: 99 * bytes,
+            },
+            ReadBudget {
+                keys: 99,
+                bytes: 3 * bytes - 1,
+            },
+        ];
+        for mut budget in few {
+            let before = budget;
+            assert_eq!(leases(reader, &mut budget), Err(Stop::TooLarge));
+            assert_eq!(budget, before, "nothing was looked at");
+        }
+        let mut budget = ReadBudget {
+            keys: 3,
+            bytes: 3 * bytes,
+        };
+        let all = leases(reader, &mut budget).expect("it is enough");
+        let ids: Vec<i64> = all.leases.iter().map(|each| each.id).collect();
+        assert_eq!(ids, [3, 2, 1], "what is over first comes first");
+        assert_eq!(budget, ReadBudget { keys: 0, bytes: 0 });
+    }
 }

@@ -79,9 +79,13 @@ impl RangeStream {
         })
     }
 
-    /// Whether everything is read at once: there is nothing to read in pieces.
+    /// Whether everything is read at once: there is nothing to read in pieces. A target without an
+    /// order means what it means to a range, which has to see all keys before it gives the first;
+    /// etcd sorts each piece by itself there, and loses its place.
     fn is_single(&self) -> bool {
-        self.request.count_only || self.request.range_end.is_empty()
+        self.request.count_only
+            || self.request.range_end.is_empty()
+            || self.request.sort_target() != SortTarget::Key
     }
 
     /// All that the limit allows is delivered; what follows is only counted.

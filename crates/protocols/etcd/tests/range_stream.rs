@@ -117,6 +117,21 @@ fn one_key_and_a_count_are_one_message() {
     }
 }
 
+/// As in a range. Piece by piece it could not be done.
+#[test]
+fn a_target_without_an_order_sorts_and_is_one_message() {
+    let mut keyspace = filled(20);
+    keyspace.fill(&[("k019", "a value that comes first")]);
+    let request = RangeRequest {
+        sort_target: SortTarget::Value as i32,
+        ..span("k", "l")
+    };
+    let expected = keyspace.range(request.clone()).unwrap();
+    assert_eq!(expected.kvs[0].key, "k019");
+    let messages = keyspace.stream(request, ReadBudget::UNLIMITED, |_| {});
+    assert_eq!(messages.unwrap(), [expected]);
+}
+
 #[test]
 fn one_large_value_is_a_piece_of_its_own() {
     let mut keyspace = Keyspace::default();

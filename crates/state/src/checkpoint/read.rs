@@ -10,7 +10,7 @@ use super::format::{
 use super::{CheckpointDamage, CheckpointError, CheckpointHead, CheckpointSummary};
 use crate::keyspace::{Change, ChangedKey, History, Row, Rows, Version, VersionKey};
 use crate::lease::{Lease, LeaseIndexBuilder};
-use crate::limits::{LEVEL_MAX, Limits, ROW_BYTES_MAX};
+use crate::limits::{Limits, ROW_BYTES_MAX};
 use crate::origin::Window;
 use crate::reader::Scalars;
 use crate::space::Space;
@@ -382,7 +382,7 @@ fn read_head(mut content: &[u8], limits: &Limits) -> Step<(CheckpointHead, Scala
     require(magic == MAGIC, "it does not begin as a checkpoint does")?;
     let format = get_u32(&mut content)?;
     let level = get_u32(&mut content)?;
-    if format > FORMAT || level > LEVEL_MAX {
+    if format > FORMAT || level > limits.level_max {
         return Err(Fault::Newer { format, level });
     }
     require(format == FORMAT, "its format's version does not exist")?;

@@ -7,7 +7,7 @@ use base::{ClusterId, Epoch, GroupId, Slot, WallTime};
 use bytes::Bytes;
 use quorate_state::{
     CheckpointError, CheckpointHead, CheckpointReader, CheckpointWriter, EntryStamp, EventBatch,
-    Limits, Settings, Snapshot, State, Transaction,
+    LEVEL_MAX, Limits, Settings, Snapshot, State, Transaction,
 };
 
 /// Limits so small that every bound is met within a few steps.
@@ -22,6 +22,7 @@ pub(crate) fn small_limits() -> Limits {
         },
         checkpoint_block_bytes: 150,
         checkpoint_membership_bytes_max: 64,
+        level_max: LEVEL_MAX,
     }
 }
 

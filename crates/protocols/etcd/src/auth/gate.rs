@@ -9,6 +9,8 @@
 //! gap. Nearly always one permission covers it alone, which is looked for first and costs no
 //! memory.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use state::{LeaseId, Reader, Space};
 
@@ -90,10 +92,20 @@ impl Gate {
         keys.try_for_each(|key| self.may_write(&KeySpan::Single(key)))
     }
 
-    fn check_put(&self, base: &Reader, put: &Put<'_>) -> Result<(), Error> {
+    /// `ended` holds the leases that have been found to be the caller's to end; each is looked at
+    /// once, however many puts of a transaction name it.
+    fn check_put(
+        &self,
+        base: &Reader,
+        put: &Put<'_>,
+        ended: &mut BTreeSet<i64>,
+    ) -> Result<(), Error> {
         let span = KeySpan::Single(put.key);
         self.may_write(&span)?;
-        self.may_end(base, put.lease)?;
+        if !ended.contains(&put.lease) {
+            self.may_end(base, put.lease)?;
+            ended.insert(put.lease);
+        }
         if put.previous {
             self.may_read(&span)?;
         }
@@ -110,7 +122,12 @@ impl Gate {
 
     /// Both branches count, whichever is taken: what is refused must not tell how the comparisons
     /// came out.
-    fn check_txn(&self, base: &Reader, txn: &Txn<'_>) -> Result<(), Error> {
+    fn check_txn(
+        &self,
+        base: &Reader,
+        txn: &Txn<'_>,
+        ended: &mut BTreeSet<i64>,
+    ) -> Result<(), Error> {
         if matches!(self, Gate::Root) {
             return Ok(());
         }
@@ -120,9 +137,9 @@ impl Gate {
         for operation in txn.success.iter().chain(&txn.failure) {
             match operation {
                 Operation::Range(range) => self.may_read(&range.span)?,
-                Operation::Put(put) => self.check_put(base, put)?,
+                Operation::Put(put) => self.check_put(base, put, ended)?,
                 Operation::DeleteRange(delete) => self.check_delete(delete)?,
-                Operation::Txn(nested) => self.check_txn(base, nested)?,
+                Operation::Txn(nested) => self.check_txn(base, nested, ended)?,
             }
         }
         Ok(())
@@ -165,9 +182,9 @@ pub(crate) fn check_command(
         return Ok(());
     };
     match command {
-        Command::Put(put) => gate.check_put(base, put),
+        Command::Put(put) => gate.check_put(base, put, &mut BTreeSet::new()),
         Command::DeleteRange(delete) => gate.check_delete(delete),
-        Command::Txn(txn) => gate.check_txn(base, txn),
+        Command::Txn(txn) => gate.check_txn(base, txn, &mut BTreeSet::new()),
         Command::Revoke(lease) => gate.may_end(base, *lease),
         // Whoever has signed in may have leases.
         Command::Grant(_) | Command::Auth(_) | Command::Compact(_) => Ok(()),
@@ -193,19 +210,23 @@ pub(crate) fn check_read(
             let range = &piece.request;
             gate.may_read(&KeySpan::new(&range.key, &range.range_end))?;
         }
-        Request::Txn(txn) => gate.check_txn(reader, &txn.into())?,
-        Request::LeaseTimeToLive(request) => gate.may_see(reader, LeaseId(request.id), budget)?,
+        Request::Txn(txn) => gate.check_txn(reader, &txn.into(), &mut BTreeSet::new())?,
+        // How long a lease lives tells nothing of its keys.
+        Request::LeaseTimeToLive(request) if request.keys => {
+            gate.may_see(reader, LeaseId(request.id), budget)?;
+        }
         Request::LeaseLeases => {
-            for lease in reader.leases_by_deadline() {
+            for lease in reader.leases() {
                 budget.charge(size_of::<LeaseId>())?;
                 gate.may_see(reader, lease.id, budget)?;
             }
         }
-        // Only `plan` makes reads, and it makes none of these.
+        // Only `plan` makes reads, and it makes none of the others.
         Request::Put(_)
         | Request::DeleteRange(_)
         | Request::Compact(_)
         | Request::LeaseGrant(_)
+        | Request::LeaseTimeToLive(_)
         | Request::LeaseRevoke(_)
         | Request::LeaseKeepAlive(_)
         | Request::Auth(_) => {}

@@ -210,10 +210,10 @@ pub fn execute(
         }
         MaintenanceCommand::Downgrade { own, target } => {
             downgrade::enable(&mut transaction, own, target)?;
-            version(target)
+            version(own)
         }
         MaintenanceCommand::Stay { own } => {
-            downgrade::cancel(&mut transaction)?;
+            downgrade::cancel(&mut transaction);
             version(own)
         }
         MaintenanceCommand::Settings(settings) => {

@@ -95,12 +95,11 @@ pub(super) fn enable(
     Ok(())
 }
 
-pub(super) fn cancel(transaction: &mut Transaction<'_>) -> Result<(), Error> {
-    if !info(transaction.base()).enabled {
-        return Err(Error::NoDowngrade);
+/// That nothing is under way is no error to etcd either: it knows one, and keeps it to its log.
+pub(super) fn cancel(transaction: &mut Transaction<'_>) {
+    if info(transaction.base()).enabled {
+        transaction.delete_row(Space::SYSTEM, ROW);
     }
-    transaction.delete_row(Space::SYSTEM, ROW);
-    Ok(())
 }
 
 #[cfg(test)]
