@@ -12,13 +12,19 @@ use base::{Instant, NodeId};
 use super::member::{Incarnation, Member, State};
 use super::message::{Claim, Profile};
 use super::suspicion::Suspicion;
-use super::{Event, Gossip, Output};
+use super::{Event, Gossip, Output, Refusal};
+
+/// Sixteen million starts of a node that this member has not heard of.
+const INCARNATION_LEAP_MAX: u64 = 1 << 56;
 
 impl Gossip {
     pub(super) fn claim(&mut self, now: Instant, claim: Claim, out: &mut Vec<Output>) {
+        if self.is_leap(&claim) {
+            return;
+        }
         match claim {
-            Claim::Alive(profile) if profile.node == self.me => self.mirrored(now, profile, out),
-            Claim::Alive(profile) => self.alive(now, profile, out),
+            Claim::Alive(profile) if profile.node == self.me => self.mirrored(now, *profile, out),
+            Claim::Alive(profile) => self.alive(now, *profile, out),
             Claim::Suspect {
                 node,
                 incarnation,
@@ -50,6 +56,17 @@ impl Gossip {
         }
     }
 
+    /// Whether a claim is so far ahead of what is known that nobody honest makes it: what is said
+    /// with the highest incarnation that there is could never be denied.
+    fn is_leap(&self, claim: &Claim) -> bool {
+        let (node, said) = claim.about();
+        let known = match self.roster.get(node) {
+            Some(known) => known.incarnation,
+            None => Incarnation::default(),
+        };
+        said.0.saturating_sub(known.0) > INCARNATION_LEAP_MAX
+    }
+
     fn alive(&mut self, now: Instant, profile: Profile, out: &mut Vec<Output>) {
         if !self.acceptable(&profile) {
             return;
@@ -79,7 +96,7 @@ impl Gossip {
             return;
         }
         if known.is_none() && self.roster.len() >= self.config.limits.members {
-            let reason = format!("there are {} members already", self.roster.len());
+            let reason = Refusal::TooManyMembers(self.roster.len());
             let from = profile.address;
             out.push(Output::Event(Event::Refused { from, reason }));
             return;
@@ -94,8 +111,9 @@ impl Gossip {
             Some(known) if known.state == State::Alive => known.since,
             _ => now,
         };
+        let measured = known.and_then(|known| known.measured);
         self.forget_suspicion(node);
-        self.tell(&Claim::Alive(profile.clone()));
+        self.tell(&Claim::Alive(Box::new(profile.clone())));
         let member = Member {
             node,
             name: profile.name,
@@ -104,6 +122,7 @@ impl Gossip {
             state: State::Alive,
             facts: profile.facts,
             since,
+            measured,
         };
         self.roster.put(member, &mut self.random);
         out.extend(event.map(Output::Event));
@@ -251,5 +270,114 @@ impl Gossip {
             let incarnation = self.suspicions[&node].incarnation;
             self.dead(now, node, incarnation, self.me, out);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::ClusterId;
+
+    use super::*;
+    use crate::gossip::Startup;
+    use crate::gossip::config::{Config, Limits};
+    use crate::gossip::member::Facts;
+
+    fn gossip(limits: Limits) -> Gossip {
+        let startup = Startup {
+            config: Config {
+                limits,
+                ..Config::local_network()
+            },
+            cluster: ClusterId(1),
+            node: NodeId(1),
+            name: "n1".to_owned(),
+            address: "127.0.0.1:1".parse().unwrap(),
+            start: 1,
+            process: 1,
+            facts: Facts::default(),
+            keys: crate::gossip::seal::Keys::default(),
+            seed: 1,
+        };
+        Gossip::new(startup, Instant(1))
+    }
+
+    fn profile(node: u64) -> Profile {
+        Profile {
+            node: NodeId(node),
+            incarnation: Incarnation::of_start(1),
+            name: format!("n{node}"),
+            address: "127.0.0.1:2".parse().unwrap(),
+            facts: Facts::default(),
+        }
+    }
+
+    fn takes(gossip: &mut Gossip, profile: Profile) -> bool {
+        let (node, incarnation) = (profile.node, profile.incarnation);
+        let claim = Claim::Alive(Box::new(profile));
+        gossip.claim(Instant(2), claim, &mut Vec::new());
+        let member = gossip.roster.get(node);
+        member.is_some_and(|member| member.incarnation == incarnation)
+    }
+
+    #[test]
+    fn what_fits_no_packet_or_commands_a_terminal_makes_no_member() {
+        let mut gossip = gossip(Limits::default());
+        let long = || "x".repeat(255);
+        let mut large = profile(2);
+        large.facts.peer_address = long();
+        large.facts.client_address = long();
+        large.facts.domains.zone = long();
+        assert!(takes(&mut gossip, large.clone()), "large, and fits");
+        large.node = NodeId(3);
+        large.name = long();
+        large.facts.domains.rack = long();
+        assert!(!takes(&mut gossip, large));
+        let mut loud = profile(4);
+        loud.facts.domains.zone = "\u{1b}[2J".to_owned();
+        assert!(!takes(&mut gossip, loud.clone()));
+        loud.facts.domains.zone = "zürich".to_owned();
+        assert!(takes(&mut gossip, loud));
+    }
+
+    #[test]
+    fn nobody_says_what_could_never_be_denied() {
+        let mut gossip = gossip(Limits::default());
+        assert!(takes(&mut gossip, profile(2)));
+        let (node, incarnation, by) = (NodeId(2), Incarnation(u64::MAX), NodeId(3));
+        let claim = Claim::Suspect {
+            node,
+            incarnation,
+            by,
+        };
+        gossip.claim(Instant(2), claim, &mut Vec::new());
+        assert_eq!(gossip.roster.get(node).unwrap().state, State::Alive);
+        let highest = |node| Profile {
+            incarnation,
+            ..profile(node)
+        };
+        assert!(!takes(&mut gossip, highest(2)));
+        assert!(!takes(&mut gossip, highest(3)), "nor of a stranger");
+        takes(&mut gossip, highest(1));
+        let node = NodeId(1);
+        let of_me = Claim::Left { node, incarnation };
+        gossip.claim(Instant(2), of_me, &mut Vec::new());
+        assert_eq!(gossip.incarnation, Incarnation::of_start(1), "of oneself");
+    }
+
+    #[test]
+    fn an_exchange_keeps_its_bound() {
+        let limits = Limits {
+            sync_bytes: 500,
+            ..Limits::default()
+        };
+        let mut gossip = gossip(limits);
+        for node in 2..30 {
+            assert!(takes(&mut gossip, profile(node)));
+        }
+        let bytes = gossip.everything();
+        assert!((300..=500).contains(&bytes.len()), "{}", bytes.len());
+        let body = gossip.sealer.open(&bytes).unwrap();
+        let message = crate::gossip::message::Message::decode(&body).unwrap();
+        assert_eq!(message.claims[0].about().0, NodeId(1), "itself above all");
     }
 }

@@ -42,6 +42,11 @@ pub struct Config {
     pub hurried_sync_interval: Duration,
     /// A dead member is forgotten after this long.
     pub forget_dead_after: Duration,
+    /// Wall clocks that are further apart than this are reported. Nothing depends on them but
+    /// what people read, certificates and tokens.
+    pub clock_tolerance: Duration,
+    /// A leaving member tells so many others at once.
+    pub goodbyes: usize,
     /// A leaving member tells others for at most this long.
     pub leave_patience: Duration,
     /// The bounds.
@@ -85,6 +90,8 @@ impl Config {
             news_backlog: 128,
             hurried_sync_interval: Duration::from_secs(2),
             forget_dead_after: Duration::from_secs(24 * 3600),
+            clock_tolerance: Duration::from_secs(1),
+            goodbyes: 32,
             leave_patience: Duration::from_secs(5),
             limits: Limits::default(),
         }

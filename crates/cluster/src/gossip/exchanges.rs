@@ -11,8 +11,8 @@ use base::{Instant, NodeId};
 use bytes::Bytes;
 
 use super::member::{Member, State};
-use super::message::{Claim, Kind, Message, Profile, encode_head};
-use super::{Event, ExchangeId, Gossip, Output, StreamId};
+use super::message::{self, Claim, Kind, Message, Profile, encode_head};
+use super::{Event, ExchangeId, Gossip, Output, Refusal, StreamId, seal};
 
 /// What an exchange that is under way is for.
 #[derive(Debug)]
@@ -60,10 +60,12 @@ impl Gossip {
                 self.everything()
             }
             Kind::Ping { sequence, target } if target == self.me => {
-                self.sealed(Kind::Ack { sequence }, None)
+                let wall = self.wall;
+                // Whoever asks may be anybody: there is no news for it.
+                self.bare(Kind::Ack { sequence, wall })
             }
             _ => {
-                let reason = "this does not belong on a stream, or is for another node".to_owned();
+                let reason = Refusal::OutOfPlace;
                 out.push(Output::Event(Event::Refused { from, reason }));
                 return;
             }
@@ -91,10 +93,12 @@ impl Gossip {
                 self.merge(now, message, out);
             }
             (Purpose::Join(address), _) => out.push(Output::Event(Event::JoinFailed(address))),
-            (Purpose::Ping(sequence), Some(message))
-                if message.kind == (Kind::Ack { sequence }) =>
-            {
-                self.acknowledged(sequence, out);
+            (Purpose::Ping(asked), Some(message)) => {
+                if let Kind::Ack { sequence, .. } = message.kind
+                    && sequence == asked
+                {
+                    self.acknowledged(sequence, out);
+                }
             }
             (Purpose::Sync | Purpose::Ping(_), _) => {}
         }
@@ -192,20 +196,23 @@ impl Gossip {
         }
     }
 
-    /// All that this member knows, as far as it fits.
-    fn everything(&mut self) -> Vec<u8> {
+    /// All that this member knows, itself first, as far as it fits.
+    pub(super) fn everything(&mut self) -> Vec<u8> {
         let mut claims = Vec::new();
         let mut count = 0u32;
-        for member in self.roster.iter() {
+        let around = message::HEAD_BYTES + seal::OVERHEAD_BYTES;
+        let room = self.config.limits.sync_bytes.saturating_sub(around);
+        let others = self.roster.iter().filter(|other| other.node != self.me);
+        for member in self.roster.get(self.me).into_iter().chain(others) {
             let (node, incarnation, by) = (member.node, member.incarnation, self.me);
             let alive = || {
-                Claim::Alive(Profile {
+                Claim::Alive(Box::new(Profile {
                     node,
                     incarnation,
                     name: member.name.clone(),
                     address: member.address,
                     facts: member.facts.clone(),
-                })
+                }))
             };
             let (one, other) = match member.state {
                 State::Alive => (alive(), None),
@@ -227,13 +234,17 @@ impl Gossip {
                 ),
                 State::Left => (Claim::Left { node, incarnation }, None),
             };
+            let fits_until = claims.len();
+            let mut of_member = 0;
             for claim in std::iter::once(one).chain(other) {
                 claim.encode(&mut claims);
-                count += 1;
+                of_member += 1;
             }
-            if claims.len() >= self.config.limits.sync_bytes {
+            if claims.len() > room {
+                claims.truncate(fits_until);
                 break;
             }
+            count += of_member;
         }
         let mut body = Vec::with_capacity(claims.len() + 64);
         encode_head(self.cluster, self.me, Kind::Sync, count, &mut body);
@@ -259,11 +270,28 @@ impl Gossip {
         }
     }
 
-    pub(super) fn leave(&mut self, now: Instant) {
-        if self.leaving_until.is_none() {
-            self.leaving_until = Some(now + self.config.leave_patience);
-            let (node, incarnation) = (self.me, self.incarnation);
-            self.tell(&Claim::Left { node, incarnation });
+    /// Tells many at once, so that the process may end soon; they pass it on.
+    pub(super) fn leave(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.leaving_until.is_some() {
+            return;
+        }
+        self.leaving_until = Some(now + self.config.leave_patience);
+        let (node, incarnation) = (self.me, self.incarnation);
+        self.tell(&Claim::Left { node, incarnation });
+        let other =
+            |member: &Member| super::roster::is_present(member.state) && member.node != node;
+        let told = self
+            .roster
+            .draw(self.config.goodbyes, &mut self.random, other);
+        for other in told {
+            let member = self.roster.get(other).expect("drawn from the roster");
+            let to = member.address;
+            // The first few of these count as enough: the goodbye is written into the others too.
+            if self.news.sent(node).is_none() {
+                self.tell(&Claim::Left { node, incarnation });
+            }
+            let bytes = self.sealed(Kind::News, Some(node));
+            out.push(Output::Packet { to, bytes });
         }
     }
 

@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use base::{Instant, NodeId};
+
+use crate::placement::site::Domains;
 
 /// Orders what is said about one member: a later one wins. Only the member itself raises it, to
 /// deny that it is dead. It begins with the number of the member's starts, so that a member that
@@ -60,6 +63,8 @@ pub struct Facts {
     pub load_thousandths: u32,
     /// The newest placement table that it has seen.
     pub table_epoch: u64,
+    /// Where it stands: what fails together with it.
+    pub domains: Domains,
 }
 
 /// One member, as another one sees it.
@@ -79,4 +84,18 @@ pub struct Member {
     pub facts: Facts,
     /// Since when it is in its state, by the clock of whoever keeps this.
     pub since: Instant,
+    /// What the answers to probes of whoever keeps this have shown, if there were any.
+    pub measured: Option<Measured>,
+}
+
+/// What an answer to a probe shows besides that somebody is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// How long a packet takes there and back; the mean of the last few, newer ones count more.
+    pub round_trip: Duration,
+    /// By how much its wall clock is ahead of this member's, in milliseconds; less than nothing:
+    /// behind. Wrong by half a round trip at most.
+    pub clock_ahead_milliseconds: i64,
+    /// Whether that is more than clocks may be apart.
+    pub is_apart: bool,
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!   body     cluster u64 | sender u64 | kind u8 | fields | count u32 | claims
 //!   claim    state u8 | node u64 | incarnation u64 | by u64 | if alive: profile
-//!   profile  name | address | peer address | client address | release | load u32 | epoch u64
+//!   profile  name | address | peer address | client address | release | zone | rack | host
+//!            | load u32 | epoch u64
 //!   text     length u8, UTF-8
 //!   address  4 and 4 octets, or 6 and 16 octets; port u16
 //! ```
@@ -13,13 +14,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use base::{ClusterId, NodeId};
+use base::{ClusterId, NodeId, WallTime};
 use bytes::{Buf, BufMut};
 
 use super::member::{Facts, Incarnation};
+use crate::placement::site::Domains;
 
 /// Why bytes could not be understood.
 pub(crate) type DecodeError = &'static str;
+
+/// What stands before the claims, at most.
+pub(crate) const HEAD_BYTES: usize = 8 + 8 + 1 + 4 + 8 + 4;
 
 const TRUNCATED: DecodeError = "the packet ends too early";
 
@@ -27,7 +32,7 @@ const TRUNCATED: DecodeError = "the packet ends too early";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
     /// It is there, and this is what it says of itself.
-    Alive(Profile),
+    Alive(Box<Profile>),
     /// It does not answer `by`.
     Suspect {
         node: NodeId,
@@ -62,14 +67,10 @@ pub(crate) struct Profile {
 pub(crate) enum Kind {
     /// Are you there? For `target` alone.
     Ping { sequence: u32, target: NodeId },
-    /// Please ping `target` for me.
-    PingRequest {
-        sequence: u32,
-        target: NodeId,
-        address: SocketAddr,
-    },
-    /// I am here; or whom you asked me to ping is.
-    Ack { sequence: u32 },
+    /// Please ping `target` for me, where you know that it is.
+    PingRequest { sequence: u32, target: NodeId },
+    /// I am here, and this is the time by my wall clock; or whom you asked me to ping is.
+    Ack { sequence: u32, wall: WallTime },
     /// Whom you asked me to ping does not answer me.
     Nack { sequence: u32 },
     /// Nothing but claims.
@@ -88,6 +89,20 @@ pub(crate) struct Message {
 }
 
 impl Claim {
+    /// Whom it is about, and at which incarnation.
+    pub(crate) fn about(&self) -> (NodeId, Incarnation) {
+        match self {
+            Claim::Alive(profile) => (profile.node, profile.incarnation),
+            Claim::Suspect {
+                node, incarnation, ..
+            }
+            | Claim::Dead {
+                node, incarnation, ..
+            }
+            | Claim::Left { node, incarnation } => (*node, *incarnation),
+        }
+    }
+
     pub(crate) fn encode(&self, into: &mut Vec<u8>) {
         let mut head = |state: u8, node: NodeId, incarnation: Incarnation, by: NodeId| {
             into.put_u8(state);
@@ -103,6 +118,9 @@ impl Claim {
                 put_text(&profile.facts.peer_address, into);
                 put_text(&profile.facts.client_address, into);
                 put_text(&profile.facts.release, into);
+                put_text(&profile.facts.domains.zone, into);
+                put_text(&profile.facts.domains.rack, into);
+                put_text(&profile.facts.domains.host, into);
                 into.put_u32_le(profile.facts.load_thousandths);
                 into.put_u64_le(profile.facts.table_epoch);
             }
@@ -133,16 +151,21 @@ impl Claim {
                     peer_address: text(bytes)?,
                     client_address: text(bytes)?,
                     release: text(bytes)?,
+                    domains: Domains {
+                        zone: text(bytes)?,
+                        rack: text(bytes)?,
+                        host: text(bytes)?,
+                    },
                     load_thousandths: bytes.try_get_u32_le().map_err(|_| TRUNCATED)?,
                     table_epoch: number(bytes)?,
                 };
-                Ok(Claim::Alive(Profile {
+                Ok(Claim::Alive(Box::new(Profile {
                     node,
                     incarnation,
                     name,
                     address,
                     facts,
-                }))
+                })))
             }
             1 => Ok(Claim::Suspect {
                 node,
@@ -176,19 +199,15 @@ pub(crate) fn encode_head(
             into.put_u32_le(sequence);
             into.put_u64_le(target.0);
         }
-        Kind::PingRequest {
-            sequence,
-            target,
-            address,
-        } => {
+        Kind::PingRequest { sequence, target } => {
             into.put_u8(1);
             into.put_u32_le(sequence);
             into.put_u64_le(target.0);
-            put_address(address, into);
         }
-        Kind::Ack { sequence } => {
+        Kind::Ack { sequence, wall } => {
             into.put_u8(2);
             into.put_u32_le(sequence);
+            into.put_u64_le(wall.0);
         }
         Kind::Nack { sequence } => {
             into.put_u8(3);
@@ -215,10 +234,10 @@ impl Message {
             1 => Kind::PingRequest {
                 sequence: sequence()?,
                 target: NodeId(number(bytes)?),
-                address: address(bytes)?,
             },
             2 => Kind::Ack {
                 sequence: sequence()?,
+                wall: WallTime(number(bytes)?),
             },
             3 => Kind::Nack {
                 sequence: sequence()?,
@@ -296,12 +315,11 @@ mod tests {
     use super::*;
 
     fn messages() -> Vec<Message> {
-        let address: SocketAddr = "[2001:db8::1]:2382".parse().unwrap();
         let profile = Profile {
             node: NodeId(9),
             incarnation: Incarnation::of_start(3),
             name: "nine".to_owned(),
-            address: "127.0.0.1:2382".parse().unwrap(),
+            address: "[2001:db8::1]:2382".parse().unwrap(),
             facts: Facts {
                 peer_address: "nine:2380".to_owned(),
                 load_thousandths: 7,
@@ -311,7 +329,7 @@ mod tests {
         };
         let (node, incarnation, by) = (NodeId(1), Incarnation(2), NodeId(3));
         let claims = vec![
-            Claim::Alive(profile),
+            Claim::Alive(Box::new(profile)),
             Claim::Suspect {
                 node,
                 incarnation,
@@ -332,9 +350,11 @@ mod tests {
             Kind::PingRequest {
                 sequence: 2,
                 target: node,
-                address,
             },
-            Kind::Ack { sequence: 3 },
+            Kind::Ack {
+                sequence: 3,
+                wall: WallTime(4),
+            },
             Kind::Nack { sequence: 4 },
             Kind::News,
             Kind::Sync,
@@ -370,6 +390,11 @@ mod tests {
     #[test]
     fn what_is_encoded_is_decoded() {
         for message in messages() {
+            let bytes = encoded(&Message {
+                claims: Vec::new(),
+                ..message.clone()
+            });
+            assert!(bytes.len() <= HEAD_BYTES);
             assert_eq!(Message::decode(&encoded(&message)), Ok(message));
         }
     }

@@ -28,6 +28,7 @@ pub mod member;
 mod message;
 mod news;
 mod probing;
+mod refusal;
 mod roster;
 pub mod seal;
 mod suspicion;
@@ -36,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use base::{ClusterId, Instant, NodeId, Random};
+use base::{ClusterId, Instant, NodeId, Random, WallTime};
 use bytes::Bytes;
 
 use awareness::Awareness;
@@ -46,6 +47,7 @@ use member::{Facts, Incarnation, Member};
 use message::{Claim, Kind, Message, Profile, encode_head};
 use news::News;
 use probing::{Probe, Relay};
+pub use refusal::Refusal;
 use roster::Roster;
 use seal::{Keys, Sealer};
 use suspicion::Suspicion;
@@ -185,8 +187,8 @@ pub enum Event {
     Refused {
         /// Where it came from.
         from: SocketAddr,
-        /// Why, for people.
-        reason: String,
+        /// Why.
+        reason: Refusal,
     },
     /// A node was not let in because another one that is present has its name.
     NameTaken {
@@ -205,6 +207,14 @@ pub enum Event {
         one: SocketAddr,
         /// Where the other is.
         other: SocketAddr,
+    },
+    /// A member's wall clock is far from this member's: one of the two is wrong, most likely the
+    /// one that is far from the others' as well.
+    ClockApart {
+        /// Whose.
+        node: NodeId,
+        /// By how much it is ahead, or, less than nothing, behind.
+        ahead_milliseconds: i64,
     },
     /// Nobody at this address let this member in.
     JoinFailed(SocketAddr),
@@ -242,6 +252,9 @@ pub struct Gossip {
     /// Until when a goodbye is being said.
     leaving_until: Option<Instant>,
     has_left: bool,
+    /// The wall clock of the step under way: told to others, compared with theirs, decides
+    /// nothing.
+    wall: WallTime,
 }
 
 impl Gossip {
@@ -283,6 +296,7 @@ impl Gossip {
             seeds: Vec::new(),
             leaving_until: None,
             has_left: false,
+            wall: WallTime::default(),
         };
         assert!(
             gossip.acceptable(&gossip.profile()),
@@ -292,11 +306,13 @@ impl Gossip {
         gossip
     }
 
-    /// Takes one input and appends what is to be done.
-    pub fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
+    /// Takes one input and appends what is to be done. `wall` is compared with what others say,
+    /// and decides nothing.
+    pub fn step(&mut self, now: Instant, wall: WallTime, input: Input, out: &mut Vec<Output>) {
         if self.has_left {
             return;
         }
+        self.wall = wall;
         self.notice_sleep(now, out);
         match input {
             Input::Packet { from, bytes } => {
@@ -336,7 +352,7 @@ impl Gossip {
                 }
             }
             Input::Keys(keys) => self.sealer.set(&keys),
-            Input::Leave => self.leave(now),
+            Input::Leave => self.leave(now, out),
             Input::Deadline => {}
         }
         self.act(now, out);
@@ -412,20 +428,20 @@ impl Gossip {
     }
 
     fn opened(&self, from: SocketAddr, bytes: &[u8], out: &mut Vec<Output>) -> Option<Message> {
-        let refused = |reason: String| Output::Event(Event::Refused { from, reason });
+        let refused = |reason: Refusal| Output::Event(Event::Refused { from, reason });
         let body = match self.sealer.open(bytes) {
             Ok(body) => body,
             Err(closed) => {
-                out.push(refused(closed.to_string()));
+                out.push(refused(Refusal::Closed(closed)));
                 return None;
             }
         };
         match Message::decode(&body) {
-            Err(reason) => out.push(refused(reason.to_owned())),
-            Ok(message) if message.cluster != self.cluster => out.push(refused(format!(
-                "it comes from a node of cluster {}, this node belongs to {}",
-                message.cluster, self.cluster
-            ))),
+            Err(reason) => out.push(refused(Refusal::Malformed(reason))),
+            Ok(message) if message.cluster != self.cluster => {
+                let (theirs, ours) = (message.cluster, self.cluster);
+                out.push(refused(Refusal::OtherCluster { theirs, ours }));
+            }
             Ok(message) => return Some(message),
         }
         None
@@ -444,29 +460,35 @@ impl Gossip {
         match kind {
             Kind::Ping { sequence, target } if target == self.me => {
                 let first = self.suspicions.contains_key(&sender).then_some(sender);
-                let bytes = self.sealed(Kind::Ack { sequence }, first);
+                let wall = self.wall;
+                let kind = Kind::Ack { sequence, wall };
+                // A stranger's answer is as short as the question, and uses up no news: whoever
+                // puts another one's address on a packet, or sends one again, gains nothing.
+                let bytes = match self.roster.is_at(sender, from) {
+                    true => self.sealed(kind, first),
+                    false => self.bare(kind),
+                };
                 out.push(Output::Packet { to: from, bytes });
             }
             Kind::Ping { target, .. } => out.push(Output::Event(Event::Refused {
                 from,
-                reason: format!(
-                    "it is for node {target}, this is {}; somebody says that node {target} is here",
-                    self.me
-                ),
+                reason: Refusal::ForAnother {
+                    target,
+                    this: self.me,
+                },
             })),
-            Kind::PingRequest {
-                sequence,
-                target,
-                address,
-            } => {
-                self.ping_for(now, from, sequence, target, address, out);
+            Kind::PingRequest { sequence, target } => {
+                self.ping_for(now, (sender, from), sequence, target, out);
             }
-            Kind::Ack { sequence } => self.acknowledged(sequence, out),
+            Kind::Ack { sequence, wall } => {
+                self.measure(now, sender, sequence, wall, out);
+                self.acknowledged(sequence, out);
+            }
             Kind::Nack { sequence } => self.not_acknowledged(sequence),
             Kind::News => {}
             Kind::Sync => out.push(Output::Event(Event::Refused {
                 from,
-                reason: "an exchange belongs on a stream".to_owned(),
+                reason: Refusal::OutOfPlace,
             })),
         }
     }
@@ -516,6 +538,13 @@ impl Gossip {
         self.sealer.seal(&body)
     }
 
+    /// A packet without news.
+    fn bare(&mut self, kind: Kind) -> Vec<u8> {
+        let mut body = Vec::with_capacity(message::HEAD_BYTES);
+        encode_head(self.cluster, self.me, kind, 0, &mut body);
+        self.sealer.seal(&body)
+    }
+
     /// How often a piece of news is sent.
     fn enough(&self) -> u32 {
         let members = self.roster.present() as f64 + 1.0;
@@ -532,17 +561,28 @@ impl Gossip {
         }
     }
 
-    /// Whether the texts of a profile are within bounds.
+    /// Whether a profile can be told to others and to people: its texts are within bounds and hold
+    /// nothing that a terminal would obey, and it fits a packet.
     fn acceptable(&self, profile: &Profile) -> bool {
         let facts = &profile.facts;
-        let most = self.config.limits.text_bytes.min(usize::from(u8::MAX));
+        let limits = &self.config.limits;
+        let most = limits.text_bytes.min(usize::from(u8::MAX));
         let texts = [
             &profile.name,
             &facts.peer_address,
             &facts.client_address,
             &facts.release,
+            &facts.domains.zone,
+            &facts.domains.rack,
+            &facts.domains.host,
         ];
-        texts.iter().all(|text| text.len() <= most)
+        let is_good = |text: &&String| text.len() <= most && !text.chars().any(char::is_control);
+        // Only then it can be encoded at all.
+        texts.iter().all(is_good) && {
+            let mut encoded = Vec::new();
+            Claim::Alive(Box::new(profile.clone())).encode(&mut encoded);
+            encoded.len() + message::HEAD_BYTES + seal::OVERHEAD_BYTES <= limits.packet_bytes
+        }
     }
 
     /// Puts this member into its own roster, and what it says of itself into the news.
@@ -556,18 +596,14 @@ impl Gossip {
             state: member::State::Alive,
             facts: profile.facts.clone(),
             since: now,
+            measured: None,
         };
         self.roster.put(member, &mut self.random);
-        self.tell(&Claim::Alive(profile));
+        self.tell(&Claim::Alive(Box::new(profile)));
     }
 
     fn tell(&mut self, claim: &Claim) {
-        let about = match claim {
-            Claim::Alive(profile) => profile.node,
-            Claim::Suspect { node, .. } | Claim::Dead { node, .. } | Claim::Left { node, .. } => {
-                *node
-            }
-        };
+        let (about, _) = claim.about();
         let mut encoded = Vec::new();
         claim.encode(&mut encoded);
         self.news.add(about, Bytes::from(encoded));

@@ -69,8 +69,13 @@ impl News {
         let others = self.order.iter().copied().filter(|key| Some(*key) != first);
         // Looking on for something small behind something large must end.
         let mut misses = 0;
+        let mut never = Vec::new();
         for key in first.into_iter().chain(others) {
             let encoded = &self.pieces[&key.2].encoded;
+            if encoded.len() > room {
+                never.push(key.2);
+                continue;
+            }
             if into.len() + encoded.len() > until {
                 misses += 1;
                 if misses > 4 {
@@ -83,6 +88,10 @@ impl News {
             if taken.len() == usize::from(u16::MAX) {
                 break;
             }
+        }
+        // What no packet holds would stand before all others for ever.
+        for about in never {
+            self.remove(about);
         }
         for key in &taken {
             self.order.remove(key);
@@ -122,6 +131,19 @@ mod tests {
         assert_eq!(news.take(100, 2, Some(NodeId(1)), &mut sent), 2);
         assert_eq!(sent, b"one two one two ");
         assert!(news.is_empty());
+    }
+
+    #[test]
+    fn what_fits_no_packet_holds_up_nothing() {
+        let mut news = News::default();
+        news.add(NodeId(9), piece("small"));
+        for about in 1..9 {
+            news.add(NodeId(about), piece("far too large"));
+        }
+        let mut sent = Vec::new();
+        assert_eq!(news.take(6, 5, None, &mut sent), 1);
+        assert_eq!(sent, b"small");
+        assert_eq!(news.len(), 1, "and is not tried again");
     }
 
     #[test]

@@ -1,18 +1,20 @@
 //! Probes: one member each interval, by ping, by others and by stream; and pings for others.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use base::{Instant, NodeId};
+use base::{Instant, NodeId, WallTime};
 
-use super::member::{Member, State};
+use super::member::{Measured, Member, State};
 use super::message::Kind;
-use super::{Event, Gossip, Output, part_of};
+use super::{Event, Gossip, Output, Refusal, part_of};
 
 /// The probe that is under way.
 #[derive(Debug)]
 pub(super) struct Probe {
     target: NodeId,
     pub(super) sequence: u32,
+    begun: Instant,
     is_answered: bool,
     /// When others are asked to try, unless they have been.
     help_at: Option<Instant>,
@@ -77,6 +79,7 @@ impl Gossip {
         self.probe = Some(Probe {
             target,
             sequence,
+            begun: now,
             is_answered: false,
             help_at: Some(now + self.awareness.stretch(self.config.probe_timeout)),
             until,
@@ -127,11 +130,7 @@ impl Gossip {
                 .get(helper)
                 .expect("drawn from the roster")
                 .address;
-            let kind = Kind::PingRequest {
-                sequence,
-                target,
-                address,
-            };
+            let kind = Kind::PingRequest { sequence, target };
             let bytes = self.sealed(kind, None);
             out.push(Output::Packet { to, bytes });
         }
@@ -169,12 +168,54 @@ impl Gossip {
         } else if let Some(relay) = self.relays.remove(&sequence) {
             let kind = Kind::Ack {
                 sequence: relay.sequence,
+                wall: self.wall,
             };
             let bytes = self.sealed(kind, None);
             out.push(Output::Packet {
                 to: relay.origin,
                 bytes,
             });
+        }
+    }
+
+    /// An answer straight from whom this member has pinged shows how far away it is, and what its
+    /// clock says.
+    pub(super) fn measure(
+        &mut self,
+        now: Instant,
+        sender: NodeId,
+        sequence: u32,
+        theirs: WallTime,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(probe) = &self.probe else {
+            return;
+        };
+        if probe.sequence != sequence || probe.target != sender || probe.is_answered {
+            return;
+        }
+        let taken = now.since(probe.begun);
+        let half = i64::try_from(taken.as_millis() / 2).unwrap_or(i64::MAX);
+        let ahead = theirs.0.wrapping_sub(self.wall.0).cast_signed();
+        let clock_ahead_milliseconds = ahead.saturating_add(half);
+        let tolerated = self.config.clock_tolerance + taken / 2;
+        let apart = Duration::from_millis(clock_ahead_milliseconds.unsigned_abs());
+        let Some(member) = self.roster.get_mut(sender) else {
+            return;
+        };
+        let before = member.measured;
+        let is_apart = apart > tolerated;
+        let round_trip = before.map_or(taken, |before| (before.round_trip * 3 + taken) / 4);
+        member.measured = Some(Measured {
+            round_trip,
+            clock_ahead_milliseconds,
+            is_apart,
+        });
+        if is_apart && before.is_none_or(|before| !before.is_apart) {
+            out.push(Output::Event(Event::ClockApart {
+                node: sender,
+                ahead_milliseconds: clock_ahead_milliseconds,
+            }));
         }
     }
 
@@ -186,23 +227,30 @@ impl Gossip {
         }
     }
 
+    /// Pings for `sender`, which is a member and is at `origin`: whoever is neither could have
+    /// others attacked through this one.
     pub(super) fn ping_for(
         &mut self,
         now: Instant,
-        origin: SocketAddr,
+        (sender, origin): (NodeId, SocketAddr),
         sequence: u32,
         target: NodeId,
-        address: SocketAddr,
         out: &mut Vec<Output>,
     ) {
-        if self.relays.len() >= self.config.limits.relays {
-            let reason = "too many probes for others are under way".to_owned();
-            out.push(Output::Event(Event::Refused {
-                from: origin,
-                reason,
-            }));
+        if !self.roster.is_at(sender, origin) {
             return;
         }
+        if self.relays.len() >= self.config.limits.relays {
+            let (from, reason) = (origin, Refusal::TooManyRelays);
+            out.push(Output::Event(Event::Refused { from, reason }));
+            return;
+        }
+        // Where the roster says that it is, not where the packet would have it.
+        let Some(to) = self.roster.get(target).map(|member| member.address) else {
+            let bytes = self.bare(Kind::Nack { sequence });
+            out.push(Output::Packet { to: origin, bytes });
+            return;
+        };
         let own = self.next_sequence();
         // A little earlier than the one who asked gives up.
         let refuse_at = now + self.config.probe_timeout.mul_f64(0.8);
@@ -213,14 +261,12 @@ impl Gossip {
             until: now + self.config.probe_interval,
         };
         self.relays.insert(own, relay);
-        let bytes = self.sealed(
-            Kind::Ping {
-                sequence: own,
-                target,
-            },
-            None,
-        );
-        out.push(Output::Packet { to: address, bytes });
+        let kind = Kind::Ping {
+            sequence: own,
+            target,
+        };
+        let bytes = self.sealed(kind, None);
+        out.push(Output::Packet { to, bytes });
     }
 
     /// Tells those who wait for somebody's answer that there is none.
@@ -244,7 +290,7 @@ impl Gossip {
     }
 
     /// A moment within half an interval around it, so that members do not act in step.
-    pub(super) fn around(&mut self, duration: std::time::Duration) -> std::time::Duration {
+    pub(super) fn around(&mut self, duration: Duration) -> Duration {
         duration.mul_f64(0.75) + part_of(duration / 2, &mut self.random)
     }
 }

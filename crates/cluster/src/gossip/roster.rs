@@ -1,6 +1,7 @@
 //! Everybody that a member has heard of, and whose turn it is to be probed.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use base::{NodeId, Random};
 
@@ -20,6 +21,19 @@ pub(crate) struct Roster {
 impl Roster {
     pub(crate) fn get(&self, node: NodeId) -> Option<&Member> {
         self.members.get(&node)
+    }
+
+    /// Whether `node` is known, and is where `from` is: a packet that says so came from a member,
+    /// or from somebody who could put its address on it; an answer goes to a member either way.
+    pub(crate) fn is_at(&self, node: NodeId, from: SocketAddr) -> bool {
+        let known = self.members.get(&node).map(|member| member.address);
+        known.is_some_and(|known| {
+            known.port() == from.port() && known.ip().to_canonical() == from.ip().to_canonical()
+        })
+    }
+
+    pub(crate) fn get_mut(&mut self, node: NodeId) -> Option<&mut Member> {
+        self.members.get_mut(&node)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Member> {

@@ -1,0 +1,218 @@
+//! The table of keyspaces, as rows of the space `meta`.
+//!
+//! ```text
+//! key 'e'          epoch u64 | last group u64 | keyspaces u64
+//! key 'k' name     version u8 = 1 | group u64 | engine u8: 1 raft, 2 paxos | count u8 | replicas
+//! replica          node u64 | name: length u16, UTF-8 | address: length u16, UTF-8
+//! ```
+//!
+//! Integers are little-endian. The epoch counts the changes of the table.
+
+use base::{GroupId, NodeId};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use consensus::EngineKind;
+use state::{Reader, Space};
+
+use crate::placement::plan::TableEpoch;
+
+/// The keyspace of clients who name none. It lives in the first group.
+pub const DEFAULT: &str = "default";
+
+pub(super) const EPOCH_KEY: &[u8] = b"e";
+const KEYSPACE_TAG: u8 = b'k';
+const VERSION: u8 = 1;
+/// Keyspaces that a cluster has at most, beside [`DEFAULT`]. Every replica judges by it, so it is
+/// part of what is replicated, and no setting of a node.
+pub const KEYSPACES_MAX: u64 = 1024;
+/// What a row can name.
+const REPLICAS_MAX: usize = 7;
+const NAME_BYTES_MAX: usize = 63;
+
+/// A node that a keyspace was created on: what the others need to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Which node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where its peers reach it.
+    pub address: String,
+}
+
+/// One keyspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keyspace {
+    /// Its name.
+    pub name: String,
+    /// The group that it lives in.
+    pub group: GroupId,
+    /// How the group agrees.
+    pub engine: EngineKind,
+    /// Who held it first: the membership that the group's log starts from.
+    pub replicas: Vec<Replica>,
+}
+
+impl Keyspace {
+    /// The row, without the name, which is the key.
+    pub(super) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u8(VERSION);
+        out.put_u64_le(self.group.0);
+        put_engine(&mut out, self.engine);
+        put_replicas(&mut out, &self.replicas);
+        out.freeze()
+    }
+
+    fn decode(name: &str, mut row: &[u8]) -> Option<Keyspace> {
+        let input = &mut row;
+        if input.try_get_u8().ok()? != VERSION {
+            return None;
+        }
+        let keyspace = Keyspace {
+            name: name.to_owned(),
+            group: GroupId(input.try_get_u64_le().ok()?),
+            engine: get_engine(input)?,
+            replicas: get_replicas(input)?,
+        };
+        (!input.has_remaining()).then_some(keyspace)
+    }
+}
+
+pub(super) fn put_engine(out: &mut BytesMut, engine: EngineKind) {
+    out.put_u8(match engine {
+        EngineKind::Raft => 1,
+        EngineKind::Paxos => 2,
+    });
+}
+
+pub(super) fn get_engine(input: &mut &[u8]) -> Option<EngineKind> {
+    match input.try_get_u8().ok()? {
+        1 => Some(EngineKind::Raft),
+        2 => Some(EngineKind::Paxos),
+        _ => None,
+    }
+}
+
+pub(super) fn put_text(out: &mut BytesMut, text: &str) {
+    let length = u16::try_from(text.len()).expect("names and addresses are short");
+    out.put_u16_le(length);
+    out.put_slice(text.as_bytes());
+}
+
+pub(super) fn get_text(input: &mut &[u8]) -> Option<String> {
+    let length = usize::from(input.try_get_u16_le().ok()?);
+    let (text, rest) = input.split_at_checked(length)?;
+    *input = rest;
+    String::from_utf8(text.to_vec()).ok()
+}
+
+pub(super) fn put_replicas(out: &mut BytesMut, replicas: &[Replica]) {
+    let count = u8::try_from(replicas.len()).expect("a group has a handful of replicas");
+    out.put_u8(count);
+    for replica in replicas {
+        out.put_u64_le(replica.node.0);
+        put_text(out, &replica.name);
+        put_text(out, &replica.address);
+    }
+}
+
+pub(super) fn get_replicas(input: &mut &[u8]) -> Option<Vec<Replica>> {
+    let count = usize::from(input.try_get_u8().ok()?);
+    if count > REPLICAS_MAX {
+        return None;
+    }
+    let mut replicas = Vec::with_capacity(count);
+    for _ in 0..count {
+        replicas.push(Replica {
+            node: NodeId(input.try_get_u64_le().ok()?),
+            name: get_text(input)?,
+            address: get_text(input)?,
+        });
+    }
+    Some(replicas)
+}
+
+pub(super) fn row_key(name: &str) -> Vec<u8> {
+    [&[KEYSPACE_TAG], name.as_bytes()].concat()
+}
+
+/// The row under [`EPOCH_KEY`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) epoch: u64,
+    pub(super) last_group: u64,
+    /// How many rows there are.
+    pub(super) keyspaces: u64,
+}
+
+impl Count {
+    pub(super) fn of_row(row: Option<Bytes>) -> Count {
+        let read = |mut row: Bytes| {
+            Some(Count {
+                epoch: row.try_get_u64_le().ok()?,
+                last_group: row.try_get_u64_le().ok()?,
+                keyspaces: row.try_get_u64_le().ok()?,
+            })
+        };
+        row.and_then(read).unwrap_or_default()
+    }
+
+    pub(super) fn encode(self) -> [u8; 24] {
+        let mut row = [0; 24];
+        row[..8].copy_from_slice(&self.epoch.to_le_bytes());
+        row[8..16].copy_from_slice(&self.last_group.to_le_bytes());
+        row[16..].copy_from_slice(&self.keyspaces.to_le_bytes());
+        row
+    }
+}
+
+/// Which version of the table a state holds.
+#[must_use]
+pub fn epoch(reader: &Reader) -> TableEpoch {
+    TableEpoch(Count::of_row(reader.row(Space::META, EPOCH_KEY)).epoch)
+}
+
+/// The highest number that a group has been given. A group with a higher one has been created
+/// later than this state knows; one with a lower one that is not in the table has been dropped.
+#[must_use]
+pub fn last_group(reader: &Reader) -> GroupId {
+    GroupId(Count::of_row(reader.row(Space::META, EPOCH_KEY)).last_group)
+}
+
+/// The keyspace of this name, other than [`DEFAULT`].
+#[must_use]
+pub fn keyspace(reader: &Reader, name: &str) -> Option<Keyspace> {
+    Keyspace::decode(name, &reader.row(Space::META, &row_key(name))?)
+}
+
+/// All keyspaces but [`DEFAULT`], by name.
+#[must_use]
+pub fn keyspaces(reader: &Reader) -> Vec<Keyspace> {
+    let rows = reader.rows(Space::META);
+    let named = rows.filter_map(|(key, row)| {
+        let name = key.strip_prefix(&[KEYSPACE_TAG])?;
+        Keyspace::decode(std::str::from_utf8(name).ok()?, &row)
+    });
+    named.collect()
+}
+
+/// Whether a keyspace may have this name: it stands in headers, host names and file names.
+///
+/// # Errors
+/// With a sentence for people.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_bounded = |byte: Option<&u8>| byte.is_some_and(|byte| *byte != b'-');
+    let bytes = name.as_bytes();
+    let is_fine = bytes.iter().copied().all(allowed)
+        && is_bounded(bytes.first())
+        && is_bounded(bytes.last())
+        && bytes.len() <= NAME_BYTES_MAX;
+    if is_fine {
+        return Ok(());
+    }
+    Err(format!(
+        "a keyspace cannot be called {name:?}: a name has 1 to {NAME_BYTES_MAX} characters of a-z, \
+         0-9 and -, and neither begins nor ends with -"
+    ))
+}

@@ -1,0 +1,177 @@
+//! The table of keyspaces: commands survive their bytes, and execute as they should.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::time::Duration;
+
+use base::{Epoch, GroupId, NodeId, Random, Slot, WallTime};
+use consensus::{EngineKind, Member, Membership};
+use quorate_cluster::meta::{
+    DEFAULT, KEYSPACES_MAX, MetaCommand, Replica, check_name, epoch, execute, keyspace, keyspaces,
+    last_group,
+};
+use quorate_cluster::placement::plan::TableEpoch;
+use state::{EntryStamp, Limits, State};
+
+fn replicas(nodes: &[u64]) -> Vec<Replica> {
+    let replica = |node: &u64| Replica {
+        node: NodeId(*node),
+        name: format!("n{node}"),
+        address: format!("host{node}:2380"),
+    };
+    nodes.iter().map(replica).collect()
+}
+
+fn create(name: &str, seen: u64, nodes: &[u64]) -> MetaCommand {
+    MetaCommand::Create {
+        seen: TableEpoch(seen),
+        name: name.to_owned(),
+        engine: EngineKind::Paxos,
+        replicas: replicas(nodes),
+    }
+}
+
+fn remove(name: &str) -> MetaCommand {
+    let name = name.to_owned();
+    MetaCommand::Drop { name }
+}
+
+/// Three voters, and n4 without a vote.
+fn three_voters() -> Membership {
+    let member = |node| Member {
+        name: format!("n{node}"),
+        peer_address: format!("host{node}:2380"),
+    };
+    Membership {
+        members: (1..=4).map(|node| (NodeId(node), member(node))).collect(),
+        voters: (1..=3).map(NodeId).collect(),
+        ..Membership::default()
+    }
+}
+
+/// Executes one command in an entry of its own.
+fn run(state: &mut State, command: &MetaCommand) -> Result<String, String> {
+    let stamp = EntryStamp {
+        slot: Slot(state.reader().applied().0 + 1),
+        epoch: Epoch(1),
+        wall: WallTime::default(),
+        elapsed: Duration::ZERO,
+    };
+    state.begin_entry(&stamp);
+    let result = execute(state.transaction(), &three_voters(), &command.encode());
+    drop(state.end_entry());
+    result
+}
+
+#[test]
+fn keyspaces_come_and_go_and_numbers_are_never_used_twice() {
+    let mut state = State::new(Limits::default());
+    assert_eq!(epoch(state.reader()), TableEpoch(0));
+    run(&mut state, &create("pods", 0, &[1, 2, 3])).unwrap();
+    run(&mut state, &create("events", 1, &[2])).unwrap();
+    let pods = keyspace(state.reader(), "pods").unwrap();
+    assert_eq!(pods.group, GroupId(1));
+    assert_eq!(pods.engine, EngineKind::Paxos);
+    assert_eq!(pods.replicas, replicas(&[1, 2, 3]));
+    run(&mut state, &remove("pods")).unwrap();
+    assert_eq!(keyspace(state.reader(), "pods"), None);
+    assert_eq!(epoch(state.reader()), TableEpoch(3));
+    assert_eq!(last_group(state.reader()), GroupId(2));
+    run(&mut state, &create("pods", 3, &[3])).unwrap();
+    let listed = keyspaces(state.reader());
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|each| (&each.name[..], each.group))
+        .collect();
+    assert_eq!(listed, [("events", GroupId(2)), ("pods", GroupId(3))]);
+}
+
+#[test]
+fn what_contradicts_the_table_changes_nothing() {
+    let mut state = State::new(Limits::default());
+    run(&mut state, &create("pods", 0, &[1, 2, 3])).unwrap();
+    for (command, reason) in [
+        (create("pods", 1, &[1]), "already"),
+        (create(DEFAULT, 1, &[1]), "already"),
+        (create("events", 0, &[1]), "has changed"),
+        (create("events", 1, &[]), "1, 3, 5 or 7"),
+        (create("events", 1, &[1, 2]), "1, 3, 5 or 7"),
+        (create("events", 1, &[4]), "n4 is not a voter"),
+        (create("events", 1, &[1, 2, 5]), "n5 is not a voter"),
+        (create("events", 1, &[1, 1, 2]), "a node of its own"),
+        (create("Events", 1, &[1]), "cannot be called"),
+        (remove("events"), "no keyspace"),
+        (remove(DEFAULT), "cannot be dropped"),
+    ] {
+        let told = run(&mut state, &command).unwrap_err();
+        assert!(told.contains(reason), "{told}");
+        assert_eq!(epoch(state.reader()), TableEpoch(1));
+        assert_eq!(keyspaces(state.reader()).len(), 1);
+    }
+}
+
+#[test]
+fn commands_survive_their_bytes_and_nothing_else_is_one() {
+    let mut random = Random::from_seed(7);
+    for command in [
+        create("pods", 7, &[1, 2, 3]),
+        create("a", 0, &[]),
+        remove("events"),
+    ] {
+        let bytes = command.encode();
+        assert_eq!(MetaCommand::decode(&bytes), Some(command));
+        for length in 0..bytes.len() {
+            assert_eq!(MetaCommand::decode(&bytes[..length]), None);
+        }
+        for _ in 0..2000 {
+            let mut damaged = bytes.to_vec();
+            let at = random.below(damaged.len() as u64) as usize;
+            damaged[at] = random.next_u64() as u8;
+            // Whatever it says now, it can be executed.
+            let mut state = State::new(Limits::default());
+            if let Some(command) = MetaCommand::decode(&damaged) {
+                let _ = run(&mut state, &command);
+            }
+        }
+    }
+}
+
+#[test]
+fn names_can_stand_in_headers_and_host_names() {
+    for name in ["a", "pods", "kube-events-2", &"x".repeat(63)] {
+        check_name(name).unwrap();
+    }
+    for name in [
+        "",
+        "-a",
+        "a-",
+        "A",
+        "a.b",
+        "a b",
+        "\u{e4}",
+        "a\n",
+        &"x".repeat(64),
+    ] {
+        check_name(name).unwrap_err();
+    }
+}
+
+#[test]
+fn there_are_only_so_many_keyspaces_until_one_is_dropped() {
+    let mut state = State::new(Limits::default());
+    for each in 0..KEYSPACES_MAX {
+        run(&mut state, &create(&format!("k{each}"), each, &[1])).unwrap();
+    }
+    let one_more = |state: &mut State| {
+        let seen = epoch(state.reader()).0;
+        run(state, &create("one-more", seen, &[1]))
+    };
+    let refused = one_more(&mut state).unwrap_err();
+    assert!(refused.contains(&KEYSPACES_MAX.to_string()), "{refused}");
+    assert_eq!(keyspaces(state.reader()).len() as u64, KEYSPACES_MAX);
+    run(&mut state, &remove("nothing")).unwrap_err();
+    one_more(&mut state).unwrap_err();
+    run(&mut state, &remove("k7")).unwrap();
+    one_more(&mut state).unwrap();
+    one_more(&mut state).unwrap_err();
+}
