@@ -79,6 +79,7 @@ fn node(index: usize) -> Node {
         engine: None,
         peer_address: Some(address(index)),
         client_urls: vec![format!("http://host{index}:2379")],
+        peers_are_encrypted: false,
         cluster: (0..NODES).map(|each| (name(each), address(each))).collect(),
         join: Vec::new(),
         timing: Timing::default(),
@@ -156,6 +157,15 @@ impl Cluster {
         answered
     }
 
+    fn send(&mut self, index: usize, end: ConnectionId, body: Bytes) {
+        let other = (end.0 - 1) as usize % NODES;
+        let input = Input::Frame {
+            connection: connection(other, index),
+            body,
+        };
+        self.hosts[other].ready.push(input);
+    }
+
     /// Does what a node asks for; `Some` if it was an answer.
     fn carry_out(&mut self, index: usize, output: Output) -> Option<()> {
         match output {
@@ -173,13 +183,12 @@ impl Cluster {
             Output::Frame {
                 connection: end,
                 body,
-            } => {
-                let other = (end.0 - 1) as usize % NODES;
-                let input = Input::Frame {
-                    connection: connection(other, index),
-                    body,
-                };
-                self.hosts[other].ready.push(input);
+            } => self.send(index, end, body),
+            // Requests end at once.
+            Output::FramesAfter { frames, .. } => {
+                for (end, body) in frames {
+                    self.send(index, end, body);
+                }
             }
             Output::Answer {
                 answer: Answer::Etcd(result),

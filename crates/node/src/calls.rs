@@ -149,6 +149,8 @@ pub enum ReadKind {
     Ready,
     /// Whether a node that wants to join has been added: only a current membership tells.
     Join(Join),
+    /// The node itself: once this is answered, its replica has been current.
+    Current,
 }
 
 /// A node that asks to be let in. No call of a client stands behind it.
@@ -169,7 +171,8 @@ pub struct Join {
 /// A read that waits for its round or its slot.
 #[derive(Debug)]
 pub struct PendingRead {
-    /// Who asked; nobody who waits for a call, if it is [`ReadKind::Join`].
+    /// Who asked; nobody who waits for a call, if it is [`ReadKind::Join`] or
+    /// [`ReadKind::Current`].
     pub call: Option<CallId>,
     /// What for.
     pub kind: ReadKind,
@@ -347,6 +350,7 @@ impl Calls {
         let open = &self.open;
         let is_open = |read: &PendingRead| match (&read.kind, read.call) {
             (ReadKind::Join(join), _) => join.deadline > now,
+            (ReadKind::Current, _) => true,
             (_, call) => call.is_some_and(|call| open.contains_key(&call)),
         };
         self.unasked.retain(is_open);
@@ -517,6 +521,12 @@ impl Calls {
     pub fn add_read(&mut self, call: CallId, kind: ReadKind) {
         let call = Some(call);
         self.unasked.push(PendingRead { call, kind });
+    }
+
+    /// Asks when this node's replica is current; its round begins with the next pass.
+    pub fn ask_whether_current(&mut self) {
+        let kind = ReadKind::Current;
+        self.unasked.push(PendingRead { call: None, kind });
     }
 
     /// Takes in that a node wants to join; of what it asked before only the newest counts.

@@ -20,13 +20,29 @@ use bytes::{Bytes, BytesMut};
 use consensus::Membership;
 use consensus::engine::CheckpointRef;
 use journal::disk::{Completion, DiskError, File, Lane, Operation, Request, RequestId};
-use state::{CheckpointHead, CheckpointReader, CheckpointWriter, Snapshot, State};
+use state::{CheckpointError, CheckpointHead, CheckpointReader, CheckpointWriter, Snapshot, State};
 
+use crate::group::Place;
+use crate::group::levels;
 use crate::interface::Output;
 use crate::limits::Limits;
 
 /// Ids of the node's own disk requests have this bit; the journal's do not.
 pub const OWN_REQUESTS: u64 = 1 << 63;
+
+/// The id of a request that is not the journal's: request `number` of one opening of a group.
+#[must_use]
+pub fn own_request(opening: u32, number: u32) -> RequestId {
+    assert!(opening < 1 << 31, "a node does not open so many groups");
+    RequestId(OWN_REQUESTS | u64::from(opening) << 32 | u64::from(number))
+}
+
+/// Which opening of a group a request belongs to; `None` if it is the journal's.
+#[must_use]
+pub fn opening_of(request: RequestId) -> Option<u32> {
+    let is_own = request.0 & OWN_REQUESTS != 0;
+    is_own.then_some(((request.0 & !OWN_REQUESTS) >> 32) as u32)
+}
 
 /// What a disk request was for.
 #[derive(Debug)]
@@ -83,6 +99,7 @@ struct Installing {
 pub struct Loading {
     reader: CheckpointReader,
     read: u64,
+    level_max: u32,
 }
 
 /// The checkpoint files that recovery found.
@@ -94,8 +111,6 @@ pub struct Found {
     pub older: Vec<Slot>,
     /// Newer ones that are damaged.
     pub damaged: Vec<Slot>,
-    /// The last number used for a disk request.
-    pub last_request: u64,
 }
 
 /// What became of something.
@@ -121,6 +136,32 @@ pub enum Event {
     Installed(CheckpointRef, Box<(State, Membership)>),
     /// A received checkpoint did not verify.
     Rejected(CheckpointRef, String),
+    /// A received checkpoint is of a level that this node must not execute.
+    TooNew(String),
+}
+
+/// Why a checkpoint cannot be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is not what was written, or not of this cluster and group: another one may be.
+    Damaged(String),
+    /// It is whole, and this build must not execute what it holds; for the operator.
+    Newer(String),
+}
+
+impl Unusable {
+    fn of(error: CheckpointError, level_max: u32) -> Unusable {
+        match error {
+            CheckpointError::Damaged(damage) => Unusable::Damaged(damage.to_string()),
+            CheckpointError::Newer { level, .. } if level > level_max => {
+                Unusable::Newer(levels::unknown(level, level_max))
+            }
+            CheckpointError::Newer { .. } => Unusable::Newer(format!(
+                "{error}, and this one cannot read it. Nothing has been changed. Start this node \
+                 with the version that the others run"
+            )),
+        }
+    }
 }
 
 /// The checkpoint files of this node.
@@ -142,20 +183,22 @@ pub struct Checkpoints {
     failures: u32,
     retry_at: Option<Instant>,
     purposes: BTreeMap<RequestId, Purpose>,
-    last_request: u64,
+    /// Stands in the ids of this machine's requests.
+    opening: u32,
+    last_request: u32,
 }
 
 impl Checkpoints {
     /// The files that recovery found.
     #[must_use]
-    pub fn new(cluster: ClusterId, group: GroupId, limits: Limits, found: Found) -> Checkpoints {
+    pub fn new(place: &Place, limits: Limits, found: Found) -> Checkpoints {
         let newest = found
             .loaded
             .map(|reference| (reference.slot, Some(reference)));
         let older = found.older.into_iter().map(|slot| (slot, None));
         Checkpoints {
-            cluster,
-            group,
+            cluster: place.cluster,
+            group: place.group,
             limits,
             kept: older.chain(newest).collect(),
             sending: BTreeSet::new(),
@@ -166,8 +209,32 @@ impl Checkpoints {
             failures: 0,
             retry_at: None,
             purposes: BTreeMap::new(),
-            last_request: found.last_request,
+            opening: place.opening,
+            last_request: 0,
         }
+    }
+
+    /// All files that there are, or may be.
+    #[must_use]
+    pub fn files(&self) -> Vec<File> {
+        let whole = self.kept.keys().chain(&self.damaged);
+        let whole = whole.map(|slot| File::Checkpoint(self.group, *slot));
+        let writing = self.writing.as_ref();
+        let partial = writing.map(|writing| File::PartialCheckpoint(self.group, writing.slot));
+        // What is being written or received may be put in place before it is deleted.
+        let renamed = writing.map(|writing| File::Checkpoint(self.group, writing.slot));
+        let incoming = self.incoming.map(|slot| {
+            [
+                File::IncomingCheckpoint(self.group, slot),
+                File::Checkpoint(self.group, slot),
+            ]
+        });
+        let incoming = incoming.into_iter().flatten();
+        whole
+            .chain(partial)
+            .chain(renamed)
+            .chain(incoming)
+            .collect()
     }
 
     /// The newest checkpoint.
@@ -245,7 +312,7 @@ impl Checkpoints {
             data.push(block);
         }
         let slot = writing.slot;
-        let file = File::PartialCheckpoint(slot);
+        let file = File::PartialCheckpoint(self.group, slot);
         let offset = writing.written;
         writing.written += length;
         let (operation, step) = if data.is_empty() {
@@ -274,7 +341,7 @@ impl Checkpoints {
         out: &mut Vec<Output>,
     ) {
         self.sending.insert(checkpoint.slot);
-        let file = File::Checkpoint(checkpoint.slot);
+        let file = File::Checkpoint(self.group, checkpoint.slot);
         let purpose = Purpose::Piece {
             to,
             checkpoint,
@@ -299,9 +366,9 @@ impl Checkpoints {
         bytes: Bytes,
         out: &mut Vec<Output>,
     ) {
-        let file = File::IncomingCheckpoint(checkpoint.slot);
+        let file = File::IncomingCheckpoint(self.group, checkpoint.slot);
         if let Some(slot) = self.incoming.filter(|slot| *slot != checkpoint.slot) {
-            let file = File::IncomingCheckpoint(slot);
+            let file = File::IncomingCheckpoint(self.group, slot);
             self.request(Operation::Delete { file }, Purpose::Nothing, out);
         }
         self.incoming = Some(checkpoint.slot);
@@ -326,7 +393,7 @@ impl Checkpoints {
     pub fn install(&mut self, checkpoint: CheckpointRef, out: &mut Vec<Output>) {
         // What is being written here is older than what has just been received.
         if let Some(writing) = self.writing.take() {
-            let file = File::PartialCheckpoint(writing.slot);
+            let file = File::PartialCheckpoint(self.group, writing.slot);
             self.request(Operation::Delete { file }, Purpose::Nothing, out);
         }
         let loading = Loading::new(&self.limits);
@@ -335,7 +402,7 @@ impl Checkpoints {
             loading,
             loaded: None,
         });
-        let file = File::IncomingCheckpoint(checkpoint.slot);
+        let file = File::IncomingCheckpoint(self.group, checkpoint.slot);
         self.request(
             Operation::Sync { file },
             Purpose::Installing(InstallingStep::Sync),
@@ -344,8 +411,8 @@ impl Checkpoints {
     }
 
     fn request(&mut self, operation: Operation, purpose: Purpose, out: &mut Vec<Output>) {
-        self.last_request += 1;
-        let id = RequestId(OWN_REQUESTS | self.last_request);
+        self.last_request = self.last_request.wrapping_add(1);
+        let id = own_request(self.opening, self.last_request);
         self.purposes.insert(id, purpose);
         out.push(Output::Disk(Request {
             id,
@@ -381,7 +448,7 @@ impl Checkpoints {
             Purpose::Stored { checkpoint, stored } => match completion.result {
                 Ok(_) => Some(Event::PieceStored(checkpoint, stored)),
                 Err(error) => {
-                    let file = File::IncomingCheckpoint(checkpoint.slot);
+                    let file = File::IncomingCheckpoint(self.group, checkpoint.slot);
                     self.request(Operation::Delete { file }, Purpose::Nothing, out);
                     self.incoming = None;
                     Some(Event::Rejected(checkpoint, error.to_string()))
@@ -405,7 +472,7 @@ impl Checkpoints {
             }
             Purpose::Installing(step) => match completion.result {
                 Ok(bytes) => self.install_on(step, &bytes, out),
-                Err(error) => self.reject(error.to_string(), out),
+                Err(error) => self.reject(Unusable::Damaged(error.to_string()), out),
             },
         }
     }
@@ -428,8 +495,8 @@ impl Checkpoints {
                 None
             }
             WritingStep::Sync => {
-                let from = File::PartialCheckpoint(writing.slot);
-                let to = File::Checkpoint(writing.slot);
+                let from = File::PartialCheckpoint(self.group, writing.slot);
+                let to = File::Checkpoint(self.group, writing.slot);
                 let purpose = Purpose::Writing {
                     slot: writing.slot,
                     step: WritingStep::Rename,
@@ -464,7 +531,7 @@ impl Checkpoints {
         self.failures += 1;
         self.retry_at = Some(now + pause);
         let slot = self.writing.take()?.slot;
-        let file = File::PartialCheckpoint(slot);
+        let file = File::PartialCheckpoint(self.group, slot);
         self.request(Operation::Delete { file }, Purpose::Nothing, out);
         Some(Event::WriteFailed(slot, error.to_string()))
     }
@@ -478,12 +545,12 @@ impl Checkpoints {
         let chunk = self.limits.checkpoint_chunk_bytes;
         let installing = self.installing.as_mut()?;
         let checkpoint = installing.checkpoint;
-        let file = File::IncomingCheckpoint(checkpoint.slot);
+        let file = File::IncomingCheckpoint(self.group, checkpoint.slot);
         match step {
             InstallingStep::Sync => {}
             InstallingStep::Read => {
-                if let Err(damage) = installing.loading.feed(bytes) {
-                    return self.reject(damage, out);
+                if let Err(unusable) = installing.loading.feed(bytes) {
+                    return self.reject(unusable, out);
                 }
             }
             InstallingStep::Rename => {
@@ -512,22 +579,28 @@ impl Checkpoints {
         match loading.finish(self.cluster, self.group) {
             Ok((loaded, found)) if found == checkpoint => {
                 installing.loaded = Some(Box::new(loaded));
-                let to = File::Checkpoint(checkpoint.slot);
+                let to = File::Checkpoint(self.group, checkpoint.slot);
                 let purpose = Purpose::Installing(InstallingStep::Rename);
                 self.request(Operation::Rename { from: file, to }, purpose, out);
                 None
             }
-            Ok(_) => self.reject("it is not the checkpoint that was announced".into(), out),
-            Err(damage) => self.reject(damage, out),
+            Ok(_) => {
+                let other = "it is not the checkpoint that was announced";
+                self.reject(Unusable::Damaged(other.into()), out)
+            }
+            Err(unusable) => self.reject(unusable, out),
         }
     }
 
-    fn reject(&mut self, reason: String, out: &mut Vec<Output>) -> Option<Event> {
+    fn reject(&mut self, unusable: Unusable, out: &mut Vec<Output>) -> Option<Event> {
         let checkpoint = self.installing.take()?.checkpoint;
         self.incoming = None;
-        let file = File::IncomingCheckpoint(checkpoint.slot);
+        let file = File::IncomingCheckpoint(self.group, checkpoint.slot);
         self.request(Operation::Delete { file }, Purpose::Nothing, out);
-        Some(Event::Rejected(checkpoint, reason))
+        Some(match unusable {
+            Unusable::Damaged(reason) => Event::Rejected(checkpoint, reason),
+            Unusable::Newer(reason) => Event::TooNew(reason),
+        })
     }
 
     /// A checkpoint is complete; the oldest are deleted, unless somebody is being sent them: on a
@@ -540,7 +613,7 @@ impl Checkpoints {
         self.kept.insert(checkpoint.slot, Some(checkpoint));
         for slot in std::mem::take(&mut self.damaged) {
             if !self.kept.contains_key(&slot) {
-                let file = File::Checkpoint(slot);
+                let file = File::Checkpoint(self.group, slot);
                 self.request(Operation::Delete { file }, Purpose::Nothing, out);
             }
         }
@@ -555,7 +628,7 @@ impl Checkpoints {
             .collect::<Vec<_>>()
         {
             self.kept.remove(&slot);
-            let file = File::Checkpoint(slot);
+            let file = File::Checkpoint(self.group, slot);
             self.request(Operation::Delete { file }, Purpose::Nothing, out);
         }
     }
@@ -584,6 +657,7 @@ impl Loading {
         Loading {
             reader: CheckpointReader::new(limits.state),
             read: 0,
+            level_max: limits.state.level_max,
         }
     }
 
@@ -596,36 +670,40 @@ impl Loading {
     /// The next bytes of the file.
     ///
     /// # Errors
-    /// If they are damaged: where and how.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), String> {
+    /// If they are damaged: where and how. If they are of a newer level or format.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Unusable> {
         if bytes.is_empty() {
-            return Err(format!(
+            return Err(Unusable::Damaged(format!(
                 "the file ends at byte {}, before its footer",
                 self.read
-            ));
+            )));
         }
         self.read += bytes.len() as u64;
-        self.reader.feed(bytes).map_err(|damage| damage.to_string())
+        let fed = self.reader.feed(bytes);
+        fed.map_err(|error| Unusable::of(error, self.level_max))
     }
 
     /// The whole file has been read.
     ///
     /// # Errors
-    /// If it is damaged, or is not of this cluster and group.
+    /// If it is damaged, or is not of this cluster and group, or of a newer level or format.
     pub fn finish(
         self,
         cluster: ClusterId,
         group: GroupId,
-    ) -> Result<((State, Membership), CheckpointRef), String> {
-        let (state, head, summary) = self.reader.finish().map_err(|damage| damage.to_string())?;
+    ) -> Result<((State, Membership), CheckpointRef), Unusable> {
+        let finished = self.reader.finish();
+        let (state, head, summary) =
+            finished.map_err(|error| Unusable::of(error, self.level_max))?;
         if head.cluster != cluster || head.group != group {
-            return Err(format!(
+            return Err(Unusable::Damaged(format!(
                 "it belongs to group {} of cluster {}, not to group {group} of cluster {cluster}",
                 head.group, head.cluster
-            ));
+            )));
         }
+        let unreadable = "its membership cannot be decoded";
         let membership = Membership::decode(head.membership)
-            .map_err(|_| "its membership cannot be decoded".to_owned())?;
+            .map_err(|_| Unusable::Damaged(unreadable.to_owned()))?;
         Ok(((state, membership), reference(&summary)))
     }
 }

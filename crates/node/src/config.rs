@@ -17,13 +17,16 @@ pub struct Config {
     pub peer_address: Option<String>,
     /// Where clients reach this one, as URLs; told to clients that ask for the members.
     pub client_urls: Vec<String>,
+    /// Nodes talk to each other over TLS: their addresses are told to clients as `https` then.
+    pub peers_are_encrypted: bool,
     /// Names and peer addresses of all nodes that form the cluster, this one included. Empty for
     /// a node that stands alone or joins.
     pub cluster: Vec<(String, String)>,
     /// Peer addresses of a running cluster to join. Empty unless this node joins one.
     pub join: Vec<String>,
-    /// How the group agrees that is created at the first start; `None` is Raft, and at later
-    /// starts whatever the data folder holds. Another engine's data is refused.
+    /// How a cluster agrees that this node forms; `None` is Raft. A node that joins takes the
+    /// engine of the members, and one that starts again that of its data folder: it refuses to run
+    /// if it is told another one here.
     pub engine: Option<EngineKind>,
     /// How long things may take.
     pub timing: Timing,

@@ -17,11 +17,15 @@
 //!
 //! Joining: an operator adds the member by name and address; the new node asks every member it
 //! reaches to be let in under its name, until it is, and the first folder to ask gets the place.
+//!
+//! How a cluster agrees is decided by the node whose name sorts first, and told with `Form` and
+//! with the welcome of those who join: a node that would speak by another engine would be heard by
+//! nobody, so it refuses to begin.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::{ClusterId, Instant, NodeId, Random};
-use consensus::{Member, Membership};
+use consensus::{EngineKind, Member, Membership};
 use std::time::Duration;
 
 use crate::config::Config;
@@ -167,11 +171,16 @@ impl Formation {
             if let Standing::Forming {
                 cluster: promised,
                 genesis,
+                engine,
             } = &self.standing
                 && *promised == cluster
             {
-                let genesis = genesis.clone();
-                return Some(self.persist(Standing::Member { cluster, genesis }));
+                let member = Standing::Member {
+                    cluster,
+                    genesis: genesis.clone(),
+                    engine: *engine,
+                };
+                return Some(self.persist(&hello.name, member, self.own));
             }
             return Some(Progress::Refused(
                 self.explain_replacement(&hello.name, cluster),
@@ -192,9 +201,19 @@ impl Formation {
         )
     }
 
-    fn persist(&mut self, standing: Standing) -> Progress {
+    /// Takes on a standing of which `witness` has told, unless this node is to agree otherwise.
+    fn persist(&mut self, witness: &str, standing: Standing, node: NodeId) -> Progress {
+        if let Standing::Forming { engine, .. } | Standing::Member { engine, .. } = &standing
+            && let Some(asked) = self.config.engine.filter(|asked| asked != engine)
+        {
+            return Progress::Refused(other_engine(
+                &format!("the cluster of {witness}"),
+                *engine,
+                asked,
+            ));
+        }
         self.persisting = true;
-        Progress::Persist(standing, self.own)
+        Progress::Persist(standing, node)
     }
 
     /// Says now and then what is missing; tells whether something is.
@@ -236,12 +255,18 @@ impl Formation {
     /// All nodes answer, and none is a member: ask for promises, and form once all have come.
     fn coordinate(&mut self, repeat: bool, peers: &Peers, out: &mut Vec<Output>) -> Progress {
         let members = self.members_as_seen(peers);
+        let engine = self.config.engine.unwrap_or_default();
         let current = match &self.standing {
-            Standing::Forming { cluster, genesis } if genesis.members == members => {
+            Standing::Forming {
+                cluster,
+                genesis,
+                engine: promised,
+            } if genesis.members == members && *promised == engine => {
                 Some((*cluster, genesis.clone()))
             }
             _ => None,
         };
+        let own = self.config.name.clone();
         let Some((cluster, genesis)) = current else {
             self.promised.clear();
             let cluster = self.next_cluster();
@@ -251,7 +276,12 @@ impl Formation {
                 voters,
                 outgoing: BTreeSet::new(),
             };
-            return self.persist(Standing::Forming { cluster, genesis });
+            let forming = Standing::Forming {
+                cluster,
+                genesis,
+                engine,
+            };
+            return self.persist(&own, forming, self.own);
         };
         let others: BTreeSet<NodeId> = genesis
             .voters
@@ -260,10 +290,20 @@ impl Formation {
             .filter(|node| *node != self.own)
             .collect();
         if self.promised.is_superset(&others) {
-            return self.persist(Standing::Member { cluster, genesis });
+            let member = Standing::Member {
+                cluster,
+                genesis,
+                engine,
+            };
+            return self.persist(&own, member, self.own);
         }
         if repeat {
-            let body = Frame::Form { cluster, genesis }.encode();
+            let form = Frame::Form {
+                cluster,
+                genesis,
+                engine,
+            };
+            let body = form.encode();
             for (connection, hello) in peers.everyone() {
                 if others.contains(&hello.node) {
                     out.push(Output::Frame {
@@ -302,6 +342,7 @@ impl Formation {
             Standing::Forming {
                 cluster: promised,
                 genesis,
+                ..
             } if genesis.members.contains_key(&coordinator.node) => cluster >= *promised,
             _ => true,
         }
@@ -323,16 +364,22 @@ impl Formation {
         members
     }
 
-    /// The coordinator asks this node to be part of a cluster.
+    /// The coordinator, called `from`, asks this node to be part of a cluster: that of `asked`.
     pub fn form(
         &mut self,
         connection: ConnectionId,
-        cluster: ClusterId,
-        genesis: Membership,
+        asked: Standing,
         from: &str,
         peers: &Peers,
         out: &mut Vec<Output>,
     ) -> Progress {
+        let Standing::Forming {
+            cluster, genesis, ..
+        } = &asked
+        else {
+            return Progress::Waiting;
+        };
+        let cluster = *cluster;
         let coordinator = self
             .config
             .cluster
@@ -346,13 +393,9 @@ impl Formation {
         if self.persisting || coordinator != Some(from) || !own_place {
             return Progress::Waiting;
         }
-        if !self.is_newest(cluster, &genesis, peers) {
+        if !self.is_newest(cluster, genesis, peers) {
             return Progress::Waiting;
         }
-        let asked = Standing::Forming {
-            cluster,
-            genesis: genesis.clone(),
-        };
         if self.standing == asked {
             out.push(Output::Frame {
                 connection,
@@ -376,7 +419,7 @@ impl Formation {
                 all(configured)
             ));
         }
-        self.persist(asked)
+        self.persist(from, asked, self.own)
     }
 
     /// A node has promised.
@@ -392,12 +435,18 @@ impl Formation {
             Standing::Forming {
                 cluster: promised,
                 genesis,
+                engine,
             } if *promised == cluster
                 && genesis.members.contains_key(&from)
                 && !self.persisting =>
             {
-                let genesis = genesis.clone();
-                self.persist(Standing::Member { cluster, genesis })
+                let witness = genesis.members[&from].name.clone();
+                let member = Standing::Member {
+                    cluster,
+                    genesis: genesis.clone(),
+                    engine: *engine,
+                };
+                self.persist(&witness, member, self.own)
             }
             _ => Progress::Waiting,
         }
@@ -434,12 +483,12 @@ impl Formation {
         }
         match reply {
             JoinReply::Welcome(welcome) => {
-                self.persisting = true;
                 let standing = Standing::Member {
                     cluster: welcome.cluster,
                     genesis: welcome.genesis,
+                    engine: welcome.engine,
                 };
-                Progress::Persist(standing, welcome.node)
+                self.persist("those it asked to join", standing, welcome.node)
             }
             JoinReply::Refused(reason) => Progress::Refused(reason),
             JoinReply::NotYet(reason) => {
@@ -451,4 +500,12 @@ impl Formation {
             }
         }
     }
+}
+
+/// Why a node that is told to agree by `asked` cannot be part of what agrees by `engine`.
+pub(crate) fn other_engine(what: &str, engine: EngineKind, asked: EngineKind) -> String {
+    format!(
+        "{what} agrees by {engine}, and this node is told to agree by {asked}. A cluster keeps the \
+         engine it was formed with: start this node with --engine {engine}, or without --engine"
+    )
 }

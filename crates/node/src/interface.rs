@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use base::{ClusterId, DiskId, Epoch, Incarnation, NodeId, Slot};
+use base::{ClusterId, DiskId, Epoch, GroupId, Incarnation, NodeId, Slot};
 use bytes::Bytes;
-use consensus::{Membership, Role};
+use consensus::{EngineKind, Membership, Role};
 use etcd::auth::Caller;
 use journal::disk;
 use state::LeaseId;
@@ -76,6 +76,8 @@ pub enum Input {
     },
     /// A hub needs history; the answer is [`Output::ReadHistory`].
     ReadHistory {
+        /// Whose keyspace.
+        group: GroupId,
         /// Which hub.
         hub: HubId,
         /// What it needs.
@@ -124,6 +126,15 @@ pub enum Output {
     },
     /// Do something with a file.
     Disk(disk::Request),
+    /// Send frames once a disk request has succeeded, never if it fails: what they say is true
+    /// from then on. They need not wait for the node to hear of it, which is what they are given
+    /// away for.
+    FramesAfter {
+        /// A request that was given out in the same pass, before this.
+        request: disk::RequestId,
+        /// Each like an [`Output::Frame`], in their order.
+        frames: Vec<(ConnectionId, Bytes)>,
+    },
     /// Write the identity file (replace atomically, sync), then report
     /// [`Input::IdentityPersisted`].
     PersistIdentity(Identity),
@@ -135,8 +146,13 @@ pub enum Output {
         job: Job,
         // `FnOnce` has no `Debug`; see the manual implementation below.
     },
-    /// Hand this to every hub, before any answer that follows.
-    Publish(Publication),
+    /// Hand this to every hub of the group, before any answer that follows.
+    Publish {
+        /// Whose keyspace has changed.
+        group: GroupId,
+        /// How.
+        publication: Publication,
+    },
     /// Run this elsewhere and give the result to its hub.
     ReadHistory(Box<HistoryJob>),
     /// Something for the log, the metrics, or the simulator's timeline.
@@ -179,6 +195,30 @@ pub enum Call {
         /// What; never another one of this kind.
         call: Box<Call>,
     },
+    /// What is asked of a keyspace by its name. Anything else is asked of the default one, or of
+    /// the cluster.
+    In {
+        /// The keyspace's name.
+        keyspace: Arc<str>,
+        /// What; never another one of this kind.
+        call: Box<Call>,
+    },
+    /// Create a keyspace.
+    KeyspaceCreate {
+        /// Its name.
+        name: String,
+        /// How many nodes hold it.
+        replicas: usize,
+        /// How its group agrees.
+        engine: EngineKind,
+    },
+    /// End a keyspace, with all that it holds.
+    KeyspaceDrop {
+        /// Its name.
+        name: String,
+    },
+    /// List the keyspaces.
+    Keyspaces,
     /// etcd's `Cluster.MemberList`.
     EtcdMemberList {
         /// Confirm with the leader first.
@@ -251,7 +291,9 @@ pub enum Answer {
     Status(Box<Status>),
     /// To [`Call::Ready`]: ready, or why not.
     Ready(Result<(), String>),
-    /// To the member calls and the transfer: done (a sentence for people), or why not.
+    /// To [`Call::Keyspaces`].
+    Keyspaces(Vec<KeyspaceStatus>),
+    /// To the member and keyspace calls and the transfer: done (a sentence for people), or why not.
     Operator(Result<String, String>),
 }
 
@@ -308,6 +350,19 @@ pub struct Status {
     pub members: Vec<MemberStatus>,
 }
 
+/// One keyspace, as the table has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyspaceStatus {
+    /// Its name.
+    pub name: String,
+    /// The group that it lives in.
+    pub group: GroupId,
+    /// How the group agrees.
+    pub engine: EngineKind,
+    /// The names of the nodes that hold it.
+    pub replicas: Vec<String>,
+}
+
 /// One member as another sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemberStatus {
@@ -355,6 +410,8 @@ pub enum Standing {
         cluster: ClusterId,
         /// Its first membership.
         genesis: Membership,
+        /// How its members will agree.
+        engine: EngineKind,
     },
     /// The cluster exists and this node is or was a member.
     Member {
@@ -363,5 +420,7 @@ pub enum Standing {
         /// The membership that the log starts from (empty for a node that joined later and got
         /// its membership from the others).
         genesis: Membership,
+        /// How its members agree.
+        engine: EngineKind,
     },
 }

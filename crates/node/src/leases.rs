@@ -56,6 +56,12 @@ pub struct LeaseLimits {
     pub renewal_delay_divisor: u32,
     /// Renewals in one command; more make several. What one call asks for stays together.
     pub renewals_per_command: usize,
+    /// Leases that were renewed and whose old deadline has come are looked at by the leader; so
+    /// many in one pass.
+    pub settled_per_pass: usize,
+    /// The same on the others, which have the time for it: what they leave behind, the next leader
+    /// has to go through before it knows which leases are over.
+    pub settled_while_following: usize,
     /// Leases that one command ends; the next follows when it has been executed.
     pub expiries_per_command: usize,
     /// Keys that go with the leases of such a command. One lease with more goes alone.
@@ -192,6 +198,13 @@ fn spoil(state: &mut State, id: LeaseId, seen: Duration) {
     transaction.commit();
 }
 
+/// How many of the first leases in the index one pass looks at: what is put off is over all the
+/// time, stands at the front, and must not hide what is behind it.
+#[must_use]
+pub fn looked_at(put_off: &PutOff, limits: &LeaseLimits) -> usize {
+    limits.settled_per_pass.max(1) + put_off.0.len()
+}
+
 /// The leases that are over at `clock`, as many as one command may end: at least one, if there is
 /// one. Those in `put_off` are passed over.
 #[must_use]
@@ -203,7 +216,7 @@ pub fn due(
 ) -> Vec<(LeaseId, Duration)> {
     let mut keys = 0;
     let mut due = Vec::new();
-    let over = reader.leases_due(clock);
+    let over = reader.leases_due(clock, looked_at(put_off, limits));
     let over = over.filter(|(id, _)| !put_off.holds(*id));
     for (id, deadline) in over.take(limits.expiries_per_command) {
         keys += reader.lease_key_count(id);

@@ -15,7 +15,8 @@
 //!
 //! - [`interface`]: what can happen to a node and what it may ask for.
 //! - [`config`], [`limits`]: what an operator chooses, and what bounds everything.
-//! - [`node`]: the machine of machines and the one place that routes their outputs.
+//! - [`node`]: the life of a node. [`running`]: its groups, and the journal that they share.
+//! - [`group`]: one group, a machine of machines. [`description`]: what it is opened with.
 //! - [`recovery`]: from a data folder to a running node. [`formation`]: how a cluster forms once.
 //! - [`replica`]: executes chosen entries against the state. [`batch`]: what an entry says.
 //! - [`calls`]: what clients wait for. [`checkpoints`]: checkpoint files, made, sent and received.
@@ -29,7 +30,9 @@ pub mod batch;
 pub mod calls;
 pub mod checkpoints;
 pub mod config;
+pub mod description;
 pub mod formation;
+pub mod group;
 pub mod hub;
 pub mod interface;
 pub mod leases;
@@ -39,6 +42,8 @@ pub mod notes;
 pub mod operator;
 pub mod peers;
 pub mod recovery;
+#[cfg(feature = "mutants")]
+pub mod rehearsal;
 pub mod replica;
 pub mod running;
 pub mod system;
@@ -47,8 +52,8 @@ pub mod wire;
 pub use config::{Config, Startup, Timing};
 pub use hub::HubLimits;
 pub use interface::{
-    Answer, Call, CallId, ConnectionId, DialId, Halt, Identity, Input, Job, MemberStatus, Output,
-    RenewedLeases, SnapshotSource, Standing, Status,
+    Answer, Call, CallId, ConnectionId, DialId, Halt, Identity, Input, Job, KeyspaceStatus,
+    MemberStatus, Output, RenewedLeases, SnapshotSource, Standing, Status,
 };
 pub use limits::Limits;
 pub use node::Node;

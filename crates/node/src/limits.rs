@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::calls::CallLimits;
+use crate::group::digests::DigestLimits;
+use crate::group::members::MemberLimits;
+use crate::group::space::SpaceLimits;
 use crate::leases::LeaseLimits;
-use crate::running::digests::DigestLimits;
-use crate::running::members::MemberLimits;
-use crate::running::space::SpaceLimits;
 
 /// What bounds a node.
 #[derive(Clone, Debug)]
@@ -48,6 +48,14 @@ pub struct Limits {
     /// A checkpoint starts when the log since the last one exceeds this many bytes and half the
     /// last checkpoint.
     pub checkpoint_log_bytes: u64,
+    /// While the log has more segments than this, groups that hold its oldest part take
+    /// checkpoints, however little they have written: one that is idle would keep the whole log of
+    /// the others.
+    pub log_segments: usize,
+    /// Groups that take a checkpoint for that reason at once; the others have their turn later.
+    pub pinning_checkpoints: usize,
+    /// The time between two looks at who holds the oldest part of the log.
+    pub pinning_interval: Duration,
     /// Bytes of a checkpoint that are written or read at once.
     pub checkpoint_chunk_bytes: u64,
     /// Reads of a checkpoint that are under way at once when a node starts, so that the disk reads
@@ -73,6 +81,8 @@ pub struct Limits {
     pub operator_patience: Duration,
     /// A peer frame is at most this long.
     pub frame_bytes: usize,
+    /// A frame with what engines say is ended when it has about so many bytes.
+    pub packet_bytes: usize,
     /// What bounds changes of members.
     pub members: MemberLimits,
     /// The quota, alarms and the history that is kept.
@@ -107,6 +117,8 @@ impl Default for Limits {
                 renewals_gathered: 1024,
                 renewal_delay_divisor: 16,
                 renewals_per_command: 8192,
+                settled_per_pass: 1000,
+                settled_while_following: 100,
                 expiries_per_command: 1000,
                 expired_keys_per_command: 10_000,
                 expiry_pause_min: Duration::from_millis(100),
@@ -119,6 +131,9 @@ impl Default for Limits {
                 bytes: 1 << 20,
             },
             checkpoint_log_bytes: 64 << 20,
+            log_segments: 16,
+            pinning_checkpoints: 8,
+            pinning_interval: Duration::from_secs(1),
             checkpoint_chunk_bytes: 1 << 20,
             recovery_reads: 4,
             checkpoint_bytes_per_second: 128 << 20,
@@ -130,6 +145,7 @@ impl Default for Limits {
             facts_interval: Duration::from_secs(1),
             operator_patience: Duration::from_secs(10),
             frame_bytes: 16 << 20,
+            packet_bytes: 1 << 20,
             members: MemberLimits::default(),
             space: SpaceLimits::default(),
             digests: DigestLimits::default(),

@@ -13,17 +13,18 @@ use bytes::Bytes;
 use consensus::Role;
 use journal::disk::{Completion, File};
 
-use crate::checkpoints::OWN_REQUESTS;
+use crate::checkpoints::opening_of;
 use crate::config::{Config, Startup};
 use crate::formation::{self, Formation};
+use crate::group::Moment;
+use crate::group::trust::{Known, REMOVED};
 use crate::interface::{
     Answer, Call, CallId, ConnectionId, Halt, Identity, Input, Output, Standing, Status,
 };
 use crate::notes::{Metrics, Note};
 use crate::peers::Peers;
 use crate::recovery::{Recovered, Recovery};
-use crate::running::trust::{Known, REMOVED};
-use crate::running::{Moment, Running};
+use crate::running::Running;
 use crate::wire::{Frame, Hello, HelloStanding};
 
 mod starting;
@@ -93,7 +94,8 @@ impl Node {
                 standing: Standing::Alone,
             },
         };
-        let peers = Peers::new(hello(&config, &identity, process));
+        let own = hello(&config, &identity, process);
+        let peers = Peers::new(own, config.limits.packet_bytes);
         Node {
             config,
             identity,
@@ -127,19 +129,23 @@ impl Node {
             Input::Call { id, call } => self.call(moment, id, call, out),
             Input::Forget { id } => {
                 if let Phase::Running(running) = &mut self.phase {
-                    running.calls.forget(id);
+                    running.forget(id);
                 }
             }
             Input::Disk(completion) => self.disk(moment, completion, out),
             Input::IdentityPersisted => self.identity_persisted(moment, out),
             Input::JobDone { id, answer } => {
                 if let Phase::Running(running) = &mut self.phase {
-                    running.answer(id, answer, out);
+                    running.job_done(id, answer, out);
                 }
             }
-            Input::ReadHistory { hub, request } => {
+            Input::ReadHistory {
+                group,
+                hub,
+                request,
+            } => {
                 if let Phase::Running(running) = &self.phase {
-                    running.read_history(hub, *request, out);
+                    running.read_history(group, hub, *request, out);
                 }
             }
             Input::Deadline => {}
@@ -183,6 +189,16 @@ impl Node {
             }
         };
         [phase, self.stop_by].into_iter().flatten().min()
+    }
+
+    /// Whether the end of a request that [`Output::FramesAfter`] named can wait until something
+    /// else happens, since nothing would follow from it: whoever waits for it has been told.
+    #[must_use]
+    pub fn is_patient(&self) -> bool {
+        match &self.phase {
+            Phase::Running(running) => self.stop_by.is_none() && running.is_patient(),
+            _ => false,
+        }
     }
 
     /// What this node counts.
@@ -260,7 +276,7 @@ impl Node {
             Phase::Running(running) => running.disk(moment, completion, &mut self.peers, out),
             Phase::Confirming { completions, .. } => {
                 // Unfinished files of checkpoints may still be going away: nobody waits for that.
-                if completion.id.0 & OWN_REQUESTS != 0 {
+                if opening_of(completion.id).is_some() {
                     return;
                 }
                 if let Err(error) = &completion.result {
@@ -381,8 +397,17 @@ impl Node {
         match &mut self.phase {
             Phase::Forming(formation) => {
                 let progress = match frame {
-                    Frame::Form { cluster, genesis } => {
-                        formation.form(connection, cluster, genesis, &name, &self.peers, out)
+                    Frame::Form {
+                        cluster,
+                        genesis,
+                        engine,
+                    } => {
+                        let asked = Standing::Forming {
+                            cluster,
+                            genesis,
+                            engine,
+                        };
+                        formation.form(connection, asked, &name, &self.peers, out)
                     }
                     Frame::FormPromised(cluster) => {
                         formation.promised(cluster, from);
@@ -470,14 +495,8 @@ impl Node {
         let (Some(stop_by), Phase::Running(running)) = (self.stop_by, &mut self.phase) else {
             return;
         };
-        let only_voter = running.membership.voters.len() <= 1;
-        let led_by_another = running.leader.is_some() && !running.leads();
-        let done = running.calls.under_way() == 0 && (led_by_another || only_voter);
-        if done || now >= stop_by {
-            for (id, kind) in running.calls.close_all() {
-                let answer = kind.failure(etcd::Error::Stopped);
-                out.push(Output::Answer { id, answer });
-            }
+        if running.is_done() || now >= stop_by {
+            running.fail_all(etcd::Error::Stopped, out);
             out.push(Output::Halt(Halt::Stopped));
         }
     }
@@ -493,7 +512,7 @@ impl Node {
     }
 }
 
-/// Whether what a member of this cluster says counts (see [`crate::running::trust`]), `of_engine`
+/// Whether what a member of this cluster says counts (see [`crate::group::trust`]), `of_engine`
 /// or otherwise; whoever has no business here is told so.
 fn judge(
     peers: &mut Peers,
@@ -528,7 +547,7 @@ fn judge(
 /// The answer of a node that does not serve (yet, or any more).
 pub(crate) fn refuse(call: &Call, error: etcd::Error, phase: &str) -> Answer {
     match call {
-        Call::As { call, .. } => refuse(call, error, phase),
+        Call::As { call, .. } | Call::In { call, .. } => refuse(call, error, phase),
         Call::Etcd(_) => Answer::Etcd(Err(error)),
         Call::RenewLeases(_) => Answer::LeasesRenewed(Err(error)),
         Call::EtcdMemberList { .. } => Answer::EtcdMemberList(Err(error)),
@@ -541,6 +560,9 @@ pub(crate) fn refuse(call: &Call, error: etcd::Error, phase: &str) -> Answer {
         | Call::MemberAdd { .. }
         | Call::MemberPromote { .. }
         | Call::MemberRemove { .. }
+        | Call::KeyspaceCreate { .. }
+        | Call::KeyspaceDrop { .. }
+        | Call::Keyspaces
         | Call::TransferLeadership { .. } => Answer::Operator(Err(format!(
             "this node is {phase}; ask another one, or ask again"
         ))),

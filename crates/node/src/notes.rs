@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use base::{ClusterId, Epoch, NodeId, Slot};
+use base::{ClusterId, Epoch, GroupId, NodeId, Slot};
+
+use crate::group::META;
 
 /// How loud a note is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,14 +118,39 @@ pub enum Note {
     StateDivided {
         slot: Slot,
     },
+    LevelRaised {
+        level: u32,
+    },
     Stopping,
+    GroupOpened {
+        name: String,
+    },
+    GroupClosed,
+    /// Something about another group than the first.
+    InGroup {
+        group: GroupId,
+        note: Box<Note>,
+    },
 }
 
 impl Note {
+    /// This note, said of a group; of the first group, it stays as it is.
+    #[must_use]
+    pub fn of(self, group: GroupId) -> Note {
+        match group {
+            META => self,
+            group => Note::InGroup {
+                group,
+                note: Box::new(self),
+            },
+        }
+    }
+
     /// How loud it is.
     #[must_use]
     pub fn level(&self) -> Level {
         match self {
+            Note::InGroup { note, .. } => note.level(),
             Note::Engine(note) => match note {
                 consensus::Note::TwoLeaders { .. } => Level::Error,
                 consensus::Note::SteppedDown { .. } | consensus::Note::Abdicating { .. } => {
@@ -144,6 +171,9 @@ impl Note {
             | Note::CheckpointStarted { .. }
             | Note::CheckpointWritten { .. }
             | Note::SnapshotInstalled { .. }
+            | Note::LevelRaised { .. }
+            | Note::GroupOpened { .. }
+            | Note::GroupClosed
             | Note::Stopping => Level::Info,
             Note::TornTailCut { .. }
             | Note::WaitingForPeers { .. }
@@ -195,7 +225,11 @@ impl Note {
             Note::StateWrong { .. } => "state_wrong",
             Note::StateDiffers { .. } => "state_differs",
             Note::StateDivided { .. } => "state_divided",
+            Note::LevelRaised { .. } => "level_raised",
+            Note::GroupOpened { .. } => "group_opened",
+            Note::GroupClosed => "group_closed",
             Note::Stopping => "stopping",
+            Note::InGroup { note, .. } => note.name(),
         }
     }
 }
@@ -313,6 +347,13 @@ impl fmt::Display for Note {
                 "the replicas differ at slot {slot}, and no majority agrees: nothing is changed \
                  any more until the CORRUPT alarm is ended"
             ),
+            Note::GroupOpened { name } => write!(out, "opened for the keyspace {name}"),
+            Note::GroupClosed => write!(out, "closed: its keyspace has been dropped"),
+            Note::InGroup { group, note } => write!(out, "group {group}: {note}"),
+            Note::LevelRaised { level } => write!(
+                out,
+                "all members know level {level}: from now on the group goes by its rules"
+            ),
             Note::Stopping => write!(
                 out,
                 "stopping: handing over and finishing what is under way"
@@ -360,4 +401,48 @@ pub struct Metrics {
     pub bad_frames: u64,
     /// What the journal counts.
     pub journal: journal::Metrics,
+}
+
+impl Metrics {
+    /// Adds what a group has counted to what its node has.
+    pub fn add(&mut self, group: &Metrics) {
+        let Metrics {
+            entries_proposed,
+            commands_proposed,
+            commands_forwarded,
+            commands_executed,
+            leases_renewed,
+            leases_expired,
+            commands_repeated,
+            commands_panicked,
+            read_rounds,
+            reads,
+            reads_offloaded,
+            calls_timed_out,
+            calls_refused,
+            leader_changes,
+            checkpoints_written,
+            checkpoints_failed,
+            bad_frames,
+            // One for all groups.
+            journal: _,
+        } = group;
+        self.entries_proposed += entries_proposed;
+        self.commands_proposed += commands_proposed;
+        self.commands_forwarded += commands_forwarded;
+        self.commands_executed += commands_executed;
+        self.leases_renewed += leases_renewed;
+        self.leases_expired += leases_expired;
+        self.commands_repeated += commands_repeated;
+        self.commands_panicked += commands_panicked;
+        self.read_rounds += read_rounds;
+        self.reads += reads;
+        self.reads_offloaded += reads_offloaded;
+        self.calls_timed_out += calls_timed_out;
+        self.calls_refused += calls_refused;
+        self.leader_changes += leader_changes;
+        self.checkpoints_written += checkpoints_written;
+        self.checkpoints_failed += checkpoints_failed;
+        self.bad_frames += bad_frames;
+    }
 }

@@ -200,8 +200,8 @@ pub fn translate(
 /// If not; what is expected instead.
 pub fn check_name(name: &str) -> Result<(), &'static str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
-        return Err("expected 1 to 64 of the characters A-Z a-z 0-9 - _ .");
+    if name.is_empty() || name.len() > 128 || !name.chars().all(allowed) {
+        return Err("expected 1 to 128 of the characters A-Z a-z 0-9 - _ .");
     }
     Ok(())
 }
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn nodes_get_no_name_or_address_that_cannot_be_used() {
-        for name in ["", "a b", "a,b", "a=b", "\u{e4}", &"x".repeat(65)] {
+        for name in ["", "a b", "a,b", "a=b", "\u{e4}", &"x".repeat(129)] {
             assert!(check_name(name).is_err(), "{name}");
         }
         assert_eq!(check_name("n1-a_b.c"), Ok(()));

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use base::{ClusterId, NodeId};
+use base::{ClusterId, GroupId, NodeId};
 use bytes::Bytes;
+use consensus::Message;
 
 use crate::interface::{ConnectionId, DialId, Output};
 use crate::notes::Note;
-use crate::wire::{Frame, Hello, HelloStanding, VERSIONS};
+use crate::wire::{Frame, Hello, HelloStanding, Packet, VERSIONS};
 
 /// One connection.
 #[derive(Debug)]
@@ -30,6 +31,10 @@ pub struct Peers {
     connections: BTreeMap<ConnectionId, Connection>,
     /// Per node the connection that frames go out on.
     routes: BTreeMap<NodeId, ConnectionId>,
+    /// What the engines of all groups have said in this pass, by the node that it is for.
+    packets: BTreeMap<NodeId, Packet>,
+    /// A frame with what engines say is ended when it has about so many bytes.
+    packet_bytes: usize,
 }
 
 /// What a lost connection means.
@@ -42,15 +47,18 @@ pub struct LostPeer {
 }
 
 impl Peers {
-    /// No connections; `own` is what this node says of itself.
+    /// No connections; `own` is what this node says of itself. What engines say goes into frames of
+    /// about `packet_bytes` at most.
     #[must_use]
-    pub fn new(own: Hello) -> Peers {
+    pub fn new(own: Hello, packet_bytes: usize) -> Peers {
         Peers {
             own,
             dials: BTreeMap::new(),
             dials_made: 0,
             connections: BTreeMap::new(),
             routes: BTreeMap::new(),
+            packets: BTreeMap::new(),
+            packet_bytes,
         }
     }
 
@@ -279,14 +287,48 @@ impl Peers {
 
     /// Sends a frame body to a node; tells whether there was a connection to send it on.
     pub fn send(&self, to: NodeId, body: Bytes, out: &mut Vec<Output>) -> bool {
-        let Some(connection) = self.routes.get(&to) else {
+        let Some(connection) = self.route_to(to) else {
             return false;
         };
-        out.push(Output::Frame {
-            connection: *connection,
-            body,
-        });
+        out.push(Output::Frame { connection, body });
         true
+    }
+
+    /// The connection over which frames go to a node, if it can be reached.
+    #[must_use]
+    pub fn route_to(&self, to: NodeId) -> Option<ConnectionId> {
+        self.routes.get(&to).copied()
+    }
+
+    /// About how long a frame of engines' messages becomes at most.
+    #[must_use]
+    pub fn packet_bytes(&self) -> usize {
+        self.packet_bytes
+    }
+
+    /// Takes what a group's engine says to another node; it goes with what all others say to that
+    /// node in this pass.
+    pub fn say(&mut self, group: GroupId, to: NodeId, message: Message, out: &mut Vec<Output>) {
+        let most = self.packet_bytes;
+        let packet = self.packets.entry(to).or_default();
+        if let Some(body) = packet.add(group, message, most) {
+            self.send(to, body, out);
+        }
+    }
+
+    /// Ends a pass: sends what engines have said. What is for nodes without a connection is lost.
+    pub fn flush(&mut self, out: &mut Vec<Output>) {
+        let Peers {
+            packets, routes, ..
+        } = self;
+        packets.retain(|to, packet| {
+            let route = routes.get(to).copied();
+            let body = packet.take();
+            if let (Some(connection), Some(body)) = (route, body) {
+                out.push(Output::Frame { connection, body });
+            }
+            route.is_some()
+        });
     }
 
     /// Takes a note of a connection that spoke nonsense, and disconnects it.
@@ -331,7 +373,7 @@ mod tests {
     #[test]
     fn frames_prefer_the_dialed_connection_and_fall_back_on_the_accepted_one() {
         let member = HelloStanding::Member(ClusterId(1));
-        let mut peers = Peers::new(hello(1, "n1", member));
+        let mut peers = Peers::new(hello(1, "n1", member), 1 << 20);
         let mut out = Vec::new();
         peers.dial_only(&["n2:1".into()], &mut out);
         peers.connected(ConnectionId(1), Some(DialId(1)), &mut out);
@@ -377,7 +419,7 @@ mod tests {
 
     #[test]
     fn members_of_other_clusters_and_copied_folders_are_told_and_disconnected() {
-        let mut peers = Peers::new(hello(1, "n1", HelloStanding::Member(ClusterId(1))));
+        let mut peers = Peers::new(hello(1, "n1", HelloStanding::Member(ClusterId(1))), 1 << 20);
         let mut out = Vec::new();
         peers.connected(ConnectionId(1), None, &mut out);
         let foreign = hello(2, "n2", HelloStanding::Member(ClusterId(2)));
@@ -400,7 +442,7 @@ mod tests {
             process,
             ..hello(2, "n2", member)
         };
-        let mut peers = Peers::new(hello(1, "n1", member));
+        let mut peers = Peers::new(hello(1, "n1", member), 1 << 20);
         let mut out = Vec::new();
         (1..=5).for_each(|id| peers.connected(ConnectionId(id), None, &mut out));
         assert_eq!(

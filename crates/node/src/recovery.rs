@@ -1,7 +1,8 @@
 //! From a data folder to what was known when the node stopped.
 //!
 //! ```text
-//! newest checkpoint ─▶ verify and load ──damaged──▶ the one before it ──none left──▶ refuse
+//! for each group with checkpoint files:
+//!   newest checkpoint ─▶ verify and load ──damaged──▶ the one before it ──none left──▶ refuse
 //!        │ good (or there never was one)
 //!        ▼
 //! journal: read every segment, cut a torn tail, refuse damage ─▶ join the two ─▶ Recovered
@@ -10,44 +11,94 @@
 //! Execution goes on where the checkpoint ends: the engine hands the chosen entries behind it out
 //! again. A crash may come between putting a received checkpoint in place and noting so in the
 //! journal; then the log does not reach (or contradicts) the checkpoint, and begins anew behind it.
+//!
+//! Which groups there are, the journal says: it holds the [`Description`] of each that was opened
+//! and not closed since, so that no group needs another one to come back. Checkpoints of groups
+//! that it does not know are what was left when a group was closed; they are deleted.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::{ClusterId, Epoch, GroupId, Slot};
-use consensus::Membership;
 use consensus::engine::CheckpointRef;
-use journal::disk::{Completion, DiskError, File, Lane, Operation, Request, RequestId};
+use consensus::{EngineKind, Membership};
+use journal::disk::{Completion, DiskError, File, Lane, Operation, Request};
 use journal::{Journal, Recovered as RecoveredLog, RecoveredGroup, RecoveryStep};
 use state::State;
 
-use crate::checkpoints::{Found, Loading, OWN_REQUESTS};
+use crate::checkpoints::{Found, Loading, Unusable, opening_of, own_request};
+use crate::description::Description;
+use crate::group::META;
 use crate::interface::Output;
 use crate::limits::Limits;
 use crate::notes::Note;
 
 /// What was recovered.
 pub struct Recovered {
+    /// The journal, ready to be written.
+    pub journal: Journal,
+    /// There was no journal; this is the first start of a member, or its log is lost.
+    pub journal_created: bool,
+    /// Requests that the journal has given out and not heard of yet.
+    pub outstanding: usize,
+    /// What is there of each group; [`META`] is always there.
+    pub groups: BTreeMap<GroupId, RecoveredReplica>,
+    /// Groups that were closed here, and must never be opened again.
+    pub closed: BTreeSet<GroupId>,
+}
+
+/// What was recovered of one group.
+pub struct RecoveredReplica {
+    /// How the group agrees.
+    pub engine: EngineKind,
+    /// The membership that its log starts from.
+    pub genesis: Membership,
     /// The state at the newest good checkpoint, or an empty one.
     pub state: State,
     /// The membership at that point.
     pub membership: Membership,
     /// The checkpoint files.
     pub found: Found,
-    /// The journal, ready to be written.
-    pub journal: Journal,
-    /// What it holds for the group.
+    /// What the journal holds for the group.
     pub log: RecoveredGroup,
-    /// There was no journal; this is the first start of a member, or its log is lost.
-    pub journal_created: bool,
-    /// Requests that the journal has given out and not heard of yet.
-    pub outstanding: usize,
     /// The log does not connect to the checkpoint: it begins anew behind it, and the journal must
     /// be told so first.
     pub log_replaced: bool,
 }
 
+impl RecoveredReplica {
+    /// A group that has just been created.
+    #[must_use]
+    pub fn fresh(description: Description, limits: &Limits) -> RecoveredReplica {
+        RecoveredReplica {
+            engine: description.engine,
+            state: State::new(limits.state),
+            membership: description.genesis.clone(),
+            genesis: description.genesis,
+            found: Found::default(),
+            log: RecoveredGroup::default(),
+            log_replaced: false,
+        }
+    }
+}
+
+/// What is known of a group's checkpoints.
+#[derive(Default)]
+struct Checkpoints {
+    /// Not looked into yet, oldest first.
+    candidates: Vec<(Slot, u64)>,
+    damages: Vec<String>,
+    damaged: Vec<Slot>,
+    /// Why this build must not touch them; counts if the journal knows the group.
+    newer: Option<String>,
+    loaded: Option<((State, Membership), CheckpointRef)>,
+}
+
+/// Requests of recovery are of no opened group.
+const RECOVERING: u32 = 0;
+
 enum Step {
     Checkpoint {
+        group: GroupId,
         slot: Slot,
         loading: Box<Loading>,
         reads: Reads,
@@ -62,7 +113,7 @@ type ReadResult = Result<bytes::Bytes, DiskError>;
 /// The reads of one checkpoint that are under way, in the order of the file. The disk reads ahead
 /// while what it has read before is taken in; it may answer in any order.
 struct Reads {
-    under_way: VecDeque<(u64, Option<ReadResult>)>,
+    under_way: VecDeque<(u32, Option<ReadResult>)>,
     /// Where the next read begins.
     next: u64,
     /// How long the file was when it was listed.
@@ -72,17 +123,15 @@ struct Reads {
 /// Reads the data folder back.
 pub struct Recovery {
     cluster: ClusterId,
-    group: GroupId,
     limits: Limits,
     identity: journal::Identity,
     files: Vec<(File, u64)>,
-    genesis: Membership,
-    candidates: Vec<(Slot, u64)>,
-    damages: Vec<String>,
-    damaged: Vec<Slot>,
-    loaded: Option<((State, Membership), CheckpointRef)>,
+    first: Description,
+    checkpoints: BTreeMap<GroupId, Checkpoints>,
+    /// Groups whose checkpoints have not been looked into.
+    unread: Vec<GroupId>,
     step: Step,
-    last_request: u64,
+    last_request: u32,
 }
 
 /// What a completion led to.
@@ -96,34 +145,34 @@ pub enum Progress {
 }
 
 impl Recovery {
-    /// Prepares to read `files`; nothing is read before [`Recovery::start`].
+    /// Prepares to read `files`; nothing is read before [`Recovery::start`]. `first` is
+    /// what the identity file says of [`META`].
     #[must_use]
     pub fn new(
         identity: journal::Identity,
-        group: GroupId,
-        genesis: Membership,
+        first: Description,
         limits: Limits,
         files: Vec<(File, u64)>,
     ) -> Recovery {
-        let mut candidates: Vec<(Slot, u64)> = files
-            .iter()
-            .filter_map(|(file, length)| match file {
-                File::Checkpoint(slot) => Some((*slot, *length)),
-                _ => None,
-            })
-            .collect();
-        candidates.sort_unstable();
+        let mut checkpoints: BTreeMap<GroupId, Checkpoints> = BTreeMap::new();
+        checkpoints.entry(META).or_default();
+        for (file, length) in &files {
+            if let File::Checkpoint(group, slot) = file {
+                let of_group = checkpoints.entry(*group).or_default();
+                of_group.candidates.push((*slot, *length));
+            }
+        }
+        for of_group in checkpoints.values_mut() {
+            of_group.candidates.sort_unstable();
+        }
         Recovery {
             cluster: identity.cluster,
-            group,
             limits,
             identity,
             files,
-            genesis,
-            candidates,
-            damages: Vec::new(),
-            damaged: Vec::new(),
-            loaded: None,
+            first,
+            unread: checkpoints.keys().copied().collect(),
+            checkpoints,
             step: Step::Done,
             last_request: 0,
         }
@@ -138,7 +187,7 @@ impl Recovery {
             .filter(|file| {
                 matches!(
                     file,
-                    File::PartialCheckpoint(_) | File::IncomingCheckpoint(_)
+                    File::PartialCheckpoint(..) | File::IncomingCheckpoint(..)
                 )
             })
             .collect();
@@ -150,49 +199,71 @@ impl Recovery {
 
     fn request(&mut self, operation: Operation, out: &mut Vec<Output>) {
         self.last_request += 1;
-        let id = RequestId(OWN_REQUESTS | self.last_request);
         out.push(Output::Disk(Request {
-            id,
+            id: own_request(RECOVERING, self.last_request),
             lane: Lane::Background,
             operation,
         }));
     }
 
+    /// Reads the newest checkpoint that has not been looked into, of one group after another.
     fn next_checkpoint(&mut self, out: &mut Vec<Output>) -> Progress {
-        if let Some((slot, length)) = self.candidates.pop() {
-            let mut reads = Reads {
-                under_way: VecDeque::new(),
-                next: 0,
-                length,
-            };
-            self.read_ahead(slot, &mut reads, out);
-            self.step = Step::Checkpoint {
-                slot,
-                loading: Box::new(Loading::new(&self.limits)),
-                reads,
-            };
-            return Progress::Working;
+        while let Some(group) = self.unread.last().copied() {
+            let of_group = self.checkpoints.entry(group).or_default();
+            if of_group.loaded.is_none()
+                && let Some((slot, length)) = of_group.candidates.pop()
+            {
+                let mut reads = Reads {
+                    under_way: VecDeque::new(),
+                    next: 0,
+                    length,
+                };
+                self.read_ahead((group, slot), &mut reads, out);
+                self.step = Step::Checkpoint {
+                    group,
+                    slot,
+                    loading: Box::new(Loading::new(&self.limits)),
+                    reads,
+                };
+                return Progress::Working;
+            }
+            self.unread.pop();
         }
-        if self.loaded.is_none() && !self.damages.is_empty() {
-            return Progress::Refused(format!(
-                "no checkpoint in this data folder is intact:\n  {}\nNothing has been changed. \
-                 Restore the files from a copy, or replace this node: remove it with `quorate \
-                 member remove`, empty its data folder, add it again with `quorate member add` \
-                 and start it with --join",
-                self.damages.join("\n  ")
-            ));
+        // Before the journal is looked into, which would take long for nothing.
+        match self.refuse_damages(META) {
+            Some(reason) => Progress::Refused(reason),
+            None => self.start_journal(out),
         }
-        self.start_journal(out)
+    }
+
+    /// Why a group cannot go on, if none of its checkpoints is intact.
+    fn refuse_damages(&self, group: GroupId) -> Option<String> {
+        let of_group = self.checkpoints.get(&group)?;
+        if of_group.loaded.is_some() || of_group.damages.is_empty() {
+            return None;
+        }
+        Some(format!(
+            "no checkpoint in this data folder is intact:\n  {}\nNothing has been \
+             changed. Restore the files from a copy, or replace this node: remove it with \
+             `quorate member remove`, empty its data folder, add it again with `quorate member \
+             add` and start it with --join",
+            of_group.damages.join("\n  ")
+        ))
     }
 
     /// Asks for what comes next, up to the end of the file; at least one read is under way then.
-    fn read_ahead(&mut self, slot: Slot, reads: &mut Reads, out: &mut Vec<Output>) {
+    fn read_ahead(
+        &mut self,
+        (group, slot): (GroupId, Slot),
+        reads: &mut Reads,
+        out: &mut Vec<Output>,
+    ) {
         let length = self.limits.checkpoint_chunk_bytes;
         while reads.under_way.is_empty()
             || (reads.under_way.len() < self.limits.recovery_reads && reads.next < reads.length)
         {
             let operation = Operation::Read {
-                file: File::Checkpoint(slot),
+                file: File::Checkpoint(group, slot),
                 offset: reads.next,
                 length,
             };
@@ -203,7 +274,9 @@ impl Recovery {
     }
 
     fn start_journal(&mut self, out: &mut Vec<Output>) -> Progress {
-        let checkpoint = self.loaded.as_ref().map(|(_, reference)| reference.slot);
+        let meta = self.checkpoints.get(&META);
+        let loaded = meta.and_then(|of_group| of_group.loaded.as_ref());
+        let checkpoint = loaded.map(|(_, reference)| reference.slot);
         out.push(Output::Note(Note::Recovering { checkpoint }));
         let files: Vec<(File, u64)> = self
             .files
@@ -222,7 +295,7 @@ impl Recovery {
     /// A disk request has ended.
     pub fn complete(&mut self, completion: Completion, out: &mut Vec<Output>) -> Progress {
         match &mut self.step {
-            Step::Journal(recovery) if completion.id.0 & OWN_REQUESTS == 0 => {
+            Step::Journal(recovery) if opening_of(completion.id).is_none() => {
                 let mut requests = Vec::new();
                 let step = recovery.complete(completion, &mut requests);
                 let outstanding = requests.len();
@@ -230,8 +303,10 @@ impl Recovery {
                 self.journal_step(step, outstanding, out)
             }
             Step::Checkpoint { reads, .. } => {
-                let request = completion.id.0 & !OWN_REQUESTS;
-                let read = reads.under_way.iter_mut().find(|(id, _)| *id == request);
+                let read = reads
+                    .under_way
+                    .iter_mut()
+                    .find(|(number, _)| own_request(RECOVERING, *number) == completion.id);
                 // Else the deletion of an unfinished file, or of a checkpoint that was given up.
                 if let Some((_, result)) = read {
                     *result = Some(completion.result);
@@ -257,6 +332,7 @@ impl Recovery {
 
     fn checkpoint_chunk(&mut self, result: ReadResult, out: &mut Vec<Output>) -> Progress {
         let Step::Checkpoint {
+            group,
             slot,
             mut loading,
             mut reads,
@@ -266,7 +342,7 @@ impl Recovery {
         };
         let chunk = self.limits.checkpoint_chunk_bytes;
         let verdict = match result {
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Unusable::Damaged(error.to_string())),
             Ok(bytes) if !bytes.is_empty() || loading.read() == 0 => {
                 let last = (bytes.len() as u64) < chunk;
                 loading.feed(&bytes).map(|()| last)
@@ -275,29 +351,61 @@ impl Recovery {
         };
         match verdict {
             Ok(false) => {
-                self.read_ahead(slot, &mut reads, out);
+                self.read_ahead((group, slot), &mut reads, out);
                 self.step = Step::Checkpoint {
+                    group,
                     slot,
                     loading,
                     reads,
                 };
                 Progress::Working
             }
-            Ok(true) => match loading.finish(self.cluster, self.group) {
+            Ok(true) => match loading.finish(self.cluster, group) {
                 Ok(loaded) => {
-                    self.loaded = Some(loaded);
-                    self.start_journal(out)
+                    self.checkpoints.entry(group).or_default().loaded = Some(loaded);
+                    self.next_checkpoint(out)
                 }
-                Err(damage) => self.damaged(slot, damage, out),
+                Err(unusable) => self.unusable(group, slot, unusable, out),
             },
-            Err(damage) => self.damaged(slot, damage, out),
+            Err(unusable) => self.unusable(group, slot, unusable, out),
         }
     }
 
-    fn damaged(&mut self, slot: Slot, damage: String, out: &mut Vec<Output>) -> Progress {
-        self.damages
-            .push(format!("checkpoints/{:016x}.checkpoint: {damage}", slot.0));
-        self.damaged.push(slot);
+    /// A damaged checkpoint has others before it; one that only newer builds understand says that
+    /// this build must not touch anything here, unless it is what was left of a group that was
+    /// closed: that the journal tells.
+    fn unusable(
+        &mut self,
+        group: GroupId,
+        slot: Slot,
+        unusable: Unusable,
+        out: &mut Vec<Output>,
+    ) -> Progress {
+        match unusable {
+            Unusable::Damaged(damage) => self.damaged(group, slot, damage, out),
+            Unusable::Newer(reason) if group == META => Progress::Refused(reason),
+            Unusable::Newer(reason) => {
+                let of_group = self.checkpoints.entry(group).or_default();
+                of_group.newer = Some(reason);
+                of_group.candidates.clear();
+                self.next_checkpoint(out)
+            }
+        }
+    }
+
+    fn damaged(
+        &mut self,
+        group: GroupId,
+        slot: Slot,
+        damage: String,
+        out: &mut Vec<Output>,
+    ) -> Progress {
+        let of_group = self.checkpoints.entry(group).or_default();
+        of_group.damages.push(format!(
+            "checkpoints/{:016x}-{:016x}.checkpoint: {damage}",
+            group.0, slot.0
+        ));
+        of_group.damaged.push(slot);
         out.push(Output::Note(Note::CheckpointDamaged { slot, damage }));
         self.next_checkpoint(out)
     }
@@ -318,7 +426,7 @@ impl Recovery {
         }
     }
 
-    /// Joins checkpoint and log.
+    /// Joins checkpoints and logs.
     fn join(
         &mut self,
         journal: Journal,
@@ -334,68 +442,139 @@ impl Recovery {
                 bytes: torn.bytes,
             }));
         }
-        let log = recovered
-            .groups
-            .get(&self.group)
-            .cloned()
-            .unwrap_or_default();
-        if let Some(lost) = self.damaged.iter().find(|slot| **slot > log.last) {
-            return Progress::Refused(format!(
-                "the checkpoint at slot {lost} is damaged, and the log ends before it, at slot \
-                 {}: what this node had acknowledged up to there is lost here ({}). Nothing has \
-                 been changed. Restore the file from a copy, or replace this node: remove it with \
-                 `quorate member remove`, empty its data folder, add it again with `quorate \
-                 member add` and start it with --join",
+        let mut logs = recovered.groups;
+        logs.entry(META).or_default();
+        let mut groups = BTreeMap::new();
+        for (group, log) in logs {
+            let description = match &log.description {
+                Some(body) => match Description::decode(body.clone()) {
+                    Some(description) => Some(description),
+                    None => return Progress::Refused(unreadable(group)),
+                },
+                None => None,
+            };
+            let Description { engine, genesis } = match description {
+                Some(description) => description,
+                None if group == META => self.first.clone(),
+                None => return Progress::Refused(unreadable(group)),
+            };
+            match self.join_group(group, log, engine, genesis, out) {
+                Ok(replica) => groups.insert(group, replica),
+                Err(reason) => return Progress::Refused(reason),
+            };
+        }
+        // A journal that is gone says nothing about what was closed.
+        if !recovered.created {
+            self.delete_orphans(out);
+        }
+        Progress::Done(Box::new(Recovered {
+            journal,
+            journal_created: recovered.created,
+            outstanding,
+            groups,
+            closed: recovered.closed,
+        }))
+    }
+
+    /// Deletes what is left of the checkpoints of groups that were closed.
+    fn delete_orphans(&mut self, out: &mut Vec<Output>) {
+        let orphans = std::mem::take(&mut self.checkpoints);
+        let files: Vec<File> = self
+            .files
+            .iter()
+            .map(|(file, _)| *file)
+            .filter(
+                |file| matches!(file, File::Checkpoint(group, _) if orphans.contains_key(group)),
+            )
+            .collect();
+        for file in files {
+            self.request(Operation::Delete { file }, out);
+        }
+    }
+
+    /// Joins checkpoint and log of one group.
+    fn join_group(
+        &mut self,
+        group: GroupId,
+        log: RecoveredGroup,
+        engine: EngineKind,
+        genesis: Membership,
+        out: &mut Vec<Output>,
+    ) -> Result<RecoveredReplica, String> {
+        if let Some(reason) = self.refuse_damages(group) {
+            return Err(reason);
+        }
+        let checkpoints = self.checkpoints.remove(&group).unwrap_or_default();
+        if let Some(reason) = checkpoints.newer {
+            return Err(reason);
+        }
+        let damages = checkpoints.damages.join("; ");
+        if let Some(lost) = checkpoints.damaged.iter().find(|slot| **slot > log.last) {
+            return Err(format!(
+                "the checkpoint at slot {lost} of group {group} is damaged, and the log ends \
+                 before it, at slot {}: what this node had acknowledged up to there is lost here \
+                 ({damages}). Nothing has been changed. Restore the file from a copy, or replace \
+                 this node: remove it with `quorate member remove`, empty its data folder, add it \
+                 again with `quorate member add` and start it with --join",
                 log.last,
-                self.damages.join("; ")
             ));
         }
         let found = Found {
-            loaded: self.loaded.as_ref().map(|(_, reference)| *reference),
-            older: self.candidates.iter().map(|(slot, _)| *slot).collect(),
-            damaged: std::mem::take(&mut self.damaged),
-            last_request: self.last_request,
+            loaded: checkpoints.loaded.as_ref().map(|(_, reference)| *reference),
+            older: checkpoints
+                .candidates
+                .iter()
+                .map(|(slot, _)| *slot)
+                .collect(),
+            damaged: checkpoints.damaged,
         };
-        let (state, membership, end) = match self.loaded.take() {
+        let (state, membership, end) = match checkpoints.loaded {
             Some(((state, membership), reference)) => {
                 (state, membership, (reference.slot, reference.epoch))
             }
             None => {
                 let state = State::new(self.limits.state);
-                (state, self.genesis.clone(), (Slot(0), Epoch(0)))
+                (state, genesis.clone(), (Slot(0), Epoch(0)))
             }
         };
         if log.start.0 > end.0 {
-            return Progress::Refused(format!(
-                "the log begins behind slot {}, but the newest intact checkpoint ends at slot {}: \
-                 what is between is lost here{}. Nothing has been changed. Replace this node: \
-                 remove it with `quorate member remove`, empty its data folder, add it again with \
-                 `quorate member add` and start it with --join",
+            return Err(format!(
+                "the log of group {group} begins behind slot {}, but the newest intact checkpoint \
+                 ends at slot {}: what is between is lost here{}. Nothing has been changed. \
+                 Replace this node: remove it with `quorate member remove`, empty its data folder, \
+                 add it again with `quorate member add` and start it with --join",
                 log.start.0,
                 end.0,
-                match self.damages.is_empty() {
+                match damages.is_empty() {
                     true => String::new(),
-                    false => format!(" ({})", self.damages.join("; ")),
+                    false => format!(" ({damages})"),
                 }
             ));
         }
         let connects = log.last >= end.0 && epoch_at(&log, end.0) == Some(end.1);
         let log_replaced = !connects && end.0 > Slot(0);
-        out.push(Output::Note(Note::Recovered {
+        let note = Note::Recovered {
             applied: end.0,
             last: if log_replaced { end.0 } else { log.last },
-        }));
-        Progress::Done(Box::new(Recovered {
+        };
+        out.push(Output::Note(note.of(group)));
+        Ok(RecoveredReplica {
+            engine,
+            genesis,
             state,
             membership,
             found,
-            journal,
             log,
-            journal_created: recovered.created,
-            outstanding,
             log_replaced,
-        }))
+        })
     }
+}
+
+fn unreadable(group: GroupId) -> String {
+    format!(
+        "what the journal says of group {group} cannot be read although its checksum is right; it \
+         was probably written by a newer version of Quorate: start that version"
+    )
 }
 
 /// The epoch of the entry at `slot`, as far as the log knows it.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base::mutant::{self, Mutant};
 use base::{Incarnation, NodeId, Slot, WallTime};
+use cluster::meta;
 use consensus::{Entry, Membership, Payload};
 use etcd::maintenance::{alarm, command as maintenance};
 use state::{Admission, EntryStamp, EventBatch, Interrupted, Reader, Snapshot, State};
@@ -34,6 +35,8 @@ pub enum Outcome {
     Leases(Option<LeaseOutcome>),
     /// A command of etcd's maintenance service; `None` if there is nothing to say.
     Maintenance(Result<Option<etcd::MaintenanceResponse>, etcd::Error>),
+    /// A command about the table of keyspaces: a sentence for people.
+    Meta(Result<String, String>),
     /// It ran before, and its result went with a snapshot or an earlier incarnation: unknown.
     Unknown,
 }
@@ -56,19 +59,44 @@ pub struct Replica {
     /// What has changed since [`Replica::take_events`], one batch per revision.
     events: Vec<EventBatch>,
     interruptions: u64,
+    /// The newest level that it may execute.
+    level_max: u32,
+    /// The table of keyspaces may have changed.
+    table_changed: bool,
 }
 
 impl Replica {
-    /// A replica whose clients' commands carry `own` as origin.
+    /// A replica whose clients' commands carry `own` as origin, and which executes levels up to
+    /// `level_max`.
     #[must_use]
-    pub fn new(own: (NodeId, Incarnation), state: State, membership: Membership) -> Replica {
+    pub fn new(
+        own: (NodeId, Incarnation),
+        state: State,
+        membership: Membership,
+        level_max: u32,
+    ) -> Replica {
         Replica {
             own,
             state,
             membership: Arc::new(membership),
             events: Vec::new(),
             interruptions: 0,
+            level_max,
+            table_changed: true,
         }
+    }
+
+    /// Whether it can go on: its group has not been raised to a level that it does not know. If
+    /// it has, what was executed so far is right, and nothing more may be.
+    #[must_use]
+    pub fn knows_level(&self) -> bool {
+        self.reader().level() <= self.level_max
+    }
+
+    /// The newest level that it may execute.
+    #[must_use]
+    pub fn level_max(&self) -> u32 {
+        self.level_max
     }
 
     /// What can be read.
@@ -101,6 +129,11 @@ impl Replica {
         self.state.digest().0
     }
 
+    /// Looks ahead in the index of leases: see [`State::settle_leases`].
+    pub fn settle_leases(&mut self, clock: Duration, most: usize) -> bool {
+        self.state.settle_leases(clock, most)
+    }
+
     /// How many executions were interrupted and run again.
     #[must_use]
     pub fn interruptions(&self) -> u64 {
@@ -119,9 +152,19 @@ impl Replica {
             state.reader().applied() >= self.applied(),
             "a snapshot never takes the state back"
         );
+        assert!(
+            state.reader().level() <= self.level_max,
+            "a checkpoint of a level that this replica does not know is not read"
+        );
         self.state = state;
         self.membership = Arc::new(membership);
         self.events.clear();
+        self.table_changed = true;
+    }
+
+    /// Whether the table of keyspaces may have changed since this was last asked.
+    pub fn take_table_change(&mut self) -> bool {
+        std::mem::take(&mut self.table_changed)
     }
 
     /// What has changed since the last time this was asked, or since a snapshot was installed:
@@ -131,6 +174,9 @@ impl Replica {
     }
 
     /// Executes the next entry. Appends what came of this node's own commands to `executed`.
+    ///
+    /// # Panics
+    /// If the group is at a level that this replica does not know.
     pub fn execute(
         &mut self,
         entry: Entry,
@@ -138,6 +184,10 @@ impl Replica {
         metrics: &mut Metrics,
         notes: &mut Vec<Note>,
     ) {
+        assert!(
+            self.knows_level(),
+            "whoever does not know the group's level stops"
+        );
         let Entry {
             slot,
             epoch,
@@ -242,14 +292,27 @@ impl Replica {
     fn dispatch(&mut self, originated: &OriginatedCommand<&[u8]>) -> Outcome {
         let command = originated.command;
         match originated.protocol {
-            system::PROTOCOL => Outcome::System(system::execute(self.state.transaction(), command)),
+            system::PROTOCOL => {
+                let transaction = self.state.transaction();
+                Outcome::System(system::execute(transaction, &self.membership, command))
+            }
             leases::PROTOCOL => Outcome::Leases(leases::execute(&mut self.state, command)),
             ETCD => {
                 let result = etcd::execute(self.state.transaction(), command);
+                #[cfg(feature = "mutants")]
+                crate::rehearsal::execute(&mut self.state, self.level_max);
                 if matches!(result, Err(etcd::Error::NoSpace)) {
                     alarm::no_space(self.state.transaction(), originated.origin.node.0);
                 }
                 Outcome::Etcd(result)
+            }
+            meta::PROTOCOL => {
+                self.table_changed = true;
+                Outcome::Meta(meta::execute(
+                    self.state.transaction(),
+                    &self.membership,
+                    command,
+                ))
             }
             maintenance::PROTOCOL => {
                 let transaction = self.state.transaction();

@@ -6,12 +6,15 @@
 //! kind 2 claim:    member u64 | claimant u64                      key: member u64 | 'c'
 //! kind 3 nothing:  lets the group's clock and its compaction go on
 //! kind 4 wish:     member u64                                     key: member u64 | 'v'
+//! kind 5 raise:    level u32
+//! kind 6 no wish:  member u64                                     takes the row of a wish away
 //! ```
 //!
 //! Integers are little-endian, in keys big-endian; a text is its length u16 and UTF-8.
 
 use base::NodeId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use consensus::Membership;
 use state::{Reader, Space, Transaction};
 
 /// The number of this protocol in an entry.
@@ -44,6 +47,16 @@ pub enum SystemCommand {
         /// The member's id.
         member: NodeId,
     },
+    /// From the next entry on, commands do what they do at this level.
+    RaiseLevel {
+        /// Which.
+        level: u32,
+    },
+    /// That member is not added after all.
+    ForgetWish {
+        /// The id that it would have had.
+        member: NodeId,
+    },
 }
 
 impl SystemCommand {
@@ -70,6 +83,14 @@ impl SystemCommand {
             SystemCommand::Nothing => out.put_u8(3),
             SystemCommand::WishVote { member } => {
                 out.put_u8(4);
+                out.put_u64_le(member.0);
+            }
+            SystemCommand::RaiseLevel { level } => {
+                out.put_u8(5);
+                out.put_u32_le(*level);
+            }
+            SystemCommand::ForgetWish { member } => {
+                out.put_u8(6);
                 out.put_u64_le(member.0);
             }
         }
@@ -99,6 +120,12 @@ impl SystemCommand {
             },
             3 => SystemCommand::Nothing,
             4 => SystemCommand::WishVote {
+                member: NodeId(input.try_get_u64_le().ok()?),
+            },
+            5 => SystemCommand::RaiseLevel {
+                level: input.try_get_u32_le().ok()?,
+            },
+            6 => SystemCommand::ForgetWish {
                 member: NodeId(input.try_get_u64_le().ok()?),
             },
             _ => return None,
@@ -136,11 +163,15 @@ fn row_key(member: NodeId, tag: u8) -> [u8; 9] {
     key
 }
 
-/// Executes a command of the node itself.
+/// Executes a command of the node itself; `membership` is the one at this slot.
 ///
 /// # Errors
 /// With a sentence for people, if it was refused; alike on every replica.
-pub fn execute(mut transaction: Transaction<'_>, command: &[u8]) -> Result<(), String> {
+pub fn execute(
+    mut transaction: Transaction<'_>,
+    membership: &Membership,
+    command: &[u8],
+) -> Result<(), String> {
     match SystemCommand::decode(command) {
         Some(SystemCommand::Publish {
             member,
@@ -178,6 +209,16 @@ pub fn execute(mut transaction: Transaction<'_>, command: &[u8]) -> Result<(), S
         Some(SystemCommand::WishVote { member }) => {
             transaction.set_row(Space::MEMBERS, &row_key(member, b'v'), &[]);
         }
+        Some(SystemCommand::RaiseLevel { level }) => {
+            // Whoever was added since the leader looked has not said yet what it knows.
+            if level_of_all(transaction.base(), membership) < Some(level) {
+                return Err(format!("not all members know level {level}"));
+            }
+            transaction.raise_level(level);
+        }
+        Some(SystemCommand::ForgetWish { member }) => {
+            transaction.delete_row(Space::MEMBERS, &row_key(member, b'v'));
+        }
         Some(SystemCommand::Nothing) => {}
         None => return Err("the command cannot be read".to_owned()),
     }
@@ -190,6 +231,14 @@ pub fn execute(mut transaction: Transaction<'_>, command: &[u8]) -> Result<(), S
 pub fn published(reader: &Reader, member: NodeId) -> Option<(u32, Vec<String>)> {
     let row = reader.row(Space::MEMBERS, &row_key(member, b'p'))?;
     get_published(&mut &row[..])
+}
+
+/// The highest level that every member has said it knows; `None` if one has said nothing yet.
+#[must_use]
+pub fn level_of_all(reader: &Reader, membership: &Membership) -> Option<u32> {
+    let known = |member: &NodeId| published(reader, *member).map(|(level, _)| level);
+    let levels: Option<Vec<u32>> = membership.members.keys().map(known).collect();
+    levels?.into_iter().min()
 }
 
 /// Whether this member shall get its vote by itself.
@@ -223,6 +272,8 @@ mod tests {
             },
             SystemCommand::Nothing,
             SystemCommand::WishVote { member: NodeId(1) },
+            SystemCommand::RaiseLevel { level: 3 },
+            SystemCommand::ForgetWish { member: NodeId(1) },
         ];
         for command in commands {
             let bytes = command.encode();

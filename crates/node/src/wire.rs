@@ -1,7 +1,7 @@
 //! What nodes say to each other: the body of a peer frame.
 //!
 //! ```text
-//! frame body:  kind u8 | fields
+//! frame body:  kind u8 | fields            of one group: kind u8 | group u64 | fields
 //! integers:    little-endian, of fixed size
 //! text:        length u16, UTF-8            bytes: length u32, octets
 //! membership:  bytes, as `consensus::Membership` encodes itself
@@ -12,13 +12,21 @@
 //! The first frame each side sends is [`Frame::Hello`]. The table of kinds is in
 //! `docs/internals/node.md`.
 
-use base::{ClusterId, Incarnation, NodeId, Slot};
+use base::{ClusterId, GroupId, Incarnation, NodeId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use consensus::Membership;
 use consensus::message::Message;
+use consensus::{EngineKind, Membership};
 
+mod group;
 mod members;
+mod packet;
+pub use group::{Facts, ForwardedCommand, GroupFrame, Operation};
 pub use members::MemberChange;
+pub use packet::Packet;
+
+/// So many elements of a list are made room for before the first has been read: what is announced
+/// need not be there, and an element takes more memory than bytes in the frame.
+const ROOM: usize = 64;
 
 /// The oldest and the newest version of this protocol that this build speaks.
 pub const VERSIONS: (u16, u16) = (1, 1);
@@ -53,55 +61,6 @@ pub struct Hello {
     pub address: String,
 }
 
-/// A command on its way to the leader.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForwardedCommand {
-    /// The origin's sequence number; node and incarnation are the sender's.
-    pub sequence: u64,
-    /// Which protocol it belongs to.
-    pub protocol: u8,
-    /// The command.
-    pub command: Bytes,
-}
-
-/// Something an operator asked another node for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Add a member as learner; its id was drawn by the node that was asked.
-    MemberAdd {
-        /// The new member's id.
-        id: NodeId,
-        /// Its name.
-        name: String,
-        /// Its peer address.
-        address: String,
-    },
-    /// Give a learner a vote.
-    MemberPromote {
-        /// Name or id.
-        member: String,
-    },
-    /// Remove a member.
-    MemberRemove {
-        /// Name or id.
-        member: String,
-    },
-    /// A member says its name and where it is reached now.
-    MemberUpdate {
-        /// The member's id.
-        id: NodeId,
-        /// Its name.
-        name: String,
-        /// Its peer address.
-        address: String,
-    },
-    /// Hand over leadership.
-    TransferLeadership {
-        /// Name or id.
-        to: Option<String>,
-    },
-}
-
 /// What a joining node is told when it is let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Welcome {
@@ -111,6 +70,8 @@ pub struct Welcome {
     pub node: NodeId,
     /// The membership that the log starts from.
     pub genesis: Membership,
+    /// How the members agree.
+    pub engine: EngineKind,
 }
 
 /// What a node that wants to join is told.
@@ -122,15 +83,6 @@ pub enum JoinReply {
     Refused(String),
     /// Something is missing that may still come; for its operator.
     NotYet(String),
-}
-
-/// What a node tells its peers about itself once in a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// Bytes its state holds.
-    pub data_bytes: u64,
-    /// What it has executed.
-    pub applied: Slot,
 }
 
 /// The body of a peer frame.
@@ -146,6 +98,8 @@ pub enum Frame {
         cluster: ClusterId,
         /// Its first membership.
         genesis: Membership,
+        /// How its members are to agree.
+        engine: EngineKind,
     },
     /// The promise asked for by [`Frame::Form`] is on stable storage.
     FormPromised(ClusterId),
@@ -160,58 +114,12 @@ pub enum Frame {
     },
     /// The answer to [`Frame::JoinRequest`].
     JoinReply(JoinReply),
-    /// Between the engines of the group.
-    Engine(Message),
-    /// Commands for the leader.
-    Forward(Vec<ForwardedCommand>),
-    /// These commands were certainly not proposed.
-    Refused {
-        /// Their sequence numbers.
-        sequences: Vec<u64>,
-        /// Who leads, if known.
-        leader: Option<NodeId>,
-        /// The leader has no room just now.
-        overloaded: bool,
-    },
-    /// An operator's request on its way to the leader.
-    Operate {
-        /// Comes back with the answer.
-        id: u64,
-        /// What is asked for.
-        operation: Operation,
-    },
-    /// The answer to [`Frame::Operate`]: a sentence for people.
-    Operated {
-        /// Of which request.
-        id: u64,
-        /// Done, or why not.
-        result: Result<String, String>,
-    },
-    /// What its peers cannot see.
-    Facts(Facts),
+    /// Between the engines of groups; see [`Packet`].
+    Engine(Vec<(GroupId, Message)>),
+    /// Between the replicas of a group, or from a node whose clients it serves.
+    Group(GroupId, GroupFrame),
     /// The receiver has been removed from the cluster, and may have missed that.
     Removed,
-    /// A client of etcd's asks for a change of the members.
-    Change {
-        /// Comes back with the answer.
-        id: u64,
-        /// Which.
-        change: MemberChange,
-    },
-    /// The answer to [`Frame::Change`].
-    Changed {
-        /// Of which request.
-        id: u64,
-        /// Done, or why not.
-        result: Result<(), etcd::Error>,
-    },
-    /// The digest of the sender's state at a slot. From the leader: everybody is to say theirs.
-    Digest {
-        /// The slot.
-        slot: Slot,
-        /// The digest after the entry there was executed.
-        digest: u128,
-    },
 }
 
 /// Why a body could not be decoded.
@@ -237,10 +145,15 @@ impl Frame {
                 out.put_u8(2);
                 put_text(&mut out, reason);
             }
-            Frame::Form { cluster, genesis } => {
+            Frame::Form {
+                cluster,
+                genesis,
+                engine,
+            } => {
                 out.put_u8(3);
                 out.put_u64_le(cluster.0);
                 put_membership(&mut out, genesis);
+                out.put_u8(engine.code());
             }
             Frame::FormPromised(cluster) => {
                 out.put_u8(4);
@@ -256,60 +169,9 @@ impl Frame {
                 out.put_u64_le(claimant.0);
             }
             Frame::JoinReply(reply) => put_join_reply(&mut out, reply),
-            Frame::Engine(message) => {
-                out.put_u8(8);
-                message.encode(&mut out);
-            }
-            Frame::Forward(commands) => put_forward(&mut out, commands),
-            Frame::Refused {
-                sequences,
-                leader,
-                overloaded,
-            } => {
-                out.put_u8(10);
-                out.put_u64_le(leader.map_or(NO_NODE, |node| node.0));
-                out.put_u8(u8::from(*overloaded));
-                out.put_u32_le(sequences.len() as u32);
-                sequences
-                    .iter()
-                    .for_each(|sequence| out.put_u64_le(*sequence));
-            }
-            Frame::Operate { id, operation } => {
-                out.put_u8(11);
-                out.put_u64_le(*id);
-                put_operation(&mut out, operation);
-            }
-            Frame::Operated { id, result } => {
-                out.put_u8(12);
-                out.put_u64_le(*id);
-                let (done, text) = match result {
-                    Ok(text) => (1, text),
-                    Err(text) => (0, text),
-                };
-                out.put_u8(done);
-                put_text(&mut out, text);
-            }
-            Frame::Facts(facts) => {
-                out.put_u8(13);
-                out.put_u64_le(facts.data_bytes);
-                out.put_u64_le(facts.applied.0);
-            }
+            Frame::Engine(messages) => packet::put(&mut out, messages),
+            Frame::Group(group, frame) => frame.put(*group, &mut out),
             Frame::Removed => out.put_u8(14),
-            Frame::Change { id, change } => {
-                out.put_u8(15);
-                out.put_u64_le(*id);
-                members::put_change(&mut out, change);
-            }
-            Frame::Changed { id, result } => {
-                out.put_u8(16);
-                out.put_u64_le(*id);
-                members::put_answer(&mut out, result);
-            }
-            Frame::Digest { slot, digest } => {
-                out.put_u8(17);
-                out.put_u64_le(slot.0);
-                out.put_u128_le(*digest);
-            }
         }
         out.freeze()
     }
@@ -318,11 +180,8 @@ impl Frame {
     fn encoded_bytes_hint(&self) -> usize {
         const FIELDS: usize = 64;
         match self {
-            Frame::Engine(message) => FIELDS + message.encoded_bytes_hint(),
-            Frame::Forward(commands) => {
-                FIELDS + commands.iter().map(forwarded_bytes).sum::<usize>()
-            }
-            Frame::Refused { sequences, .. } => FIELDS + 8 * sequences.len(),
+            Frame::Engine(messages) => packet::encoded_bytes_hint(messages),
+            Frame::Group(_, frame) => frame.encoded_bytes_hint(),
             _ => FIELDS,
         }
     }
@@ -339,6 +198,7 @@ impl Frame {
             3 => Frame::Form {
                 cluster: ClusterId(input.try_get_u64_le()?),
                 genesis: get_membership(input)?,
+                engine: get_engine(input)?,
             },
             4 => Frame::FormPromised(ClusterId(input.try_get_u64_le()?)),
             5 => Frame::Formed(ClusterId(input.try_get_u64_le()?)),
@@ -347,44 +207,12 @@ impl Frame {
                 claimant: NodeId(input.try_get_u64_le()?),
             },
             7 => Frame::JoinReply(get_join_reply(input)?),
-            8 => {
-                let message = Message::decode(body)
-                    .map_err(|_| WireError("the engine message cannot be decoded"))?;
-                return Ok(Frame::Engine(message));
-            }
-            9 => Frame::Forward(get_forward(input)?),
-            10 => get_refused(input)?,
-            11 => Frame::Operate {
-                id: input.try_get_u64_le()?,
-                operation: get_operation(input)?,
-            },
-            12 => {
-                let id = input.try_get_u64_le()?;
-                let done = input.try_get_u8()? == 1;
-                let text = get_text(input)?;
-                Frame::Operated {
-                    id,
-                    result: if done { Ok(text) } else { Err(text) },
-                }
-            }
-            13 => Frame::Facts(Facts {
-                data_bytes: input.try_get_u64_le()?,
-                applied: Slot(input.try_get_u64_le()?),
-            }),
+            8 => Frame::Engine(packet::get(input)?),
             14 => Frame::Removed,
-            15 => Frame::Change {
-                id: input.try_get_u64_le()?,
-                change: members::get_change(input)?,
-            },
-            16 => Frame::Changed {
-                id: input.try_get_u64_le()?,
-                result: members::get_answer(input)?,
-            },
-            17 => Frame::Digest {
-                slot: Slot(input.try_get_u64_le()?),
-                digest: input.try_get_u128_le()?,
-            },
-            _ => return Err(WireError("no frame has this kind")),
+            kind => {
+                let group = GroupId(input.try_get_u64_le()?);
+                Frame::Group(group, GroupFrame::get(kind, input)?)
+            }
         };
         if input.has_remaining() {
             return Err(WireError("bytes follow the end of the frame"));
@@ -444,6 +272,7 @@ fn put_join_reply(out: &mut BytesMut, reply: &JoinReply) {
             out.put_u64_le(welcome.cluster.0);
             out.put_u64_le(welcome.node.0);
             put_membership(out, &welcome.genesis);
+            out.put_u8(welcome.engine.code());
         }
         JoinReply::Refused(reason) => {
             out.put_u8(0);
@@ -463,122 +292,16 @@ fn get_join_reply(input: &mut Bytes) -> Result<JoinReply, WireError> {
             cluster: ClusterId(input.try_get_u64_le()?),
             node: NodeId(input.try_get_u64_le()?),
             genesis: get_membership(input)?,
+            engine: get_engine(input)?,
         })),
         2 => Ok(JoinReply::NotYet(get_text(input)?)),
         _ => Err(WireError("no answer to a node that joins has this number")),
     }
 }
 
-fn forwarded_bytes(command: &ForwardedCommand) -> usize {
-    8 + 1 + 4 + command.command.len()
+fn get_engine(input: &mut Bytes) -> Result<EngineKind, WireError> {
+    EngineKind::from_code(input.try_get_u8()?).ok_or(WireError("no engine has this number"))
 }
-
-fn put_forward(out: &mut BytesMut, commands: &[ForwardedCommand]) {
-    out.put_u8(9);
-    out.put_u32_le(commands.len() as u32);
-    for each in commands {
-        out.put_u64_le(each.sequence);
-        out.put_u8(each.protocol);
-        put_bytes(out, &each.command);
-    }
-}
-
-fn get_forward(input: &mut Bytes) -> Result<Vec<ForwardedCommand>, WireError> {
-    let count = input.try_get_u32_le()? as usize;
-    if count > input.remaining() / 13 {
-        return Err(WireError(
-            "more commands are announced than the frame can hold",
-        ));
-    }
-    let mut commands = Vec::with_capacity(count);
-    for _ in 0..count {
-        commands.push(ForwardedCommand {
-            sequence: input.try_get_u64_le()?,
-            protocol: input.try_get_u8()?,
-            command: get_bytes(input)?,
-        });
-    }
-    Ok(commands)
-}
-
-fn get_refused(input: &mut Bytes) -> Result<Frame, WireError> {
-    let leader = input.try_get_u64_le()?;
-    let overloaded = input.try_get_u8()? == 1;
-    let count = input.try_get_u32_le()? as usize;
-    if count > input.remaining() / 8 {
-        return Err(WireError(
-            "more numbers are announced than the frame can hold",
-        ));
-    }
-    let mut sequences = Vec::with_capacity(count);
-    for _ in 0..count {
-        sequences.push(input.try_get_u64_le()?);
-    }
-    let leader = (leader != NO_NODE).then_some(NodeId(leader));
-    Ok(Frame::Refused {
-        sequences,
-        leader,
-        overloaded,
-    })
-}
-
-fn put_operation(out: &mut BytesMut, operation: &Operation) {
-    match operation {
-        Operation::MemberAdd { id, name, address } => {
-            out.put_u8(1);
-            out.put_u64_le(id.0);
-            put_text(out, name);
-            put_text(out, address);
-        }
-        Operation::MemberPromote { member } => {
-            out.put_u8(2);
-            put_text(out, member);
-        }
-        Operation::MemberRemove { member } => {
-            out.put_u8(3);
-            put_text(out, member);
-        }
-        Operation::MemberUpdate { id, name, address } => {
-            out.put_u8(5);
-            out.put_u64_le(id.0);
-            put_text(out, name);
-            put_text(out, address);
-        }
-        Operation::TransferLeadership { to } => {
-            out.put_u8(4);
-            put_text(out, to.as_deref().unwrap_or(""));
-        }
-    }
-}
-
-fn get_operation(input: &mut Bytes) -> Result<Operation, WireError> {
-    match input.try_get_u8()? {
-        1 => Ok(Operation::MemberAdd {
-            id: NodeId(input.try_get_u64_le()?),
-            name: get_text(input)?,
-            address: get_text(input)?,
-        }),
-        2 => Ok(Operation::MemberPromote {
-            member: get_text(input)?,
-        }),
-        3 => Ok(Operation::MemberRemove {
-            member: get_text(input)?,
-        }),
-        4 => {
-            let to = get_text(input)?;
-            Ok(Operation::TransferLeadership {
-                to: (!to.is_empty()).then_some(to),
-            })
-        }
-        5 => Ok(Operation::MemberUpdate {
-            id: NodeId(input.try_get_u64_le()?),
-            name: get_text(input)?,
-            address: get_text(input)?,
-        }),
-        _ => Err(WireError("no operation has this number")),
-    }
-}
-
 fn put_membership(out: &mut BytesMut, membership: &Membership) {
     let mut body = BytesMut::new();
     membership.encode(&mut body);
@@ -624,7 +347,21 @@ fn get_bytes(input: &mut Bytes) -> Result<Bytes, WireError> {
 
 #[cfg(test)]
 mod tests {
+    use base::{Epoch, Slot};
+    use consensus::message::Body;
+
     use super::*;
+
+    /// What so many groups have to say.
+    fn engine(groups: u64) -> Vec<(GroupId, Message)> {
+        let message = || Message {
+            epoch: Epoch(7),
+            body: Body::VoteReply { granted: true },
+        };
+        (0..groups)
+            .map(|group| (GroupId(group), message()))
+            .collect()
+    }
 
     fn every_frame() -> Vec<Frame> {
         let hello = |standing| {
@@ -647,6 +384,7 @@ mod tests {
             cluster: ClusterId(1),
             node: NodeId(2),
             genesis: Membership::default(),
+            engine: EngineKind::Paxos,
         };
         let operations = [
             Operation::MemberAdd {
@@ -679,6 +417,7 @@ mod tests {
             Frame::Form {
                 cluster: ClusterId(5),
                 genesis: Membership::default(),
+                engine: EngineKind::Raft,
             },
             Frame::FormPromised(ClusterId(5)),
             Frame::Formed(ClusterId(5)),
@@ -689,31 +428,34 @@ mod tests {
             Frame::JoinReply(JoinReply::Welcome(welcome)),
             Frame::JoinReply(JoinReply::Refused("no".into())),
             Frame::JoinReply(JoinReply::NotYet("later".into())),
-            Frame::Forward(vec![command.clone(), command]),
-            Frame::Refused {
+        ];
+        let of_a_group = [
+            GroupFrame::Forward(vec![command.clone(), command]),
+            GroupFrame::Refused {
                 sequences: vec![1, 2],
                 leader: Some(NodeId(3)),
                 overloaded: false,
             },
-            Frame::Refused {
+            GroupFrame::Refused {
                 sequences: vec![],
                 leader: None,
                 overloaded: true,
             },
-            Frame::Operated {
+            GroupFrame::Operated {
                 id: 1,
                 result: Ok("done".into()),
             },
-            Frame::Operated {
+            GroupFrame::Operated {
                 id: 1,
                 result: Err("no".into()),
             },
-            Frame::Facts(Facts {
+            GroupFrame::Facts(Facts {
                 data_bytes: 1,
                 applied: Slot(2),
             }),
         ];
-        frames.extend(operations.map(|operation| Frame::Operate { id: 1, operation }));
+        let mut said: Vec<GroupFrame> = of_a_group.into();
+        said.extend(operations.map(|operation| GroupFrame::Operate { id: 1, operation }));
         let changes = [
             MemberChange::Add {
                 id: NodeId(4),
@@ -727,11 +469,13 @@ mod tests {
             },
             MemberChange::Promote(NodeId(4)),
         ];
-        frames.extend(changes.map(|change| Frame::Change { id: 1, change }));
+        said.extend(changes.map(|change| GroupFrame::Change { id: 1, change }));
         let results = [Ok(()), Err(etcd::Error::MemberNotFound)];
-        frames.extend(results.map(|result| Frame::Changed { id: 1, result }));
+        said.extend(results.map(|result| GroupFrame::Changed { id: 1, result }));
         let (slot, digest) = (Slot(5), 1 << 100);
-        frames.push(Frame::Digest { slot, digest });
+        said.push(GroupFrame::Digest { slot, digest });
+        frames.extend(said.into_iter().map(|each| Frame::Group(GroupId(3), each)));
+        frames.extend([Frame::Engine(engine(1)), Frame::Engine(engine(3))]);
         frames
     }
 

@@ -341,7 +341,7 @@ fn all_nodes_lose_power_at_once_and_come_back() {
 
 fn checkpoints(world: &mut World, host: usize) -> Vec<(journal::disk::File, u64)> {
     let mut files = world.disk_of(host).list();
-    files.retain(|(file, _)| matches!(file, journal::disk::File::Checkpoint(_)));
+    files.retain(|(file, _)| matches!(file, journal::disk::File::Checkpoint(..)));
     files
 }
 
@@ -697,4 +697,33 @@ fn a_physical_compaction_is_answered_when_the_space_is_free_and_goes_on_without_
         must_get(&mut world, 0, "key", false).as_deref(),
         Some("299")
     );
+}
+
+#[test]
+fn an_acknowledgement_leaves_with_the_write_and_waits_for_no_pass_of_its_node() {
+    let mut world = World::cluster(23, 3);
+    let leader = world.wait_for_leader();
+    let (follower, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    must_put(&mut world, leader, "key", "before");
+    world.run(Duration::from_secs(1));
+    world.kill(other);
+    let asked = world.call(leader, put("key", "value"));
+    while !world.is_acknowledging(follower) {
+        assert!(world.answer(asked).is_none(), "nobody else has it");
+        assert!(world.step());
+    }
+    world.pause(follower);
+    let asked_at = world.now;
+    let answer = loop {
+        if let Some(answer) = world.answer(asked) {
+            break answer;
+        }
+        assert!(world.step());
+    };
+    assert!(matches!(answer, Answer::Etcd(Ok(_))), "{answer:?}");
+    assert!(world.now.since(asked_at) < Duration::from_millis(50));
+    world.resume(follower);
+    world.run(Duration::from_secs(1));
+    let value = must_get(&mut world, follower, "key", false);
+    assert_eq!(value.as_deref(), Some("value"));
 }

@@ -246,3 +246,25 @@ fn the_leader_alone_moves_leadership_and_only_to_a_voter() {
     world.run(Duration::from_secs(1));
     assert_eq!(world.leader(), Some(other));
 }
+
+#[test]
+fn a_voter_that_is_not_added_leaves_no_wish_for_a_vote_behind() {
+    let mut world = three_and(47, 1);
+    let wishes = |world: &World, host: usize| {
+        let running = world.node(host).running().expect("it runs");
+        let rows = running.replica().reader().rows(state::Space::MEMBERS);
+        rows.filter(|(key, _)| key.ends_with(b"v")).count()
+    };
+    // The address of a member.
+    for through in 0..3 {
+        assert_eq!(
+            add(&mut world, through, 1, false),
+            Err(Error::PeerUrlExists)
+        );
+    }
+    world.run(Duration::from_secs(1));
+    (0..3).for_each(|host| assert_eq!(wishes(&world, host), 0));
+    // One that is added keeps its own until it has its vote.
+    add(&mut world, 0, 3, false).expect("everybody is well");
+    (0..3).for_each(|host| assert_eq!(wishes(&world, host), 1));
+}

@@ -10,7 +10,7 @@ use etcd::proto::etcdserverpb::{
     PutRequest,
 };
 use etcd::{Error, MaintenanceRequest, MaintenanceResponse};
-use quorate_node::running::space::Retention;
+use quorate_node::group::space::Retention;
 use quorate_node::{Answer, Call, Halt};
 
 mod support;
@@ -227,9 +227,9 @@ fn members_have_the_same_hash_at_the_same_revision_whatever_was_written_since() 
 #[test]
 fn a_downgrade_is_one_step_back_and_can_be_given_up() {
     let mut world = cluster(54, 1 << 30, true);
-    let mut ask = |action: DowngradeAction, version: &str| {
+    let mut ask_number = |action: i32, version: &str| {
         let request = MaintenanceRequest::Downgrade(DowngradeRequest {
-            action: action as i32,
+            action,
             version: version.to_owned(),
         });
         match maintain(&mut world, 1, request) {
@@ -238,6 +238,8 @@ fn a_downgrade_is_one_step_back_and_can_be_given_up() {
             other => panic!("{other:?}"),
         }
     };
+    assert_eq!(ask_number(9, "3.6.0"), Err(Error::UnknownMethod));
+    let mut ask = |action: DowngradeAction, version: &str| ask_number(action as i32, version);
     assert_eq!(
         ask(DowngradeAction::Validate, "x"),
         Err(Error::WrongDowngradeFormat)
@@ -247,8 +249,10 @@ fn a_downgrade_is_one_step_back_and_can_be_given_up() {
         assert_eq!(ask(DowngradeAction::Validate, version), wrong);
     }
     assert_eq!(ask(DowngradeAction::Validate, "3.6.0"), Ok("3.7".into()));
-    assert_eq!(ask(DowngradeAction::Cancel, ""), Err(Error::NoDowngrade));
-    assert_eq!(ask(DowngradeAction::Enable, "3.6.0"), Ok("3.6".into()));
+    // As etcd 3.7 answers: to give up what is not under way is no error, and the version is what
+    // the cluster has, not what is wished.
+    assert_eq!(ask(DowngradeAction::Cancel, ""), Ok("3.7".into()));
+    assert_eq!(ask(DowngradeAction::Enable, "3.6.0"), Ok("3.7".into()));
     assert_eq!(
         ask(DowngradeAction::Enable, "3.6.0"),
         Err(Error::DowngradeInProgress)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base::{ClusterId, Epoch, Instant, NodeId};
 use bytes::Bytes;
+use consensus::EngineKind;
 use etcd::auth::{Access, AuthRequest, Caller};
 use etcd::proto::authpb::Permission;
 use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
@@ -93,6 +94,38 @@ fn enable(world: &mut World, host: usize) -> u64 {
         must(world, host, auth(request));
     }
     7
+}
+
+#[test]
+fn another_keyspace_is_roots_alone_once_users_count() {
+    let mut world = World::cluster(1, 3);
+    let leader = world.wait_for_leader();
+    let created = world.ask(
+        leader,
+        Call::KeyspaceCreate {
+            name: "other".into(),
+            replicas: 3,
+            engine: EngineKind::Raft,
+        },
+    );
+    assert!(matches!(created, Answer::Operator(Ok(_))), "{created:?}");
+    world.run(Duration::from_secs(2));
+    let within = |call| Call::In {
+        keyspace: Arc::from("other"),
+        call: Box::new(call),
+    };
+    must(&mut world, leader, within(put("u")));
+    let revision = enable(&mut world, leader);
+    for (call, expected) in [
+        (put("u"), etcd::Error::UserEmpty),
+        (get("u", true), etcd::Error::UserEmpty),
+        (by("u", revision, put("u")), etcd::Error::PermissionDenied),
+    ] {
+        let picture = format!("{call:?}");
+        let refused = error(world.ask(leader, within(call)));
+        assert_eq!(refused, Some(expected), "{picture}");
+    }
+    must(&mut world, leader, within(by("root", revision, put("u"))));
 }
 
 #[test]

@@ -11,12 +11,14 @@ use journal::disk::File;
 
 use super::{Moment, Node, Phase};
 use crate::config::Config;
-use crate::formation::{self, Formation};
+use crate::description::Description;
+use crate::formation::{self, Formation, other_engine};
+use crate::group::META;
+use crate::group::trust::{REMOVED, was_removed};
 use crate::interface::{Halt, Identity, Output, Standing};
 use crate::notes::Note;
 use crate::recovery::{self, Recovered, Recovery};
-use crate::running::trust::{REMOVED, was_removed};
-use crate::running::{GROUP, Running};
+use crate::running::Running;
 use crate::wire::{Frame, Hello, HelloStanding, VERSIONS};
 
 impl Node {
@@ -38,7 +40,11 @@ impl Node {
                 outgoing: BTreeSet::new(),
             };
             let cluster = ClusterId(self.random.next_u64().max(1));
-            identity.standing = Standing::Member { cluster, genesis };
+            identity.standing = Standing::Member {
+                cluster,
+                genesis,
+                engine: self.config.engine.unwrap_or_default(),
+            };
         }
         self.persist(identity, out);
     }
@@ -63,7 +69,7 @@ impl Node {
         let member = member_of(&self.identity);
         match (&mut self.phase, member) {
             (Phase::Halted, _) => {}
-            (Phase::Starting, Some((cluster, genesis))) => self.recover(cluster, genesis, out),
+            (Phase::Starting, Some((cluster, first))) => self.recover(cluster, first, out),
             (Phase::Starting, None) => {
                 let formation = Formation::new(
                     self.config.clone(),
@@ -78,17 +84,17 @@ impl Node {
             (Phase::Forming(formation), None) => {
                 formation.persisted(self.identity.standing.clone(), &self.peers, out);
             }
-            (Phase::Forming(_), Some((cluster, genesis))) => {
+            (Phase::Forming(_), Some((cluster, first))) => {
                 let node = self.identity.node;
                 out.push(Output::Note(match joined {
                     true => Note::Joined { cluster, node },
                     false => Note::ClusterFormed { cluster },
                 }));
                 let body = Frame::Formed(cluster).encode();
-                for other in genesis.members.keys().filter(|other| **other != node) {
+                for other in first.genesis.members.keys().filter(|other| **other != node) {
                     self.peers.send(*other, body.clone(), out);
                 }
-                self.recover(cluster, genesis, out);
+                self.recover(cluster, first, out);
             }
             (Phase::Confirming { .. }, _) => {
                 if let Phase::Confirming {
@@ -127,7 +133,7 @@ impl Node {
         }
     }
 
-    fn recover(&mut self, cluster: ClusterId, genesis: Membership, out: &mut Vec<Output>) {
+    fn recover(&mut self, cluster: ClusterId, first: Description, out: &mut Vec<Output>) {
         let identity = journal::Identity {
             cluster,
             node: self.identity.node,
@@ -135,7 +141,7 @@ impl Node {
         };
         let files = std::mem::take(&mut self.files);
         let limits = self.config.limits.clone();
-        let mut recovery = Recovery::new(identity, GROUP, genesis, limits, files);
+        let mut recovery = Recovery::new(identity, first, limits, files);
         let progress = recovery.start(out);
         self.phase = Phase::Recovering(Box::new(recovery));
         self.recovery_progress(Instant::default(), progress, out);
@@ -193,25 +199,18 @@ impl Node {
     }
 
     fn run(&mut self, now: Instant, recovered: Recovered, out: &mut Vec<Output>) {
-        let (cluster, genesis) =
+        let (cluster, first) =
             member_of(&self.identity).expect("only members have anything to recover");
-        let (reader, chosen) = (recovered.state.reader(), &recovered.membership);
-        if was_removed(reader, chosen, &genesis, self.identity.node) {
+        let meta = &recovered.groups[&META];
+        let (reader, chosen) = (meta.state.reader(), &meta.membership);
+        if was_removed(reader, chosen, &first.genesis, self.identity.node) {
             out.push(Output::Note(Note::Removed));
             out.push(Output::Halt(Halt::Refused(REMOVED.to_owned())));
             return;
         }
         let config = self.config.clone();
         let random = self.random.fork();
-        let running = Running::new(
-            config,
-            &self.identity,
-            cluster,
-            genesis,
-            recovered,
-            random,
-            now,
-        );
+        let running = Running::new(config, &self.identity, cluster, recovered, random, now);
         match running {
             Ok(running) => self.phase = Phase::Running(Box::new(running)),
             Err(reason) => out.push(Output::Halt(Halt::Refused(reason))),
@@ -219,10 +218,17 @@ impl Node {
     }
 }
 
-/// The cluster that a folder belongs to, and the membership that its log starts from.
-pub(super) fn member_of(identity: &Identity) -> Option<(ClusterId, Membership)> {
+/// The cluster that a folder belongs to, and what its first group starts from.
+pub(super) fn member_of(identity: &Identity) -> Option<(ClusterId, Description)> {
     match &identity.standing {
-        Standing::Member { cluster, genesis } => Some((*cluster, genesis.clone())),
+        Standing::Member {
+            cluster,
+            genesis,
+            engine,
+        } => {
+            let (engine, genesis) = (*engine, genesis.clone());
+            Some((*cluster, Description { engine, genesis }))
+        }
         Standing::Alone | Standing::Forming { .. } => None,
     }
 }
@@ -251,7 +257,7 @@ pub(super) fn check_folder(
 ) -> Option<String> {
     let has_data = files
         .iter()
-        .any(|(file, _)| matches!(file, File::Segment(_) | File::Checkpoint(_)));
+        .any(|(file, _)| matches!(file, File::Segment(_) | File::Checkpoint(..)));
     match identity {
         None if has_data => Some(
             "the data folder holds a journal or checkpoints, but no identity file, so nobody knows \
@@ -264,7 +270,11 @@ pub(super) fn check_folder(
              or choose another folder with --data-dir",
             found.name, config.name
         )),
-        Some(Identity { standing: Standing::Member { .. }, .. }) | None => None,
+        Some(Identity { standing: Standing::Member { engine, .. }, .. }) => {
+            let asked = config.engine.filter(|asked| asked != engine)?;
+            Some(other_engine("the group in this data folder", *engine, asked))
+        }
+        None => None,
         Some(Identity { standing: Standing::Forming { .. }, .. })
             if config.cluster.is_empty() && config.join.is_empty() =>
         {

@@ -14,13 +14,15 @@ use std::time::Duration;
 
 use base::{Instant, Random, WallTime};
 use bytes::Bytes;
-use journal::disk::{Completion, DiskError, File, Lane, Operation, Request};
+use journal::disk::{Completion, DiskError, File, Lane, Operation, RequestId};
 use quorate_node::{
     Answer, Call, CallId, Config, ConnectionId, DialId, Halt, Identity, Input, Limits, Node, Note,
     Output, Startup, Timing,
 };
 
+mod event;
 mod publishing;
+use event::{Event, Happening};
 use publishing::Published;
 
 /// A file with what would survive a crash.
@@ -73,7 +75,7 @@ pub struct Disk {
 impl Disk {
     fn carry_out(&mut self, operation: Operation) -> Result<Bytes, DiskError> {
         if let Operation::Write { file, .. } = &operation
-            && matches!(file, File::PartialCheckpoint(_))
+            && matches!(file, File::PartialCheckpoint(..))
             && self.refuses_checkpoints
         {
             return Err(DiskError::Full);
@@ -169,44 +171,13 @@ struct Host {
     paused: bool,
     /// What happened while it was paused.
     missed: Vec<Input>,
+    /// What leaves when a request of its disk has succeeded.
+    departing: BTreeMap<RequestId, Vec<(ConnectionId, Bytes)>>,
     halted: Option<Halt>,
     woken_at: Option<Instant>,
     /// Passes on end that left something due.
     restless: u32,
     published: Published,
-}
-
-enum Happening {
-    Input(Input),
-    Wake,
-    TryDial(DialId),
-    Persisted(Identity),
-    Disk(Request),
-}
-
-struct Event {
-    at: Instant,
-    sequence: u64,
-    host: usize,
-    life: u64,
-    what: Happening,
-}
-
-impl PartialEq for Event {
-    fn eq(&self, other: &Event) -> bool {
-        self.sequence == other.sequence
-    }
-}
-impl Eq for Event {}
-impl PartialOrd for Event {
-    fn partial_cmp(&self, other: &Event) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Event {
-    fn cmp(&self, other: &Event) -> std::cmp::Ordering {
-        (other.at, other.sequence).cmp(&(self.at, self.sequence))
-    }
 }
 
 /// One end of a connection.
@@ -239,16 +210,13 @@ pub struct World {
 
 /// The settings of node `index` (from 0) of a cluster of `count`.
 pub fn config(index: usize, count: usize) -> Config {
-    let journal_limits = journal::Limits {
-        segment_bytes: 1 << 20,
-        ..journal::Limits::default()
-    };
-    let name = |index: usize| format!("n{}", index + 1);
     let address = |index: usize| format!("host{index}:2380");
+    let name = |index: usize| format!("n{}", index + 1);
     Config {
         name: name(index),
         peer_address: Some(address(index)),
         client_urls: vec![format!("http://host{index}:2379")],
+        peers_are_encrypted: false,
         cluster: match count {
             1 => Vec::new(),
             _ => (0..count).map(|each| (name(each), address(each))).collect(),
@@ -257,7 +225,10 @@ pub fn config(index: usize, count: usize) -> Config {
         engine: engine::chosen(),
         timing: Timing::default(),
         limits: Limits {
-            journal: journal_limits,
+            journal: journal::Limits {
+                segment_bytes: 1 << 20,
+                ..journal::Limits::default()
+            },
             ..Limits::default()
         },
     }
@@ -303,6 +274,7 @@ impl World {
             dials: BTreeMap::new(),
             paused: false,
             missed: Vec::new(),
+            departing: BTreeMap::new(),
             halted: None,
             woken_at: None,
             restless: 0,
@@ -370,6 +342,7 @@ impl World {
         host.dials.clear();
         host.paused = false;
         host.missed.clear();
+        host.departing.clear();
         let ends: Vec<ConnectionId> = self
             .ends
             .iter()
@@ -383,6 +356,11 @@ impl World {
     pub fn wipe(&mut self, index: usize) {
         assert!(self.hosts[index].node.is_none(), "stop it first");
         self.hosts[index].disk = Disk::default();
+    }
+
+    /// Whether a host's disk is at work on something that frames wait for.
+    pub fn is_acknowledging(&self, index: usize) -> bool {
+        !self.hosts[index].departing.is_empty()
     }
 
     pub fn pause(&mut self, index: usize) {
@@ -614,6 +592,10 @@ impl World {
                 let delay = Duration::from_micros(100 + self.random.below(100));
                 self.schedule(delay, index, Happening::Disk(request));
             }
+            Output::FramesAfter { request, frames } => {
+                let before = self.hosts[index].departing.insert(request, frames);
+                assert!(before.is_none(), "a request is named once");
+            }
             Output::PersistIdentity(identity) => {
                 self.schedule(
                     Duration::from_millis(1),
@@ -628,11 +610,11 @@ impl World {
                 };
                 self.schedule(Duration::from_millis(1), index, Happening::Input(input));
             }
-            Output::Publish(publication) => self.hosts[index].published.take_in(&publication),
-            // Hubs have tests of their own.
-            Output::ReadHistory(_) => {}
+            Output::Publish { group, publication } => {
+                self.hosts[index].published.take_in(group, &publication)
+            }
             Output::Note(note) => self.notes.push((index, note)),
-            Output::Ready => {}
+            Output::Ready | Output::ReadHistory(_) => {}
             Output::Halt(halt) => {
                 let host = &mut self.hosts[index];
                 host.node = None;
@@ -669,6 +651,11 @@ impl World {
             }
             Happening::Disk(request) => {
                 let result = self.hosts[host].disk.carry_out(request.operation);
+                let frames = self.hosts[host].departing.remove(&request.id);
+                if result.is_ok() {
+                    let frames = frames.into_iter().flatten();
+                    frames.for_each(|(connection, body)| self.send(connection, body));
+                }
                 self.pass(
                     host,
                     vec![Input::Disk(Completion {

@@ -1,28 +1,35 @@
 //! What a node has published, checked as it comes.
 
+use std::collections::BTreeMap;
+
+use base::GroupId;
 use quorate_node::Answer;
+use quorate_node::group::META;
 use quorate_node::hub::Publication;
 use state::{Event, Revision};
 
 /// What the hubs of a node would know.
 #[derive(Default)]
 pub(super) struct Published {
-    /// `None` before they were told anything.
-    revision: Option<Revision>,
-    /// Events since the test last looked.
+    groups: BTreeMap<GroupId, OfGroup>,
+    /// Events of the first group since the test last looked.
     pub(super) events: Vec<Event>,
 }
+
+/// What the hubs of one group would know: the revision, `None` before they were told anything.
+type OfGroup = Option<Revision>;
 
 impl Published {
     /// The node starts (again).
     pub(super) fn begin(&mut self) {
-        self.revision = None;
+        self.groups.clear();
     }
 
     /// Publications follow each other without a gap, or say that they do not.
-    pub(super) fn take_in(&mut self, publication: &Publication) {
+    pub(super) fn take_in(&mut self, group: GroupId, publication: &Publication) {
         let batches = publication.batches.iter();
-        match self.revision {
+        let known = self.groups.entry(group).or_default();
+        match *known {
             Some(mut revision) if !publication.reset => {
                 for batch in batches.clone() {
                     revision = Revision(revision.0 + 1);
@@ -30,15 +37,17 @@ impl Published {
                 }
                 assert_eq!(publication.revision, revision);
             }
-            known => {
+            before => {
                 assert!(publication.reset, "the first one says that it begins");
-                assert!(known.is_none_or(|known| known <= publication.revision));
+                assert!(before.is_none_or(|before| before <= publication.revision));
                 assert!(publication.batches.is_empty());
             }
         }
-        self.revision = Some(publication.revision);
-        self.events
-            .extend(batches.flat_map(|batch| batch.events.clone()));
+        *known = Some(publication.revision);
+        if group == META {
+            let events = batches.flat_map(|batch| batch.events.clone());
+            self.events.extend(events);
+        }
     }
 
     /// Whoever is answered finds what it was told about published.
@@ -46,7 +55,9 @@ impl Published {
         if let Answer::Etcd(Ok(response)) = answer {
             let revision = Revision(response.header_mut().revision);
             assert!(
-                self.revision.is_some_and(|known| revision <= known),
+                self.groups
+                    .values()
+                    .any(|known| known.is_some_and(|known| revision <= known)),
                 "an answer at revision {revision} comes before its events"
             );
         }

@@ -7,7 +7,7 @@ use base::mutant::{self, Mutant};
 use etcd::auth::{Access, Status};
 use state::Revision;
 
-use super::Running;
+use super::Group;
 use crate::hub::{HistoryJob, HistoryRequest, HubId, Member, Publication};
 use crate::interface::Output;
 
@@ -21,7 +21,7 @@ pub(super) struct Told {
     authentication: Status,
 }
 
-impl Running {
+impl Group {
     /// Tells the hubs what has changed since they were last told, if anything has.
     pub(super) fn publish_changes(&mut self, out: &mut Vec<Output>) {
         let reader = self.replica.reader();
@@ -45,7 +45,7 @@ impl Running {
         let knows = before.is_some_and(|before| before.authentication == now.authentication);
         let access = (!knows).then(|| Arc::new(Access::of(reader)));
         let batches = self.replica.take_events();
-        out.push(Output::Publish(Publication {
+        let publication = Publication {
             member: Member {
                 cluster: self.cluster,
                 node: self.own,
@@ -57,7 +57,11 @@ impl Running {
             has_leader: now.has_leader,
             reset,
             access,
-        }));
+        };
+        out.push(Output::Publish {
+            group: self.id,
+            publication,
+        });
     }
 
     /// Makes a read of history ready to run elsewhere, on the state as it is now.

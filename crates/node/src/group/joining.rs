@@ -13,13 +13,13 @@
 use base::NodeId;
 use consensus::Member;
 
-use super::{Moment, Running};
+use super::{Group, Moment};
 use crate::calls::{Admittance, Join, Waiter};
 use crate::interface::{ConnectionId, Output};
 use crate::system::{self, SystemCommand};
 use crate::wire::{Frame, JoinReply, Welcome};
 
-impl Running {
+impl Group {
     /// A node asks to be let in under a name that an operator has added.
     pub fn join_request(
         &mut self,
@@ -110,6 +110,7 @@ impl Running {
                 cluster: self.cluster,
                 node: member,
                 genesis: self.genesis.clone(),
+                engine: self.engine.kind(),
             }),
         };
         let body = Frame::JoinReply(reply).encode();

@@ -8,14 +8,14 @@ use etcd::auth::Caller;
 use etcd::maintenance::alarm;
 use etcd::proto::etcdserverpb::ResponseHeader;
 
-use super::{Moment, Running};
+use super::{Group, Moment};
 use crate::calls::{Admittance, CallKind, PendingRead, ReadKind, Waiter};
 use crate::interface::{Answer, Call, CallId, Job, MemberStatus, Output, Status};
 use crate::operator::{Asker, Request, translate};
 use crate::peers::Peers;
 use crate::replica::ETCD;
 use crate::system;
-use crate::wire::{Frame, Operation};
+use crate::wire::{GroupFrame, Operation};
 
 /// What every answer to an etcd client says about who answers.
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ impl Header {
     }
 }
 
-impl Running {
+impl Group {
     /// A client asks for something that it may ask for.
     pub(super) fn call_for(
         &mut self,
@@ -103,6 +103,18 @@ impl Running {
             Call::MemberRemove { member } => {
                 self.call_operator(moment, id, Operation::MemberRemove { member }, peers, out);
             }
+            Call::KeyspaceCreate {
+                name,
+                replicas,
+                engine,
+            } => self.create_keyspace(moment, id, name, replicas, engine, out),
+            Call::KeyspaceDrop { name } => self.drop_keyspace(moment, id, name, out),
+            Call::Keyspaces => {
+                let answer = Answer::Keyspaces(self.keyspaces());
+                out.push(Output::Answer { id, answer });
+            }
+            // A group is told what concerns it, without the name of its keyspace.
+            Call::In { call, .. } => self.call(moment, id, *call, peers, out),
             Call::TransferLeadership { to } => {
                 self.call_operator(moment, id, Operation::TransferLeadership { to }, peers, out);
             }
@@ -200,6 +212,7 @@ impl Running {
         for PendingRead { call, kind } in self.calls.take_ready(self.replica.applied()) {
             match (call, kind) {
                 (_, ReadKind::Join(join)) => self.answer_join(join, out),
+                (_, ReadKind::Current) => self.was_current = true,
                 (Some(call), kind) if self.calls.is_open(call) => match kind {
                     ReadKind::Etcd(read) => self.read_etcd(call, read, out),
                     ReadKind::EtcdMemberList => {
@@ -211,7 +224,7 @@ impl Running {
                         self.read_maintenance(call, &request, out);
                     }
                     ReadKind::Ready => self.answer(call, Answer::Ready(Ok(())), out),
-                    ReadKind::Join(_) => {}
+                    ReadKind::Join(_) | ReadKind::Current => {}
                 },
                 _ => {}
             }
@@ -288,11 +301,11 @@ impl Running {
             }
             Some(leader) => {
                 let number = self.operators.asked_leader(id, moment.now, patience);
-                let body = Frame::Operate {
+                let body = GroupFrame::Operate {
                     id: number,
                     operation,
                 }
-                .encode();
+                .encode(self.id);
                 if !peers.send(leader, body, out) {
                     let name = self.name_of(leader);
                     let text = format!("{name} leads, but there is no connection to it; ask again");
@@ -320,7 +333,15 @@ impl Running {
             let refusal = crate::operator::explain(&consensus::Refusal::NotLeader);
             return self.operated(asker, Err(refusal), peers, out);
         }
-        match translate(&operation, &self.membership) {
+        let asked = translate(&operation, &self.membership);
+        let asked = asked.and_then(|asked| match &asked.0 {
+            Request::Change(consensus::Change::Remove(id)) => match self.needs_member(*id) {
+                Some(reason) => Err(reason),
+                None => Ok(asked),
+            },
+            _ => Ok(asked),
+        });
+        match asked {
             Err(reason) => self.operated(asker, Err(reason), peers, out),
             Ok((request, success)) => {
                 let ticket = self.calls.next_ticket();
@@ -354,7 +375,8 @@ impl Running {
         match asker {
             Asker::Call(call) => self.answer(call, Answer::Operator(result), out),
             Asker::Node { node, id } => {
-                peers.send(node, Frame::Operated { id, result }.encode(), out);
+                let body = GroupFrame::Operated { id, result }.encode(self.id);
+                peers.send(node, body, out);
             }
             Asker::Client(_) | Asker::ClientOf { .. } => {
                 // Errors of theirs have gone another way: see `change_refused`.

@@ -10,11 +10,11 @@ use etcd::MaintenanceRequest;
 use etcd::auth::{Caller, Requirement};
 use etcd::proto::etcdserverpb::alarm_request::AlarmAction;
 
-use super::{Moment, Running};
+use super::{Group, Moment};
 use crate::interface::{Call, CallId, Output};
 use crate::peers::Peers;
 
-impl Running {
+impl Group {
     /// A client asks for something.
     pub fn call(
         &mut self,
@@ -65,6 +65,10 @@ fn requirement(call: &Call) -> Requirement {
         Call::EtcdCluster(_) | Call::EtcdMaintenance(_) | Call::Snapshot => Requirement::Root,
         // Its own caller is asked about when its turn comes.
         Call::As { .. }
+        | Call::In { .. }
+        | Call::KeyspaceCreate { .. }
+        | Call::KeyspaceDrop { .. }
+        | Call::Keyspaces
         | Call::Etcd(_)
         | Call::RenewLeases(_)
         | Call::Status

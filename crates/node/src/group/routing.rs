@@ -2,24 +2,19 @@
 
 use base::mutant::{self, Mutant};
 use base::{Epoch, NodeId};
-use bytes::{Buf as _, Bytes};
-use consensus::{
-    Engine as _, Entry, Mark, Membership, Message, Payload, PayloadKind, Record, Refusal, Ticket,
-};
-use journal::RecordKind;
-use journal::format::record::BALLOT_BYTES;
+use consensus::{Engine as _, Mark, Membership, Message, Payload, Refusal, Ticket};
 
 use super::commands::RunningTime;
-use super::{GROUP, Moment, Running};
+use super::journaling::ToJournal;
+use super::{Group, META, Moment};
 use crate::calls::Waiter;
-use crate::interface::{Halt, Output};
+use crate::interface::{Answer, Output};
 use crate::notes::Note;
 use crate::operator::Asker;
 use crate::peers::Peers;
 use crate::replica::{Executed, Outcome};
-use crate::wire::Frame;
 
-impl Running {
+impl Group {
     /// Gives the engine one input and carries out what it says.
     pub(crate) fn drive(
         &mut self,
@@ -53,34 +48,20 @@ impl Running {
         match output {
             Engine::Send { to, message, after } => match after {
                 Some(mark) if mark > self.durable => self.hold(mark, to, message),
-                _ => {
-                    peers.send(to, Frame::Engine(message).encode(), out);
-                }
+                _ => peers.say(self.id, to, message, out),
             },
             Engine::Write { mark, records } => {
-                records
-                    .into_iter()
-                    .for_each(|record| journal_records(record, |each| self.journal.append(each)));
-                self.flush_journal(mark, out);
+                self.to_journal.push(ToJournal::Write { mark, records });
             }
             Engine::Fetch {
                 from,
                 upto,
                 max_bytes,
-            } => {
-                let (mut requests, mut done) = (Vec::new(), Vec::new());
-                self.journal.fetch(
-                    from.0,
-                    GROUP,
-                    from,
-                    upto,
-                    max_bytes,
-                    &mut requests,
-                    &mut done,
-                );
-                out.extend(requests.into_iter().map(Output::Disk));
-                self.journal_done(moment, done, peers, out);
-            }
+            } => self.to_journal.push(ToJournal::Fetch {
+                from,
+                upto,
+                max_bytes,
+            }),
             Engine::Chosen { entries } => {
                 self.window_full = false;
                 self.unexecuted.extend(entries.iter().cloned());
@@ -166,7 +147,10 @@ impl Running {
             .filter(|(id, _)| **id != self.own)
             .map(|(_, member)| member.peer_address.clone())
             .collect();
-        peers.dial_only(&addresses, out);
+        // All nodes of the cluster belong to its first group.
+        if self.id == META {
+            peers.dial_only(&addresses, out);
+        }
         if membership != self.membership {
             let voters = membership.voters.len();
             let learners = membership.members.len() - voters;
@@ -206,8 +190,9 @@ impl Running {
             self.metrics.leader_changes += 1;
             self.calls.resend_everything();
             self.calls.leader_known();
-            if !std::mem::replace(&mut self.ready_told, true) {
+            if !std::mem::replace(&mut self.ready_told, true) && self.id == META {
                 out.push(Output::Ready);
+                self.calls.ask_whether_current();
             }
         }
     }
@@ -247,15 +232,13 @@ impl Running {
                 notes.push(Note::Removed);
                 self.answer_own_removal(out);
             }
+            if !self.replica.knows_level() {
+                // What stands behind this entry does what only newer builds know.
+                break;
+            }
         }
         out.extend(notes.into_iter().map(Output::Note));
-        let level = self.replica.reader().level();
-        if level > state::LEVEL_MAX {
-            out.push(Output::Halt(Halt::Refused(format!(
-                "the group's state has been raised to level {level}, this version of Quorate knows \
-                 levels up to {}; start this node with the version that the others run",
-                state::LEVEL_MAX
-            ))));
+        if !self.goes_on(out) {
             return;
         }
         // Before the answers: see the type.
@@ -285,6 +268,9 @@ impl Running {
             (Some(Waiter::Call { call, .. }), Outcome::Unknown) => {
                 self.fail(call, etcd::Error::Timeout, out);
             }
+            (Some(Waiter::Call { call, .. }), Outcome::Meta(result)) => {
+                self.answer(call, Answer::Operator(result), out);
+            }
             (Some(Waiter::Wish { call, change }), Outcome::System(Ok(()))) => {
                 self.members.wish_granted(call, change);
             }
@@ -301,6 +287,7 @@ impl Running {
                     Outcome::System(_)
                     | Outcome::Leases(_)
                     | Outcome::Maintenance(_)
+                    | Outcome::Meta(_)
                     | Outcome::Unknown => Err(etcd::Error::Timeout),
                 };
                 match result {
@@ -319,83 +306,4 @@ impl Running {
             (Some(Waiter::Joiner { .. } | Waiter::Nobody) | None, _) => {}
         }
     }
-}
-
-/// How the journal keeps what an engine writes.
-fn journal_records(record: Record, mut append: impl FnMut(journal::Record)) {
-    let mut keep = |kind, slot, epoch, body| {
-        append(journal::Record {
-            group: GROUP,
-            kind,
-            slot,
-            epoch,
-            body,
-        });
-    };
-    match record {
-        Record::HardState(hard_state) => keep(
-            RecordKind::HardState,
-            hard_state.chosen,
-            hard_state.epoch,
-            hard_state.encode(),
-        ),
-        Record::Entries(entries) => {
-            for entry in &entries {
-                let (kind, body) = entry.payload.to_body();
-                let kind = match kind {
-                    PayloadKind::Commands => RecordKind::Entry,
-                    PayloadKind::Membership => RecordKind::MembershipEntry,
-                };
-                keep(kind, entry.slot, entry.epoch, body);
-            }
-        }
-        Record::Accepted { ballot, entries } => {
-            for entry in &entries {
-                let (kind, body) = entry.payload.to_body();
-                let (kind, body) = match (kind, ballot > entry.epoch) {
-                    (PayloadKind::Commands, false) => (RecordKind::Accepted, body),
-                    (PayloadKind::Membership, false) => (RecordKind::AcceptedMembership, body),
-                    (kind, true) => {
-                        let later = match kind {
-                            PayloadKind::Commands => RecordKind::AcceptedLater,
-                            PayloadKind::Membership => RecordKind::AcceptedMembershipLater,
-                        };
-                        let ballot = ballot.0.to_le_bytes();
-                        (later, Bytes::from([&ballot[..], &body[..]].concat()))
-                    }
-                };
-                keep(kind, entry.slot, entry.epoch, body);
-            }
-        }
-        Record::LogStarts { slot, epoch } => {
-            keep(RecordKind::LogStarts, slot, epoch, Bytes::new());
-        }
-        Record::SnapshotInstalled { slot, epoch } => {
-            keep(RecordKind::SnapshotInstalled, slot, epoch, Bytes::new());
-        }
-    }
-}
-
-/// The engine's view of an entry that the journal read back and verified.
-pub(super) fn fetched_entry(fetched: journal::FetchedEntry) -> Option<Entry> {
-    let mut body = fetched.body;
-    if !fetched.kind.is_entry() {
-        return None;
-    }
-    if fetched.kind.has_ballot() {
-        if body.len() < BALLOT_BYTES {
-            return None;
-        }
-        body.advance(BALLOT_BYTES);
-    }
-    let kind = match fetched.kind.is_membership() {
-        true => PayloadKind::Membership,
-        false => PayloadKind::Commands,
-    };
-    let payload = Payload::from_body(kind, body).ok()?;
-    Some(Entry {
-        slot: fetched.slot,
-        epoch: fetched.epoch,
-        payload,
-    })
 }

@@ -17,7 +17,7 @@ use base::Instant;
 use etcd::maintenance::alarm;
 use etcd::maintenance::command::{self, MaintenanceCommand, SpaceSettings};
 
-use super::Running;
+use super::Group;
 use crate::calls::{Admittance, Waiter};
 
 /// How much history is kept.
@@ -142,7 +142,7 @@ impl SpaceKeeper {
     }
 }
 
-impl Running {
+impl Group {
     /// Does what is due.
     pub(super) fn keep_space(&mut self, now: Instant) {
         let limits = self.config.limits.space;

@@ -3,10 +3,10 @@
 use base::NodeId;
 use consensus::AnyEngine;
 
-use super::Running;
+use super::Group;
 use crate::replica::Replica;
 
-impl Running {
+impl Group {
     /// This node.
     #[must_use]
     pub fn id(&self) -> NodeId {

@@ -20,12 +20,12 @@ use consensus::Membership;
 use etcd::maintenance::alarm::{Alarm, AlarmKind, raised};
 use etcd::maintenance::command::{self, MaintenanceCommand};
 
-use super::Running;
+use super::Group;
 use crate::calls::{Admittance, Waiter};
 use crate::interface::{Halt, Output};
 use crate::notes::Note;
 use crate::peers::Peers;
-use crate::wire::Frame;
+use crate::wire::GroupFrame;
 
 /// What bounds the comparison.
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +128,7 @@ impl Digests {
     }
 }
 
-impl Running {
+impl Group {
     /// On the leader: begins a comparison when it is time. Elsewhere: takes part, once the slot is
     /// executed.
     pub(super) fn compare_digests(&mut self, now: Instant, peers: &Peers, out: &mut Vec<Output>) {
@@ -157,10 +157,9 @@ impl Running {
             return;
         };
         self.digests.told = true;
-        let body = Frame::Digest { slot, digest }.encode();
-        let others: Vec<NodeId> = peers.reachable().collect();
-        for node in others {
-            peers.send(node, body.clone(), out);
+        let body = GroupFrame::Digest { slot, digest }.encode(self.id);
+        for node in self.replica.membership().members.keys() {
+            peers.send(*node, body.clone(), out);
         }
         self.judge_digests(now, out);
     }

@@ -15,7 +15,7 @@ use base::NodeId;
 use consensus::Membership;
 use state::Reader;
 
-use super::Running;
+use super::Group;
 use crate::system;
 
 /// What a node is told that no longer belongs to its cluster.
@@ -35,7 +35,7 @@ pub enum Known {
     Stranger,
 }
 
-impl Running {
+impl Group {
     /// What this node knows of the node that says it has this id and name.
     #[must_use]
     pub fn known(&self, node: NodeId, name: &str) -> Known {

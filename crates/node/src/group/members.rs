@@ -23,13 +23,13 @@ use consensus::{Change, Engine as _, Refusal};
 use etcd::proto::etcdserverpb::{Member, MemberListResponse, MoveLeaderResponse};
 use etcd::{ClusterRequest, Error, MaintenanceResponse};
 
-use super::{Moment, Running};
+use super::{Group, Moment};
 use crate::calls::{Admittance, CallKind, ReadKind, Waiter};
 use crate::interface::{Answer, CallId, Output};
 use crate::operator::{Asker, check_address};
 use crate::peers::Peers;
 use crate::system::{self, SystemCommand};
-use crate::wire::{Frame, MemberChange};
+use crate::wire::{GroupFrame, MemberChange};
 
 /// What bounds changes of members.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +127,7 @@ impl Members {
     }
 }
 
-impl Running {
+impl Group {
     /// A client of etcd's asks for a change of the members.
     pub(super) fn call_cluster(
         &mut self,
@@ -233,6 +233,8 @@ impl Running {
         for (call, change) in unsent {
             if self.calls.is_open(call) {
                 self.send_change(moment, call, change, peers, out);
+            } else {
+                self.forget_wish(moment.now, &change);
             }
         }
         for waiting in std::mem::take(&mut self.members.put_off) {
@@ -240,6 +242,7 @@ impl Running {
                 self.change(moment, waiting, peers, out);
             } else {
                 // It was not done, and whoever asked has been told that nobody knows.
+                self.forget_wish(moment.now, &waiting.change);
                 self.changed(waiting.asker, Err(Error::Timeout), peers, out);
             }
         }
@@ -269,11 +272,11 @@ impl Running {
             }
             Some(leader) => {
                 let id = self.operators.asked_leader(call, moment.now, patience);
-                let body = Frame::Change {
+                let body = GroupFrame::Change {
                     id,
                     change: change.clone(),
                 };
-                if !peers.send(leader, body.encode(), out) {
+                if !peers.send(leader, body.encode(self.id), out) {
                     self.operators.leader_answered(id);
                     self.members.unsent.push((call, change));
                 }
@@ -311,10 +314,14 @@ impl Running {
     ) {
         let asker = waiting.asker;
         if !self.leads() {
+            self.forget_wish(moment.now, &waiting.change);
             return self.changed(asker, Err(Error::NoLeader), peers, out);
         }
         match self.judge(moment.now, &waiting.change) {
-            Err(error) => self.changed(asker, Err(error), peers, out),
+            Err(error) => {
+                self.forget_wish(moment.now, &waiting.change);
+                self.changed(asker, Err(error), peers, out);
+            }
             Ok(change) => {
                 let ticket = self.calls.next_ticket();
                 self.operators.asked_engine(ticket, asker, String::new());
@@ -335,6 +342,9 @@ impl Running {
     ) {
         let waiting = self.members.under_way.remove(&asker);
         let is_transfer = waiting.is_none();
+        // An abandoned one may still come about.
+        let change = waiting.as_ref().map(|waiting| waiting.change.clone());
+        let change = change.filter(|_| *reason != Refusal::Abandoned);
         let error = match reason {
             Refusal::ChangeInProgress | Refusal::Transferring | Refusal::WindowFull => {
                 if let Some(waiting) = waiting {
@@ -350,7 +360,21 @@ impl Running {
             // What etcd would say was found out before; what is left would leave nobody.
             Refusal::InvalidChange(_) => Error::NotEnoughStartedMembers,
         };
+        if let Some(change) = change {
+            self.forget_wish(self.last_pass, &change);
+        }
         self.changed(asker, Err(error), peers, out);
+    }
+
+    /// A member is certainly not added: nothing is left of its wish for a vote.
+    fn forget_wish(&mut self, now: Instant, change: &MemberChange) {
+        if let MemberChange::Add {
+            id, learner: false, ..
+        } = change
+        {
+            let command = SystemCommand::ForgetWish { member: *id };
+            self.add_system_command(now, &command, Waiter::Nobody);
+        }
     }
 
     /// Tells whoever asked what came of a change or a transfer.
@@ -365,7 +389,8 @@ impl Running {
         match asker {
             Asker::Client(call) => self.told_of_change(call, result, out),
             Asker::ClientOf { node, id } => {
-                peers.send(node, Frame::Changed { id, result }.encode(), out);
+                let body = GroupFrame::Changed { id, result }.encode(self.id);
+                peers.send(node, body, out);
             }
             Asker::Call(_) | Asker::Node { .. } | Asker::Itself => {}
         }
@@ -461,7 +486,10 @@ impl Running {
             MemberChange::Remove(id) => {
                 self.may_remove(now, *id)?;
                 known(id)?;
-                Ok(Change::Remove(*id))
+                match self.needs_member(*id) {
+                    Some(_) => Err(Error::MemberIsNeeded),
+                    None => Ok(Change::Remove(*id)),
+                }
             }
             MemberChange::Update { id, address } => {
                 check_address(address).map_err(|_| Error::InvalidMemberUrls)?;
@@ -602,6 +630,11 @@ impl Running {
         let reader = self.replica.reader();
         // What the leader has only proposed may never be so.
         let membership = self.replica.membership();
+        let scheme = if self.config.peers_are_encrypted {
+            "https"
+        } else {
+            "http"
+        };
         let members = membership.members.iter().map(|(id, member)| {
             let published = system::published(reader, *id);
             Member {
@@ -610,7 +643,7 @@ impl Running {
                 name: published
                     .as_ref()
                     .map_or_else(String::new, |_| member.name.clone()),
-                peer_ur_ls: vec![format!("http://{}", member.peer_address)],
+                peer_ur_ls: vec![format!("{scheme}://{}", member.peer_address)],
                 client_ur_ls: published.map_or_else(Vec::new, |(_, urls)| urls),
                 is_learner: !membership.is_voter(*id) && !system::wishes_vote(reader, *id),
             }

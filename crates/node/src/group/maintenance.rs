@@ -23,7 +23,7 @@ use etcd::proto::etcdserverpb::{
 use etcd::{Error, MaintenanceRequest, MaintenanceResponse};
 use state::CheckpointHead;
 
-use super::{GROUP, Moment, Running};
+use super::{Group, Moment};
 use crate::calls::{Admittance, CallKind, ReadKind, Waiter};
 use crate::interface::{Answer, CallId, Job, Output, SnapshotSource};
 use crate::peers::Peers;
@@ -33,7 +33,7 @@ fn own_version() -> ClusterVersion {
     ClusterVersion::parse(crate::ETCD_VERSION).expect("the version is one of etcd's")
 }
 
-impl Running {
+impl Group {
     /// A client asks something of etcd's maintenance service.
     pub(super) fn call_maintenance(
         &mut self,
@@ -109,7 +109,7 @@ impl Running {
         request: DowngradeRequest,
     ) -> Result<(), Error> {
         let own = own_version();
-        match request.action() {
+        match DowngradeAction::try_from(request.action).map_err(|_| Error::UnknownMethod)? {
             DowngradeAction::Validate => {
                 ClusterVersion::parse(&request.version)?;
                 let read = ReadKind::EtcdMaintenance(MaintenanceRequest::Downgrade(request));
@@ -207,7 +207,7 @@ impl Running {
             snapshot: self.replica.snapshot(),
             head: CheckpointHead {
                 cluster: self.cluster,
-                group: GROUP,
+                group: self.id,
                 membership: membership.freeze(),
             },
             limits: self.config.limits.state,

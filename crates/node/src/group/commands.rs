@@ -8,13 +8,13 @@ use base::{Instant, NodeId};
 use consensus::Refusal;
 use state::Origin;
 
-use super::{Moment, Proposal, Running};
+use super::{Group, Moment, Proposal};
 use crate::batch::{self, COMMAND_OVERHEAD, OriginatedCommand};
 use crate::calls::{Admittance, Waiter};
 use crate::interface::{ConnectionId, Output};
 use crate::peers::Peers;
 use crate::system::{self, SystemCommand};
-use crate::wire::{ForwardedCommand, Frame};
+use crate::wire::{ForwardedCommand, GroupFrame};
 
 /// Commands on the leader that are not in an entry yet.
 #[derive(Debug, Default)]
@@ -115,7 +115,7 @@ impl RunningTime {
     }
 }
 
-impl Running {
+impl Group {
     /// Commands that another node's clients sent.
     pub(super) fn forwarded(
         &mut self,
@@ -139,12 +139,12 @@ impl Running {
         if !self.leads() || overloaded {
             let sequences = commands.iter().map(|each| each.sequence).collect();
             let leader = self.leader;
-            let refused = Frame::Refused {
+            let refused = GroupFrame::Refused {
                 sequences,
                 leader,
                 overloaded,
             };
-            peers.send(from, refused.encode(), out);
+            peers.send(from, refused.encode(self.id), out);
             return;
         }
         let origin = Origin {
@@ -205,7 +205,8 @@ impl Running {
             let rest = commands.split_off(count);
             let sent = commands.len() as u64;
             let first = commands[0].sequence;
-            if !peers.send(leader, Frame::Forward(commands).encode(), out) {
+            let body = GroupFrame::Forward(commands).encode(self.id);
+            if !peers.send(leader, body, out) {
                 // Nothing of this can have arrived, and nothing behind it was sent.
                 self.calls.not_sent(first, now + limits.resend_delay);
                 return;
@@ -278,12 +279,12 @@ impl Running {
             if origin == self.own {
                 self.calls.refused(sequences, resend_at);
             } else {
-                let refused = Frame::Refused {
+                let refused = GroupFrame::Refused {
                     sequences,
                     leader: self.leader,
                     overloaded: false,
                 };
-                peers.send(origin, refused.encode(), out);
+                peers.send(origin, refused.encode(self.id), out);
             }
         }
     }

@@ -6,14 +6,14 @@ use base::Instant;
 use etcd::proto::etcdserverpb::ResponseHeader;
 use state::LeaseId;
 
-use super::{Moment, Running};
+use super::{Group, Moment};
 use crate::calls::{Admittance, CallKind, Renewals, Waiter};
 use crate::interface::{Answer, CallId, Output, RenewedLeases};
 use crate::leases::{self, LeaseCommand, LeaseOutcome, PROTOCOL};
 use crate::replica::Outcome;
 use crate::system::SystemCommand;
 
-impl Running {
+impl Group {
     /// Leases are renewed for an open call: done together with all others of this pass, or of the
     /// next few if the last ones have only just been sent.
     pub(super) fn renew(&mut self, moment: Moment, call: CallId, leases: Vec<LeaseId>) {
@@ -34,7 +34,7 @@ impl Running {
         };
         // Nearly always, not even the lease that ends first of all is in a hurry. One that is
         // not known perhaps only has not been granted here yet, and then much is left of it.
-        let all = reader.first_lease_deadline().map(delay);
+        let all = reader.no_lease_due_before().map(delay);
         if all.is_none_or(|all| all >= limits.renewal_gathering) {
             return limits.renewal_gathering;
         }
@@ -60,6 +60,9 @@ impl Running {
     pub(super) fn lease_pass(&mut self, now: Instant, out: &mut Vec<Output>) {
         self.send_renewals(now, out);
         if !self.leads() {
+            let clock = self.replica.reader().clock();
+            let most = self.config.limits.leases.settled_while_following;
+            self.replica.settle_leases(clock, most);
             return;
         }
         self.expire_leases(now);
@@ -117,13 +120,17 @@ impl Running {
         }
         self.leases.expiring_until = None;
         self.leases.put_off.pass(now);
+        let clock = self.clock_at_least();
+        let most = leases::looked_at(&self.leases.put_off, &self.config.limits.leases);
+        let is_settled = self.replica.settle_leases(clock, most);
         let (reader, limits) = (self.replica.reader(), &self.config.limits.leases);
         let put_off = &self.leases.put_off;
-        let due = leases::due(reader, self.clock_at_least(), put_off, limits);
+        let due = leases::due(reader, clock, put_off, limits);
         if due.is_empty() {
             // What is put off is due all the time: the next look waits, and misses no more by
             // that than an interval of the clock.
-            let look = put_off.next();
+            // But what nobody has looked at yet is looked at with the next pass, which is soon.
+            let look = put_off.next().filter(|_| is_settled);
             self.leases.expiring_until = look.map(|look| look.min(now + limits.clock_interval));
             return;
         }
@@ -150,7 +157,7 @@ impl Running {
 
     /// The same on the leader, apart from renewals.
     fn ending_deadline(&self) -> Option<Instant> {
-        let first = self.replica.reader().first_lease_deadline()?;
+        let first = self.replica.reader().no_lease_due_before()?;
         let left = first.saturating_sub(self.clock_at_least());
         let expiry = match self.leases.expiring_until {
             Some(until) => until,
@@ -189,7 +196,8 @@ impl Running {
             Outcome::Etcd(Ok(_))
             | Outcome::System(_)
             | Outcome::Leases(_)
-            | Outcome::Maintenance(_) => {
+            | Outcome::Maintenance(_)
+            | Outcome::Meta(_) => {
                 etcd::Error::Internal("quorate: renewals were answered with something else")
             }
         };

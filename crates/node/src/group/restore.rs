@@ -3,20 +3,18 @@
 use base::{Epoch, Slot};
 use consensus::{EngineKind, HardState, Membership, Restored, Tail};
 
-use crate::recovery::Recovered;
+use super::levels;
+use crate::recovery::RecoveredReplica;
 
-/// Which engine the group has, and what it is started with. `asked` is what the operator wants.
+/// Which engine the group has, and what it is started with. `level_max` is the newest level that
+/// this node executes.
 pub(super) fn restore(
-    recovered: &Recovered,
-    asked: Option<EngineKind>,
+    recovered: &RecoveredReplica,
+    level_max: u32,
 ) -> Result<(EngineKind, Restored), String> {
     let level = recovered.state.reader().level();
-    if level > state::LEVEL_MAX {
-        return Err(format!(
-            "the state in this data folder has level {level}, this version of Quorate knows levels \
-             up to {}; start this node with the version that the others run",
-            state::LEVEL_MAX
-        ));
+    if level > level_max {
+        return Err(levels::unknown(level, level_max));
     }
     let log = &recovered.log;
     let unreadable = |what: &str| {
@@ -29,14 +27,15 @@ pub(super) fn restore(
         Some(body) => HardState::decode(body.clone()).map_err(|_| unreadable("the hard state"))?,
         None => HardState::default(),
     };
-    let kind = match &log.hard_state {
-        Some(_) => hard_state.engine,
-        None => asked.unwrap_or_default(),
-    };
-    if let Some(asked) = asked.filter(|asked| *asked != kind) {
+    let kind = recovered.engine;
+    if log.hard_state.is_some() && hard_state.engine != kind {
         return Err(format!(
-            "the data folder holds a group that agrees by {kind}, and this node is told to agree \
-             by {asked}. A group keeps its engine: start with --engine {kind}, or without --engine"
+            "the journal holds the promises of a replica that agrees by {}, but the identity file \
+             says that its cluster agrees by {kind}: one of them comes from another folder. \
+             Nothing has been changed. Restore the whole data folder from a copy, or replace this \
+             node: remove it with `quorate member remove`, empty its data folder, add it again \
+             with `quorate member add` and start it with --join",
+            hard_state.engine
         ));
     }
     let checkpoint = recovered.found.loaded;

@@ -1,36 +1,41 @@
-//! A node that belongs to a cluster: its machines, and the one place that routes their outputs.
+//! One group on one of its nodes: engine, replica, checkpoints, what clients wait for, and the one
+//! place that routes what they say to each other.
 //!
-//! A pass takes in everything that is ready ([`Running::frame`], [`Running::call`], …), and
-//! [`Running::flush`] ends it: commands go to the leader (or, here, into entries), read rounds
-//! begin, the engine writes once and sends once per peer, the journal writes one batch. Outputs of
-//! the engine are carried out by [`Running::route`].
+//! A pass takes in everything that is ready ([`Group::frame`], [`Group::call`], …), and
+//! [`Group::flush`] ends it: commands go to the leader (or, here, into entries), read rounds begin,
+//! the engine writes and sends. Outputs of the engine are carried out by [`Group::route`].
+//!
+//! A group shares nothing with the others of its node. The journal and the connections are the
+//! node's ([`crate::running`]): what a group wants of the journal it leaves in a list that is taken
+//! when its pass has ended, so that the writes of all groups share one sync; what it says to other
+//! nodes it gives to [`Peers`], which puts what all engines say into one frame per node.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use base::mutant::{self, Mutant};
-use base::{ClusterId, Epoch, GroupId, Instant, NodeId, Random, WallTime};
+use base::{ClusterId, Epoch, GroupId, Incarnation, Instant, NodeId, Random, Slot, WallTime};
 use bytes::Bytes;
 use consensus::{
     AnyEngine, CheckpointRef, Engine as _, EngineKind, Entry, Liveness, Mark, Membership, Message,
     Ticket,
 };
-use journal::{Done, Journal, RecordKind};
+use journal::RecordKind;
 use state::Origin;
 
 use crate::batch::OriginatedCommand;
 use crate::calls::{Calls, Waiter};
-use crate::checkpoints::{Checkpoints, Event, OWN_REQUESTS};
+use crate::checkpoints::{Checkpoints, Event};
 use crate::config::Config;
-use crate::interface::{Answer, CallId, ConnectionId, Halt, Identity, Output};
+use crate::interface::{Answer, CallId, ConnectionId, Halt, Output};
 use crate::leases::Leases;
 use crate::notes::{Metrics, Note};
 use crate::operator::{Asker, Operators};
 use crate::peers::Peers;
-use crate::recovery::Recovered;
+use crate::recovery::RecoveredReplica;
 use crate::replica::{Executed, Replica};
 use crate::system::{self, SystemCommand};
-use crate::wire::{Facts, Frame, Operation};
+use crate::wire::{Facts, GroupFrame, Operation};
 
 mod answers;
 mod authorization;
@@ -38,7 +43,11 @@ mod commands;
 pub mod digests;
 mod inspection;
 mod joining;
+pub(crate) mod journaling;
+mod keyspaces;
 mod leasing;
+pub(crate) mod levels;
+mod logkeeping;
 mod maintenance;
 pub mod members;
 mod publishing;
@@ -49,16 +58,18 @@ pub mod trust;
 
 use commands::{Queue, RunningTime};
 use digests::Digests;
+use journaling::ToJournal;
+use levels::Levels;
 use members::Members;
 use restore::restore;
-use routing::fetched_entry;
 use space::SpaceKeeper;
 
 /// How often a node says again what the others do not know of it yet.
 const PUBLISH_AGAIN: Duration = Duration::from_secs(1);
 
-/// The one group of a cluster, so far.
-pub const GROUP: GroupId = GroupId(0);
+/// The group that all nodes of a cluster belong to. It holds the members, the keyspaces and where
+/// they are, and the keyspace that clients get who name none.
+pub const META: GroupId = GroupId(0);
 
 /// The two clocks that a pass is told.
 #[derive(Clone, Copy, Debug)]
@@ -75,8 +86,25 @@ struct Proposal {
     elapsed: Duration,
 }
 
-/// A node that belongs to a cluster.
-pub struct Running {
+/// Whose group it is, and which.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// How often it has been started.
+    pub incarnation: Incarnation,
+    /// The group.
+    pub group: GroupId,
+    /// Tells this opening of a group from others in the same incarnation; its disk requests carry
+    /// it.
+    pub opening: u32,
+}
+
+/// One group on one of its nodes.
+pub struct Group {
+    pub(crate) id: GroupId,
     pub(crate) config: Config,
     pub(crate) cluster: ClusterId,
     pub(crate) own: NodeId,
@@ -84,7 +112,8 @@ pub struct Running {
     pub(crate) genesis: Membership,
     pub(crate) engine: AnyEngine,
     pub(crate) replica: Replica,
-    journal: Journal,
+    /// What the journal is to do when this pass has ended.
+    to_journal: Vec<ToJournal>,
     checkpoints: Checkpoints,
     pub(crate) calls: Calls,
     pub(crate) operators: Operators,
@@ -118,71 +147,83 @@ pub struct Running {
     next_publish: Instant,
     published: bool,
     removed_at: Option<Instant>,
+    /// This group holds the oldest part of the log of all: a checkpoint is to be taken.
+    is_pinning: bool,
+    /// Nothing was executed behind this checkpoint when the log was last to be let go of.
+    stood_still_at: Option<Slot>,
     /// A checkpoint that is on the disk while the log up to it may not be.
     unreported: Option<CheckpointRef>,
     pub(crate) ready_told: bool,
+    /// The replica has executed everything that was chosen before some moment of this incarnation.
+    /// Only asked for in [`META`]: until then, its table and its users may be those of long ago.
+    pub(crate) was_current: bool,
     /// What the hubs were told last; `None` before anything, and after a snapshot came.
     told_hubs: Option<publishing::Told>,
     members: Members,
     space: SpaceKeeper,
     digests: Digests,
+    levels: Levels,
 }
 
-impl Running {
-    /// A node with what recovery found.
+impl Group {
+    /// A group with what recovery found, or with nothing yet.
     ///
     /// # Errors
     /// If the promises in the journal cannot be read; for the operator.
     pub fn new(
         config: Config,
-        identity: &Identity,
-        cluster: ClusterId,
-        genesis: Membership,
-        recovered: Recovered,
+        place: Place,
+        recovered: RecoveredReplica,
         mut random: Random,
         now: Instant,
-    ) -> Result<Running, String> {
-        let (kind, restored) = restore(&recovered, config.engine)?;
-        let Recovered {
+    ) -> Result<Group, String> {
+        let level_max = config.limits.state.level_max;
+        let (kind, restored) = restore(&recovered, level_max)?;
+        let RecoveredReplica {
+            genesis,
             state,
             membership,
             found,
-            mut journal,
             log_replaced,
             ..
         } = recovered;
+        let mut to_journal = Vec::new();
         // Paxos tells the journal itself: what it accepted behind the checkpoint stays.
         if log_replaced && kind == EngineKind::Raft {
             // Becomes durable with the engine's first write, before anything of it counts.
-            journal.append(journal::Record {
-                group: GROUP,
+            to_journal.push(ToJournal::Keep(journal::Record {
+                group: place.group,
                 kind: RecordKind::SnapshotInstalled,
                 slot: restored.log_start.0,
                 epoch: restored.log_start.1,
                 body: Bytes::new(),
-            });
+            }));
         }
         let engine_config = consensus::Config {
-            id: identity.node,
+            id: place.node,
             election_timeout: config.timing.election_timeout,
             heartbeat_interval: config.timing.heartbeat_interval,
             limits: config.limits.consensus,
         };
         let origin = Origin {
-            node: identity.node,
-            incarnation: identity.incarnation,
+            node: place.node,
+            incarnation: place.incarnation,
             sequence: 0,
         };
         let leases = Leases::new(state.reader().clock(), now);
-        let checkpoints = Checkpoints::new(cluster, GROUP, config.limits.clone(), found);
-        Ok(Running {
-            cluster,
-            own: identity.node,
+        let levels = Levels::new(state.reader().level(), now);
+        let own = (origin.node, origin.incarnation);
+        let replica = Replica::new(own, state, membership.clone(), level_max);
+        let checkpoints = Checkpoints::new(&place, config.limits.clone(), found);
+        Ok(Group {
+            id: place.group,
+            cluster: place.cluster,
+            own: place.node,
             origin,
             genesis,
             engine: AnyEngine::new(kind, engine_config, restored, random.next_u64(), now),
-            replica: Replica::new((origin.node, origin.incarnation), state, membership.clone()),
-            journal,
+            replica,
+            to_journal,
             checkpoints,
             calls: Calls::new(config.limits.calls),
             operators: Operators::default(),
@@ -211,12 +252,16 @@ impl Running {
             next_publish: now,
             published: false,
             removed_at: None,
+            is_pinning: false,
+            stood_still_at: None,
             unreported: None,
             ready_told: false,
+            was_current: false,
             told_hubs: None,
             members: Members::default(),
             space: SpaceKeeper::new(now, &config.limits.space),
             digests: Digests::default(),
+            levels,
             config,
         })
     }
@@ -227,13 +272,10 @@ impl Running {
         self.leader == Some(self.own)
     }
 
-    /// What this node counts.
+    /// What this group counts.
     #[must_use]
-    pub fn metrics(&self) -> Metrics {
-        Metrics {
-            journal: self.journal.metrics(),
-            ..self.metrics.clone()
-        }
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The next moment at which something has to be done.
@@ -251,7 +293,7 @@ impl Running {
             self.leader
                 .filter(|_| !self.published)
                 .map(|_| self.next_publish),
-            self.removed_at,
+            self.removed_at.filter(|_| self.id == META),
             Some(self.next_facts),
             self.members.deadline(self.last_pass),
             self.has_wishes().then(|| self.members.next_try()),
@@ -267,50 +309,58 @@ impl Running {
 
     // --- what happens
 
-    /// A frame from a member of this cluster.
+    /// The engine of another replica says something.
+    pub fn engine_said(
+        &mut self,
+        moment: Moment,
+        from: NodeId,
+        message: Message,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        self.drive(moment, consensus::Input::Peer { from, message }, peers, out);
+    }
+
+    /// A frame about this group from a member of this cluster.
     pub fn frame(
         &mut self,
         moment: Moment,
         connection: ConnectionId,
         from: NodeId,
-        frame: Frame,
+        frame: GroupFrame,
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
         match frame {
-            Frame::Engine(message) => {
-                self.drive(moment, consensus::Input::Peer { from, message }, peers, out);
-            }
-            Frame::Forward(commands) => self.forwarded(connection, from, commands, peers, out),
-            Frame::Refused { sequences, .. } => {
+            GroupFrame::Forward(commands) => self.forwarded(connection, from, commands, peers, out),
+            GroupFrame::Refused { sequences, .. } => {
                 let pause = moment.now + self.config.limits.resend_delay;
                 self.calls.refused(sequences, Some(pause));
             }
-            Frame::Operate { id, operation } => {
+            GroupFrame::Operate { id, operation } => {
                 let asker = Asker::Node { node: from, id };
                 self.operate(moment, asker, operation, peers, out);
             }
-            Frame::Operated { id, result } => {
+            GroupFrame::Operated { id, result } => {
                 if let Some(call) = self.operators.leader_answered(id) {
                     self.answer(call, Answer::Operator(result), out);
                 }
             }
-            Frame::Facts(facts) => {
+            GroupFrame::Facts(facts) => {
                 self.facts.insert(from, facts);
             }
-            Frame::Change { id, change } => {
+            GroupFrame::Change { id, change } => {
                 let asker = Asker::ClientOf { node: from, id };
                 self.change_for(moment, asker, change, peers, out);
             }
-            Frame::Changed { id, result } => {
+            GroupFrame::Changed { id, result } => {
                 if let Some(call) = self.operators.leader_answered(id) {
                     self.told_of_change(call, result, out);
                 }
             }
-            Frame::Digest { slot, digest } => {
+            GroupFrame::Digest { slot, digest } => {
                 self.digest_said(moment.now, from, slot, digest, peers, out);
             }
-            _ => peers.nonsense(connection, "a frame that members do not send", out),
         }
     }
 
@@ -362,7 +412,7 @@ impl Running {
         }
     }
 
-    /// A disk request has ended.
+    /// A disk request of this group's checkpoints has ended.
     pub fn disk(
         &mut self,
         moment: Moment,
@@ -370,52 +420,37 @@ impl Running {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
-        if completion.id.0 & OWN_REQUESTS == 0 {
-            let (mut requests, mut done) = (Vec::new(), Vec::new());
-            self.journal.complete(completion, &mut requests, &mut done);
-            out.extend(requests.into_iter().map(Output::Disk));
-            self.journal_done(moment, done, peers, out);
-        } else if let Some(event) = self.checkpoints.complete(moment.now, completion, out) {
+        if let Some(event) = self.checkpoints.complete(moment.now, completion, out) {
             self.checkpoint_event(moment, event, peers, out);
         }
     }
 
-    fn journal_done(
+    /// What the journal is to do, in this order; asked for when a pass has ended.
+    pub(crate) fn take_journal_work(&mut self, work: &mut Vec<ToJournal>) {
+        work.append(&mut self.to_journal);
+    }
+
+    /// Entries that were asked for have been read back.
+    pub(crate) fn fetched(
         &mut self,
         moment: Moment,
-        done: Vec<Done>,
+        from: Slot,
+        entries: Vec<Entry>,
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
-        for each in done {
-            match each {
-                Done::Durable { mark } => self.durable(moment, Mark(mark), peers, out),
-                Done::Fetched { ticket, entries } => {
-                    let from = base::Slot(ticket);
-                    let entries = entries.into_iter().map_while(fetched_entry).collect();
-                    self.drive(
-                        moment,
-                        consensus::Input::Fetched { from, entries },
-                        peers,
-                        out,
-                    );
-                }
-                Done::Damage {
-                    slot, description, ..
-                } => {
-                    out.push(Output::Halt(Halt::Refused(format!(
-                        "the entry at slot {slot} is damaged on this disk: {description}. Nothing \
-                         has been changed. Restore the file from a copy, or replace this node: \
-                         remove it with `quorate member remove`, empty its data folder, add it \
-                         again with `quorate member add` and start it with --join"
-                    ))));
-                }
-                Done::Fatal(reason) => out.push(Output::Halt(Halt::Refused(reason))),
-            }
-        }
+        let input = consensus::Input::Fetched { from, entries };
+        self.drive(moment, input, peers, out);
     }
 
-    fn durable(&mut self, moment: Moment, mark: Mark, peers: &mut Peers, out: &mut Vec<Output>) {
+    /// Everything up to this write is on stable storage.
+    pub(crate) fn durable(
+        &mut self,
+        moment: Moment,
+        mark: Mark,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
         assert!(mark >= self.durable, "the durable mark never goes back");
         self.durable = mark;
         self.drive(moment, consensus::Input::Durable { mark }, peers, out);
@@ -423,7 +458,7 @@ impl Running {
             && *after <= mark
         {
             let (_, to, message) = self.held.pop_front().expect("the front is there");
-            peers.send(to, Frame::Engine(message).encode(), out);
+            peers.say(self.id, to, message, out);
         }
     }
 
@@ -462,6 +497,10 @@ impl Running {
                 self.unreported = None;
                 self.unexecuted.retain(|entry| entry.slot > checkpoint.slot);
                 self.replica.install(state, membership.clone());
+                assert!(
+                    self.goes_on(out),
+                    "its level was looked at when it was read"
+                );
                 self.told_hubs = None;
                 self.digests.forget();
                 let clock = self.replica.reader().clock();
@@ -476,37 +515,15 @@ impl Running {
                     membership,
                 }
             }
+            Event::TooNew(reason) => {
+                out.push(Output::Halt(Halt::Refused(reason)));
+                return;
+            }
             Event::Rejected(checkpoint, reason) => {
                 let slot = checkpoint.slot;
                 out.push(Output::Note(Note::SnapshotRejected { slot, reason }));
                 Input::SnapshotRejected { checkpoint }
             }
-        };
-        self.drive(moment, input, peers, out);
-    }
-
-    /// Lets go of the log behind a finished checkpoint, once this disk holds the log that far:
-    /// a replica may execute what the others have chosen before its own disk has it, but must not
-    /// forget, nor count as kept, what was never durable here.
-    fn report_checkpoint(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
-        let Some(checkpoint) = self.unreported else {
-            return;
-        };
-        let early = mutant::is_on(Mutant::ForgetLogEarly);
-        if self.engine.view().durable < checkpoint.slot && !early {
-            return;
-        }
-        self.unreported = None;
-        self.metrics.checkpoints_written += 1;
-        let (slot, bytes) = (checkpoint.slot, checkpoint.length);
-        out.push(Output::Note(Note::CheckpointWritten { slot, bytes }));
-        let log_kept_after = self.checkpoints.log_kept_after();
-        let mut requests = Vec::new();
-        self.journal.release(GROUP, log_kept_after, &mut requests);
-        out.extend(requests.into_iter().map(Output::Disk));
-        let input = consensus::Input::CheckpointTaken {
-            checkpoint,
-            log_kept_after,
         };
         self.drive(moment, input, peers, out);
     }
@@ -537,8 +554,27 @@ impl Running {
         }
         self.publish_changes(out);
         self.answer_reads(out);
-        self.checkpoint(now, out);
         self.executed_in_pass = 0;
+    }
+
+    /// Whether nothing here waits to hear that what this group has written is on the disk, apart
+    /// from who has been told by the disk itself: it follows, and its leader is going to say that
+    /// what was written is chosen.
+    pub(crate) fn is_patient(&self) -> bool {
+        let glance = self.engine.glance();
+        self.leader.is_some()
+            && !self.leads()
+            && glance.chosen < glance.last
+            && !glance.is_uncertain
+            && self.held.is_empty()
+            && self.unreported.is_none()
+    }
+
+    /// Gives away what may leave once everything up to a mark is on the disk.
+    pub(crate) fn take_held(&mut self, upto: Mark) -> impl Iterator<Item = (NodeId, Message)> {
+        let count = self.held.partition_point(|(after, _, _)| *after <= upto);
+        let messages = self.held.drain(..count);
+        messages.map(|(_, to, message)| (to, message))
     }
 
     /// Whether what came out of the engine has made something possible that can be done at once.
@@ -548,32 +584,9 @@ impl Running {
         sends || (has_room && self.can_propose())
     }
 
-    /// Everything appended so far belongs to the write `mark`. The journal writes at once if its
-    /// disk is idle, else together with whatever comes until it is.
-    fn flush_journal(&mut self, mark: Mark, out: &mut Vec<Output>) {
-        let mut requests = Vec::new();
-        self.journal.flush(mark.0, &mut requests);
-        out.extend(requests.into_iter().map(Output::Disk));
-    }
-
-    fn checkpoint(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let newest = self
-            .checkpoints
-            .newest()
-            .map_or(base::Slot(0), |newest| newest.slot);
-        if self.unreported.is_none()
-            && self.replica.applied() > newest
-            && self
-                .checkpoints
-                .is_due(now, self.journal.bytes_since(GROUP, newest))
-        {
-            let snapshot = self.replica.snapshot();
-            let slot = snapshot.applied();
-            out.push(Output::Note(Note::CheckpointStarted { slot }));
-            self.checkpoints
-                .start(now, snapshot, self.replica.membership());
-        }
-        self.checkpoints.drain(now, out);
+    /// All files of this group's checkpoints.
+    pub(crate) fn checkpoint_files(&self) -> Vec<journal::disk::File> {
+        self.checkpoints.files()
     }
 
     /// What is due by the clock alone.
@@ -595,7 +608,8 @@ impl Running {
             let answer = kind.failure(error);
             out.push(Output::Answer { id: call, answer });
         }
-        if self.removed_at.is_some_and(|at| at <= now) {
+        // Out of another group, a node simply closes it: see `crate::running`.
+        if self.id == META && self.removed_at.is_some_and(|at| at <= now) {
             out.push(Output::Halt(Halt::Refused(trust::REMOVED.to_owned())));
         }
         self.report_checkpoint(moment, peers, out);
@@ -604,6 +618,7 @@ impl Running {
             self.tell_facts(peers, out);
         }
         self.publish(moment, peers, out);
+        self.raise_level(now);
         self.change_members(moment, peers, out);
         self.keep_space(now);
         self.compare_digests(now, peers, out);
@@ -619,8 +634,13 @@ impl Running {
         self.facts.insert(self.own, facts);
         let members = &self.membership.members;
         self.facts.retain(|node, _| members.contains_key(node));
-        let body = Frame::Facts(facts).encode();
-        let nodes: Vec<NodeId> = peers.reachable().collect();
+        let body = GroupFrame::Facts(facts).encode(self.id);
+        // Also to those who are members no more, of the group that all nodes belong to: the answer
+        // to that is how they learn of it.
+        let nodes: Vec<NodeId> = match self.id == META {
+            true => peers.reachable().collect(),
+            false => self.membership.members.keys().copied().collect(),
+        };
         for node in nodes {
             peers.send(node, body.clone(), out);
         }
@@ -633,7 +653,8 @@ impl Running {
         if self.published || self.leader.is_none() || self.next_publish > now {
             return;
         }
-        let own = (state::LEVEL_MAX, self.config.client_urls.clone());
+        let level = self.replica.level_max();
+        let own = (level, self.config.client_urls.clone());
         self.next_publish = now + PUBLISH_AGAIN;
         let moved = self.moved_to();
         if let Some((name, address)) = moved.clone() {
@@ -680,7 +701,8 @@ impl Running {
             }
             Some(leader) => {
                 // Nobody waits for the answer: the membership will show it.
-                peers.send(leader, Frame::Operate { id: 0, operation }.encode(), out);
+                let body = GroupFrame::Operate { id: 0, operation }.encode(self.id);
+                peers.send(leader, body, out);
             }
             None => {}
         }

@@ -1,0 +1,125 @@
+//! When a group takes a checkpoint, and how much of its log is kept behind it.
+//!
+//! ```text
+//!   much log, or the oldest of the node ─▶ checkpoint ─▶ durable ─▶ the log behind the one before
+//!                                                                   it is let go of
+//!   nothing can be executed ─────────────────────────────────────▶ the log behind the newest
+//! ```
+//!
+//! One checkpoint more than needed has its log, so that a damaged newest one has a stand-in. A
+//! group that stands still gives that up: all groups of a node share one log, which is kept as far
+//! back as any of them needs it.
+
+use base::mutant::{self, Mutant};
+use base::{Instant, Slot};
+use consensus::{CheckpointRef, Engine as _};
+
+use super::journaling::ToJournal;
+use super::{Group, Moment};
+use crate::calls::Waiter;
+use crate::interface::Output;
+use crate::notes::Note;
+use crate::peers::Peers;
+use crate::system::SystemCommand;
+
+impl Group {
+    /// Lets go of the log behind a finished checkpoint, once this disk holds the log that far:
+    /// a replica may execute what the others have chosen before its own disk has it, but must not
+    /// forget, nor count as kept, what was never durable here.
+    pub(super) fn report_checkpoint(
+        &mut self,
+        moment: Moment,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(checkpoint) = self.unreported else {
+            return;
+        };
+        let early = mutant::is_on(Mutant::ForgetLogEarly);
+        if self.engine.view().durable < checkpoint.slot && !early {
+            return;
+        }
+        self.unreported = None;
+        self.metrics.checkpoints_written += 1;
+        let (slot, bytes) = (checkpoint.slot, checkpoint.length);
+        out.push(Output::Note(Note::CheckpointWritten { slot, bytes }));
+        let log_kept_after = self.checkpoints.log_kept_after();
+        self.release_log(moment, checkpoint, log_kept_after, peers, out);
+    }
+
+    /// The log of all groups cannot be let go of because of this one: it takes a checkpoint. The
+    /// log is kept behind the checkpoint before the newest, so a group in which nothing happens
+    /// needs an entry to get that far. If none has come when this is asked again, the group has no
+    /// majority: its log is let go of up to the newest checkpoint, or it would fill the disk of all
+    /// others.
+    pub(crate) fn let_go_of_log(
+        &mut self,
+        moment: Moment,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        if self.is_taking_checkpoint() {
+            return;
+        }
+        let newest = self.newest_checkpoint();
+        if self.replica.applied() > newest {
+            self.stood_still_at = None;
+            self.is_pinning = true;
+        } else if self.stood_still_at.replace(newest) != Some(newest) {
+            self.is_pinning = true;
+            self.add_system_command(moment.now, &SystemCommand::Nothing, Waiter::Nobody);
+        } else if let Some(checkpoint) = self.checkpoints.newest()
+            && self.engine.view().durable >= checkpoint.slot
+        {
+            self.is_pinning = false;
+            self.release_log(moment, checkpoint, checkpoint.slot, peers, out);
+        }
+    }
+
+    /// Whether a checkpoint is being written or received, or waits for the log to be durable.
+    pub(crate) fn is_taking_checkpoint(&self) -> bool {
+        self.unreported.is_some() || self.checkpoints.is_busy()
+    }
+
+    /// Lets go of the log up to a slot that a checkpoint covers.
+    fn release_log(
+        &mut self,
+        moment: Moment,
+        checkpoint: CheckpointRef,
+        log_kept_after: Slot,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        self.to_journal.push(ToJournal::Release(log_kept_after));
+        let input = consensus::Input::CheckpointTaken {
+            checkpoint,
+            log_kept_after,
+        };
+        self.drive(moment, input, peers, out);
+    }
+
+    /// The slot that the newest checkpoint covers.
+    pub(crate) fn newest_checkpoint(&self) -> Slot {
+        self.checkpoints
+            .newest()
+            .map_or(Slot(0), |newest| newest.slot)
+    }
+
+    /// Begins a checkpoint if it is due, `log_bytes` of the log being behind the newest; goes on
+    /// with the one that is being written.
+    pub(crate) fn checkpoint(&mut self, now: Instant, log_bytes: u64, out: &mut Vec<Output>) {
+        let log_bytes = if self.is_pinning { u64::MAX } else { log_bytes };
+        if self.unreported.is_none()
+            && self.replica.applied() > self.newest_checkpoint()
+            && self.checkpoints.is_due(now, log_bytes)
+        {
+            self.is_pinning = false;
+            let snapshot = self.replica.snapshot();
+            let slot = snapshot.applied();
+            out.push(Output::Note(Note::CheckpointStarted { slot }));
+            self.checkpoints
+                .start(now, snapshot, self.replica.membership());
+        }
+        self.checkpoints.drain(now, out);
+    }
+}

@@ -1,0 +1,784 @@
+//! A node that belongs to a cluster: its groups, the journal they share, and who hears what.
+//!
+//! ```text
+//!                 frames, calls, completions
+//!                            │ by group
+//!        ┌───────────┬───────┴───┬─────────────┐
+//!     group 0     group 3     group 7   …   (asleep: nothing is due)
+//!        └───────────┴───┬───────┴─────────────┘
+//!      records, fetches  │   │ messages
+//!                 ┌──────▼┐ ┌▼──────┐
+//!                 │journal│ │ peers │      one batch and one sync, one frame per node
+//!                 └───────┘ └───────┘
+//! ```
+//!
+//! A pass costs what the groups cost that something has happened to, or for which something is due;
+//! the others are not looked at. What is due stands in an agenda by time.
+//!
+//! **Marks.** The journal numbers its flushes, an engine its writes. All that the groups have
+//! appended in a pass is one flush; which write of which group it made whole is remembered until
+//! the journal says that it is on stable storage.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use base::{ClusterId, GroupId, Incarnation, Instant, NodeId, Random, Slot};
+use cluster::meta;
+use consensus::{AnyEngine, Mark};
+use etcd::auth::Requirement;
+use journal::disk::{Completion, File, RequestId};
+use journal::{Done, Journal};
+
+use crate::checkpoints::opening_of;
+use crate::config::Config;
+use crate::group::journaling::{ToJournal, fetched_entry, journal_records};
+use crate::group::trust::Known;
+use crate::group::{Group, META, Moment, Place};
+use crate::hub::{HistoryRequest, HubId};
+use crate::interface::{Answer, Call, CallId, ConnectionId, Halt, Identity, Output, Status};
+use crate::notes::{Metrics, Note};
+use crate::peers::Peers;
+use crate::recovery::{Recovered, RecoveredReplica};
+use crate::replica::Replica;
+use crate::wire::{Frame, Packet};
+
+mod following;
+mod pinning;
+
+/// A group with what the node keeps of it.
+struct Opened {
+    group: Group,
+    opening: u32,
+    /// When it wants to be looked at; stands in the agenda.
+    due: Option<Instant>,
+    /// Something has happened to it in this pass.
+    is_awake: bool,
+    /// Its last write that has been appended and is not part of a flush yet.
+    unflushed: Option<Mark>,
+    /// Its last write that is on stable storage, and of which it has not been told.
+    durable: Option<Mark>,
+}
+
+/// A node that belongs to a cluster.
+pub struct Running {
+    config: Config,
+    pub(crate) cluster: ClusterId,
+    own: NodeId,
+    incarnation: Incarnation,
+    random: Random,
+    groups: BTreeMap<GroupId, Opened>,
+    /// Which group a disk request belongs to, by the opening that its id names.
+    openings: BTreeMap<u32, GroupId>,
+    last_opening: u32,
+    /// When which group wants to be looked at.
+    agenda: BTreeSet<(Instant, GroupId)>,
+    /// Groups that something has happened to since they were last looked at.
+    awake: Vec<GroupId>,
+    journal: Journal,
+    /// Fetches under way: for which opening of which group, and from which slot on.
+    fetches: BTreeMap<u64, (u32, GroupId, Slot)>,
+    last_fetch: u64,
+    last_flush: u64,
+    /// Groups with a write that is not part of a flush yet.
+    unflushed: Vec<GroupId>,
+    /// Flushes that are not on stable storage, and the writes that they made whole; oldest first.
+    flushed: VecDeque<(u64, GroupId, Mark)>,
+    /// The journal's write that was under way at the end of the pass before.
+    writing: Option<RequestId>,
+    /// Empty, kept for their memory.
+    work: Vec<ToJournal>,
+    spare: Vec<GroupId>,
+    /// What groups that are closed have counted.
+    counted: Metrics,
+    /// When to look next who holds the oldest part of the log.
+    next_pinning: Instant,
+    /// Groups that were closed. The table may still name them: right after a start it is older
+    /// than what the journal says.
+    closed: BTreeSet<GroupId>,
+    /// The group that was asked last to let go of its part of the log.
+    last_pinning: GroupId,
+    /// Files of groups that were closed, and the flush that their end is part of.
+    closing: Vec<(Option<u64>, Vec<File>)>,
+    /// Numbers the node's own disk requests.
+    last_request: u32,
+}
+
+impl Running {
+    /// A node with what recovery found.
+    ///
+    /// # Errors
+    /// If the promises in the journal cannot be read; for the operator.
+    pub fn new(
+        config: Config,
+        identity: &Identity,
+        cluster: ClusterId,
+        recovered: Recovered,
+        random: Random,
+        now: Instant,
+    ) -> Result<Running, String> {
+        let mut running = Running {
+            config,
+            cluster,
+            own: identity.node,
+            incarnation: identity.incarnation,
+            random,
+            groups: BTreeMap::new(),
+            openings: BTreeMap::new(),
+            last_opening: 0,
+            agenda: BTreeSet::new(),
+            awake: Vec::new(),
+            journal: recovered.journal,
+            fetches: BTreeMap::new(),
+            last_fetch: 0,
+            last_flush: 0,
+            unflushed: Vec::new(),
+            flushed: VecDeque::new(),
+            writing: None,
+            work: Vec::new(),
+            spare: Vec::new(),
+            counted: Metrics::default(),
+            next_pinning: now,
+            closed: recovered.closed,
+            last_pinning: META,
+            closing: Vec::new(),
+            last_request: 0,
+        };
+        for (group, replica) in recovered.groups {
+            running.start(group, replica, now)?;
+        }
+        Ok(running)
+    }
+
+    /// Starts a group with what is there of it.
+    fn start(
+        &mut self,
+        id: GroupId,
+        replica: RecoveredReplica,
+        now: Instant,
+    ) -> Result<(), String> {
+        self.last_opening += 1;
+        let opening = self.last_opening;
+        let place = Place {
+            cluster: self.cluster,
+            node: self.own,
+            incarnation: self.incarnation,
+            group: id,
+            opening,
+        };
+        let config = self.config.clone();
+        let random = self.random.fork();
+        let group = Group::new(config, place, replica, random, now)?;
+        let opened = Opened {
+            group,
+            opening,
+            due: None,
+            is_awake: false,
+            unflushed: None,
+            durable: None,
+        };
+        self.groups.insert(id, opened);
+        self.openings.insert(opening, id);
+        self.wake(id);
+        Ok(())
+    }
+
+    /// Gives a group something to do; it is looked at when the pass ends. Nothing happens if it is
+    /// not on this node.
+    fn with<T>(
+        &mut self,
+        id: GroupId,
+        out: &mut Vec<Output>,
+        act: impl FnOnce(&mut Group, &mut Vec<Output>) -> T,
+    ) -> Option<T> {
+        let opened = self.groups.get_mut(&id)?;
+        if !std::mem::replace(&mut opened.is_awake, true) {
+            self.awake.push(id);
+        }
+        let before = out.len();
+        let result = act(&mut opened.group, out);
+        name_group(id, &mut out[before..]);
+        Some(result)
+    }
+
+    fn wake(&mut self, id: GroupId) {
+        if let Some(opened) = self.groups.get_mut(&id)
+            && !std::mem::replace(&mut opened.is_awake, true)
+        {
+            self.awake.push(id);
+        }
+    }
+
+    fn meta(&self) -> &Group {
+        let opened = self.groups.get(&META);
+        &opened.expect("the first group is on every node").group
+    }
+
+    fn meta_mut(&mut self) -> &mut Group {
+        self.wake(META);
+        let opened = self.groups.get_mut(&META);
+        &mut opened.expect("the first group is on every node").group
+    }
+
+    // --- what happens
+
+    /// A frame from a member of this cluster, or from a stranger if it is from an engine.
+    pub fn frame(
+        &mut self,
+        moment: Moment,
+        connection: ConnectionId,
+        from: NodeId,
+        frame: Frame,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        match frame {
+            Frame::Engine(messages) => {
+                for (id, message) in messages {
+                    self.with(id, out, |group, out| {
+                        group.engine_said(moment, from, message, peers, out);
+                    });
+                }
+            }
+            Frame::Group(id, frame) => {
+                self.with(id, out, |group, out| {
+                    group.frame(moment, connection, from, frame, peers, out);
+                });
+            }
+            _ => peers.nonsense(connection, "a frame that members do not send", out),
+        }
+    }
+
+    /// A node asks to be let into the cluster.
+    pub fn join_request(
+        &mut self,
+        moment: Moment,
+        connection: ConnectionId,
+        name: String,
+        address: String,
+        claimant: NodeId,
+    ) {
+        let meta = self.meta_mut();
+        meta.join_request(moment, connection, name, address, claimant);
+    }
+
+    /// A peer's last connection is gone.
+    pub fn peer_lost(
+        &mut self,
+        moment: Moment,
+        node: NodeId,
+        by_peer: bool,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        for id in self.shared_with(node) {
+            self.with(id, out, |group, out| {
+                group.peer_lost(moment, node, by_peer, peers, out);
+            });
+        }
+    }
+
+    /// A peer can be reached (again).
+    pub fn peer_found(
+        &mut self,
+        moment: Moment,
+        node: NodeId,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        for id in self.shared_with(node) {
+            self.with(id, out, |group, out| {
+                group.peer_found(moment, node, peers, out);
+            });
+        }
+    }
+
+    /// The groups that another node has something to do with.
+    fn shared_with(&self, node: NodeId) -> Vec<GroupId> {
+        let groups = self.groups.iter();
+        groups
+            .filter(|(id, opened)| {
+                let group = &opened.group;
+                **id == META
+                    || group.leader == Some(node)
+                    || group.membership.members.contains_key(&node)
+            })
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// A disk request has ended.
+    pub fn disk(
+        &mut self,
+        moment: Moment,
+        completion: Completion,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(opening) = opening_of(completion.id) else {
+            let (mut requests, mut done) = (Vec::new(), Vec::new());
+            self.journal.complete(completion, &mut requests, &mut done);
+            out.extend(requests.into_iter().map(Output::Disk));
+            return self.journal_done(moment, done, peers, out);
+        };
+        // Else of recovery, or of a group that has been closed: nobody waits for that.
+        if let Some(id) = self.openings.get(&opening).copied() {
+            self.with(id, out, |group, out| {
+                group.disk(moment, completion, peers, out);
+            });
+        }
+    }
+
+    fn journal_done(
+        &mut self,
+        moment: Moment,
+        done: Vec<Done>,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        for each in done {
+            match each {
+                Done::Durable { mark } => self.durable(moment, mark, peers, out),
+                Done::Fetched { ticket, entries } => {
+                    let Some((opening, id, from)) = self.fetches.remove(&ticket) else {
+                        continue;
+                    };
+                    if self.openings.contains_key(&opening) {
+                        let entries = entries.into_iter().map_while(fetched_entry).collect();
+                        self.with(id, out, |group, out| {
+                            group.fetched(moment, from, entries, peers, out);
+                        });
+                    }
+                }
+                Done::Damage {
+                    group,
+                    slot,
+                    description,
+                    ..
+                } => {
+                    out.push(Output::Halt(Halt::Refused(format!(
+                        "the entry at slot {slot} of group {group} is damaged on this disk: \
+                         {description}. Nothing has been changed. Restore the file from a copy, or \
+                         replace this node: remove it with `quorate member remove`, empty its data \
+                         folder, add it again with `quorate member add` and start it with --join"
+                    ))));
+                }
+                Done::Fatal(reason) => out.push(Output::Halt(Halt::Refused(reason))),
+            }
+        }
+    }
+
+    /// All flushes up to this one are on stable storage. A group is told once, however many of its
+    /// writes that makes durable.
+    fn durable(&mut self, moment: Moment, flush: u64, peers: &mut Peers, out: &mut Vec<Output>) {
+        let mut reached = Vec::new();
+        while let Some((number, id, mark)) = self.flushed.front().copied()
+            && number <= flush
+        {
+            self.flushed.pop_front();
+            if let Some(opened) = self.groups.get_mut(&id)
+                && opened.durable.replace(mark).is_none()
+            {
+                reached.push(id);
+            }
+        }
+        self.delete_closed(flush, out);
+        for id in reached {
+            let mark = self
+                .groups
+                .get_mut(&id)
+                .and_then(|each| each.durable.take());
+            let mark = mark.expect("a group that is reached has a mark");
+            self.with(id, out, |group, out| {
+                group.durable(moment, mark, peers, out);
+            });
+        }
+    }
+
+    /// A client asks for something.
+    pub fn call(
+        &mut self,
+        moment: Moment,
+        id: CallId,
+        call: Call,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        let (group, call) = match call {
+            Call::In { keyspace, call } => match self.group_of(&keyspace, &call) {
+                Ok(group) => (group, *call),
+                Err(error) => {
+                    let answer = crate::node::refuse(&call, error, "not serving this keyspace");
+                    return out.push(Output::Answer { id, answer });
+                }
+            },
+            call => (META, call),
+        };
+        self.with(group, out, |group, out| {
+            group.call(moment, id, call, peers, out);
+        });
+    }
+
+    /// The group that a call in a keyspace goes to. What is about the cluster goes to the first.
+    fn group_of(&self, keyspace: &str, call: &Call) -> Result<GroupId, etcd::Error> {
+        let (caller, call) = match call {
+            Call::As { caller, call } => (Some(&**caller), &**call),
+            call => (None, call),
+        };
+        let is_of_keyspace = matches!(
+            call,
+            Call::Etcd(_)
+                | Call::RenewLeases(_)
+                | Call::EtcdStatus
+                | Call::EtcdMaintenance(_)
+                | Call::Snapshot
+                | Call::Ready
+        );
+        if !is_of_keyspace || keyspace == meta::DEFAULT {
+            return Ok(META);
+        }
+        // What was executed again so far after a start may be old: keyspaces would be missing that
+        // exist, and authentication that is on would not count.
+        if !self.meta().was_current {
+            return Err(etcd::Error::NoLeader);
+        }
+        // Users and roles are only known in the default keyspace so far. Where they count, what
+        // they do not reach is root's alone.
+        let reader = self.meta().replica().reader();
+        etcd::auth::check(reader, caller, Requirement::Root)?;
+        let found = meta::keyspace(reader, keyspace).ok_or(etcd::Error::KeyspaceNotFound)?;
+        match self.groups.contains_key(&found.group) {
+            true => Ok(found.group),
+            false => Err(etcd::Error::KeyspaceElsewhere),
+        }
+    }
+
+    /// A client no longer waits.
+    pub fn forget(&mut self, call: CallId) {
+        if let Some(id) = self.group_of_call(call)
+            && let Some(opened) = self.groups.get_mut(&id)
+        {
+            opened.group.calls.forget(call);
+        }
+    }
+
+    /// A long read has ended.
+    pub fn job_done(&mut self, call: CallId, answer: Answer, out: &mut Vec<Output>) {
+        if let Some(id) = self.group_of_call(call) {
+            self.with(id, out, |group, out| group.answer(call, answer, out));
+        }
+    }
+
+    /// Which group a call is under way in. Most are in the first.
+    fn group_of_call(&self, call: CallId) -> Option<GroupId> {
+        let mut groups = self.groups.iter();
+        let found = groups.find(|(_, opened)| opened.group.calls.is_open(call));
+        found.map(|(id, _)| *id)
+    }
+
+    /// A hub needs history.
+    pub fn read_history(
+        &self,
+        group: GroupId,
+        hub: HubId,
+        request: HistoryRequest,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(opened) = self.groups.get(&group) {
+            opened.group.read_history(hub, request, out);
+        }
+    }
+
+    // --- the end of a pass
+
+    /// Ends a pass.
+    pub fn flush(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
+        while let Some((at, id)) = self.agenda.first().copied()
+            && at <= moment.now
+        {
+            self.agenda.pop_first();
+            if let Some(opened) = self.groups.get_mut(&id) {
+                opened.due = None;
+            }
+            self.wake(id);
+        }
+        self.free_log(moment, peers, out);
+        // What the journal answers at once wakes a group again, and opening one wakes it.
+        while !self.awake.is_empty() {
+            let mut awake = std::mem::replace(&mut self.awake, std::mem::take(&mut self.spare));
+            for id in awake.drain(..) {
+                self.flush_group(id, moment, peers, out);
+            }
+            self.spare = awake;
+            self.follow_table(moment.now, out);
+        }
+        self.sync(out);
+        self.send_after_write(peers, out);
+        peers.flush(out);
+    }
+
+    fn flush_group(
+        &mut self,
+        id: GroupId,
+        moment: Moment,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(opened) = self.groups.get_mut(&id) else {
+            return;
+        };
+        opened.is_awake = false;
+        let before = out.len();
+        opened.group.flush(moment, peers, out);
+        let mut work = std::mem::take(&mut self.work);
+        opened.group.take_journal_work(&mut work);
+        let done = self.journal_work(id, &mut work, out);
+        self.work = work;
+        let Some(opened) = self.groups.get_mut(&id) else {
+            return;
+        };
+        let behind = opened.group.newest_checkpoint();
+        let log_bytes = self.journal.bytes_since(id, behind);
+        opened.group.checkpoint(moment.now, log_bytes, out);
+        name_group(id, &mut out[before..]);
+        let due = opened.group.deadline();
+        if due != opened.due {
+            if let Some(at) = std::mem::replace(&mut opened.due, due) {
+                self.agenda.remove(&(at, id));
+            }
+            self.agenda.extend(due.map(|at| (at, id)));
+        }
+        self.journal_done(moment, done, peers, out);
+    }
+
+    /// Does what a group wants of the journal.
+    fn journal_work(
+        &mut self,
+        id: GroupId,
+        work: &mut Vec<ToJournal>,
+        out: &mut Vec<Output>,
+    ) -> Vec<Done> {
+        let mut done = Vec::new();
+        if work.is_empty() {
+            return done;
+        }
+        let mut requests = Vec::new();
+        let opened = self.groups.get_mut(&id).expect("a group at work is open");
+        for each in work.drain(..) {
+            match each {
+                ToJournal::Keep(record) => self.journal.append(record),
+                ToJournal::Write { mark, records } => {
+                    for record in records {
+                        journal_records(id, record, |record| self.journal.append(record));
+                    }
+                    if opened.unflushed.replace(mark).is_none() {
+                        self.unflushed.push(id);
+                    }
+                }
+                ToJournal::Fetch {
+                    from,
+                    upto,
+                    max_bytes,
+                } => {
+                    self.last_fetch += 1;
+                    let ticket = self.last_fetch;
+                    self.fetches.insert(ticket, (opened.opening, id, from));
+                    let range = (from, upto, max_bytes);
+                    let journal = &mut self.journal;
+                    journal.fetch(
+                        ticket,
+                        id,
+                        range.0,
+                        range.1,
+                        range.2,
+                        &mut requests,
+                        &mut done,
+                    );
+                }
+                ToJournal::Release(upto) => self.journal.release(id, upto, &mut requests),
+            }
+        }
+        out.extend(requests.into_iter().map(Output::Disk));
+        done
+    }
+
+    /// Everything that was appended in this pass becomes one flush. The journal writes at once if
+    /// its disk is idle, else together with whatever comes until it is.
+    fn sync(&mut self, out: &mut Vec<Output>) {
+        if self.unflushed.is_empty() && self.closing.is_empty() {
+            return;
+        }
+        self.last_flush += 1;
+        self.closing_flushed(self.last_flush);
+        for id in self.unflushed.drain(..) {
+            let opened = self.groups.get_mut(&id);
+            if let Some(mark) = opened.and_then(|opened| opened.unflushed.take()) {
+                self.flushed.push_back((self.last_flush, id, mark));
+            }
+        }
+        let mut requests = Vec::new();
+        self.journal.flush(self.last_flush, &mut requests);
+        out.extend(requests.into_iter().map(Output::Disk));
+    }
+
+    /// Gives what waits for the write that this pass has asked for to whoever carries that out: it
+    /// leaves from there, instead of waiting for this node's next pass.
+    fn send_after_write(&mut self, peers: &Peers, out: &mut Vec<Output>) {
+        let writing = self.journal.writing();
+        let before = std::mem::replace(&mut self.writing, writing.map(|(request, _)| request));
+        // One that was asked for earlier may have ended already.
+        let Some((request, Some(flush))) = writing.filter(|(each, _)| before != Some(*each)) else {
+            return;
+        };
+        let mut packets: BTreeMap<NodeId, Packet> = BTreeMap::new();
+        let mut frames = Vec::new();
+        for (_, id, mark) in self.flushed.iter().take_while(|(each, ..)| *each <= flush) {
+            let Some(opened) = self.groups.get_mut(id) else {
+                continue;
+            };
+            for (to, message) in opened.group.take_held(*mark) {
+                let full = packets
+                    .entry(to)
+                    .or_default()
+                    .add(*id, message, peers.packet_bytes());
+                frames.extend(peers.route_to(to).zip(full));
+            }
+        }
+        let rest = packets.iter_mut();
+        frames.extend(rest.filter_map(|(to, packet)| peers.route_to(*to).zip(packet.take())));
+        if !frames.is_empty() {
+            out.push(Output::FramesAfter { request, frames });
+        }
+    }
+
+    /// Whether the end of a write whose acknowledgements have left already can wait until something
+    /// else happens.
+    #[must_use]
+    pub fn is_patient(&self) -> bool {
+        let mut written = self.flushed.iter();
+        !self.journal.has_waiting()
+            && self.closing.is_empty()
+            && written.all(|(_, id, _)| {
+                let opened = self.groups.get(id);
+                opened.is_none_or(|opened| opened.group.is_patient())
+            })
+    }
+
+    /// When something has to be done next if nothing happens before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.agenda.first().map(|(at, _)| *at)
+    }
+
+    // --- the node as a whole
+
+    /// What this node knows of the node that says it has this id and name.
+    #[must_use]
+    pub fn known(&self, node: NodeId, name: &str) -> Known {
+        self.meta().known(node, name)
+    }
+
+    /// Whether this node has executed its own removal and is about to stop.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.meta().is_leaving()
+    }
+
+    /// This node has been told that it was removed: says so to those who asked for it.
+    pub fn answer_own_removal(&mut self, out: &mut Vec<Output>) {
+        self.meta_mut().answer_own_removal(out);
+    }
+
+    /// A node that stops hands over what it leads; again, if an attempt came to nothing.
+    pub fn hand_over(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
+        let leading: Vec<GroupId> = self
+            .groups
+            .iter()
+            .filter(|(_, opened)| opened.group.leads())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in leading {
+            self.with(id, out, |group, out| group.hand_over(moment, peers, out));
+        }
+    }
+
+    /// Whether a node that stops leads nothing that another could, and owes no answer.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.groups.values().all(|opened| {
+            let group = &opened.group;
+            let only_voter = group.membership.voters.len() <= 1;
+            let led_by_another = group.leader.is_some() && !group.leads();
+            group.calls.under_way() == 0 && (led_by_another || only_voter)
+        })
+    }
+
+    /// Answers everything that is under way with an error.
+    pub fn fail_all(&mut self, error: etcd::Error, out: &mut Vec<Output>) {
+        for opened in self.groups.values_mut() {
+            for (id, kind) in opened.group.calls.close_all() {
+                let answer = kind.failure(error);
+                out.push(Output::Answer { id, answer });
+            }
+        }
+    }
+
+    /// What this node counts.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        let mut metrics = self.counted.clone();
+        for opened in self.groups.values() {
+            metrics.add(opened.group.metrics());
+        }
+        metrics.journal = self.journal.metrics();
+        metrics
+    }
+
+    /// What this node sees of itself, and of the first group.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.meta().status()
+    }
+
+    /// One group, if it is on this node.
+    #[must_use]
+    pub fn group(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(&id).map(|opened| &opened.group)
+    }
+
+    /// All groups on this node.
+    pub fn groups(&self) -> impl Iterator<Item = (GroupId, &Group)> {
+        self.groups.iter().map(|(id, opened)| (*id, &opened.group))
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.own
+    }
+
+    /// The engine of the first group.
+    #[must_use]
+    pub fn engine(&self) -> &AnyEngine {
+        self.meta().engine()
+    }
+
+    /// The replica of the first group's state.
+    #[must_use]
+    pub fn replica(&self) -> &Replica {
+        self.meta().replica()
+    }
+}
+
+/// Notes of other groups than the first say whose they are.
+fn name_group(id: GroupId, outputs: &mut [Output]) {
+    if id == META {
+        return;
+    }
+    for output in outputs {
+        if let Output::Note(note) = output
+            && !matches!(note, Note::InGroup { .. })
+        {
+            let told = std::mem::replace(note, Note::Stopping);
+            *note = told.of(id);
+        }
+    }
+}
