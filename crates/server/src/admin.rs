@@ -7,26 +7,28 @@
 //! | request | body | answer |
 //! |---|---|---|
 //! | `GET /status` | | what the node sees, JSON |
+//! | `GET /evidence`, `/evidence/MEMBER` | | all that it, or another member, tells, JSON |
 //! | `GET /version`, `/metrics`, `/livez`, `/readyz` | | |
 //! | `POST /members/add` | `{"name": …, "peer_address": …}` | a sentence |
 //! | `POST /members/promote`, `/members/remove` | `{"member": …}` | a sentence |
 //! | `POST /leader/transfer` | `{}` or `{"to": …}` | a sentence |
 
-use axum::extract::{Json, Request, State};
+use axum::extract::{Json, Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use consensus::Role;
-use node::{Answer, Call, Status};
-use serde::{Deserialize, Serialize};
+use node::{Answer, Call};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
 
 use crate::calls::CallError;
 use crate::http::{ETCD_VERSION, QUORATE_VERSION, Site, probes};
 use crate::listeners::Source;
+use crate::status::StatusBody;
+use crate::transport::Subject;
 
 /// Everything on the operators' port.
 pub(crate) fn router(site: &Site) -> Router {
@@ -35,11 +37,16 @@ pub(crate) fn router(site: &Site) -> Router {
         .route("/members/promote", post(promote))
         .route("/members/remove", post(remove))
         .route("/leader/transfer", post(transfer))
+        .route("/keyspaces/create", post(create_keyspace))
+        .route("/keyspaces/drop", post(drop_keyspace))
         .layer(middleware::from_fn_with_state(site.clone(), whole_body))
         .layer(middleware::from_fn(only_operators));
     probes()
         .route("/status", get(status))
+        .route("/evidence", get(evidence))
+        .route("/evidence/{member}", get(evidence_of))
         .route("/version", get(version))
+        .route("/keyspaces", get(keyspaces))
         .merge(changes)
         .with_state(site.clone())
 }
@@ -129,6 +136,68 @@ async fn transfer(State(site): State<Site>, Json(body): Json<Transfer>) -> Respo
     operate(&site, Call::TransferLeadership { to: body.to }).await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewKeyspace {
+    name: String,
+    replicas: usize,
+    engine: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OneKeyspace {
+    name: String,
+}
+
+async fn create_keyspace(State(site): State<Site>, Json(body): Json<NewKeyspace>) -> Response {
+    let NewKeyspace {
+        name,
+        replicas,
+        engine,
+    } = body;
+    match engine.parse() {
+        Ok(engine) => {
+            let call = Call::KeyspaceCreate {
+                name,
+                replicas,
+                engine,
+            };
+            operate(&site, call).await
+        }
+        Err(reason) => (StatusCode::BAD_REQUEST, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn drop_keyspace(State(site): State<Site>, Json(body): Json<OneKeyspace>) -> Response {
+    operate(&site, Call::KeyspaceDrop { name: body.name }).await
+}
+
+async fn keyspaces(State(site): State<Site>) -> Response {
+    match ask(&site, Call::Keyspaces).await {
+        Ok(Answer::Keyspaces(keyspaces)) => {
+            let described = keyspaces.into_iter().map(|each| {
+                json!({
+                    "name": each.name,
+                    "group": each.group.0,
+                    "engine": each.engine.name(),
+                    "replicas": each.replicas,
+                })
+            });
+            Json(described.collect::<Vec<_>>()).into_response()
+        }
+        Ok(Answer::Operator(Err(reason))) => {
+            (StatusCode::CONFLICT, format!("{reason}\n")).into_response()
+        }
+        Ok(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "not the answer asked for\n",
+        )
+            .into_response(),
+        Err(response) => response,
+    }
+}
+
 async fn operate(site: &Site, call: Call) -> Response {
     match ask(site, call).await {
         Ok(Answer::Operator(Ok(done))) => format!("{done}\n").into_response(),
@@ -164,7 +233,10 @@ async fn version() -> Response {
 
 async fn status(State(site): State<Site>) -> Response {
     match ask(&site, Call::Status).await {
-        Ok(Answer::Status(status)) => Json(StatusBody::from(*status)).into_response(),
+        Ok(Answer::Status(status)) => {
+            let view = site.witness.view.borrow();
+            Json(StatusBody::new(*status, &view, site.witness.clock)).into_response()
+        }
         Ok(_) => (
             StatusCode::INTERNAL_SERVER_ERROR,
             "not the answer asked for\n",
@@ -174,77 +246,41 @@ async fn status(State(site): State<Site>) -> Response {
     }
 }
 
-/// [`Status`] as JSON: ids in hexadecimal, the digest too, everything else as it is.
-#[derive(Serialize)]
-struct StatusBody {
-    name: String,
-    id: String,
-    cluster: Option<String>,
-    role: &'static str,
-    phase: &'static str,
-    leader: Option<String>,
-    term: u64,
-    chosen: u64,
-    applied: u64,
-    revision: i64,
-    compacted: i64,
-    level: u32,
-    digest: String,
-    held_bytes: u64,
-    live_bytes: u64,
-    quota_bytes: u64,
-    members: Vec<MemberBody>,
+async fn evidence(State(site): State<Site>) -> Response {
+    as_json(site.witness.tell().await)
 }
 
-#[derive(Serialize)]
-struct MemberBody {
-    id: String,
-    name: String,
-    peer_address: String,
-    client_urls: Vec<String>,
-    voter: bool,
-    lag: Option<u64>,
-    data_bytes: Option<u64>,
-}
-
-impl From<Status> for StatusBody {
-    fn from(status: Status) -> StatusBody {
-        let members = status.members.into_iter().map(|member| MemberBody {
-            id: member.id.to_string(),
-            name: member.name,
-            peer_address: member.peer_address,
-            client_urls: member.client_urls,
-            voter: member.voter,
-            lag: member.lag,
-            data_bytes: member.data_bytes,
-        });
-        StatusBody {
-            name: status.name,
-            id: status.id.to_string(),
-            cluster: status.cluster.map(|cluster| cluster.to_string()),
-            role: role_name(status.role),
-            phase: status.phase,
-            leader: status.leader,
-            term: status.term.0,
-            chosen: status.chosen.0,
-            applied: status.applied.0,
-            revision: status.revision,
-            compacted: status.compacted,
-            level: status.level,
-            digest: format!("{:032x}", status.digest),
-            held_bytes: status.held_bytes,
-            live_bytes: status.live_bytes,
-            quota_bytes: status.quota_bytes,
-            members: members.collect(),
+/// Asks another member on the operator's behalf.
+async fn evidence_of(State(site): State<Site>, Path(member): Path<String>) -> Response {
+    let status = match ask(&site, Call::Status).await {
+        Ok(Answer::Status(status)) => status,
+        Ok(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(response) => return response,
+    };
+    let is_meant = |name: &str, id: base::NodeId| name == member || id.to_string() == member;
+    if is_meant(&status.name, status.id) {
+        return evidence(State(site)).await;
+    }
+    let mut members = status.members.into_iter();
+    let Some(found) = members.find(|each| is_meant(&each.name, each.id)) else {
+        let reason = format!("no member is called {member} or has that id\n");
+        return (StatusCode::NOT_FOUND, reason).into_response();
+    };
+    let at = &found.peer_address;
+    let patience = site.limits.evidence_timeout;
+    let asked = site.asker.ask(at, at, Subject::Evidence, &[], patience);
+    match asked.await {
+        Ok(answer) => as_json(answer.to_vec()),
+        Err(error) => {
+            let reason = format!(
+                "{} at {at} does not answer this node: {error}\n",
+                found.name
+            );
+            (StatusCode::BAD_GATEWAY, reason).into_response()
         }
     }
 }
 
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Follower => "follower",
-        Role::PreCandidate | Role::Candidate => "candidate",
-        Role::Leader => "leader",
-        Role::Learner => "learner",
-    }
+fn as_json(body: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::authority::{self, Authority, TokenCache};
 use crate::inbox::Sender;
+use crate::keyspace;
 use crate::limits::ClientLimits;
 use crate::metrics::Metrics;
 use crate::node_loop::{Asked, Event};
@@ -66,6 +67,8 @@ pub(crate) struct Calls {
 pub(crate) struct Identity {
     token: Option<Arc<[u8]>>,
     common_name: Option<CommonName>,
+    /// Which keyspace it is about, unless that is the default one.
+    keyspace: Option<Arc<str>>,
 }
 
 impl Identity {
@@ -73,7 +76,13 @@ impl Identity {
         Identity {
             token: authority::token_of(headers).map(Arc::from),
             common_name: authority::common_name_of(headers, common_name).cloned(),
+            keyspace: keyspace::named(headers),
         }
+    }
+
+    /// Whether it names another keyspace than the default one.
+    pub(crate) fn names_keyspace(&self) -> bool {
+        self.keyspace.is_some()
     }
 
     /// Whether it says anything.
@@ -132,7 +141,9 @@ impl Calls {
 
     /// Who calls; `None` if nobody has signed in, or nobody has to.
     pub(crate) fn caller(&self) -> Result<Option<Arc<Caller>>, etcd::Error> {
-        let Identity { token, common_name } = &self.identity;
+        let Identity {
+            token, common_name, ..
+        } = &self.identity;
         let authority = &self.inner.authority;
         authority.caller_shared(token.as_deref(), common_name.as_ref())
     }
@@ -140,6 +151,7 @@ impl Calls {
     /// Asks the node. If the returned future is dropped, the node is told to forget the call.
     pub(crate) async fn call(&self, call: Call) -> Result<Answer, CallError> {
         let call = as_caller(self.caller().map_err(CallError::Refused)?, call);
+        let call = keyspace::within(self.identity.keyspace.clone(), call);
         let _turn = self.turn(makes_room(&call)).await.inspect_err(|_| {
             self.inner.metrics.calls_refused.inc();
         })?;
@@ -255,7 +267,7 @@ fn makes_room(call: &Call) -> bool {
                     | etcd::Request::LeaseKeepAlive(_)
             )
         }
-        Call::As { call, .. } => makes_room(call),
+        Call::As { call, .. } | Call::In { call, .. } => makes_room(call),
         Call::EtcdMemberList { .. } => false,
         // What bounds them is where they are gathered.
         Call::RenewLeases(_) => true,
@@ -268,6 +280,9 @@ fn makes_room(call: &Call) -> bool {
         | Call::MemberAdd { .. }
         | Call::MemberPromote { .. }
         | Call::MemberRemove { .. }
+        | Call::KeyspaceCreate { .. }
+        | Call::KeyspaceDrop { .. }
+        | Call::Keyspaces
         | Call::TransferLeadership { .. } => true,
     }
 }

@@ -29,8 +29,8 @@ use crate::tls::{TlsRules, TlsSettings};
 
 pub use auth_token::{AuthToken, JwtOptions};
 pub use keys::{KEYS, Key, SWITCH};
+pub use node::group::space::Retention;
 pub use node::operator::{check_address, check_name};
-pub use node::running::space::Retention;
 pub use sources::{ConfigurationError, Origin, Sources};
 
 /// Where a listener listens.
@@ -105,6 +105,14 @@ pub struct Configuration {
     pub cluster: Vec<(String, String)>,
     /// Addresses of nodes of a cluster that this node shall join.
     pub join: Vec<String>,
+    /// Whether this node takes part in gossip, where peers can connect; `None`: if it can.
+    pub gossip: Option<bool>,
+    /// The file with the keys of gossip.
+    pub gossip_key_file: Option<PathBuf>,
+    /// Where this node stands: a building, or an availability zone; perhaps empty.
+    pub zone: String,
+    /// A rack within that; perhaps empty.
+    pub rack: String,
     /// How the group agrees that is created at the first start; `None`: by Raft, and later as the
     /// data folder says.
     pub engine: Option<EngineKind>,
@@ -161,6 +169,10 @@ impl Default for Configuration {
             advertise_etcd: Vec::new(),
             cluster: Vec::new(),
             join: Vec::new(),
+            gossip: None,
+            gossip_key_file: None,
+            zone: String::new(),
+            rack: String::new(),
             engine: None,
             client_tls: TlsSettings::default(),
             peer_tls: TlsSettings::default(),
@@ -257,6 +269,14 @@ impl Configuration {
             .and_then(|peer| peer.rsplit_once(':'))
             .map_or("127.0.0.1", |(host, _)| host);
         vec![format!("{scheme}://{host}:{}", bound.port())]
+    }
+
+    /// Whether this node takes part in gossip. Where peers speak TLS, packets that nobody closes
+    /// would be less than was asked for: then gossip needs a key.
+    #[must_use]
+    pub fn gossips(&self) -> bool {
+        let is_safe_enough = !self.peer_tls.is_on() || self.gossip_key_file.is_some();
+        self.gossip.unwrap_or(true) && is_safe_enough && self.peer_listener() != Listen::None
     }
 
     /// The hosts under which others know this node: what a certificate of its own making names.

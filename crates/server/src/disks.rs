@@ -1,9 +1,10 @@
 //! The disk threads: they carry out what the journal and the checkpoints ask for.
 //!
 //! ```text
-//!   node's thread ──Vec<Request>──▶ [journal lane]    ── pwrite, pwrite, fdatasync ────┐
-//!                 ──Vec<Request>──▶ [background lane] ── zeros, reads, renames ────────┤
-//!        sink ◀──────────────────────── Vec<Completion> ◀──────────────────────────────┘
+//!   node's thread ──Vec<Errand>──▶ [journal lane]    ── pwrite, pwrite, fdatasync ────┐
+//!                 ──Vec<Errand>──▶ [background lane] ── zeros, reads, renames ────────┤
+//!        sink ◀──────────────────────── Completed ◀────────┬──────────────────────────┘
+//!        peers ◀─ what waited for nothing but the sync ─────┘
 //! ```
 //!
 //! A thread per lane, blocking calls, no asynchronous interface of the kernel: with one log per
@@ -11,6 +12,10 @@
 //! group. Everything that has queued up in the meantime for one file is written with as few calls
 //! as possible and made durable by **one** sync. The background lane gives way: before each piece
 //! of its work it waits a moment while the journal is busy, because both share the device's queue.
+//!
+//! What is true as soon as a request has succeeded (an acknowledgement to the leader, most of all)
+//! comes along with it and leaves from the disk's thread: it would wait for the node's thread to
+//! wake up otherwise.
 //!
 //! - [`direct`]: writes past the page cache.
 //! - [`files`]: the open files, and each single operation.
@@ -28,18 +33,47 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use journal::disk::{Completion, Lane, Operation, Request};
+use bytes::Bytes;
+use journal::disk::{Completion, DiskError, Lane, Operation, Request, RequestId};
 
 use crate::limits::DiskLimits;
 use crate::metrics::Metrics;
 use files::Files;
 
 /// Takes the completions of a group; called by the disk threads.
-pub(crate) type Sink = Arc<dyn Fn(Vec<Completion>) + Send + Sync>;
+pub(crate) type Sink = Arc<dyn Fn(Completed) + Send + Sync>;
+
+/// The requests of a group have ended.
+#[derive(Debug)]
+pub(crate) struct Completed {
+    /// How each ended, in their order.
+    pub(crate) completions: Vec<Completion>,
+    /// Not all of them have succeeded and had something to be done then, which has been done.
+    pub(crate) is_urgent: bool,
+}
+
+/// A request, and what is to be done once it has succeeded.
+pub(crate) struct Errand {
+    pub(crate) request: Request,
+    /// Runs on the disk's thread, before the completion is handed over. It must not wait.
+    pub(crate) then: Option<Then>,
+}
+
+/// Something to be done on a disk's thread.
+pub(crate) type Then = Box<dyn FnOnce() + Send>;
+
+impl From<Request> for Errand {
+    fn from(request: Request) -> Errand {
+        Errand {
+            request,
+            then: None,
+        }
+    }
+}
 
 /// What waits in a lane.
 enum Job {
-    Request(Request),
+    Errand(Errand),
     /// Something else to be done on this thread, in its turn.
     Run(Box<dyn FnOnce() + Send>),
 }
@@ -96,14 +130,14 @@ impl Disks {
         })
     }
 
-    /// Hands over requests, in order; `requests` is empty afterwards.
-    pub(crate) fn submit(&self, requests: &mut Vec<Request>) -> Result<(), ThreadGone> {
+    /// Hands over requests, in order; `errands` is empty afterwards.
+    pub(crate) fn submit(&self, errands: &mut Vec<Errand>) -> Result<(), ThreadGone> {
         let mut journal = Vec::new();
         let mut background = Vec::new();
-        for request in requests.drain(..) {
-            match request.lane {
-                Lane::Journal => journal.push(Job::Request(request)),
-                Lane::Background => background.push(Job::Request(request)),
+        for errand in errands.drain(..) {
+            match errand.request.lane {
+                Lane::Journal => journal.push(Job::Errand(errand)),
+                Lane::Background => background.push(Job::Errand(errand)),
             }
         }
         for (jobs, sender) in [(journal, &self.journal), (background, &self.background)] {
@@ -155,9 +189,9 @@ impl Worker {
         while self.fill() {
             match self.queue.pop_front().expect("fill found a job") {
                 Job::Run(job) => job(),
-                Job::Request(request) => {
-                    let completions = self.carry_out(request);
-                    (self.sink)(completions);
+                Job::Errand(errand) => {
+                    let completed = self.carry_out(errand);
+                    (self.sink)(completed);
                 }
             }
         }
@@ -187,11 +221,11 @@ impl Worker {
     }
 
     /// Carries out one request, or a group that begins with it.
-    fn carry_out(&mut self, first: Request) -> Vec<Completion> {
+    fn carry_out(&mut self, first: Errand) -> Completed {
         if self.lane == Lane::Background {
             give_way(&self.journal_is_busy, self.limits.give_way);
         }
-        let completions = match first.operation {
+        let completed = match first.request.operation {
             Operation::Write { .. } | Operation::Sync { .. } => self.carry_out_group(first),
             Operation::CreateZeroed { file, length } => {
                 let pause = || match self.lane {
@@ -202,20 +236,16 @@ impl Worker {
                 if result.is_ok() {
                     self.count_written(length);
                 }
-                vec![Completion {
-                    id: first.id,
-                    result: result.map(|()| bytes::Bytes::new()),
-                }]
+                let result = result.map(|()| Bytes::new());
+                Completed::one(first.request.id, result, first.then)
             }
             operation => {
                 let result = self.files.carry_out(operation);
-                vec![Completion {
-                    id: first.id,
-                    result,
-                }]
+                Completed::one(first.request.id, result, first.then)
             }
         };
-        let failures = completions
+        let failures = completed
+            .completions
             .iter()
             .filter(|completion| completion.result.is_err())
             .count();
@@ -225,33 +255,33 @@ impl Worker {
                 .get_or_create(&self.label())
                 .inc_by(failures as u64);
         }
-        completions
+        completed
     }
 
-    fn carry_out_group(&mut self, first: Request) -> Vec<Completion> {
+    fn carry_out_group(&mut self, first: Errand) -> Completed {
         let group = self.take_group(first);
         let started = Instant::now();
         self.count_written(group.bytes() as u64);
         let synced = group.wants_sync();
         let length = group.len();
-        let completions = group.carry_out(&self.files);
+        let completed = group.carry_out(&self.files);
         if synced && self.lane == Lane::Journal {
             self.metrics
                 .journal_sync_seconds
                 .observe(started.elapsed().as_secs_f64());
             self.metrics.journal_group.observe(length as f64);
         }
-        completions
+        completed
     }
 
     /// Takes the requests that follow `first` and can share its sync.
-    fn take_group(&mut self, first: Request) -> group::Group {
+    fn take_group(&mut self, first: Errand) -> group::Group {
         let mut group = group::Group::new(first);
         while group.bytes() < self.limits.group_bytes {
             match self.queue.pop_front() {
-                Some(Job::Request(request)) => {
-                    if let Err(stranger) = group.push(request) {
-                        self.queue.push_front(Job::Request(stranger));
+                Some(Job::Errand(errand)) => {
+                    if let Err(stranger) = group.push(errand) {
+                        self.queue.push_front(Job::Errand(stranger));
                         break;
                     }
                 }
@@ -276,6 +306,21 @@ impl Worker {
         match self.lane {
             Lane::Journal => [("lane", "journal")],
             Lane::Background => [("lane", "background")],
+        }
+    }
+}
+
+impl Completed {
+    /// One request has ended; what was to be done then is done, if it has succeeded.
+    fn one(id: RequestId, result: Result<Bytes, DiskError>, then: Option<Then>) -> Completed {
+        let then = then.filter(|_| result.is_ok());
+        let is_urgent = then.is_none();
+        if let Some(then) = then {
+            then();
+        }
+        Completed {
+            completions: vec![Completion { id, result }],
+            is_urgent,
         }
     }
 }

@@ -5,8 +5,7 @@
 //! services, are answered "unimplemented".
 
 use etcd::proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
+    CompactionRequest, CompactionResponse, RangeRequest, RangeStreamResponse,
 };
 use node::{Answer, Call};
 use tokio::sync::watch;
@@ -17,6 +16,7 @@ use tonic_health::ServingStatus;
 
 use crate::calls::{CallError, Calls, Identity};
 use crate::changes::Changes;
+use crate::keyspace;
 use crate::limits::ClientLimits;
 use crate::lines::Lines;
 use crate::lock_service::LockService;
@@ -139,6 +139,14 @@ pub(crate) fn calls_of<T>(calls: &Calls, request: &Request<T>) -> Calls {
     calls.on_behalf_of(Identity::new(headers, common_name))
 }
 
+/// The same for what is served in the default keyspace only.
+pub(crate) fn calls_of_default<T>(calls: &Calls, request: &Request<T>) -> Result<Calls, Status> {
+    match keyspace::named(request.metadata().as_ref()) {
+        None => Ok(calls_of(calls, request)),
+        Some(_) => Err(status(&etcd::Error::KeyspaceHasNoStreams)),
+    }
+}
+
 /// etcd's error as a gRPC status.
 pub(crate) fn status(error: &etcd::Error) -> Status {
     Status::new(Code::from_i32(error.code().number()), error.text())
@@ -149,31 +157,28 @@ pub(crate) fn mismatch() -> Status {
     Status::internal("the answer does not belong to the request; please report this")
 }
 
-/// Writes the handlers of the key-value service, which differ in their types only.
-macro_rules! key_value_calls {
-    ($($name:ident: $variant:ident, $request:ty => $response:ty;)*) => {
-        #[tonic::async_trait]
-        impl Kv for EtcdService {
-            $(async fn $name(
-                &self,
-                request: Request<$request>,
-            ) -> Result<Response<$response>, Status> {
-                let calls = calls_of(&self.calls, &request);
-                let request = etcd::Request::$variant(request.into_inner());
-                match key_value(&calls, request).await? {
-                    etcd::Response::$variant(response) => Ok(Response::new(response)),
-                    _ => Err(mismatch()),
-                }
-            })*
-
-            async fn range_stream(
-                &self,
-                request: Request<RangeRequest>,
-            ) -> Result<Response<BoxStream<RangeStreamResponse>>, Status> {
-                range_stream(calls_of(&self.calls, &request), request.into_inner())
-            }
+/// What workers do not serve themselves of the key-value service. The other calls never come here:
+/// see [`crate::serving`].
+#[tonic::async_trait]
+impl Kv for EtcdService {
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        let calls = calls_of(&self.calls, &request);
+        let request = etcd::Request::Compact(request.into_inner());
+        match key_value(&calls, request).await? {
+            etcd::Response::Compact(response) => Ok(Response::new(response)),
+            _ => Err(mismatch()),
         }
-    };
+    }
+
+    async fn range_stream(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<BoxStream<RangeStreamResponse>>, Status> {
+        range_stream(calls_of(&self.calls, &request), request.into_inner())
+    }
 }
 
 /// Reads one piece after the other, each only when the one before it has left.
@@ -197,12 +202,4 @@ fn range_stream(
         }
     });
     Ok(Response::new(Box::pin(messages)))
-}
-
-key_value_calls! {
-    range: Range, RangeRequest => RangeResponse;
-    put: Put, PutRequest => PutResponse;
-    delete_range: DeleteRange, DeleteRangeRequest => DeleteRangeResponse;
-    txn: Txn, TxnRequest => TxnResponse;
-    compact: Compact, CompactionRequest => CompactionResponse;
 }

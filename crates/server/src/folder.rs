@@ -5,7 +5,7 @@
 //!     lock                   held by the process that uses the folder; holds its process id
 //!     identity.toml          whom the folder belongs to; replaced as a whole or not at all
 //!     journal/               NNNNNNNNNNNNNNNN.segment, .spare       (16 hexadecimal digits)
-//!     checkpoints/           NNNNNNNNNNNNNNNN.checkpoint, .partial, .incoming
+//!     checkpoints/           GGGGGGGGGGGGGGGG-NNNNNNNNNNNNNNNN.checkpoint, .partial, .incoming
 //! ```
 //!
 //! Whatever is wrong here, nothing is changed: the message says which file, what is wrong with it
@@ -19,10 +19,11 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::Slot;
+use base::{GroupId, Slot};
 use journal::disk;
 use node::Identity;
 use rustix::fs::{FlockOperation, flock};
+use tokio::sync::watch;
 
 const IDENTITY: &str = "identity.toml";
 const IDENTITY_DRAFT: &str = "identity.toml.new";
@@ -67,6 +68,7 @@ pub struct Folder {
     path: PathBuf,
     // Held for its lock, which ends with the last who holds it.
     lock: Arc<File>,
+    written: watch::Sender<Option<Identity>>,
 }
 
 impl Folder {
@@ -83,6 +85,7 @@ impl Folder {
         Ok(Folder {
             path: path.to_owned(),
             lock: Arc::new(lock),
+            written: watch::Sender::new(None),
         })
     }
 
@@ -141,7 +144,13 @@ impl Folder {
     pub fn identity_writer(&self) -> IdentityWriter {
         IdentityWriter {
             folder: self.path.clone(),
+            written: self.written.clone(),
         }
+    }
+
+    /// The identity that was last written since this process has the folder.
+    pub(crate) fn identities(&self) -> watch::Receiver<Option<Identity>> {
+        self.written.subscribe()
     }
 }
 
@@ -149,6 +158,7 @@ impl Folder {
 #[derive(Clone, Debug)]
 pub struct IdentityWriter {
     folder: PathBuf,
+    written: watch::Sender<Option<Identity>>,
 }
 
 impl IdentityWriter {
@@ -167,37 +177,97 @@ impl IdentityWriter {
             fs::rename(&draft, &path)?;
             sync_folder(&self.folder)
         };
-        replace().map_err(|error| FolderError::access(&path, "written", &error))
+        replace().map_err(|error| FolderError::access(&path, "written", &error))?;
+        self.written.send_replace(Some(identity.clone()));
+        Ok(())
     }
 }
 
 /// Where a file of the journal or the checkpoints stands, below the data folder.
 #[must_use]
 pub fn path_of(file: disk::File) -> PathBuf {
-    let (part, number, kind) = match file {
-        disk::File::Segment(number) => (JOURNAL, number, "segment"),
-        disk::File::SpareSegment(number) => (JOURNAL, number, "spare"),
-        disk::File::Checkpoint(Slot(number)) => (CHECKPOINTS, number, "checkpoint"),
-        disk::File::PartialCheckpoint(Slot(number)) => (CHECKPOINTS, number, "partial"),
-        disk::File::IncomingCheckpoint(Slot(number)) => (CHECKPOINTS, number, "incoming"),
+    let segment = |number: u64, kind| (JOURNAL, format!("{number:016x}.{kind}"));
+    let checkpoint = |GroupId(group): GroupId, Slot(slot): Slot, kind| {
+        (CHECKPOINTS, format!("{group:016x}-{slot:016x}.{kind}"))
     };
-    Path::new(part).join(format!("{number:016x}.{kind}"))
+    let (part, name) = match file {
+        disk::File::Segment(number) => segment(number, "segment"),
+        disk::File::SpareSegment(number) => segment(number, "spare"),
+        disk::File::Checkpoint(group, slot) => checkpoint(group, slot, "checkpoint"),
+        disk::File::PartialCheckpoint(group, slot) => checkpoint(group, slot, "partial"),
+        disk::File::IncomingCheckpoint(group, slot) => checkpoint(group, slot, "incoming"),
+    };
+    Path::new(part).join(name)
 }
 
 /// The opposite of [`path_of`].
 fn parse_name(part: &str, name: &str) -> Option<disk::File> {
     let (digits, kind) = name.split_once('.')?;
-    let number = u64::from_str_radix(digits, 16).ok()?;
+    let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
+    let place = |digits: &str| {
+        let (group, slot) = digits.split_once('-')?;
+        Some((GroupId(number(group)?), Slot(number(slot)?)))
+    };
     let file = match (part, kind) {
-        (JOURNAL, "segment") => disk::File::Segment(number),
-        (JOURNAL, "spare") => disk::File::SpareSegment(number),
-        (CHECKPOINTS, "checkpoint") => disk::File::Checkpoint(Slot(number)),
-        (CHECKPOINTS, "partial") => disk::File::PartialCheckpoint(Slot(number)),
-        (CHECKPOINTS, "incoming") => disk::File::IncomingCheckpoint(Slot(number)),
+        (JOURNAL, "segment") => disk::File::Segment(number(digits)?),
+        (JOURNAL, "spare") => disk::File::SpareSegment(number(digits)?),
+        (CHECKPOINTS, kind) => {
+            let (group, slot) = place(digits)?;
+            match kind {
+                "checkpoint" => disk::File::Checkpoint(group, slot),
+                "partial" => disk::File::PartialCheckpoint(group, slot),
+                "incoming" => disk::File::IncomingCheckpoint(group, slot),
+                _ => return None,
+            }
+        }
         _ => return None,
     };
     // Only the one spelling: `+1.segment` is a number too, and nobody wrote it.
     (path_of(file) == Path::new(part).join(name)).then_some(file)
+}
+
+/// Every file of a data folder, by its path below it. What vanishes meanwhile is left out.
+pub(crate) fn all_files(folder: &Path) -> Vec<(PathBuf, fs::Metadata)> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(below) = folders.pop() {
+        for entry in fs::read_dir(folder.join(&below)).into_iter().flatten() {
+            let Some((name, metadata)) = entry
+                .ok()
+                .and_then(|entry| Some((below.join(entry.file_name()), entry.metadata().ok()?)))
+            else {
+                continue;
+            };
+            if metadata.is_dir() {
+                folders.push(name);
+            } else {
+                found.push((name, metadata));
+            }
+        }
+    }
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    found
+}
+
+/// What a file of a data folder is for: `segment`, `spare`, `checkpoint`, `partial`, `incoming`,
+/// `own` (identity and lock), or `unknown`: nobody reads it.
+pub(crate) fn kind_of(name: &Path) -> &'static str {
+    let below = name.parent().and_then(Path::to_str);
+    let file = name.file_name().and_then(|name| name.to_str());
+    let (Some(below), Some(file)) = (below, file) else {
+        return "unknown";
+    };
+    if below.is_empty() && matches!(file, IDENTITY | IDENTITY_DRAFT | LOCK) {
+        return "own";
+    }
+    match parse_name(below, file) {
+        Some(disk::File::Segment(_)) => "segment",
+        Some(disk::File::SpareSegment(_)) => "spare",
+        Some(disk::File::Checkpoint(..)) => "checkpoint",
+        Some(disk::File::PartialCheckpoint(..)) => "partial",
+        Some(disk::File::IncomingCheckpoint(..)) => "incoming",
+        None => "unknown",
+    }
 }
 
 /// Creates a folder for this user alone, with those it stands in, and makes sure that each one's

@@ -20,14 +20,14 @@ use std::time::Duration;
 use node::{Config, Halt, Node, Startup, Timing};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::authority::{Authority, Tokens};
 use crate::calls::Calls;
 use crate::changes::Changes;
 use crate::configuration::{Configuration, ConfigurationError, Listen};
-use crate::disks::Disks;
+use crate::disks::{Completed, Disks};
 use crate::folder::{Folder, FolderError};
 use crate::gateway::Gateway;
 use crate::http::{QUORATE_VERSION, Site};
@@ -38,12 +38,16 @@ use crate::metrics::{Exposition, Metrics};
 use crate::node_loop::{Clock, Event, Machine, NodeLoop, Phase, World};
 use crate::serving::{Deliveries, Mailboxes, Seat, Setting, Workers};
 use crate::tls::{Side, Tls, TlsError};
-use crate::transport::{PeerEvent, Transport};
+use crate::transport::{Asker, PeerEvent, Transport};
 use crate::{admin, etcd_service, http, seed};
 
+mod signals;
 mod sockets;
+mod talk;
 
+use signals::{Told, notify};
 use sockets::{Sockets, move_to};
+use talk::Talk;
 
 /// Threads for operators and for accepting; clients, peers and the node have threads of their own.
 const HOST_THREADS: usize = 1;
@@ -150,6 +154,16 @@ fn start_within<M: Machine>(
     limits: Limits,
     make: impl FnOnce(Startup) -> M,
 ) -> Result<Handle, Error> {
+    start_by(Clock::start(), configuration, limits, make)
+}
+
+/// The same by another clock.
+fn start_by<M: Machine>(
+    clock: Clock,
+    configuration: Configuration,
+    limits: Limits,
+    make: impl FnOnce(Startup) -> M,
+) -> Result<Handle, Error> {
     configuration.check()?;
     let open_files = raise_open_file_limit();
     // A folder that is there may be in use, which says more than an address that is.
@@ -163,22 +177,30 @@ fn start_within<M: Machine>(
         .build()
         .map_err(Error::system("start threads"))?;
     let security = Security::new(&configuration)?;
-    let sockets = runtime.block_on(Sockets::bind(&configuration))?;
+    let gossip_keys = talk::keys(&configuration)?;
+    let mut sockets = runtime.block_on(Sockets::bind(&configuration, &limits.gossip))?;
+    let packets = sockets.gossip.take();
     let endpoints = sockets.endpoints();
     // A new folder is made only now: a start that fails before leaves none behind.
     let folder = folder.map_or_else(|| Folder::open(path), Ok)?;
     let at = folder.path().display();
     tracing::info!(version = QUORATE_VERSION, folder = %at, "listening: {endpoints}");
     let startup = startup(&configuration, &folder, &sockets)?;
+    let told = talk::told(&configuration, gossip_keys, &startup.config);
     let metrics = Metrics::default();
     let (events, receiver) = inbox();
     let (phase, phases) = watch::channel(Phase::Starting);
-    let clock = Clock::start();
     let disks = start_disks(&folder, &limits, &metrics, &events)?;
     let node_runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::system("start the node's thread"))?;
+    let (asked, questions) = mpsc::channel(limits.transport.questions);
+    let asker = Asker {
+        limits: limits.transport.clone(),
+        tls: security.peers.clone(),
+    };
+    let talk = Talk::new(&configuration, &folder, told, packets, (questions, asker));
     let transport = Transport::start(
         node_runtime.handle().clone(),
         move_to(&node_runtime, sockets.peer)?,
@@ -186,6 +208,7 @@ fn start_within<M: Machine>(
         metrics.clone(),
         peer_events(&events),
         security.peers.clone(),
+        asked,
     );
     security.keep_fresh(&runtime, limits.tls.refresh_interval);
     let changes = Changes::new(limits.clients.waiters);
@@ -223,7 +246,7 @@ fn start_within<M: Machine>(
         tls: security.clients,
     };
     let listeners = (sockets.etcd, sockets.admin, sockets.metrics);
-    let (acceptors, mut seats) = clients.start(&runtime, listeners, &events, &phases);
+    let (acceptors, mut seats) = clients.start(&runtime, listeners, talk, &events, &phases);
     let own_seat = if limits.clients.workers == 0 {
         seats.pop()
     } else {
@@ -378,49 +401,6 @@ impl Handle {
     }
 }
 
-/// Sends the one message that supervisors wait for. A name that begins with `@` is abstract: it
-/// has no file.
-fn notify(socket: &std::ffi::OsStr) -> io::Result<()> {
-    use std::os::linux::net::SocketAddrExt as _;
-    use std::os::unix::net::{SocketAddr, UnixDatagram};
-    let name = socket.as_encoded_bytes();
-    let address = match name.strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(socket)?,
-    };
-    UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address)?;
-    Ok(())
-}
-
-/// A signal that comes this soon after the first is the same wish: a supervisor tells a process
-/// and then its whole group.
-const ECHO: Duration = Duration::from_secs(1);
-
-/// What a signal to stop means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    /// Stop in order.
-    First,
-    /// Nothing new.
-    Echo,
-    /// Stop at once.
-    Again,
-}
-
-impl Told {
-    /// What a signal at `now` means; `first` is when the first one came.
-    fn at(first: &mut Option<std::time::Instant>, now: std::time::Instant) -> Told {
-        match *first {
-            None => {
-                *first = Some(now);
-                Told::First
-            }
-            Some(first) if now.duration_since(first) < ECHO => Told::Echo,
-            Some(_) => Told::Again,
-        }
-    }
-}
-
 impl Drop for Handle {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
@@ -499,6 +479,7 @@ fn startup(
         name,
         peer_address,
         client_urls,
+        peers_are_encrypted: configuration.peer_tls.is_on(),
         cluster: configuration.cluster.clone(),
         join: configuration.join.clone(),
         engine: configuration.engine,
@@ -536,10 +517,14 @@ fn start_disks(
     let events = events.clone();
     // A disk that hangs may write when it comes back: nobody else may have the folder till then.
     let hold = folder.hold();
-    let sink = Arc::new(move |completions| {
+    let sink = Arc::new(move |completed: Completed| {
         let _held = &hold;
+        let event = Event::Disk(completed.completions);
         // The node's thread waits for the disk threads before it ends.
-        let _ = events.send(Event::Disk(completions));
+        let _ = match completed.is_urgent {
+            true => events.send(event),
+            false => events.send_patiently(event),
+        };
     });
     let path = folder.path().to_owned();
     Disks::start(path, &limits.disk, metrics, sink).map_err(Error::system("start disk threads"))
@@ -621,6 +606,7 @@ impl Clients<'_> {
         &self,
         runtime: &Runtime,
         (etcd, admin, probed): Listeners,
+        talk: Talk,
         events: &Sender<Event>,
         phases: &watch::Receiver<Phase>,
     ) -> (JoinSet<()>, Vec<Seat>) {
@@ -634,6 +620,8 @@ impl Clients<'_> {
             self.authority.clone(),
         );
         let exposition = Exposition::new(self.metrics);
+        let (of_node, clock) = (calls.clone(), self.clock);
+        let witness = talk.witness(of_node, exposition.clone(), clock, self.limits);
         let _context = runtime.enter();
         let site = Site {
             calls,
@@ -641,6 +629,8 @@ impl Clients<'_> {
             exposition,
             metrics: self.metrics.clone(),
             gateway: Gateway::new(limits),
+            asker: talk.asker.clone(),
+            witness: witness.clone(),
         };
         let acceptor = |places| Acceptor {
             limits: limits.clone(),
@@ -650,6 +640,7 @@ impl Clients<'_> {
             tls: None,
         };
         let mut acceptors = JoinSet::new();
+        talk.begin(witness, self.limits, self.metrics, phases, &mut acceptors);
         let mut seats = Vec::new();
         if !etcd.is_empty() {
             let grpc = etcd_service::routes(&site.calls, &self.changes, limits);

@@ -18,10 +18,12 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::calls::Calls;
+use crate::evidence::Witness;
 use crate::gateway::{self, Gateway};
 use crate::health;
 use crate::limits::ClientLimits;
 use crate::metrics::{CountedCall, Exposition, Metrics};
+use crate::transport::Asker;
 
 /// The version of etcd whose behaviour is promised.
 pub(crate) const ETCD_VERSION: &str = "3.7.1";
@@ -39,6 +41,10 @@ pub(crate) struct Site {
     pub(crate) metrics: Metrics,
     /// The way to whatever gRPC serves.
     pub(crate) gateway: Gateway,
+    /// What this node tells of itself.
+    pub(crate) witness: Witness,
+    /// The way to what others tell.
+    pub(crate) asker: Asker,
 }
 
 /// Everything on the port that etcd's clients use.

@@ -16,6 +16,10 @@ use tokio::sync::Notify;
 struct Waiting<T> {
     events: Vec<T>,
     is_closed: bool,
+    /// The reader has been woken since it took events last.
+    is_woken: bool,
+    /// The reader does not want to be woken for what can wait.
+    is_patient: bool,
 }
 
 struct Shared<T> {
@@ -52,15 +56,26 @@ impl<T> Sender<T> {
     /// Adds an event. How much may wait is bounded by what brings events forth: calls by their
     /// turns, frames by their connections' credit, completions by their requests.
     pub(crate) fn send(&self, event: T) -> Result<(), Closed> {
+        self.add(event, true)
+    }
+
+    /// Adds an event that can wait until something else wakes the reader, if the reader
+    /// [says so](Receiver::rest).
+    pub(crate) fn send_patiently(&self, event: T) -> Result<(), Closed> {
+        self.add(event, false)
+    }
+
+    fn add(&self, event: T, is_urgent: bool) -> Result<(), Closed> {
         let mut waiting = self.0.waiting();
         if waiting.is_closed {
             return Err(Closed);
         }
         waiting.events.push(event);
-        let is_first = waiting.events.len() == 1;
+        // Whoever was first has woken the reader already.
+        let wakes = !waiting.is_woken && (is_urgent || !waiting.is_patient);
+        waiting.is_woken |= wakes;
         drop(waiting);
-        // Whoever has put the first one in has woken the reader already.
-        if is_first {
+        if wakes {
             self.0.filled.notify_one();
         }
         Ok(())
@@ -75,6 +90,8 @@ pub(crate) fn inbox<T>() -> (Sender<T>, Receiver<T>) {
     let waiting = Waiting {
         events: Vec::new(),
         is_closed: false,
+        is_woken: false,
+        is_patient: false,
     };
     let shared = Arc::new(Shared {
         waiting: Mutex::new(waiting),
@@ -87,7 +104,18 @@ impl<T> Receiver<T> {
     /// Takes everything that waits; `events` is empty and gives its memory back.
     pub(crate) fn take(&self, events: &mut Vec<T>) {
         assert!(events.is_empty(), "what was taken before is dealt with");
-        std::mem::swap(&mut self.0.waiting().events, events);
+        let mut waiting = self.0.waiting();
+        waiting.is_woken = false;
+        std::mem::swap(&mut waiting.events, events);
+    }
+
+    /// Says, before the reader waits, whether it wants to be woken for what can wait. Returns
+    /// whether it may wait: not if there is something by now that it wants to know of.
+    pub(crate) fn rest(&self, is_patient: bool) -> bool {
+        let mut waiting = self.0.waiting();
+        waiting.is_patient = is_patient;
+        // Whoever was woken finds that out by waiting.
+        is_patient || waiting.is_woken || waiting.events.is_empty()
     }
 
     /// Waits until there may be something.
@@ -125,6 +153,35 @@ mod tests {
         assert!(events.is_empty());
         drop(receiver);
         assert_eq!(sender.send(5), Err(Closed));
+    }
+
+    #[test]
+    fn what_can_wait_wakes_only_who_is_not_patient_and_is_never_forgotten() {
+        use std::task::{Context, Poll, Waker};
+        let (sender, receiver) = inbox();
+        let is_woken = |receiver: &Receiver<i32>| {
+            let filled = std::pin::pin!(receiver.filled());
+            filled.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+        };
+        assert!(receiver.rest(true));
+        sender.send_patiently(1).unwrap();
+        assert!(!is_woken(&receiver));
+        // Something has happened meanwhile: now it wants to know.
+        assert!(!receiver.rest(false), "one is there");
+        let mut events = Vec::new();
+        receiver.take(&mut events);
+        assert_eq!(std::mem::take(&mut events), [1]);
+        assert!(receiver.rest(false));
+        sender.send_patiently(2).unwrap();
+        assert!(is_woken(&receiver));
+        receiver.take(&mut events);
+        assert_eq!(std::mem::take(&mut events), [2]);
+        assert!(receiver.rest(true));
+        sender.send_patiently(3).unwrap();
+        sender.send(4).unwrap();
+        assert!(is_woken(&receiver), "not for the first, but for the second");
+        receiver.take(&mut events);
+        assert_eq!(events, [3, 4]);
     }
 
     #[test]

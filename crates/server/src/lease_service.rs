@@ -1,22 +1,11 @@
-//! etcd's lease service: as [`crate::etcd_service`], and one stream.
-//!
-//! ```text
-//!   keep-alives in ─▶ at most N calls under way, renewed together ─▶ answers out, in order
-//! ```
-//!
-//! A stream's messages are read only while answers leave: a client that sends without reading
-//! fills its own windows, and costs what N calls cost. There is no task and no queue per stream.
-//! The node puts renewals that come at the same time into one command, whatever streams they come
-//! from, so a stream that has many under way waits once for all of them.
+//! etcd's lease service: as [`crate::etcd_service`]. Its stream of keep-alives is served by the
+//! workers, see [`crate::serving`].
 
 use etcd::proto::etcdserverpb::{
-    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
-    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
-    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseLeasesRequest, LeaseLeasesResponse,
+    LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
-use futures_util::StreamExt as _;
-use tonic::codegen::BoxStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 use crate::calls::Calls;
 use crate::etcd_service::generated::lease_server::{Lease, LeaseServer};
@@ -27,7 +16,6 @@ use crate::limits::ClientLimits;
 pub(crate) fn service(calls: &Calls, limits: &ClientLimits) -> LeaseServer<LeaseService> {
     let service = LeaseService {
         calls: calls.clone(),
-        renewals_per_stream: limits.renewals_per_stream,
     };
     LeaseServer::new(service)
         .max_decoding_message_size(limits.receive_bytes)
@@ -38,7 +26,6 @@ pub(crate) fn service(calls: &Calls, limits: &ClientLimits) -> LeaseServer<Lease
 #[derive(Clone)]
 pub(crate) struct LeaseService {
     calls: Calls,
-    renewals_per_stream: usize,
 }
 
 /// Asks the node and takes out the answer's one variant.
@@ -69,27 +56,6 @@ impl Lease for LeaseService {
         let calls = calls_of(&self.calls, &request);
         let request = etcd::Request::LeaseRevoke(request.into_inner());
         ask!(&calls, request, LeaseRevoke)
-    }
-
-    async fn lease_keep_alive(
-        &self,
-        request: Request<Streaming<LeaseKeepAliveRequest>>,
-    ) -> Result<Response<BoxStream<LeaseKeepAliveResponse>>, Status> {
-        let calls = self.calls.clone();
-        let answers = request
-            .into_inner()
-            .map(move |message| {
-                let calls = calls.clone();
-                async move {
-                    let request = etcd::Request::LeaseKeepAlive(message?);
-                    match key_value(&calls, request).await? {
-                        etcd::Response::LeaseKeepAlive(response) => Ok(response),
-                        _ => Err(mismatch()),
-                    }
-                }
-            })
-            .buffered(self.renewals_per_stream.max(1));
-        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn lease_time_to_live(

@@ -24,6 +24,7 @@
 //! - `serving`: etcd's hot calls. `etcd_service`, `lease_service`, `http`, `admin`: everything
 //!   else that is spoken. `calls`, `inbox`: from them to the node.
 //! - `gateway`: etcd's calls as JSON.
+//! - `gossip`: who is alive, as a hint. `evidence`, `status`: what a node tells of itself.
 //! - [`tls`]: encryption, and who is at the other end.
 //! - `lock_service`, `lines`, `changes`: locks and elections, and the waiting for them.
 //! - `node_loop`: the node's thread. [`host`]: starts and stops all of it.
@@ -43,12 +44,15 @@ mod cluster_service;
 pub mod configuration;
 mod disks;
 mod etcd_service;
+mod evidence;
 pub mod folder;
 mod gateway;
+mod gossip;
 mod health;
 pub mod host;
 mod http;
 mod inbox;
+mod keyspace;
 mod lease_service;
 pub mod limits;
 mod lines;
@@ -62,6 +66,7 @@ mod opening;
 mod seed;
 mod serving;
 pub mod snapshot;
+mod status;
 pub mod tls;
 mod transport;
 

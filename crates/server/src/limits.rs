@@ -16,6 +16,8 @@ pub struct Limits {
     pub node: NodeLimits,
     /// Of TLS.
     pub tls: TlsLimits,
+    /// Of what carries gossip.
+    pub gossip: GossipLimits,
 }
 
 /// Limits of TLS.
@@ -84,6 +86,12 @@ pub struct TransportLimits {
     pub frames_per_write: usize,
     /// How many connections are accepted at a time.
     pub accepted_connections: usize,
+    /// The longest question, and the longest answer.
+    pub question_bytes: usize,
+    /// How long answering a question may take.
+    pub question_timeout: Duration,
+    /// How many questions wait for whoever answers them.
+    pub questions: usize,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// How long the other side may take to say what it is.
@@ -113,6 +121,9 @@ impl Default for TransportLimits {
             copied_body_bytes: 16 << 10,
             frames_per_write: 256,
             accepted_connections: 256,
+            question_bytes: 16 << 20,
+            question_timeout: Duration::from_secs(10),
+            questions: 64,
             connect_timeout: Duration::from_secs(1),
             preamble_timeout: Duration::from_secs(2),
             first_frame_timeout: Duration::from_secs(2),
@@ -123,6 +134,20 @@ impl Default for TransportLimits {
             keepalive_idle: Duration::from_secs(5),
         }
     }
+}
+
+/// When connections over which only renewals of leases come are read.
+#[derive(Clone, Copy, Debug)]
+pub struct VisitLimits {
+    /// So long after one another: what a renewal waits at most. Short beside the third of a second
+    /// after which the client of the shortest lease, of one second, renews.
+    pub interval: Duration,
+    /// For so long nothing else has come before that begins, and it is looked at again that often.
+    pub window: Duration,
+    /// So many renewals have come in that time, at least; half of it lets it go on.
+    pub fewest: u32,
+    /// So many bytes a renewal and its answer take at most; more is something else.
+    pub bytes_each: u64,
 }
 
 /// Limits of connections to clients and operators.
@@ -163,6 +188,8 @@ pub struct ClientLimits {
     pub messages_per_look: usize,
     /// Renewals of leases that come within this time of each other go to the node together.
     pub renewal_gathering: Duration,
+    /// When connections over which only such renewals come are read.
+    pub visits: VisitLimits,
     /// So many renewals go to the node together, at most; the rest go with the next ones.
     pub renewals_per_batch: usize,
     /// So many calls that renew leases one worker has under way.
@@ -198,6 +225,8 @@ pub struct ClientLimits {
     pub waiters: usize,
     /// How long a probe or an operator's call may take.
     pub operator_timeout: Duration,
+    /// How long another member is waited for that an operator asks about.
+    pub evidence_timeout: Duration,
     /// How long a scraper of metrics waits for what the node itself counts; the rest is served
     /// without it.
     pub metrics_timeout: Duration,
@@ -271,6 +300,12 @@ impl Default for ClientLimits {
             streams_per_worker: 256 << 10,
             messages_per_look: 64,
             renewal_gathering: Duration::from_millis(10),
+            visits: VisitLimits {
+                interval: Duration::from_millis(100),
+                window: Duration::from_millis(500),
+                fewest: 20,
+                bytes_each: 512,
+            },
             renewals_per_batch: 8192,
             renewal_batches: 16,
             longest_call: Duration::from_secs(60),
@@ -287,6 +322,7 @@ impl Default for ClientLimits {
             reserved_calls: 256,
             waiters: 100_000,
             operator_timeout: Duration::from_secs(30),
+            evidence_timeout: Duration::from_secs(5),
             metrics_timeout: Duration::from_secs(1),
             renewals_per_stream: 128,
             snapshot_time: Duration::from_secs(900),
@@ -332,6 +368,54 @@ impl Default for NodeLimits {
             jobs: 64,
             farewell_timeout: Duration::from_millis(100),
             disk_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Limits of what carries gossip; what it says is bounded by `cluster::gossip::config`.
+#[derive(Clone, Debug)]
+pub struct GossipLimits {
+    /// The longest packet that is looked at.
+    pub packet_bytes: usize,
+    /// How long an exchange that this node has begun may take.
+    pub exchange_timeout: Duration,
+    /// Exchanges that this node has begun, and those of others that wait, at a time.
+    pub exchanges: usize,
+    /// Commands that wait.
+    pub commands: usize,
+    /// What status shows is at most this old.
+    pub view_interval: Duration,
+    /// Changes are shown together that come within this time.
+    pub view_pause: Duration,
+    /// How often it is looked at whom to join through, how busy this node is, and the keys.
+    pub look_interval: Duration,
+    /// How busy this node is, is told in steps of this.
+    pub load_step_thousandths: u32,
+    /// How long a goodbye may take.
+    pub leave_timeout: Duration,
+    /// The same thing is said in the log again after this long.
+    pub name_again: Duration,
+    /// So many are named within that time, for each reason.
+    pub named: usize,
+    /// How often a port is drawn that must be free for packets as well as for connections.
+    pub port_draws: usize,
+}
+
+impl Default for GossipLimits {
+    fn default() -> GossipLimits {
+        GossipLimits {
+            packet_bytes: 2048,
+            exchange_timeout: Duration::from_secs(10),
+            exchanges: 128,
+            commands: 16,
+            view_interval: Duration::from_secs(1),
+            view_pause: Duration::from_millis(50),
+            look_interval: Duration::from_secs(5),
+            load_step_thousandths: 100,
+            leave_timeout: Duration::from_millis(500),
+            name_again: Duration::from_secs(600),
+            named: 16,
+            port_draws: 8,
         }
     }
 }

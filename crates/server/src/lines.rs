@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status};
 
 use crate::calls::Calls;
 use crate::changes::{Changes, Watched};
-use crate::etcd_service::{STOPPED, calls_of, key_value, mismatch};
+use crate::etcd_service::{STOPPED, calls_of_default, key_value, mismatch};
 
 /// How long the leases live that are made for callers who bring none, as etcd's.
 const SESSION_SECONDS: i64 = 60;
@@ -47,8 +47,9 @@ impl Lines {
     }
 
     /// The same, on behalf of whoever a request is from.
-    pub(crate) fn of<T>(&self, request: &Request<T>) -> Lines {
-        Lines::new(calls_of(&self.calls, request), self.changes.clone())
+    pub(crate) fn of<T>(&self, request: &Request<T>) -> Result<Lines, Status> {
+        let calls = calls_of_default(&self.calls, request)?;
+        Ok(Lines::new(calls, self.changes.clone()))
     }
 
     /// Takes a place in the line, or finds the one that the lease has.
@@ -150,20 +151,25 @@ impl Lines {
                 {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
-                Err(status) => return Err(status),
+                Err(status) => return Err(relayed(status)),
             }
         }
     }
 
     pub(crate) async fn transact(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
-        match self.ask(etcd::Request::Txn(request)).await? {
+        match self.relayed(etcd::Request::Txn(request)).await? {
             etcd::Response::Txn(response) => Ok(response),
             _ => Err(mismatch()),
         }
     }
 
-    pub(crate) async fn ask(&self, request: etcd::Request) -> Result<etcd::Response, Status> {
+    async fn ask(&self, request: etcd::Request) -> Result<etcd::Response, Status> {
         key_value(&self.calls, request).await
+    }
+
+    /// Asks, and answers as the services do.
+    pub(crate) async fn relayed(&self, request: etcd::Request) -> Result<etcd::Response, Status> {
+        self.ask(request).await.map_err(relayed)
     }
 
     async fn grant(&self) -> Result<i64, Status> {
@@ -171,7 +177,7 @@ impl Lines {
             ttl: SESSION_SECONDS,
             id: 0,
         };
-        match self.ask(etcd::Request::LeaseGrant(request)).await? {
+        match self.relayed(etcd::Request::LeaseGrant(request)).await? {
             etcd::Response::LeaseGrant(response) => Ok(response.id),
             _ => Err(mismatch()),
         }
@@ -199,6 +205,16 @@ impl Lines {
             let _ = lines.transact(request).await;
         });
     }
+}
+
+/// An error as etcd's Lock and Election services pass it on: they are clients of its other
+/// services, and its client's errors keep their text and lose their code. Only `Unavailable` is
+/// kept, which tells clients that they may try again.
+fn relayed(status: Status) -> Status {
+    if status.code() == Code::Unavailable || !status.message().starts_with("etcdserver: ") {
+        return status;
+    }
+    Status::new(Code::Unknown, status.message())
 }
 
 /// Gives a place up when its caller does.

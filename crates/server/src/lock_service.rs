@@ -48,7 +48,7 @@ impl LockService {
 #[tonic::async_trait]
 impl Lock for LockService {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
-        let lines = self.lines.of(&request);
+        let lines = self.lines.of(&request)?;
         let LockRequest { name, lease } = request.into_inner();
         let place = lines.enter(&name, lease, Bytes::new()).await?;
         lines.reach_the_front(&place).await?;
@@ -67,13 +67,13 @@ impl Lock for LockService {
         &self,
         request: Request<UnlockRequest>,
     ) -> Result<Response<UnlockResponse>, Status> {
-        let lines = self.lines.of(&request);
+        let lines = self.lines.of(&request)?;
         let delete = DeleteRangeRequest {
             key: request.into_inner().key,
             ..DeleteRangeRequest::default()
         };
         let request = etcd::Request::DeleteRange(delete);
-        let etcd::Response::DeleteRange(response) = lines.ask(request).await? else {
+        let etcd::Response::DeleteRange(response) = lines.relayed(request).await? else {
             return Err(mismatch());
         };
         Ok(Response::new(UnlockResponse {
@@ -93,7 +93,7 @@ impl Election for LockService {
         &self,
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
-        let lines = self.lines.of(&request);
+        let lines = self.lines.of(&request)?;
         let CampaignRequest { name, lease, value } = request.into_inner();
         let place = lines.enter(&name, lease, value.clone()).await?;
         let (candidate, entered) = (&place.candidate, &place.entered);
@@ -123,7 +123,7 @@ impl Election for LockService {
         &self,
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
-        let lines = self.lines.of(&request);
+        let lines = self.lines.of(&request)?;
         let ProclaimRequest { leader, value } = request.into_inner();
         let header = announce(&lines, named(leader)?, value).await?;
         Ok(Response::new(ProclaimResponse { header }))
@@ -133,7 +133,7 @@ impl Election for LockService {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<LeaderResponse>, Status> {
-        let lines = self.lines.of(&request);
+        let lines = self.lines.of(&request)?;
         let candidates = Candidates::new(&request.into_inner().name);
         let mut first = lines.read(&candidates.first()).await?;
         let header = first.header.take();
@@ -149,7 +149,7 @@ impl Election for LockService {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<BoxStream<LeaderResponse>>, Status> {
-        let lines = self.lines.of(&request);
+        let lines = self.lines.of(&request)?;
         let candidates = Candidates::new(&request.into_inner().name);
         let (sender, receiver) = mpsc::channel(OBSERVED_AHEAD);
         tokio::spawn(async move {
@@ -165,7 +165,7 @@ impl Election for LockService {
         &self,
         request: Request<ResignRequest>,
     ) -> Result<Response<ResignResponse>, Status> {
-        let lines = self.lines.of(&request);
+        let lines = self.lines.of(&request)?;
         let leader = named(request.into_inner().leader)?;
         let response = lines
             .transact(candidacy::leave(leader.key, leader.rev))

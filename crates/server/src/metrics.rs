@@ -1,6 +1,7 @@
 //! What the runtime counts. Names follow etcd's where etcd has the same thing, because the
 //! dashboards and alerts that people have read those; what is ours begins with `quorate_`.
 
+mod gossip;
 mod rpc;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use prometheus_client::registry::Registry;
 
 use crate::http::{ETCD_CLUSTER_VERSION, ETCD_VERSION, QUORATE_VERSION};
 
+pub(crate) use gossip::GossipMetrics;
 pub(crate) use rpc::{CallCounters, CountedCall, RpcMetrics};
 
 /// One label and its value.
@@ -70,6 +72,8 @@ pub(crate) struct Metrics {
     pub(crate) peer_failures: Counter,
     /// Answers of `/health`.
     pub(crate) health_checks: HealthChecks,
+    /// Gossip.
+    pub(crate) gossip: GossipMetrics,
 }
 
 /// Answers of `/health`.
@@ -164,6 +168,7 @@ impl Default for Metrics {
             peer_round_trip_seconds: Family::new_with_constructor(round_trips),
             peer_failures: Counter::default(),
             health_checks: HealthChecks::default(),
+            gossip: GossipMetrics::default(),
         }
     }
 }
@@ -236,6 +241,7 @@ impl Metrics {
         );
         self.watch.register(registry);
         self.rpc.register(registry);
+        self.gossip.register(registry);
         self.register_networks(registry);
         let health = &self.health_checks;
         registry.register(

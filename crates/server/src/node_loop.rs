@@ -25,7 +25,8 @@ use std::time::{Duration, SystemTime};
 
 use base::{Instant, WallTime};
 use bytes::Bytes;
-use journal::disk::{Completion, Request};
+use journal::disk::{Completion, RequestId};
+use node::group::META;
 use node::hub::{HistoryJob, HistoryRequest, HubId};
 use node::{Answer, Call, CallId, ConnectionId, Halt, Identity, Input, Job, Level, Note, Output};
 use tokio::runtime::Handle;
@@ -33,7 +34,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::authority::Authority;
 use crate::changes::Changes;
-use crate::disks::Disks;
+use crate::disks::{Disks, Errand};
 use crate::folder::{FolderError, IdentityWriter};
 use crate::inbox::{Receiver, Sender};
 use crate::limits::NodeLimits;
@@ -89,6 +90,11 @@ pub(crate) trait Machine: Send + 'static {
     fn flush(&mut self, now: Instant, wall: WallTime, out: &mut Vec<Output>);
     fn deadline(&self) -> Option<Instant>;
     fn metrics(&self) -> node::Metrics;
+    /// Whether the end of a request that frames were sent after can wait until something else
+    /// happens.
+    fn is_patient(&self) -> bool {
+        false
+    }
 }
 
 impl Machine for node::Node {
@@ -107,19 +113,32 @@ impl Machine for node::Node {
     fn metrics(&self) -> node::Metrics {
         node::Node::metrics(self)
     }
+
+    fn is_patient(&self) -> bool {
+        node::Node::is_patient(self)
+    }
 }
 
 /// The real clocks, as the machines see them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     origin: std::time::Instant,
+    /// By how much the wall clock is wrong: nothing, but in tests.
+    wall_ahead: Duration,
 }
 
 impl Clock {
     pub(crate) fn start() -> Clock {
         Clock {
             origin: std::time::Instant::now(),
+            wall_ahead: Duration::ZERO,
         }
+    }
+
+    /// The same with a wall clock that is wrong.
+    #[cfg(test)]
+    pub(crate) fn ahead_by(self, wall_ahead: Duration) -> Clock {
+        Clock { wall_ahead, ..self }
     }
 
     /// Begins a second after the origin, so that 0 is always in the past.
@@ -138,6 +157,7 @@ impl Clock {
         let since = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
+        let since = since + self.wall_ahead;
         WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 }
@@ -192,7 +212,7 @@ pub(crate) struct NodeLoop<M> {
     events: VecDeque<Event>,
     // Of the pass under way; kept for their allocations.
     outputs: Vec<Output>,
-    requests: Vec<Request>,
+    errands: Vec<Errand>,
     touched: Vec<ConnectionId>,
     halt: Option<Halt>,
 }
@@ -206,7 +226,7 @@ impl<M: Machine> NodeLoop<M> {
             peers: HashMap::new(),
             events: VecDeque::new(),
             outputs: Vec::new(),
-            requests: Vec::new(),
+            errands: Vec::new(),
             touched: Vec::new(),
             halt: None,
         }
@@ -222,7 +242,7 @@ impl<M: Machine> NodeLoop<M> {
             if has_more {
                 // Peers are read and written between passes, however much there is to do.
                 tokio::task::yield_now().await;
-            } else {
+            } else if self.world.events.rest(self.machine.is_patient()) {
                 self.wait().await;
             }
         };
@@ -324,7 +344,11 @@ impl<M: Machine> NodeLoop<M> {
                     let input = match each {
                         Asked::Call { id, call } => Input::Call { id, call },
                         Asked::Forget(id) => Input::Forget { id },
-                        Asked::ReadHistory { hub, request } => Input::ReadHistory { hub, request },
+                        Asked::ReadHistory { hub, request } => Input::ReadHistory {
+                            group: META,
+                            hub,
+                            request,
+                        },
                     };
                     self.machine.step(now, wall, input, &mut self.outputs);
                 }
@@ -414,7 +438,8 @@ impl<M: Machine> NodeLoop<M> {
         let mut later = Vec::new();
         for output in std::mem::take(&mut self.outputs).drain(..) {
             match output {
-                Output::Disk(request) => self.requests.push(request),
+                Output::Disk(request) => self.errands.push(request.into()),
+                Output::FramesAfter { request, frames } => self.send_after(request, frames),
                 Output::Frame { connection, body } => self.queue_frame(connection, body),
                 other => later.push(other),
             }
@@ -424,7 +449,7 @@ impl<M: Machine> NodeLoop<M> {
                 peer.queue.push(&mut peer.pending);
             }
         }
-        if !self.requests.is_empty() && self.world.disks.submit(&mut self.requests).is_err() {
+        if !self.errands.is_empty() && self.world.disks.submit(&mut self.errands).is_err() {
             self.halt_because_a_disk_thread_is_gone();
         }
         for output in later {
@@ -441,6 +466,28 @@ impl<M: Machine> NodeLoop<M> {
             }
             peer.pending.push(body);
         }
+    }
+
+    /// Gives frames to the disk's thread along with the request that they wait for.
+    fn send_after(&mut self, request: RequestId, frames: Vec<(ConnectionId, Bytes)>) {
+        let errand = self.errands.iter_mut().rev();
+        let mut errand = errand.filter(|errand| errand.request.id == request);
+        let errand = errand.next().expect("it was given out in this pass");
+        let mut departing: Vec<(Arc<SendQueue>, Vec<Bytes>)> = Vec::with_capacity(frames.len());
+        for (connection, body) in frames {
+            let Some(Peer { queue, .. }) = self.peers.get(&connection) else {
+                continue;
+            };
+            match departing.iter_mut().find(|(to, _)| Arc::ptr_eq(to, queue)) {
+                Some((_, bodies)) => bodies.push(body),
+                None => departing.push((Arc::clone(queue), vec![body])),
+            }
+        }
+        errand.then = Some(Box::new(move || {
+            for (queue, mut bodies) in departing {
+                queue.push(&mut bodies);
+            }
+        }));
     }
 
     fn carry_out_one(&mut self, output: Output) {
@@ -463,7 +510,9 @@ impl<M: Machine> NodeLoop<M> {
             }
             Output::PersistIdentity(identity) => self.persist(identity),
             Output::Offload { id, job } => self.offload(id, job),
-            Output::Publish(publication) => {
+            // Watches are served in the default keyspace only.
+            Output::Publish { group, .. } if group != META => {}
+            Output::Publish { publication, .. } => {
                 if let Some(access) = &publication.access {
                     self.world.authority.told(Arc::clone(access));
                 }
@@ -482,7 +531,7 @@ impl<M: Machine> NodeLoop<M> {
                 });
             }
             Output::Halt(halt) => self.halt = Some(halt),
-            Output::Disk(_) | Output::Frame { .. } => {
+            Output::Disk(_) | Output::Frame { .. } | Output::FramesAfter { .. } => {
                 unreachable!("disk requests and frames are carried out before all others")
             }
         }

@@ -73,6 +73,11 @@ impl<S> Opened<S> {
         &self.stream
     }
 
+    /// The same, to be changed.
+    pub(crate) fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// Whether the client speaks HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
         self.first == PREFACE

@@ -26,7 +26,7 @@
 //! - [`worker`]: the thread, what it has under way, and its turn. [`mailbox`]: what the node has
 //!   for it. [`slots`]: places for what is under way.
 //! - [`connection`]: one connection, from its first bytes to its end. [`outgoing`]: its writes.
-//!   [`socket`]: its kinds.
+//!   [`socket`]: its kinds. [`visited`]: those that are read a few times a second only.
 //! - [`unary`]: calls with one answer. [`streams`]: calls with many. [`routed`]: all others.
 //! - [`watching`]: etcd's watches, on streams. [`renewing`]: its keep-alives.
 //! - [`grpc`]: what stands around the messages.
@@ -41,6 +41,7 @@ mod slots;
 mod socket;
 mod streams;
 mod unary;
+mod visited;
 mod watching;
 mod worker;
 
@@ -139,3 +140,6 @@ impl Drop for Deliveries {
         self.mailboxes.0.iter().for_each(|mailbox| mailbox.stop());
     }
 }
+
+#[cfg(test)]
+mod tests;

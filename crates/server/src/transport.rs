@@ -20,11 +20,13 @@
 //! - [`queue`]: what waits to be sent over one connection.
 //! - [`connection`]: one connection from its preamble to its end.
 //! - [`stream`]: the kinds of connection, plain and TLS.
+//! - [`question`]: a question and its answer, for everything beside the frames of nodes.
 //! - [`dial`]: dialing, and dialing again.
 
 mod connection;
 mod dial;
 mod frame;
+mod question;
 mod queue;
 mod stream;
 
@@ -38,12 +40,13 @@ use bytes::Bytes;
 use node::{ConnectionId, DialId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::limits::TransportLimits;
 use crate::metrics::Metrics;
 use crate::tls::Tls;
+pub(crate) use question::{Asked, Asker, Subject};
 pub(crate) use queue::SendQueue;
 use stream::PeerStream;
 
@@ -80,6 +83,8 @@ struct Shared {
     events: Events,
     next_connection: AtomicU64,
     tls: Option<Arc<Tls>>,
+    /// Who answers questions.
+    questions: mpsc::Sender<Asked>,
 }
 
 impl Shared {
@@ -90,7 +95,7 @@ impl Shared {
     fn count_closed(&self, reason: &'static str) {
         let closed = &self.metrics.peer_closed;
         closed.get_or_create(&[("reason", reason)]).inc();
-        if !matches!(reason, "finished" | "stopped" | "by_peer") {
+        if !matches!(reason, "finished" | "stopped" | "by_peer" | "answered") {
             self.metrics.peer_failures.inc();
         }
     }
@@ -107,7 +112,8 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Begins to accept, if there is a listener. `runtime` runs the tasks.
+    /// Begins to accept, if there is a listener. `runtime` runs the tasks; `questions` are
+    /// answered elsewhere.
     pub(crate) fn start(
         runtime: Handle,
         listener: Option<TcpListener>,
@@ -115,6 +121,7 @@ impl Transport {
         metrics: Metrics,
         events: Events,
         tls: Option<Arc<Tls>>,
+        questions: mpsc::Sender<Asked>,
     ) -> Transport {
         let next_connection = AtomicU64::new(1);
         let shared = Arc::new(Shared {
@@ -123,6 +130,7 @@ impl Transport {
             events,
             next_connection,
             tls,
+            questions,
         });
         let accepting = listener.map(|listener| {
             let (running, stop) = oneshot::channel();

@@ -257,6 +257,7 @@ pub(super) fn hints(configuration: &Configuration) -> Vec<String> {
             ));
         }
     }
+    hints.extend(gossip_hint(configuration));
     if let Listen::Tcp(address) = &configuration.listen_admin
         && literal_host(address).is_some_and(|host| !host.is_loopback())
     {
@@ -266,6 +267,29 @@ pub(super) fn hints(configuration: &Configuration) -> Vec<String> {
         ));
     }
     hints
+}
+
+/// Gossip that is off, or that strangers could speak.
+fn gossip_hint(configuration: &Configuration) -> Option<String> {
+    let Listen::Tcp(address) = configuration.peer_listener() else {
+        return None;
+    };
+    if configuration.gossip == Some(false) || configuration.gossip_key_file.is_some() {
+        return None;
+    }
+    if !configuration.gossips() {
+        return Some(
+            "gossip is off: peers speak TLS, and packets of gossip would be open; give all nodes \
+             the same gossip-key-file"
+                .into(),
+        );
+    }
+    let is_local = literal_host(&address).is_some_and(|host| host.is_loopback());
+    (!is_local).then(|| {
+        "gossip is open: whoever reaches the peers' port can lie about who is alive (and could \
+         speak as a peer, since peers are plain too); see gossip-key-file and peer-cert-file"
+            .into()
+    })
 }
 
 /// The host part, if it is an address and not a name.

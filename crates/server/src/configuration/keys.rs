@@ -9,9 +9,6 @@ use std::time::Duration;
 use super::{AuthToken, Configuration, Listen, LogFormat, LogLevel, Retention};
 use crate::tls::TlsVersion;
 
-/// Less would not even hold what the group writes about itself for long.
-const SMALLEST_QUOTA: u64 = 1 << 20;
-
 /// One thing that can be set.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -147,11 +144,52 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "gossip",
+        value: SWITCH,
+        default: "true where peers connect; with peer-cert-file only with gossip-key-file",
+        meaning: "Whether the node takes part in gossip (UDP, the port of listen-peer): who is \
+                  alive, as a hint.",
+        apply: |configuration, text| {
+            configuration.gossip = Some(switch(text)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "gossip-key-file",
+        value: "FILE",
+        default: "none: packets are open",
+        meaning: "Keys of 64 hexadecimal digits, one a line: the first closes gossip's packets, \
+                  all open them.",
+        apply: |configuration, text| file(&mut configuration.gossip_key_file, text),
+    },
+    Key {
+        name: "zone",
+        value: "NAME",
+        default: "not said",
+        meaning: "The building or availability zone that the node stands in.",
+        apply: |configuration, text| {
+            configuration.zone = node_name(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "rack",
+        value: "NAME",
+        default: "not said",
+        meaning: "The rack that the node stands in, within its zone.",
+        apply: |configuration, text| {
+            configuration.rack = node_name(text)?;
+            Ok(())
+        },
+    },
+    Key {
         name: "engine",
         value: "ENGINE",
         default: "raft at the first start, then what the data folder holds",
-        meaning: "How the replicas agree: raft or paxos. A cluster is created with one and keeps \
-                  it; give the same to every node. A data folder of the other is refused.",
+        meaning: "How the replicas of a new cluster agree: raft or paxos. A cluster keeps the \
+                  engine it was formed with. It is enough to tell the node whose name sorts \
+                  first; the others, and those that join later, are told by it. A node that is \
+                  told another one here refuses to start, and names both.",
         apply: |configuration, text| {
             configuration.engine = Some(text.parse()?);
             Ok(())
@@ -391,9 +429,10 @@ pub const KEYS: &[Key] = &[
         default: "what the group has agreed on, 2147483648 at first",
         meaning: "How much the group may hold, live keys and history; the leader's value counts.",
         apply: |configuration, text| {
-            let expected = "expected a number of bytes, at least 1048576";
+            // As small as one likes: what the group writes about itself does not count for it.
+            let expected = "expected a number of bytes above 0";
             let bytes = text.parse().map_err(|_| expected)?;
-            if bytes < SMALLEST_QUOTA {
+            if bytes == 0 {
                 return Err(expected.into());
             }
             configuration.quota_bytes = Some(bytes);

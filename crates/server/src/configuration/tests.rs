@@ -73,6 +73,7 @@ fn every_key_can_be_set_in_all_three_ways() {
         "NAME" | "FOLDER" => "n1",
         "ADDRESS" | "ADDRESS,..." | "HOST:PORT" | "HOST:PORT,..." => "127.0.0.1:2380",
         "FILE" | "HOST,..." | "NAME,..." | "SUITE,..." => "x",
+        SWITCH if key.name == "gossip" => "false",
         SWITCH => "true",
         "VERSION" if key.name == "tls-min-version" => "TLS1.3",
         "VERSION" => "TLS1.2",
@@ -188,7 +189,7 @@ fn refusals_name_the_key_and_where_it_came_from_and_what_was_expected() {
             "expected unix:/ and an absolute path",
         ),
         (&[("listen-peer", "unix:/x")], "expected host:port (such as"),
-        (&[("name", "a b")], "expected 1 to 64 of the characters"),
+        (&[("name", "a b")], "expected 1 to 128 of the characters"),
         (&[("cluster", "n1")], "\"n1\": expected NAME=HOST:PORT"),
         (
             &[("cluster", "n1=127.0.0.1:0"), ("name", "n1")],
@@ -379,4 +380,23 @@ fn a_file_that_is_missing_has_no_lines() {
     let error = Configuration::load(&sources).unwrap_err().to_string();
     let expected = "configuration: config (/nowhere/quorate.toml): cannot be read: ";
     assert!(error.starts_with(expected), "{error}");
+}
+
+#[test]
+fn gossip_is_on_where_peers_connect_unless_it_would_be_less_than_was_asked_for() {
+    let cluster = ("cluster", "n1=127.0.0.1:2380,n2=10.0.0.2:2380");
+    let gossips = |more: &[(&str, &str)]| {
+        let all = [&[cluster, ("name", "n1")], more].concat();
+        let configuration = flags(&all).unwrap();
+        let hints = configuration.hints().into_iter();
+        let hints = hints.filter(|hint| hint.contains("gossip")).count();
+        (configuration.gossips(), hints)
+    };
+    assert!(!Configuration::default().gossips(), "nobody connects");
+    assert_eq!(gossips(&[]), (true, 0), "a trial on one machine");
+    assert_eq!(gossips(&[("listen-peer", "10.0.0.1:2380")]), (true, 1));
+    assert_eq!(gossips(&[("gossip", "false")]), (false, 0));
+    assert_eq!(gossips(&[("peer-auto-tls", "true")]), (false, 1));
+    let key = ("gossip-key-file", "x");
+    assert_eq!(gossips(&[("peer-auto-tls", "true"), key]), (true, 0));
 }

@@ -8,9 +8,10 @@
 //! them fail, until the file is made anew.
 
 use bytes::Bytes;
-use journal::disk::{Completion, DiskError, File, Operation, Request, RequestId};
+use journal::disk::{Completion, DiskError, File, Operation, RequestId};
 
 use super::files::Files;
+use super::{Completed, Errand, Then};
 
 /// One member of a group.
 struct Part {
@@ -18,6 +19,7 @@ struct Part {
     /// The offset and pieces of a write; `None` for a mere sync.
     write: Option<(u64, Vec<Bytes>)>,
     sync: bool,
+    then: Option<Then>,
 }
 
 /// Writes and syncs of one file, in the order they were asked for.
@@ -30,8 +32,9 @@ pub(super) struct Group {
 impl Group {
     /// # Panics
     /// If `first` is neither a write nor a sync.
-    pub(super) fn new(first: Request) -> Group {
-        let file = file_of(&first.operation).expect("a group begins with a write or a sync");
+    pub(super) fn new(first: Errand) -> Group {
+        let file =
+            file_of(&first.request.operation).expect("a group begins with a write or a sync");
         let mut group = Group {
             file,
             parts: Vec::new(),
@@ -45,10 +48,11 @@ impl Group {
     }
 
     /// Takes a request in, or gives it back if it does not belong here.
-    pub(super) fn push(&mut self, request: Request) -> Result<(), Request> {
-        if file_of(&request.operation) != Some(self.file) {
-            return Err(request);
+    pub(super) fn push(&mut self, errand: Errand) -> Result<(), Errand> {
+        if file_of(&errand.request.operation) != Some(self.file) {
+            return Err(errand);
         }
+        let Errand { request, then } = errand;
         let (write, sync) = match request.operation {
             Operation::Write {
                 offset, data, sync, ..
@@ -62,6 +66,7 @@ impl Group {
             id: request.id,
             write,
             sync,
+            then,
         });
         Ok(())
     }
@@ -78,8 +83,9 @@ impl Group {
         self.parts.iter().any(|part| part.sync)
     }
 
-    /// Writes everything, syncs once if anybody asked for it, and says how each request ended.
-    pub(super) fn carry_out(self, files: &Files) -> Vec<Completion> {
+    /// Writes everything, syncs once if anybody asked for it, does what was to be done then, and
+    /// says how each request ended.
+    pub(super) fn carry_out(mut self, files: &Files) -> Completed {
         let mut results: Vec<Result<(), DiskError>> = Vec::with_capacity(self.parts.len());
         let mut start = 0;
         while start < self.parts.len() {
@@ -107,12 +113,22 @@ impl Group {
                 }
             }
         }
-        let ids = self.parts.iter().map(|part| part.id);
-        let completion = |(id, result): (RequestId, Result<(), DiskError>)| Completion {
-            id,
-            result: result.map(|()| Bytes::new()),
-        };
-        ids.zip(results).map(completion).collect()
+        let mut is_urgent = false;
+        let mut completions = Vec::with_capacity(results.len());
+        for (part, result) in self.parts.iter_mut().zip(results) {
+            match part.then.take().filter(|_| result.is_ok()) {
+                Some(then) => then(),
+                None => is_urgent = true,
+            }
+            completions.push(Completion {
+                id: part.id,
+                result: result.map(|()| Bytes::new()),
+            });
+        }
+        Completed {
+            completions,
+            is_urgent,
+        }
     }
 
     /// The end of the run of writes from `start` that continue each other on disk.

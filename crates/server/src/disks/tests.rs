@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::mpsc;
 
-use base::Slot;
+use base::{GroupId, Slot};
 use bytes::Bytes;
 use journal::disk::{DiskError, File, RequestId};
 
@@ -32,8 +32,8 @@ impl Bench {
         Folder::open(temporary.path()).unwrap();
         let (sender, completions) = mpsc::channel();
         let sender = Mutex::new(sender);
-        let sink: Sink = Arc::new(move |group| {
-            let _ = sender.lock().unwrap().send(group);
+        let sink: Sink = Arc::new(move |group: Completed| {
+            let _ = sender.lock().unwrap().send(group.completions);
         });
         let metrics = Metrics::default();
         let disks = Disks::start(temporary.path().into(), &limits, &metrics, sink).unwrap();
@@ -51,11 +51,12 @@ impl Bench {
         let first = self.next;
         let mut requests = Vec::new();
         for (lane, operation) in operations {
-            requests.push(Request {
+            let request = Request {
                 id: RequestId(self.next),
                 lane: *lane,
                 operation: operation.clone(),
-            });
+            };
+            requests.push(request.into());
             self.next += 1;
         }
         self.disks.submit(&mut requests).unwrap();
@@ -289,7 +290,10 @@ fn a_handle_follows_its_file_through_renames() {
 #[test]
 fn a_rename_replaces_and_a_delete_may_find_nothing() {
     let mut bench = Bench::new();
-    let (partial, whole) = (File::PartialCheckpoint(Slot(5)), File::Checkpoint(Slot(5)));
+    let (partial, whole) = (
+        File::PartialCheckpoint(GroupId(7), Slot(5)),
+        File::Checkpoint(GroupId(7), Slot(5)),
+    );
     let results = bench.all(&[
         (Lane::Background, write(whole, 0, "stale and longer", true)),
         (Lane::Background, write(partial, 0, "fresh", true)),
@@ -425,11 +429,12 @@ fn other_jobs_run_in_their_turn_and_stopping_finishes_what_was_given() {
     let mut bench = Bench::new();
     let (sender, receiver) = mpsc::channel();
     let path = bench.temporary.path().join(path_of(LOG));
-    let mut requests = vec![Request {
+    let request = Request {
         id: RequestId(0),
         lane: Lane::Journal,
         operation: write(LOG, 0, "before", true),
-    }];
+    };
+    let mut requests = vec![request.into()];
     bench.disks.submit(&mut requests).unwrap();
     let job = move || sender.send(std::fs::read(path).unwrap()).unwrap();
     bench.disks.run(Box::new(job)).unwrap();
@@ -454,4 +459,43 @@ fn stopping_does_not_wait_for_a_disk_that_hangs() {
     assert_eq!(ended.try_recv(), Err::<(), _>(mpsc::TryRecvError::Empty));
     drop(release);
     ended.recv_timeout(Duration::from_secs(10)).unwrap_err();
+}
+
+#[test]
+fn what_is_to_be_done_then_is_done_after_the_sync_and_before_the_completion_or_never() {
+    let bench = Bench::new();
+    let (done, order) = mpsc::channel();
+    let errand = |number: u64, file| {
+        let path = bench.temporary.path().join(path_of(file));
+        let done = done.clone();
+        let then = move || done.send((number, std::fs::read(path).unwrap())).unwrap();
+        Errand {
+            request: Request {
+                id: RequestId(number),
+                lane: Lane::Journal,
+                operation: write(file, number, "x", true),
+            },
+            then: Some(Box::new(then)),
+        }
+    };
+    let hindered = File::Segment(2);
+    std::fs::create_dir(bench.temporary.path().join(path_of(hindered))).unwrap();
+    let mut errands = vec![errand(0, LOG), errand(1, LOG), errand(2, hindered)];
+    errands.push(errand(2, LOG));
+    bench.disks.submit(&mut errands).unwrap();
+    drop(errands);
+    let mut results = Vec::new();
+    while results.len() < 4 {
+        let group = bench.completions.recv_timeout(Duration::from_secs(10));
+        for completion in group.unwrap() {
+            if completion.result.is_ok() {
+                let (number, contents) = order.try_recv().expect("it was done before");
+                assert_eq!(number, completion.id.0);
+                assert!(contents.len() as u64 > number, "it was written before");
+            }
+            results.push(completion.result.is_ok());
+        }
+    }
+    assert_eq!(results, [true, true, false, true]);
+    assert!(order.try_recv().is_err(), "what failed does nothing");
 }

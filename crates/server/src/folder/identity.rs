@@ -10,6 +10,7 @@
 //!   journal-created = true
 //!   standing = "member"                  alone, forming or member
 //!   cluster = "0d6e8ad1f4b7c2a9"         not if alone
+//!   engine = "raft"                      likewise: how its members agree
 //!   [[genesis]]                          the first membership, a table per member
 //!   id = "8c1f0f64c2ab90d1"
 //!   name = "n1"
@@ -23,8 +24,8 @@
 //! vote could be cast twice.
 
 use base::{ClusterId, DiskId, Incarnation, NodeId};
-use consensus::Membership;
 use consensus::membership::Member;
+use consensus::{EngineKind, Membership};
 use node::{Identity, Standing};
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +79,7 @@ struct Contents {
     journal_created: bool,
     standing: String,
     cluster: Option<String>,
+    engine: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     genesis: Vec<GenesisMember>,
 }
@@ -94,10 +96,18 @@ struct GenesisMember {
 
 /// The text of the file.
 pub(super) fn encode(identity: &Identity) -> String {
-    let (standing, cluster, genesis) = match &identity.standing {
-        Standing::Alone => ("alone", None, None),
-        Standing::Forming { cluster, genesis } => ("forming", Some(*cluster), Some(genesis)),
-        Standing::Member { cluster, genesis } => ("member", Some(*cluster), Some(genesis)),
+    let (standing, group) = match &identity.standing {
+        Standing::Alone => ("alone", None),
+        Standing::Forming {
+            cluster,
+            genesis,
+            engine,
+        } => ("forming", Some((*cluster, genesis, *engine))),
+        Standing::Member {
+            cluster,
+            genesis,
+            engine,
+        } => ("member", Some((*cluster, genesis, *engine))),
     };
     let contents = Contents {
         format: FORMAT,
@@ -107,8 +117,11 @@ pub(super) fn encode(identity: &Identity) -> String {
         incarnation: identity.incarnation.0,
         journal_created: identity.journal_created,
         standing: standing.to_owned(),
-        cluster: cluster.map(|cluster: ClusterId| cluster.to_string()),
-        genesis: genesis.map(members).unwrap_or_default(),
+        cluster: group.map(|(cluster, _, _)| cluster.to_string()),
+        engine: group.map(|(_, _, engine)| engine.to_string()),
+        genesis: group
+            .map(|(_, genesis, _)| members(genesis))
+            .unwrap_or_default(),
     };
     let body = toml::to_string(&contents).expect("strings, numbers and flags are always TOML");
     let text = format!("{HEADING}{body}");
@@ -176,10 +189,20 @@ fn identity(contents: Contents) -> Result<Identity, Damage> {
         .map(number)
         .transpose()?
         .map(ClusterId);
-    let standing = match (contents.standing.as_str(), cluster) {
+    let engine = contents.engine.as_deref().map(str::parse::<EngineKind>);
+    let engine = engine.transpose().map_err(Damage::Content)?;
+    let standing = match (contents.standing.as_str(), cluster.zip(engine)) {
         ("alone", None) if contents.genesis.is_empty() => Standing::Alone,
-        ("forming", Some(cluster)) => Standing::Forming { cluster, genesis },
-        ("member", Some(cluster)) => Standing::Member { cluster, genesis },
+        ("forming", Some((cluster, engine))) => Standing::Forming {
+            cluster,
+            genesis,
+            engine,
+        },
+        ("member", Some((cluster, engine))) => Standing::Member {
+            cluster,
+            genesis,
+            engine,
+        },
         (other, _) => {
             return Err(Damage::Content(format!(
                 "standing {other:?} does not fit the rest"

@@ -2,9 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use base::{ClusterId, DiskId, Incarnation, NodeId};
-use consensus::Membership;
+use base::{ClusterId, DiskId, GroupId, Incarnation, NodeId};
 use consensus::membership::Member;
+use consensus::{EngineKind, Membership};
 use node::Standing;
 
 use super::*;
@@ -45,14 +45,17 @@ fn an_identity_survives_being_written_and_read() {
         Standing::Forming {
             cluster,
             genesis: membership(),
+            engine: EngineKind::Paxos,
         },
         Standing::Member {
             cluster,
             genesis: membership(),
+            engine: EngineKind::Paxos,
         },
         Standing::Member {
             cluster,
             genesis: Membership::default(),
+            engine: EngineKind::Raft,
         },
     ] {
         let identity = example(standing);
@@ -69,6 +72,7 @@ fn any_changed_byte_of_an_identity_is_noticed_and_the_file_left_alone() {
     let standing = Standing::Member {
         cluster: ClusterId(5),
         genesis: membership(),
+        engine: EngineKind::Raft,
     };
     folder.identity_writer().write(&example(standing)).unwrap();
     let path = folder.path().join(IDENTITY);
@@ -161,9 +165,9 @@ fn files_are_listed_with_their_lengths_and_strangers_are_left_out() {
     let known = [
         (disk::File::Segment(0x1f), 3),
         (disk::File::SpareSegment(2), 0),
-        (disk::File::Checkpoint(Slot(u64::MAX)), 5),
-        (disk::File::PartialCheckpoint(Slot(9)), 1),
-        (disk::File::IncomingCheckpoint(Slot(9)), 2),
+        (disk::File::Checkpoint(GroupId(7), Slot(u64::MAX)), 5),
+        (disk::File::PartialCheckpoint(GroupId(0), Slot(9)), 1),
+        (disk::File::IncomingCheckpoint(GroupId(0), Slot(9)), 2),
     ];
     for (file, length) in known {
         fs::write(folder.path().join(path_of(file)), vec![0; length]).unwrap();
@@ -173,7 +177,8 @@ fn files_are_listed_with_their_lengths_and_strangers_are_left_out() {
         "journal/+000000000000001.segment",
         "journal/1.segment",
         "journal/0000000000000001.checkpoint",
-        "checkpoints/00000000000000FF.partial",
+        "checkpoints/0000000000000000-00000000000000FF.partial",
+        "checkpoints/00000000000000ff.partial",
     ] {
         fs::write(folder.path().join(stranger), b"x").unwrap();
     }

@@ -3,11 +3,12 @@
 
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::Runtime;
 
 use super::{Endpoints, Error};
 use crate::configuration::{Configuration, Listen};
+use crate::limits::GossipLimits;
 use crate::listeners::Listener;
 
 /// The sockets, bound before anything else is done.
@@ -16,10 +17,15 @@ pub(super) struct Sockets {
     pub(super) admin: Option<Listener>,
     pub(super) metrics: Vec<Listener>,
     pub(super) peer: Option<TcpListener>,
+    /// On the same port as `peer`, if the node gossips.
+    pub(super) gossip: Option<UdpSocket>,
 }
 
 impl Sockets {
-    pub(super) async fn bind(configuration: &Configuration) -> Result<Sockets, Error> {
+    pub(super) async fn bind(
+        configuration: &Configuration,
+        limits: &GossipLimits,
+    ) -> Result<Sockets, Error> {
         let bind = async |key: &'static str, listen: &Listen| {
             let failure = |error| Error::Listen {
                 key,
@@ -28,11 +34,7 @@ impl Sockets {
             };
             Listener::bind(listen).await.map_err(failure)
         };
-        let peer = match bind("listen-peer", &configuration.peer_listener()).await? {
-            Some(Listener::Tcp(listener)) => Some(listener),
-            Some(Listener::Unix(..)) => unreachable!("checked: peers connect over TCP"),
-            None => None,
-        };
+        let (peer, gossip) = peers(configuration, limits).await?;
         let mut etcd = Vec::new();
         for listen in [&configuration.listen_etcd]
             .into_iter()
@@ -49,6 +51,7 @@ impl Sockets {
             metrics,
             admin: bind("listen-admin", &configuration.listen_admin).await?,
             peer,
+            gossip,
         })
     }
 
@@ -77,6 +80,54 @@ impl Sockets {
     }
 }
 
+/// The peers' port: for connections, and for packets if the node gossips.
+async fn peers(
+    configuration: &Configuration,
+    limits: &GossipLimits,
+) -> Result<(Option<TcpListener>, Option<UdpSocket>), Error> {
+    let listen = configuration.peer_listener();
+    let failure = |key, address: &Listen, error| Error::Listen {
+        key,
+        address: address.clone(),
+        error,
+    };
+    let mut draws = 1;
+    loop {
+        let bound = Listener::bind(&listen).await;
+        let bound = bound.map_err(|error| failure("listen-peer", &listen, error))?;
+        let peer = match bound {
+            Some(Listener::Tcp(listener)) => listener,
+            Some(Listener::Unix(..)) => unreachable!("checked: peers connect over TCP"),
+            None => return Ok((None, None)),
+        };
+        if !configuration.gossips() {
+            return Ok((Some(peer), None));
+        }
+        let address = peer.local_addr();
+        let address = address.map_err(|error| failure("listen-peer", &listen, error))?;
+        match UdpSocket::bind(address).await {
+            Ok(packets) => return Ok((Some(peer), Some(packets))),
+            // The system chose a port for connections, and packets of somebody else go there.
+            Err(_) if is_drawn(&listen) && draws < limits.port_draws => draws += 1,
+            // Nobody asked for gossip: the node serves without, as it did before there was any.
+            Err(error) if configuration.gossip.is_none() => {
+                tracing::warn!(
+                    "gossip is off: packets cannot be received at {address} (UDP): {error}"
+                );
+                return Ok((Some(peer), None));
+            }
+            Err(error) => {
+                let taken = Listen::Tcp(format!("{address} (UDP)"));
+                return Err(failure("listen-peer", &taken, error));
+            }
+        }
+    }
+}
+
+fn is_drawn(listen: &Listen) -> bool {
+    matches!(listen, Listen::Tcp(address) if address.ends_with(":0"))
+}
+
 /// A listener that belongs to another runtime from now on.
 pub(super) fn move_to(
     runtime: &Runtime,
@@ -85,4 +136,25 @@ pub(super) fn move_to(
     let _context = runtime.enter();
     let moved = listener.map(|listener| TcpListener::from_std(listener.into_std()?));
     moved.transpose().map_err(Error::system("listen for peers"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_taken_port_stops_only_those_who_asked_for_gossip() {
+        let other = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let taken = other.local_addr().unwrap().to_string();
+        let mut configuration = Configuration {
+            listen_peer: Some(Listen::Tcp(taken)),
+            ..Configuration::default()
+        };
+        let limits = GossipLimits::default();
+        let (peer, packets) = peers(&configuration, &limits).await.unwrap();
+        assert!(peer.is_some() && packets.is_none());
+        drop(peer);
+        configuration.gossip = Some(true);
+        assert!(peers(&configuration, &limits).await.is_err());
+    }
 }

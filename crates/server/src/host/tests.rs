@@ -25,10 +25,12 @@ use tonic_prost::ProstCodec;
 
 use super::*;
 
+mod clocks;
 mod gateway;
 mod hostile;
 mod hot;
 mod leases;
+mod published;
 mod secured;
 
 /// Keeps keys in a map, and answers a put once its value is on disk.
@@ -663,6 +665,7 @@ fn a_node_that_fails_inside_ends_the_server() {
 fn a_signal_that_comes_twice_at_once_is_one_wish() {
     let start = std::time::Instant::now();
     let mut first = None;
+    use super::signals::ECHO;
     assert_eq!(Told::at(&mut first, start), Told::First);
     let echo = start + ECHO - Duration::from_millis(1);
     assert_eq!(Told::at(&mut first, echo), Told::Echo);

@@ -9,6 +9,7 @@
 //! probes, slow ones bounded by HTTP/2's windows and the number of its streams.
 
 use std::future::Future as _;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -25,6 +26,7 @@ use super::outgoing::Outgoing;
 use super::routed;
 use super::socket::{ClientStream, Socket};
 use super::unary::{self, Method};
+use super::visited::{Traffic, Visiting, Visits};
 use super::worker::Worker;
 use crate::limits::ClientLimits;
 use crate::listeners::{Closed, Held, Source};
@@ -53,6 +55,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, number: u64, accepted: Accepted) 
         number,
         source,
         common_name,
+        traffic: Rc::default(),
     };
     held.end(match stream.try_map(Socket::arrive) {
         Ok(stream) => client.serve(stream).await,
@@ -66,6 +69,7 @@ struct Client<'a> {
     number: u64,
     source: Source,
     common_name: Option<CommonName>,
+    traffic: Rc<Traffic>,
 }
 
 impl Client<'_> {
@@ -78,6 +82,9 @@ impl Client<'_> {
             Err(error) => return failed(&error),
         };
         let mut probe = Probe::new(&mut connection, limits);
+        let can_be_visited = outgoing.with(|stream| stream.get_ref().can_be_visited());
+        let mut visits =
+            can_be_visited.then(|| Visits::new(&limits.visits, self.worker.setting.clock));
         let mut has_begun = false;
         let mut is_ending = false;
         std::future::poll_fn(|context| {
@@ -86,6 +93,12 @@ impl Client<'_> {
             }
             if self.worker.is_stopping() && !std::mem::replace(&mut is_ending, true) {
                 connection.graceful_shutdown();
+                self.traffic.urgent();
+            }
+            if let Some(visits) = &mut visits
+                && let Err(error) = self.visit(visits, context, &outgoing)
+            {
+                return Poll::Ready(failed(&error));
             }
             loop {
                 match connection.poll_accept(context) {
@@ -103,17 +116,33 @@ impl Client<'_> {
         .await
     }
 
+    /// Watches the socket or not, and lets one be read that is not watched.
+    fn visit(
+        &self,
+        visits: &mut Visits,
+        context: &mut Context<'_>,
+        outgoing: &Outgoing<Opened<ClientStream>>,
+    ) -> io::Result<()> {
+        let visiting = visits.poll(context, &self.traffic, outgoing.moved_bytes());
+        outgoing.with(|stream| match visiting {
+            Visiting::Unchanged => Ok(()),
+            Visiting::Begin => stream.get_mut().begin_visits(),
+            Visiting::End => stream.get_mut().end_visits(),
+            Visiting::Visit => {
+                stream.get_mut().visit();
+                Ok(())
+            }
+        })
+    }
+
     /// Takes in a call.
     fn begin(&self, request: Request<RecvStream>, mut respond: SendResponse<Payload>) {
         let worker = self.worker;
+        self.traffic.urgent();
         let path = request.uri().path();
         let (method, service) = (Method::of(path), worker.service_of(path));
-        let is_ours = method.is_some() || service.is_some();
-        if is_ours && !grpc::is_grpc(&request) {
-            return Prebuilt::refuse_stranger(&mut respond);
-        }
         let common_name = self.common_name.as_ref();
-        if !is_ours || !grpc::is_plain(&request) {
+        if method.is_none() && service.is_none() {
             let mut request = request;
             let extensions = request.extensions_mut();
             extensions.insert(self.source);
@@ -122,11 +151,18 @@ impl Client<'_> {
             }
             return routed::begin(worker, request, respond);
         }
+        if let Err(status) = grpc::check(&request) {
+            return Prebuilt::refuse_stranger(&mut respond, status);
+        }
+        if let Err(status) = grpc::check_encoding(request.headers()) {
+            return worker.prebuilt.refuse(&mut respond, &status);
+        }
         let (head, body) = request.into_parts();
         if let Some(method) = method {
             unary::begin(worker, method, &head.headers, common_name, body, respond);
         } else if let Some(service) = service {
-            worker.open_stream(service, &head.headers, common_name, body, respond);
+            let traffic = Rc::clone(&self.traffic);
+            worker.open_stream(service, &head.headers, common_name, traffic, body, respond);
         }
     }
 }

@@ -321,9 +321,9 @@ impl Prebuilt {
     }
 
     /// Refuses what is not gRPC, as gRPC's specification says.
-    pub(super) fn refuse_stranger(respond: &mut SendResponse<Payload>) {
+    pub(super) fn refuse_stranger(respond: &mut SendResponse<Payload>, status: StatusCode) {
         let mut response = Response::new(());
-        *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        *response.status_mut() = status;
         // A client that has gone needs no answer.
         let _ = respond.send_response(response, true);
     }
@@ -337,24 +337,29 @@ impl Prebuilt {
     }
 }
 
-/// Whether a request's headers are the plain ones that nearly all have. Whatever is unusual about
-/// others (or wrong) is left to the router, whose libraries know all of it.
-pub(super) fn is_plain<B>(request: &Request<B>) -> bool {
-    let headers = request.headers();
-    let content = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let encoding = headers.get(GRPC_ENCODING).map(HeaderValue::as_bytes);
-    request.method() == http::Method::POST
-        && matches!(
-            content,
-            Some(b"application/grpc" | b"application/grpc+proto")
-        )
-        && matches!(encoding, None | Some(b"identity"))
+/// Whether a request is gRPC at all; if not, what HTTP says to it. What stands behind a `+` in the
+/// type of the content is ignored, as gRPC's Go library does where it does not know it.
+pub(super) fn check<B>(request: &Request<B>) -> Result<(), StatusCode> {
+    let content = request.headers().get(CONTENT_TYPE);
+    let rest = content.and_then(|content| content.as_bytes().strip_prefix(b"application/grpc"));
+    if !matches!(rest, Some([] | [b'+' | b';', ..])) {
+        return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+    match *request.method() {
+        http::Method::POST => Ok(()),
+        _ => Err(StatusCode::METHOD_NOT_ALLOWED),
+    }
 }
 
-/// Whether a request says that it is gRPC at all.
-pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
-    let content = request.headers().get(CONTENT_TYPE);
-    content.is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
+/// Messages that are compressed are not understood here; said in the words of gRPC's Go library.
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
+    let encoding = headers.get(GRPC_ENCODING).map(HeaderValue::as_bytes);
+    let Some(encoding) = encoding.filter(|encoding| *encoding != b"identity") else {
+        return Ok(());
+    };
+    let encoding = String::from_utf8_lossy(encoding);
+    let text = format!("grpc: Decompressor is not installed for grpc-encoding \"{encoding}\"");
+    Err(Status::with_text(etcd::Code::Unimplemented, text))
 }
 
 /// How long the client waits, if it says so (in a form that makes sense).

@@ -58,6 +58,13 @@ impl Mailbox {
         self.turn.notify_one();
     }
 
+    /// Leaves it as a bug would that happens while it is open.
+    #[cfg(test)]
+    pub(super) fn fail_holding_it(&self) -> ! {
+        let _delivery = self.delivery.lock();
+        panic!("a test fails here");
+    }
+
     /// Nothing more will come.
     pub(super) fn stop(&self) {
         let mut delivery = self.delivery.lock().expect("nobody panics holding it");

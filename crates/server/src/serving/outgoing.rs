@@ -32,6 +32,8 @@ struct Inner<S> {
     limit_bytes: usize,
     /// Something has been read since this was last asked.
     has_read: bool,
+    /// Read and written in all.
+    moved_bytes: u64,
     received_bytes: Counter,
     sent_bytes: Counter,
 }
@@ -53,6 +55,7 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
             written: 0,
             limit_bytes,
             has_read: false,
+            moved_bytes: 0,
             received_bytes: metrics.client_received_bytes.clone(),
             sent_bytes: metrics.client_sent_bytes.clone(),
         })))
@@ -69,6 +72,18 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
     }
 }
 
+impl<S> Outgoing<S> {
+    /// So many bytes were read and written since the beginning.
+    pub(super) fn moved_bytes(&self) -> u64 {
+        self.0.borrow().moved_bytes
+    }
+
+    /// Does something with the stream below.
+    pub(super) fn with<R>(&self, action: impl FnOnce(&mut S) -> R) -> R {
+        action(&mut self.0.borrow_mut().stream)
+    }
+}
+
 impl<S: AsyncWrite + Unpin> Inner<S> {
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.buffer.len() {
@@ -77,6 +92,7 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => {
                     self.written += count;
+                    self.moved_bytes += count as u64;
                     self.sent_bytes.inc_by(count as u64);
                 }
             }
@@ -102,6 +118,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Outgoing<S> {
         ready!(Pin::new(&mut inner.stream).poll_read(context, buffer))?;
         let count = buffer.filled().len() - before;
         inner.has_read |= count > 0;
+        inner.moved_bytes += count as u64;
         inner.received_bytes.inc_by(count as u64);
         Poll::Ready(Ok(()))
     }
@@ -120,6 +137,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Outgoing<S> {
         if inner.buffer.is_empty() && bytes.len() >= inner.limit_bytes {
             // Nothing is gained by copying what fills the buffer by itself.
             let count = ready!(Pin::new(&mut inner.stream).poll_write(context, bytes))?;
+            inner.moved_bytes += count as u64;
             inner.sent_bytes.inc_by(count as u64);
             return Poll::Ready(Ok(count));
         }

@@ -161,6 +161,10 @@ impl StreamService for RenewalService {
         self.clients.insert(stream, Client::default());
     }
 
+    fn is_patient(&self) -> bool {
+        true
+    }
+
     fn takes(&self, stream: StreamId) -> bool {
         let client = self.clients.get(&stream);
         client.is_none_or(|client| client.owed < self.owed_max)

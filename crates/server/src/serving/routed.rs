@@ -24,7 +24,7 @@ use super::worker::Worker;
 /// A request's body, as the router reads it.
 struct Incoming {
     body: RecvStream,
-    /// Until then all of it must have come, unless the client may go on speaking.
+    /// Until then all of it must have come, unless it has.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
@@ -84,11 +84,9 @@ pub(super) fn begin(
     mut respond: SendResponse<Payload>,
 ) {
     let router = worker.setting.router.clone();
-    let is_stream = worker.service_of(request.uri().path()).is_some();
     let patience = worker.setting.limits.message_timeout;
     let request = request.map(|body| {
-        let ends = is_stream || body.is_end_stream();
-        let patience = (!ends).then(|| Box::pin(tokio::time::sleep(patience)));
+        let patience = (!body.is_end_stream()).then(|| Box::pin(tokio::time::sleep(patience)));
         Body::new(Incoming { body, patience })
     });
     tokio::task::spawn_local(async move {

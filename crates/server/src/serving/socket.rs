@@ -5,8 +5,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Empty, ReadBuf};
 
+use super::visited::Visited;
 use crate::tls::{CommonName, Secured};
 
 /// A connection that belongs to no thread yet.
@@ -24,6 +25,10 @@ pub(crate) enum ClientStream {
     Unix(tokio::net::UnixStream),
     Secured(Secured),
     Memory(DuplexStream),
+    /// Not watched for a while: see there.
+    Visited(Visited),
+    /// It could not be watched again.
+    Gone(Empty),
 }
 
 impl Socket {
@@ -46,6 +51,8 @@ impl ClientStream {
             ClientStream::Unix(stream) => Socket::Unix(stream.into_std()?),
             ClientStream::Secured(stream) => Socket::Secured(stream.leave()?),
             ClientStream::Memory(stream) => Socket::Memory(stream),
+            ClientStream::Visited(stream) => Socket::Tcp(stream.into_inner()),
+            ClientStream::Gone(_) => return Err(io::ErrorKind::NotConnected.into()),
         })
     }
 
@@ -53,8 +60,48 @@ impl ClientStream {
     pub(crate) fn common_name(&self) -> Option<CommonName> {
         match self {
             ClientStream::Secured(stream) => stream.common_name(),
-            ClientStream::Tcp(_) | ClientStream::Unix(_) | ClientStream::Memory(_) => None,
+            _ => None,
         }
+    }
+
+    /// Whether the socket is of the kind that can be visited.
+    pub(super) fn can_be_visited(&self) -> bool {
+        matches!(self, ClientStream::Tcp(_) | ClientStream::Visited(_))
+    }
+
+    /// Watches the socket no longer, if it is of the kind that can be visited.
+    pub(super) fn begin_visits(&mut self) -> io::Result<()> {
+        if !matches!(self, ClientStream::Tcp(_)) {
+            return Ok(());
+        }
+        let nothing = ClientStream::Gone(tokio::io::empty());
+        *self = match std::mem::replace(self, nothing) {
+            ClientStream::Tcp(stream) => ClientStream::Visited(Visited::new(stream.into_std()?)),
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// Lets a socket that is not watched be read.
+    pub(super) fn visit(&mut self) {
+        if let ClientStream::Visited(stream) = self {
+            stream.visit();
+        }
+    }
+
+    /// Watches the socket again, if it is not watched.
+    pub(super) fn end_visits(&mut self) -> io::Result<()> {
+        if !matches!(self, ClientStream::Visited(_)) {
+            return Ok(());
+        }
+        let nothing = ClientStream::Gone(tokio::io::empty());
+        *self = match std::mem::replace(self, nothing) {
+            ClientStream::Visited(stream) => {
+                ClientStream::Tcp(tokio::net::TcpStream::from_std(stream.into_inner())?)
+            }
+            other => other,
+        };
+        Ok(())
     }
 }
 
@@ -66,6 +113,8 @@ macro_rules! with_stream {
             ClientStream::Unix($stream) => $action,
             ClientStream::Secured($stream) => $action,
             ClientStream::Memory($stream) => $action,
+            ClientStream::Visited($stream) => $action,
+            ClientStream::Gone($stream) => $action,
         }
     };
 }
@@ -76,7 +125,11 @@ impl AsyncRead for ClientStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        with_stream!(self, stream => Pin::new(stream).poll_read(context, buffer))
+        let this = self.get_mut();
+        if matches!(this, ClientStream::Visited(stream) if stream.is_flooded()) {
+            this.end_visits()?;
+        }
+        with_stream!(Pin::new(this), stream => Pin::new(stream).poll_read(context, buffer))
     }
 }
 
@@ -86,7 +139,14 @@ impl AsyncWrite for ClientStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        with_stream!(self, stream => Pin::new(stream).poll_write(context, bytes))
+        let this = self.get_mut();
+        if let ClientStream::Visited(stream) = this {
+            match stream.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => this.end_visits()?,
+                other => return Poll::Ready(other),
+            }
+        }
+        with_stream!(Pin::new(this), stream => Pin::new(stream).poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -94,6 +154,10 @@ impl AsyncWrite for ClientStream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let ClientStream::Visited(_) = &*self {
+            let first = slices.iter().find(|slice| !slice.is_empty());
+            return self.poll_write(context, first.map_or(&[], |slice| slice));
+        }
         with_stream!(self, stream => Pin::new(stream).poll_write_vectored(context, slices))
     }
 

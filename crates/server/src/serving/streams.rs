@@ -16,12 +16,13 @@
 //! it cannot ask for ever more.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::Instant;
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
@@ -32,6 +33,7 @@ use tokio::sync::Notify;
 use super::Publication;
 use super::grpc::{Deframer, Payload, Prebuilt, Status};
 use super::slots::{Key, Slots};
+use super::visited::Traffic;
 use super::watching;
 use crate::calls::Identity;
 use crate::limits::ClientLimits;
@@ -101,6 +103,12 @@ pub(crate) trait StreamService {
         true
     }
 
+    /// Whether its messages can wait a while before they are read, and its answers are not worth
+    /// a packet of their own.
+    fn is_patient(&self) -> bool {
+        false
+    }
+
     /// A client has sent a message.
     fn message(&mut self, stream: StreamId, message: Bytes, out: &mut Vec<Effect>);
 
@@ -144,9 +152,69 @@ struct Queued {
     messages: usize,
 }
 
+/// Messages no longer than this are sent together, if several wait: a frame of its own costs each
+/// more than being copied does, in time and in what the HTTP/2 library remembers of it.
+const MERGED_MESSAGE_BYTES: usize = 1024;
+
+/// ... until that many bytes are together.
+const MERGED_BYTES: usize = 8 * 1024;
+
+/// The places of a queue that are kept while nothing waits in it.
+const QUEUE_KEPT: usize = 4;
+
+/// What goes out next.
+struct Outgoing {
+    payload: Payload,
+    messages: usize,
+    /// The length of the messages, in what credit is counted in.
+    bytes: usize,
+}
+
+/// Takes what is at the front, together with what may be sent along with it.
+fn take_next(queue: &mut VecDeque<Queued>) -> Outgoing {
+    let is_short = |queued: &Queued| queued.payload.remaining() <= MERGED_MESSAGE_BYTES;
+    let several = queue
+        .iter()
+        .take(2)
+        .filter(|queued| is_short(queued))
+        .count()
+        == 2;
+    let Queued { payload, messages } = queue.pop_front().expect("something waits");
+    let bytes = payload.message_bytes();
+    let mut next = Outgoing {
+        payload,
+        messages,
+        bytes,
+    };
+    if several {
+        let mut room = next.payload.remaining();
+        for queued in queue.iter().take_while(|queued| is_short(queued)) {
+            if room + queued.payload.remaining() > MERGED_BYTES {
+                break;
+            }
+            room += queued.payload.remaining();
+        }
+        let mut merged = BytesMut::with_capacity(room);
+        merged.put(next.payload);
+        while let Some(queued) = queue.front()
+            && is_short(queued)
+            && merged.len() + queued.payload.remaining() <= room
+        {
+            let Queued { payload, messages } = queue.pop_front().expect("the front is there");
+            next.messages += messages;
+            next.bytes += payload.message_bytes();
+            merged.put(payload);
+        }
+        next.payload = Payload::plain(merged.freeze());
+    }
+    next
+}
+
 /// A stream that is open.
 struct Stream {
     service: usize,
+    /// What goes on on its connection.
+    traffic: Rc<Traffic>,
     send: SendStream<Payload>,
     /// `None` once the client has sent everything.
     body: Option<RecvStream>,
@@ -225,8 +293,8 @@ impl Streams {
     pub(super) fn open(
         &mut self,
         service: usize,
-        headers: &HeaderMap,
-        identity: Identity,
+        (headers, identity): (&HeaderMap, Identity),
+        traffic: Rc<Traffic>,
         body: RecvStream,
         respond: &mut SendResponse<Payload>,
         prebuilt: &Prebuilt,
@@ -236,6 +304,7 @@ impl Streams {
         };
         let key = self.streams.insert(Stream {
             service,
+            traffic,
             send,
             body: Some(body),
             deframer: Deframer::new(self.longest_message),
@@ -378,6 +447,9 @@ impl Streams {
             if found.queue.is_empty() {
                 touched.push(stream);
             }
+            if !self.services[found.service].service.is_patient() {
+                found.traffic.urgent();
+            }
             found.queued_bytes += queued.payload.message_bytes();
             found.queue.push_back(queued);
         }
@@ -417,14 +489,18 @@ impl Streams {
             if stream.send.capacity() == 0 {
                 break;
             }
-            let front = stream.queue.pop_front().expect("the front is there");
-            taken += front.payload.message_bytes();
-            messages += front.messages;
-            if stream.send.send_data(front.payload, false).is_err() {
+            let next = take_next(&mut stream.queue);
+            taken += next.bytes;
+            messages += next.messages;
+            if stream.send.send_data(next.payload, false).is_err() {
                 return self.close(key);
             }
         }
         stream.queued_bytes -= taken;
+        if stream.queue.is_empty() {
+            // A burst is not a reason to keep its memory: there may be a thousand streams.
+            stream.queue.shrink_to(QUEUE_KEPT);
+        }
         if stream.queue.is_empty()
             && let Some(status) = stream.ending.take()
         {
@@ -461,6 +537,10 @@ impl Streams {
             match stream.deframer.next() {
                 Ok(Some(message)) => {
                     stream.begun_at = None;
+                    match service.is_patient() {
+                        true => stream.traffic.patient(),
+                        false => stream.traffic.urgent(),
+                    }
                     service.message(key, message, &mut self.effects);
                     continue;
                 }

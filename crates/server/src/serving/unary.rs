@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::grpc::{self, Answered, Deframer, Payload, Status};
 use super::worker::{Reply, Worker};
 use crate::calls::as_caller;
+use crate::keyspace;
 use crate::metrics::CountedCall;
 use crate::tls::CommonName;
 
@@ -103,6 +104,7 @@ struct Arriving {
     message: Option<Bytes>,
     deadline: Option<Instant>,
     caller: Result<Option<Arc<Caller>>, Status>,
+    keyspace: Option<Arc<str>>,
     counted: CountedCall,
 }
 
@@ -128,6 +130,7 @@ pub(super) fn begin(
         message: None,
         deadline,
         caller: worker.caller(headers, common_name),
+        keyspace: keyspace::named(headers),
         counted: worker.count(method),
     };
     match arriving.poll(&mut Context::from_waker(Waker::noop())) {
@@ -182,11 +185,15 @@ fn finish(worker: &Rc<Worker>, arriving: Arriving, result: Result<Bytes, Option<
         mut respond,
         deadline,
         caller,
+        keyspace,
         mut counted,
         ..
     } = arriving;
     let call = match result {
-        Ok(message) => caller.and_then(|caller| Ok(as_caller(caller, method.decode(message)?))),
+        Ok(message) => caller.and_then(|caller| {
+            let call = as_caller(caller, method.decode(message)?);
+            Ok(keyspace::within(keyspace, call))
+        }),
         Err(Some(status)) => Err(status),
         Err(None) => return,
     };

@@ -42,6 +42,7 @@ use super::routed;
 use super::slots::{Key, Slots};
 use super::streams::{Answered, Asker, Streams};
 use super::unary::Method;
+use super::visited::Traffic;
 use super::watching::{self, WatchService};
 use super::{Mailboxes, slots};
 use crate::authority::{self, TokenCache};
@@ -604,6 +605,7 @@ impl Worker {
         service: usize,
         headers: &HeaderMap,
         common_name: Option<&CommonName>,
+        traffic: Rc<Traffic>,
         body: RecvStream,
         mut respond: SendResponse<Payload>,
     ) {
@@ -612,13 +614,17 @@ impl Worker {
         if self.is_stopping.get() {
             return self.prebuilt.refuse(&mut respond, &Status::stopped());
         }
+        if identity.names_keyspace() {
+            let status = Status::from(&etcd::Error::KeyspaceHasNoStreams);
+            return self.prebuilt.refuse(&mut respond, &status);
+        }
         if state.streams.len() >= self.setting.limits.streams_per_worker.min(slots::MOST) {
             return self.prebuilt.refuse(&mut respond, &Status::busy());
         }
         state.streams.open(
             service,
-            headers,
-            identity,
+            (headers, identity),
+            traffic,
             body,
             &mut respond,
             &self.prebuilt,

@@ -15,11 +15,13 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use base::{ClusterId, DiskId, GroupId, Incarnation, NodeId, Random};
+use base::{ClusterId, DiskId, Incarnation, NodeId, Random};
 use bytes::{Bytes, BytesMut};
+pub use consensus::EngineKind;
 use consensus::Membership;
 use consensus::membership::Member;
 use journal::disk;
+use node::group::META;
 use node::{Identity, Standing};
 use state::{CheckpointHead, CheckpointWriter, Fate, Limits, Revision, State};
 
@@ -82,6 +84,7 @@ pub enum RestoreError {
 pub fn restore(
     loaded: Loaded,
     members: &[NewMember],
+    engine: EngineKind,
     raise_by: u64,
     mut progress: impl FnMut(u64),
 ) -> Result<Restored, RestoreError> {
@@ -137,6 +140,7 @@ pub fn restore(
             standing: Standing::Member {
                 cluster,
                 genesis: genesis.clone(),
+                engine,
             },
         };
         folder.identity_writer().write(&identity)?;
@@ -166,10 +170,11 @@ fn write_checkpoint(
     genesis.encode(&mut membership);
     let head = CheckpointHead {
         cluster,
-        group: GroupId(0),
+        group: META,
         membership: membership.freeze(),
     };
-    let path = folder.join(path_of(disk::File::Checkpoint(state.reader().applied())));
+    let file = disk::File::Checkpoint(META, state.reader().applied());
+    let path = folder.join(path_of(file));
     let failed = |error| RestoreError::Io {
         path: path.clone(),
         error,

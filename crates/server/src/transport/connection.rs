@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::frame::{self, FrameError, HEAD_BYTES, PREAMBLE_BYTES};
+use super::question;
 use super::queue::{self, SendQueue, Taken};
 use super::stream::{PeerStream, ReadHalf, WriteHalf};
 use super::{PeerEvent, Shared};
@@ -41,6 +42,10 @@ pub(super) enum Closed {
     QueueFull,
     /// The node wanted it closed.
     Finished,
+    /// The other side had a question, which has been answered.
+    Answered,
+    /// The other side had a question, and nobody answers it.
+    Unanswered,
     /// Nobody wants it any more.
     Stopped,
     /// The network gave no sign of life.
@@ -65,6 +70,8 @@ impl Closed {
             Closed::Bad(FrameError::BadChecksum) => "bad_checksum",
             Closed::QueueFull => "queue_full",
             Closed::Finished => "finished",
+            Closed::Answered => "answered",
+            Closed::Unanswered => "unanswered",
             Closed::Stopped => "stopped",
             Closed::TimedOut => "timed_out",
             Closed::Failed => "failed",
@@ -76,7 +83,7 @@ impl Closed {
         matches!(self, Closed::ByPeer | Closed::Truncated | Closed::Reset)
     }
 
-    fn from_error(error: &io::Error) -> Closed {
+    pub(super) fn from_error(error: &io::Error) -> Closed {
         match error.kind() {
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
@@ -124,7 +131,19 @@ pub(super) async fn run(
             shared.count_closed(closed.label());
             closed
         }
-        Ok(()) => {
+        Ok(frame::Sender::Asker) => {
+            // Whom this node has dialed has nothing to ask.
+            let closed = match dial {
+                Some(_) => Closed::Bad(FrameError::BadPreamble),
+                None => tokio::select! {
+                    closed = question::answer(stream, shared) => closed,
+                    closed = stopped(stop) => closed,
+                },
+            };
+            shared.count_closed(closed.label());
+            closed
+        }
+        Ok(frame::Sender::Peer) => {
             let connection = shared.connection_id();
             let (reading, writing) = stream.into_halves();
             // The node's thread writes to plain sockets itself.
@@ -157,7 +176,7 @@ pub(super) async fn run(
 }
 
 /// Exchanges preambles.
-async fn greet(stream: &mut PeerStream, limits: &TransportLimits) -> Result<(), Closed> {
+async fn greet(stream: &mut PeerStream, limits: &TransportLimits) -> Result<frame::Sender, Closed> {
     let exchange = async {
         stream.write_all(&frame::preamble()).await?;
         stream.flush().await?;
@@ -168,7 +187,10 @@ async fn greet(stream: &mut PeerStream, limits: &TransportLimits) -> Result<(), 
     match timeout(limits.preamble_timeout, exchange).await {
         Err(_) => Err(Closed::NoPreamble),
         Ok(Err(error)) => Err(Closed::from_error(&error)),
-        Ok(Ok(theirs)) => frame::negotiate(&theirs).map(|_| ()).map_err(Closed::Bad),
+        Ok(Ok(theirs)) => {
+            let negotiated = frame::negotiate(&theirs);
+            negotiated.map(|(sender, _)| sender).map_err(Closed::Bad)
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use tokio::time::timeout;
 use super::Shared;
 use super::connection::{self, Closed};
 use super::stream::PeerStream;
+use crate::limits::TransportLimits;
+use crate::tls::Tls;
 
 /// Keeps a connection to `address` until `stop` (its sender dropped).
 pub(super) async fn keep(
@@ -83,18 +85,28 @@ async fn connect_secured(address: &str, shared: &Shared) -> io::Result<PeerStrea
     let round_trips = &shared.metrics.peer_round_trip_seconds;
     let taken = begun.elapsed().as_secs_f64();
     round_trips.get_or_create(&label).observe(taken);
-    connection::set_up(&stream, &shared.limits)?;
-    let Some(tls) = &shared.tls else {
+    secure(address, stream, &shared.limits, shared.tls.as_deref()).await
+}
+
+/// Speaks TLS over a connection that is up, if that is spoken here.
+pub(super) async fn secure(
+    address: &str,
+    stream: TcpStream,
+    limits: &TransportLimits,
+    tls: Option<&Tls>,
+) -> io::Result<PeerStream> {
+    connection::set_up(&stream, limits)?;
+    let Some(tls) = tls else {
         return Ok(PeerStream::Plain(stream));
     };
-    let secured = timeout(longest, tls.connect_peer(address, stream)).await;
+    let secured = timeout(limits.connect_timeout, tls.connect_peer(address, stream)).await;
     let secured = secured.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     Ok(PeerStream::Secured(Box::new(secured)))
 }
 
 /// Connects to the first address behind a name that answers. The name is resolved each time,
 /// because a node that moved keeps its name, not its address.
-async fn connect(address: &str, longest: Duration) -> io::Result<TcpStream> {
+pub(super) async fn connect(address: &str, longest: Duration) -> io::Result<TcpStream> {
     let too_late = |_| io::Error::from(io::ErrorKind::TimedOut);
     let resolved = timeout(longest, tokio::net::lookup_host(address))
         .await

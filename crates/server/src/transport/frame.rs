@@ -12,6 +12,8 @@
 //!     8  …  body
 //! ```
 //!
+//! Whoever has only a question (`question.rs`) sends the same preamble with the magic `quorate?`.
+//!
 //! Both sides send their preamble at once and use the highest version that both understand. The
 //! magic ends in a line feed, so that a text client that strays here is told apart at once, and a
 //! transport that translates line ends too.
@@ -20,6 +22,8 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 /// The first bytes of every peer connection.
 const MAGIC: &[u8; 8] = b"quorate\n";
+/// The first bytes of whoever has only a question.
+const ASKING: &[u8; 8] = b"quorate?";
 /// The versions that this build understands.
 const VERSIONS: (u16, u16) = (1, 1);
 /// The length of the preamble.
@@ -42,12 +46,17 @@ pub(super) enum FrameError {
 
 /// This side's preamble.
 pub(super) fn preamble() -> [u8; PREAMBLE_BYTES] {
-    preamble_of(VERSIONS)
+    preamble_of(MAGIC, VERSIONS)
 }
 
-fn preamble_of((lowest, highest): (u16, u16)) -> [u8; PREAMBLE_BYTES] {
+/// The preamble of a side that has only a question.
+pub(super) fn asking() -> [u8; PREAMBLE_BYTES] {
+    preamble_of(ASKING, VERSIONS)
+}
+
+fn preamble_of(magic: &[u8; 8], (lowest, highest): (u16, u16)) -> [u8; PREAMBLE_BYTES] {
     let mut bytes = [0; PREAMBLE_BYTES];
-    bytes[..8].copy_from_slice(MAGIC);
+    bytes[..8].copy_from_slice(magic);
     bytes[8..10].copy_from_slice(&lowest.to_le_bytes());
     bytes[10..12].copy_from_slice(&highest.to_le_bytes());
     let checksum = base::checksum::crc32c(&bytes[..12]);
@@ -55,18 +64,32 @@ fn preamble_of((lowest, highest): (u16, u16)) -> [u8; PREAMBLE_BYTES] {
     bytes
 }
 
-/// The version to speak with whoever sent `bytes`.
-pub(super) fn negotiate(bytes: &[u8; PREAMBLE_BYTES]) -> Result<u16, FrameError> {
+/// What the sender of a preamble is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// A node that will send frames.
+    Peer,
+    /// Somebody with a question.
+    Asker,
+}
+
+/// The version to speak with whoever sent `bytes`, and what that is.
+pub(super) fn negotiate(bytes: &[u8; PREAMBLE_BYTES]) -> Result<(Sender, u16), FrameError> {
     let mut rest = &bytes[8..];
     let (lowest, highest) = (rest.get_u16_le(), rest.get_u16_le());
-    if &bytes[..8] != MAGIC || rest.get_u32_le() != base::checksum::crc32c(&bytes[..12]) {
+    let sender = match &bytes[..8] {
+        magic if magic == MAGIC => Sender::Peer,
+        magic if magic == ASKING => Sender::Asker,
+        _ => return Err(FrameError::BadPreamble),
+    };
+    if rest.get_u32_le() != base::checksum::crc32c(&bytes[..12]) {
         return Err(FrameError::BadPreamble);
     }
     let common = highest.min(VERSIONS.1);
     if lowest > highest || common < lowest.max(VERSIONS.0) {
         return Err(FrameError::NoCommonVersion);
     }
-    Ok(common)
+    Ok((sender, common))
 }
 
 /// What stands before a body of a frame.
@@ -186,28 +209,23 @@ mod tests {
 
     #[test]
     fn preambles_find_the_highest_common_version() {
-        assert_eq!(negotiate(&preamble()), Ok(VERSIONS.1));
-        assert_eq!(negotiate(&preamble_of((1, 9))), Ok(1));
-        assert_eq!(
-            negotiate(&preamble_of((2, 9))),
-            Err(FrameError::NoCommonVersion)
-        );
-        assert_eq!(
-            negotiate(&preamble_of((0, 0))),
-            Err(FrameError::NoCommonVersion)
-        );
-        assert_eq!(
-            negotiate(&preamble_of((9, 1))),
-            Err(FrameError::NoCommonVersion)
-        );
+        let of = |versions| negotiate(&preamble_of(MAGIC, versions));
+        assert_eq!(negotiate(&preamble()), Ok((Sender::Peer, VERSIONS.1)));
+        assert_eq!(negotiate(&asking()), Ok((Sender::Asker, VERSIONS.1)));
+        assert_eq!(of((1, 9)), Ok((Sender::Peer, 1)));
+        for versions in [(2, 9), (0, 0), (9, 1)] {
+            assert_eq!(of(versions), Err(FrameError::NoCommonVersion));
+        }
     }
 
     #[test]
     fn any_flipped_bit_of_a_preamble_is_noticed() {
-        for bit in 0..PREAMBLE_BYTES * 8 {
-            let mut bad = preamble();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(negotiate(&bad), Err(FrameError::BadPreamble), "bit {bit}");
+        for good in [preamble(), asking()] {
+            for bit in 0..PREAMBLE_BYTES * 8 {
+                let mut bad = good;
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(negotiate(&bad), Err(FrameError::BadPreamble), "bit {bit}");
+            }
         }
         assert_eq!(
             negotiate(b"GET / HTTP/1.1\r\n"),

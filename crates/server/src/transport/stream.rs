@@ -2,6 +2,7 @@
 //! to itself; one with TLS is written by its task alone, since its bytes depend on all before them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -30,6 +31,14 @@ pub(super) enum WriteHalf {
 }
 
 impl PeerStream {
+    /// Where the other side is.
+    pub(super) fn peer_address(&self) -> io::Result<SocketAddr> {
+        match self {
+            PeerStream::Plain(stream) => stream.peer_addr(),
+            PeerStream::Secured(stream) => stream.get_ref().0.peer_addr(),
+        }
+    }
+
     pub(super) fn into_halves(self) -> (ReadHalf, WriteHalf) {
         match self {
             PeerStream::Plain(stream) => {

@@ -33,8 +33,10 @@ impl Side {
         });
         let metrics = Metrics::default();
         let runtime = Handle::current();
+        let (asked, _) = tokio::sync::mpsc::channel(1);
+        let counted = metrics.clone();
         let transport =
-            Transport::start(runtime, Some(listener), limits, metrics.clone(), sink, None);
+            Transport::start(runtime, Some(listener), limits, counted, sink, None, asked);
         Side {
             transport,
             events,

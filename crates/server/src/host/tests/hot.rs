@@ -182,6 +182,21 @@ fn what_is_unusual_or_wrong_is_answered_as_the_libraries_do() {
         ];
         let refused = wire.call(RANGE, &compressed, &range("k")).await;
         assert_eq!(refused.status, "12", "{refused:?}");
+        assert!(refused.text.contains("\"gzip\""), "{refused:?}");
+        for kind in [
+            "application/grpc+proto",
+            "application/grpc+other",
+            "application/grpc;v=1",
+        ] {
+            range_of(
+                &wire
+                    .call(RANGE, &[("content-type", kind)], &range("k"))
+                    .await,
+            );
+        }
+        let web = [("content-type", "application/grpc-web")];
+        let refused = wire.call(RANGE, &web, &range("k")).await;
+        assert_eq!(refused.http, 415, "{refused:?}");
         let json = [("content-type", "application/json")];
         let refused = wire.call(RANGE, &json, &range("k")).await;
         assert_eq!(refused.http, 415, "{refused:?}");

@@ -1,5 +1,7 @@
 //! Frames, statuses and time limits, without a connection.
 
+use prost::Message as _;
+
 use super::*;
 
 fn framed(messages: &[&[u8]]) -> Vec<u8> {
@@ -103,4 +105,26 @@ fn texts_survive_the_way() {
     assert_eq!(headers["grpc-status"], "13");
     assert_eq!(headers["grpc-message"], "a b");
     assert!(Status::OK.headers().get("grpc-message").is_none());
+}
+
+#[test]
+fn an_answer_that_no_prefix_can_tell_of_is_refused() {
+    // All of them share one piece of memory.
+    let value = Bytes::from(vec![0; 16 << 20]);
+    let pair = |_| etcd::proto::mvccpb::KeyValue {
+        value: value.clone(),
+        ..Default::default()
+    };
+    let response = etcd::proto::etcdserverpb::RangeResponse {
+        kvs: (0..300).map(pair).collect(),
+        ..Default::default()
+    };
+    let length = response.encoded_len();
+    assert!(u32::try_from(length).is_err(), "it is longer than 4 GiB");
+    let Err(refused) = answer(response, 1 << 20) else {
+        panic!("nobody could encode it");
+    };
+    assert_eq!(refused.code, etcd::Code::ResourceExhausted.number());
+    let text = format!("grpc: trying to send message larger than max ({length} vs. 2147483647)");
+    assert_eq!(refused.text, text);
 }

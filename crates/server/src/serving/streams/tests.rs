@@ -120,7 +120,15 @@ async fn serve(io: tokio::io::DuplexStream, log: Log, most_queued: Rc<RefCell<us
                 let service = streams.service_of(request.uri().path()).unwrap();
                 let (head, body) = request.into_parts();
                 let nobody = Identity::default();
-                streams.open(service, &head.headers, nobody, body, &mut respond, &prebuilt);
+                let traffic = Rc::default();
+                streams.open(
+                    service,
+                    (&head.headers, nobody),
+                    traffic,
+                    body,
+                    &mut respond,
+                    &prebuilt,
+                );
             }
             () = turn.notified() => {}
         }
@@ -256,4 +264,35 @@ fn a_client_that_has_said_everything_still_listens() {
         }
     });
     assert_eq!(seen, ["opened true", "2", "finished", "closed"]);
+}
+
+#[test]
+fn short_messages_go_out_together_and_long_ones_alone() {
+    let message = |byte: u8, length: usize| Queued {
+        payload: Payload::message(Bytes::from(vec![byte; length])),
+        messages: 1,
+    };
+    let lengths = [10, 20, 30, 2_000, 5, 2_000, 7];
+    let numbered = (1u8..).zip(lengths);
+    let mut queue: VecDeque<Queued> = numbered
+        .map(|(byte, length)| message(byte, length))
+        .collect();
+    let mut seen = Vec::new();
+    let mut bytes = Vec::new();
+    while !queue.is_empty() {
+        let next = take_next(&mut queue);
+        seen.push((next.messages, next.bytes));
+        let mut payload = next.payload;
+        bytes.extend_from_slice(&payload.copy_to_bytes(payload.remaining()));
+    }
+    assert_eq!(seen, [(3, 60), (1, 2_000), (1, 5), (1, 2_000), (1, 7)]);
+    let mut deframer = Deframer::new(1 << 20);
+    deframer.push(bytes.into());
+    for (byte, length) in (1u8..).zip(lengths) {
+        let message = deframer.next().unwrap().expect("each is whole");
+        assert_eq!(message, vec![byte; length]);
+    }
+    let mut many: VecDeque<Queued> = (0..100).map(|_| message(0, 500)).collect();
+    let first = take_next(&mut many);
+    assert_eq!(first.messages, MERGED_BYTES / 505, "and no more than that");
 }
