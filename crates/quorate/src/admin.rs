@@ -74,6 +74,9 @@ pub enum AdminError {
 pub struct Status {
     /// Its name.
     pub name: String,
+    /// Its id, in hexadecimal.
+    #[serde(default)]
+    pub id: String,
     /// `leader`, `follower`, `candidate` or `learner`.
     pub role: String,
     /// What it is doing at large: `recovering`, `forming`, `joining`, `serving`, `stopping`.
@@ -97,6 +100,57 @@ pub struct Status {
     pub quota_bytes: u64,
     /// The members of the group.
     pub members: Vec<Member>,
+    /// The level of the replicated state.
+    #[serde(default)]
+    pub level: u32,
+    /// The digest of the state at `applied`, in hexadecimal.
+    #[serde(default)]
+    pub digest: String,
+    /// The alarms that are raised.
+    #[serde(default)]
+    pub alarms: Vec<String>,
+    /// What gossip says; `None` if the node takes no part in it.
+    #[serde(default)]
+    pub gossip: Option<Gossip>,
+}
+
+/// What gossip says at one node: hints.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Gossip {
+    /// How unhealthy the node thinks that it is itself: 0 is healthy.
+    pub unhealthiness: u32,
+    /// Everybody that gossip has heard of.
+    pub members: Vec<Seen>,
+}
+
+/// A member as gossip sees it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Seen {
+    /// Its id, in hexadecimal.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `alive`, `suspect`, `dead` or `left`.
+    pub state: String,
+    /// For how long it has been in that state.
+    pub for_seconds: u64,
+    /// Where it takes packets.
+    pub address: String,
+    /// The version of its program.
+    pub release: String,
+    /// How busy it is, in thousandths of what it can do.
+    pub load_thousandths: u32,
+    /// Where it stands.
+    pub zone: String,
+    /// Likewise.
+    pub rack: String,
+    /// Likewise.
+    pub host: String,
+    /// How long a packet takes there and back.
+    pub round_trip_microseconds: Option<u64>,
+    /// By how much its clock is ahead of the asked node's.
+    pub clock_ahead_milliseconds: Option<i64>,
 }
 
 /// One member, as the asked node sees it.

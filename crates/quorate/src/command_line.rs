@@ -40,6 +40,15 @@ Examples:
 A cluster forms once, when all nodes named by --cluster are there and empty. SIGTERM hands over
 leadership, answers what is under way, and ends with status 0.";
 
+const KEYSPACE_EXAMPLES: &str = "\
+Examples:
+  A keyspace on three nodes of the cluster, and one that agrees by Paxos:
+    quorate keyspace create events
+    quorate keyspace create locks --engine paxos
+    quorate keyspace list
+
+Clients name a keyspace in the metadata of their calls: quorate-keyspace: events";
+
 const MEMBER_EXAMPLES: &str = "\
 Examples:
   Replace a node whose disk was lost (its old data must not come back):
@@ -93,6 +102,17 @@ Examples:
   quorate status --admin unix:/run/quorate/admin.sock
   quorate status --json | jq .leader";
 
+const DOCTOR_EXAMPLES: &str = "\
+Looks at every member through whichever nodes can be asked: quorum, leader, lag, disks, clocks,
+certificates, versions, settings, gossip beside the log. Changes nothing.
+
+Exit status: 0 nothing worse than notes, 3 warnings, 4 something critical; 1 no node can be asked.
+
+Examples:
+  quorate doctor
+  quorate doctor --admin 10.0.0.1:2390,10.0.0.2:2390
+  quorate doctor --json | jq '.findings[] | select(.severity == \"critical\")'";
+
 const DEMO_EXAMPLES: &str = "\
 Starts a cluster of processes on this machine, in a folder that is removed at the end. Clients write
 through etcd's protocol; the leader is killed with SIGKILL and started again; then every node
@@ -127,11 +147,20 @@ pub(crate) enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Look at a cluster as an expert would: what is wrong, how it shows, what to do
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(Doctor),
     /// Show or change who belongs to the cluster
     #[command(after_help = MEMBER_EXAMPLES)]
     Member {
         #[command(subcommand)]
         task: MemberTask,
+    },
+    /// Make, list or drop keyspaces: each has its own revisions, and a group of its own
+    #[command(after_help = KEYSPACE_EXAMPLES)]
+    Keyspace {
+        #[command(subcommand)]
+        task: KeyspaceTask,
     },
     /// Save a cluster's data to a file, look at one, make a new cluster from one
     #[command(after_help = SNAPSHOT_EXAMPLES)]
@@ -264,6 +293,46 @@ pub(crate) enum MemberTask {
     },
 }
 
+/// What is to be done about a keyspace.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyspaceTask {
+    /// Make a keyspace
+    Create {
+        /// Its name: a-z, 0-9 and -
+        name: String,
+        /// How many nodes hold it: 1, 3, 5 or 7
+        #[arg(long, default_value_t = 3)]
+        replicas: usize,
+        /// How its group agrees: raft or paxos
+        #[arg(long, default_value = "raft")]
+        engine: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// List the keyspaces and who holds them
+    List {
+        #[command(flatten)]
+        admin: Admin,
+        /// Print the list as JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one keyspace
+    Describe {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// End a keyspace, with all that it holds: nothing of it can be had back
+    Drop {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+}
+
 /// What is to be done with a snapshot.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotTask {
@@ -307,6 +376,9 @@ pub(crate) enum SnapshotTask {
         /// By how much the revision is raised; what the old cluster wrote since must be less
         #[arg(long, value_name = "NUMBER", default_value_t = server::snapshot::restore::RAISE_BY)]
         raise_revision: u64,
+        /// How the new cluster agrees: raft or paxos
+        #[arg(long, value_name = "ENGINE", default_value_t)]
+        engine: server::snapshot::restore::EngineKind,
     },
 }
 
@@ -321,6 +393,27 @@ pub(crate) struct Admin {
         default_value = "127.0.0.1:2390"
     )]
     pub(crate) address: String,
+}
+
+/// How a cluster is looked at.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Admin addresses of nodes to ask; the others are asked through them
+    #[arg(
+        long = "admin",
+        value_name = "ADDRESS,...",
+        value_delimiter = ',',
+        env = "QUORATE_ADMIN",
+        default_value = "127.0.0.1:2390"
+    )]
+    pub(crate) admins: Vec<String>,
+    /// Print it as JSON, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How long the cluster is looked on, in milliseconds
+    #[arg(long = "window", value_name = "MILLISECONDS", default_value_t = 2000,
+          value_parser = clap::value_parser!(u64).range(0..=600_000))]
+    pub(crate) window_milliseconds: u64,
 }
 
 /// How the demonstration runs.

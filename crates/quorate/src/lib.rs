@@ -3,6 +3,7 @@
 //! ```text
 //!   main ──> command_line ──> serve       a node, by the server library
 //!                        ├──> operator    status, member: ask a running node's admin listener
+//!                        ├──> doctor      what is wrong with a cluster, and what to do
 //!                        ├──> snapshot    a cluster's data as one file, a new cluster from it
 //!                        ├──> demo        a cluster of processes that loses its leader
 //!                        ├──> as_etcd     a node, by etcd's flags and under its name
@@ -29,6 +30,8 @@ mod bench;
 mod cert;
 mod command_line;
 mod demo;
+mod doctor;
+mod keyspace;
 pub mod load;
 pub mod local;
 mod operator;

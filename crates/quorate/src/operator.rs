@@ -93,6 +93,7 @@ fn member_table(status: &Status) -> String {
         "VOTE",
         "ROLE",
         "BEHIND",
+        "GOSSIP",
         "DATA",
         "PEER ADDRESS",
         "CLIENT URLS",
@@ -116,10 +117,22 @@ fn member_row(member: &Member, status: &Status) -> Vec<String> {
         if member.voter { "yes" } else { "no" }.to_owned(),
         role.to_owned(),
         member.lag.map_or_else(unknown, |lag| lag.to_string()),
+        seen(member, status),
         member.data_bytes.map_or_else(unknown, bytes),
         member.peer_address.clone(),
         member.client_urls.join(","),
     ]
+}
+
+/// What gossip says of a member: how long it has been gone, if it is.
+fn seen(member: &Member, status: &Status) -> String {
+    let gossip = status.gossip.as_ref();
+    let seen = gossip.and_then(|gossip| gossip.members.iter().find(|each| each.id == member.id));
+    match seen {
+        None => "-".to_owned(),
+        Some(seen) if seen.state == "alive" => seen.state.clone(),
+        Some(seen) => format!("{} {} s", seen.state, seen.for_seconds),
+    }
 }
 
 #[cfg(test)]
@@ -131,7 +144,9 @@ mod tests {
         let status: Status = serde_json::from_str(
             r#"{"name": "n2", "role": "follower", "phase": "serving", "leader": "n1", "term": 3,
                 "chosen": 9, "applied": 9, "revision": 7, "held_bytes": 3072, "live_bytes": 1024,
-                "quota_bytes": 2147483648, "a later field": {}, "members": [
+                "quota_bytes": 2147483648, "a later field": {}, "gossip": {"unhealthiness": 0,
+                "members": [{"id": "1f", "name": "n1", "state": "dead", "for_seconds": 12}]},
+                "members": [
                   {"id": "1f", "name": "n1", "peer_address": "a:1", "client_urls": ["http://a:2"],
                    "voter": true, "lag": 0, "data_bytes": 2048},
                   {"id": "2f", "name": "n2", "peer_address": "b:1", "voter": false,
@@ -143,9 +158,9 @@ mod tests {
             "name      n2\nrole      follower (serving)\nleader    n1\nterm      3\nchosen    9\n\
              applied   9\nrevision  7\ndata      3.0 KiB of 2.0 GiB, of which 1.0 KiB live \
              keys and values\n\n\
-             NAME  ID  VOTE  ROLE     BEHIND  DATA     PEER ADDRESS  CLIENT URLS\n\
-             n1    1f  yes   leader   0       2.0 KiB  a:1           http://a:2\n\
-             n2    2f  no    learner  -       -        b:1"
+             NAME  ID  VOTE  ROLE     BEHIND  GOSSIP     DATA     PEER ADDRESS  CLIENT URLS\n\
+             n1    1f  yes   leader   0       dead 12 s  2.0 KiB  a:1           http://a:2\n\
+             n2    2f  no    learner  -       -          -        b:1"
         );
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::command_line::{CommandLine, Task};
-use crate::{as_etcd, bench, cert, demo, operator, serve, snapshot};
+use crate::{as_etcd, bench, cert, demo, doctor, keyspace, operator, serve, snapshot};
 
 /// Runs the program: 0 if all went well, 1 if not, 2 if it was called in a wrong way.
 #[must_use]
@@ -43,13 +43,27 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Task::Doctor(options) = &task {
+        let outcome = runtime.block_on(doctor::doctor(options));
+        let (text, status) = match outcome {
+            Ok((text, status)) => (Ok(text), status),
+            Err(error) => (Err(error), ExitCode::FAILURE),
+        };
+        told(text);
+        return status;
+    }
     let outcome: Result<String, Box<dyn std::error::Error>> = runtime.block_on(async {
         match task {
-            Task::Serve(_) | Task::Bench(_) | Task::Cert { .. } | Task::Etcd { .. } => {
+            Task::Serve(_)
+            | Task::Bench(_)
+            | Task::Cert { .. }
+            | Task::Etcd { .. }
+            | Task::Doctor(_) => {
                 unreachable!("handled above")
             }
             Task::Status { admin, json } => Ok(operator::status(&admin.address, json).await?),
             Task::Member { task } => Ok(operator::member(&task).await?),
+            Task::Keyspace { task } => Ok(keyspace::keyspace(&task).await?),
             Task::Snapshot { task } => Ok(snapshot::snapshot(&task).await?),
             Task::Demo(options) => Ok(demo::demo(&options).await?),
         }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use client::{Client, Options};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use server::snapshot::restore::{NewMember, RestoreError, restore};
+use server::snapshot::restore::{EngineKind, NewMember, RestoreError, restore};
 use server::snapshot::{Loaded, SnapshotError, load};
 
 use crate::command_line::SnapshotTask;
@@ -59,9 +59,10 @@ pub(crate) async fn snapshot(task: &SnapshotTask) -> Result<String, Error> {
             peer,
             cluster,
             raise_revision,
+            engine,
         } => {
             let members = members(data_dir, name, peer.as_deref(), cluster)?;
-            restore_to(file, &members, *raise_revision)
+            restore_to(file, &members, *engine, *raise_revision)
         }
     }
 }
@@ -150,11 +151,16 @@ fn status(path: &Path, as_json: bool) -> Result<String, Error> {
     ))
 }
 
-fn restore_to(path: &Path, members: &[NewMember], raise_by: u64) -> Result<String, Error> {
+fn restore_to(
+    path: &Path,
+    members: &[NewMember],
+    engine: EngineKind,
+    raise_by: u64,
+) -> Result<String, Error> {
     let loaded = verified(path)?;
     let bar = bar("restoring");
     bar.set_length(loaded.summary.length * members.len() as u64);
-    let restored = restore(loaded, members, raise_by, |written| {
+    let restored = restore(loaded, members, engine, raise_by, |written| {
         bar.set_position(written)
     })?;
     bar.finish_and_clear();

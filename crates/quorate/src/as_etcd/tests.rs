@@ -230,3 +230,33 @@ fn data_of_etcd_itself_is_left_alone() {
             .contains("data of etcd itself")
     );
 }
+
+/// The page that lists the flags lists these, each with what becomes of it.
+#[test]
+fn the_page_of_flags_is_true() {
+    use super::flags::{FLAGS, Fate};
+    let page = include_str!("../../../../docs/compatibility/etcd-flags.md");
+    let rows: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| `--"))
+        .collect();
+    let known = |key: &str| {
+        server::configuration::KEYS
+            .iter()
+            .any(|each| each.name == key)
+    };
+    let expected = FLAGS.iter().map(|flag| match flag.fate {
+        Fate::Followed => format!("| `--{}` | works | |", flag.name),
+        Fate::Key(key) if !known(key) => {
+            format!(
+                "| `--{}` | refused | only the default is served yet |",
+                flag.name
+            )
+        }
+        Fate::Key(key) if key == flag.name => format!("| `--{}` | works | |", flag.name),
+        Fate::Key(key) => format!("| `--{}` | works | `{key}` |", flag.name),
+        Fate::PassedOver(why) => format!("| `--{}` | passed over | {why} |", flag.name),
+        Fate::Refused(why) => format!("| `--{}` | refused | {why} |", flag.name),
+    });
+    assert_eq!(rows, expected.collect::<Vec<_>>());
+}

@@ -497,6 +497,7 @@ mod tests {
             ("auto-compaction-retention", "0s", "periodic", Some("all")),
             ("quota-backend-bytes", "8589934592", "", Some("8589934592")),
             ("quota-backend-bytes", "-1", "", Some("9223372036854775807")),
+            ("quota-backend-bytes", "5120", "", Some("5120")),
             ("quota-backend-bytes", "8GiB", "", None),
             ("auto-compaction-retention", "8", "periodic", Some("8h")),
             (

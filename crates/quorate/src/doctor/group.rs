@@ -1,0 +1,308 @@
+//! Questions about the group as a whole: how many may still fail, who leads, who is behind, whether
+//! replicas agree, and how full it is.
+
+use std::collections::BTreeMap;
+
+use super::evidence::{Case, Looked};
+use super::{Finding, Severity, Thresholds};
+use crate::admin::Status;
+use crate::table::bytes;
+
+const CLUSTER: &str = "cluster";
+
+pub(super) fn examine(case: &Case, thresholds: &Thresholds, findings: &mut Vec<Finding>) {
+    unreached(case, findings);
+    quorum(case, findings);
+    leader(case, findings);
+    lag(case, thresholds, findings);
+    digests(case, findings);
+    room(case, thresholds, findings);
+}
+
+/// Votes, votes of members that answer, and how many a majority is.
+pub(super) fn votes(case: &Case) -> (usize, usize, usize) {
+    let voters = case.members.iter().filter(|looked| looked.member.voter);
+    let alive = voters.clone().filter(|looked| looked.status().is_some());
+    let count = voters.count();
+    (count, alive.count(), count / 2 + 1)
+}
+
+fn unreached(case: &Case, findings: &mut Vec<Finding>) {
+    for looked in &case.members {
+        let (what, evidence) = match &looked.looks {
+            Err(problem) => ("does not answer", problem.clone()),
+            Ok(_) if looked.status().is_none() => (
+                "answers, and its node's thread does not",
+                "its evidence has no status".to_owned(),
+            ),
+            Ok(_) => continue,
+        };
+        let subject = looked.name().to_owned();
+        findings.push(Finding {
+            severity: Severity::Warning,
+            kind: "member",
+            what: format!("{subject} {what}"),
+            evidence,
+            remedy: format!(
+                "see whether its process runs and the peers' port {} can be reached; a member that \
+                 is gone for good is replaced with `quorate member remove` and `member add`",
+                looked.member.peer_address
+            ),
+            subject,
+        });
+    }
+}
+
+fn quorum(case: &Case, findings: &mut Vec<Finding>) {
+    let (voters, alive, majority) = votes(case);
+    let evidence =
+        format!("{alive} of {voters} members with a vote answer; a majority is {majority}");
+    let silent: Vec<&str> = case
+        .members
+        .iter()
+        .filter(|looked| looked.member.voter && looked.status().is_none())
+        .map(Looked::name)
+        .collect();
+    let mut found = |severity, what: &str, remedy: String| {
+        findings.push(Finding {
+            severity,
+            kind: "quorum",
+            subject: CLUSTER.to_owned(),
+            what: what.to_owned(),
+            evidence: evidence.clone(),
+            remedy,
+        });
+    };
+    if alive < majority {
+        let remedy = format!("bring back {}; do not remove members", silent.join(", "));
+        found(
+            Severity::Critical,
+            "there is no majority: nothing can be written",
+            remedy,
+        );
+    } else if alive == majority && alive < voters {
+        let remedy = format!(
+            "bring back or replace {} before anything else",
+            silent.join(", ")
+        );
+        found(
+            Severity::Critical,
+            "the next failure stops all writes",
+            remedy,
+        );
+    } else if voters < 3 {
+        let what = "no member may fail: fewer than three have a vote";
+        let remedy = "add members (`quorate member add`, then `promote`) until three have a vote";
+        found(Severity::Warning, what, remedy.to_owned());
+    } else if voters.is_multiple_of(2) {
+        let what = "an even number of votes survives no more failures than one less";
+        found(Severity::Note, what, "add or remove one vote".to_owned());
+    }
+    for looked in &case.members {
+        if !looked.member.voter {
+            findings.push(Finding {
+                severity: Severity::Note,
+                kind: "quorum",
+                subject: looked.name().to_owned(),
+                what: format!("{} has no vote", looked.name()),
+                evidence: "it is a learner".to_owned(),
+                remedy: format!(
+                    "once it has caught up: `quorate member promote {}`",
+                    looked.name()
+                ),
+            });
+        }
+    }
+}
+
+fn leader(case: &Case, findings: &mut Vec<Finding>) {
+    let statuses: Vec<&Status> = case.members.iter().filter_map(Looked::status).collect();
+    let mut said: BTreeMap<(u64, &str), Vec<&str>> = BTreeMap::new();
+    for status in &statuses {
+        let leader = status.leader.as_deref().unwrap_or("nobody");
+        said.entry((status.term, leader))
+            .or_default()
+            .push(&status.name);
+    }
+    let evidence = said
+        .iter()
+        .map(|((term, leader), by)| format!("{} in term {term} (say {})", leader, by.join(", ")));
+    let evidence = evidence.collect::<Vec<String>>().join("; ");
+    let mut found = |severity, what: &str, remedy: &str| {
+        findings.push(Finding {
+            severity,
+            kind: "leader",
+            subject: CLUSTER.to_owned(),
+            what: what.to_owned(),
+            evidence: evidence.clone(),
+            remedy: remedy.to_owned(),
+        });
+    };
+    if !statuses.is_empty() && statuses.iter().all(|status| status.leader.is_none()) {
+        let remedy = "see that a majority runs and that its members reach each other";
+        found(Severity::Critical, "nobody leads", remedy);
+    } else if said.len() > 1 {
+        let remedy = "if it stays so: some members do not hear the leader; look at the network \
+                      between them";
+        found(
+            Severity::Warning,
+            "members disagree about who leads",
+            remedy,
+        );
+    }
+    let mut terms = case.members.iter().filter_map(|looked| {
+        let (first, later) = looked.looks.as_ref().ok()?;
+        let term = |look: &super::evidence::Look| Some(look.evidence.status.as_ref()?.term);
+        Some((looked.name(), term(first)?, term(later.as_ref()?)?))
+    });
+    if let Some((name, before, after)) = terms.find(|(_, one, two)| two > one) {
+        findings.push(Finding {
+            severity: Severity::Warning,
+            kind: "leader",
+            subject: CLUSTER.to_owned(),
+            what: "leadership changed while this looked on".to_owned(),
+            evidence: format!("{name} went from term {before} to {after}"),
+            remedy: "if that happens again and again: slow disks, slow members and too short an \
+                     election-timeout are named here as findings of their own"
+                .to_owned(),
+        });
+    }
+}
+
+fn lag(case: &Case, thresholds: &Thresholds, findings: &mut Vec<Finding>) {
+    let Some(leader) = case.leader() else {
+        return;
+    };
+    for looked in &case.members {
+        let Some(status) = looked.status() else {
+            continue;
+        };
+        let by_leader = leader
+            .members
+            .iter()
+            .find(|each| each.id == looked.member.id);
+        let behind = by_leader.and_then(|member| member.lag).unwrap_or(0);
+        let executing = status.chosen.saturating_sub(status.applied);
+        let most = behind.max(executing);
+        if most <= thresholds.lag_slots {
+            continue;
+        }
+        let subject = looked.name().to_owned();
+        findings.push(Finding {
+            severity: Severity::Warning,
+            kind: "lag",
+            what: format!("{subject} is behind"),
+            evidence: format!(
+                "its log lacks {behind} entries of the leader's, and {executing} that it has are \
+                 not executed yet"
+            ),
+            remedy: "look at its disk, its processor and its network; it catches up by itself if \
+                     these are as fast as the others'"
+                .to_owned(),
+            subject,
+        });
+    }
+}
+
+/// Replicas that have executed the same entries hold the same, or one of them is wrong.
+fn digests(case: &Case, findings: &mut Vec<Finding>) {
+    let mut by_slot: BTreeMap<(u64, u32), BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
+    for looked in &case.members {
+        for look in looked
+            .looks
+            .iter()
+            .flat_map(|(one, two)| [Some(one), two.as_ref()])
+        {
+            let Some(status) = look.and_then(|look| look.evidence.status.as_ref()) else {
+                continue;
+            };
+            if status.digest.is_empty() {
+                continue;
+            }
+            let at = by_slot.entry((status.applied, status.level)).or_default();
+            let who = at.entry(status.digest.as_str()).or_default();
+            if !who.contains(&looked.name()) {
+                who.push(looked.name());
+            }
+        }
+    }
+    for ((slot, _), digests) in by_slot {
+        if digests.len() < 2 {
+            continue;
+        }
+        let most = digests.values().map(Vec::len).max().unwrap_or(0);
+        let wrong: Vec<&str> = digests
+            .values()
+            .filter(|who| who.len() < most)
+            .flatten()
+            .copied()
+            .collect();
+        let subject = if wrong.is_empty() {
+            CLUSTER.to_owned()
+        } else {
+            wrong.join(", ")
+        };
+        let each = digests
+            .iter()
+            .map(|(digest, who)| format!("{}: {digest}", who.join(", ")));
+        findings.push(Finding {
+            severity: Severity::Critical,
+            kind: "replicas",
+            subject,
+            what: "replicas that should hold the same do not".to_owned(),
+            evidence: format!(
+                "digests at slot {slot}: {}",
+                each.collect::<Vec<_>>().join("; ")
+            ),
+            remedy: "take the one that differs from the majority out of service, replace it by a \
+                     new member with an empty folder, and report this"
+                .to_owned(),
+        });
+        return;
+    }
+}
+
+fn room(case: &Case, thresholds: &Thresholds, findings: &mut Vec<Finding>) {
+    let statuses = case.members.iter().filter_map(Looked::status);
+    let Some(newest) = case
+        .leader()
+        .or_else(|| statuses.max_by_key(|status| status.applied))
+    else {
+        return;
+    };
+    for alarm in &newest.alarms {
+        let remedy = match alarm.as_str() {
+            "NOSPACE" => {
+                "make room (compact, delete), or raise the quota; the alarm ends by itself, or \
+                 with `etcdctl alarm disarm`"
+            }
+            _ => "find the damaged replica among the findings here and replace it",
+        };
+        findings.push(Finding {
+            severity: Severity::Critical,
+            kind: "alarm",
+            subject: CLUSTER.to_owned(),
+            what: format!("the alarm {alarm} is raised"),
+            evidence: format!("{} says so", newest.name),
+            remedy: remedy.to_owned(),
+        });
+    }
+    let (held, quota) = (newest.held_bytes, newest.quota_bytes.max(1));
+    let hundredths = held.saturating_mul(100) / quota;
+    if newest.alarms.is_empty() && hundredths >= thresholds.quota_hundredths {
+        findings.push(Finding {
+            severity: Severity::Warning,
+            kind: "quota",
+            subject: CLUSTER.to_owned(),
+            what: "the quota is nearly used up".to_owned(),
+            evidence: format!(
+                "{} of {} ({hundredths} %), of which {} live",
+                bytes(held),
+                bytes(quota),
+                bytes(newest.live_bytes)
+            ),
+            remedy: "compact history (`history`), delete what is not needed, or raise `quota`"
+                .to_owned(),
+        });
+    }
+}

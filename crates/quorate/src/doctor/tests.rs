@@ -1,0 +1,335 @@
+//! Each question is asked of a healthy cluster, where nothing is found, and of one that has exactly
+//! what it asks for.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::evidence::{Case, Evidence, Look, Looked, now_milliseconds};
+use super::*;
+use crate::admin::Member;
+
+const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+
+fn members() -> Value {
+    NAMES
+        .iter()
+        .enumerate()
+        .map(|(index, name)| {
+            json!({"id": format!("{index}f"), "name": name, "voter": true, "lag": 0,
+                   "peer_address": format!("10.0.0.{index}:2380"), "data_bytes": 9})
+        })
+        .collect()
+}
+
+/// What a healthy node tells.
+fn evidence(index: usize) -> Value {
+    let seen = NAMES.iter().enumerate().map(|(other, name)| {
+        json!({"id": format!("{other}f"), "name": name, "state": "alive", "for_seconds": 9,
+               "host": format!("h{other}"), "round_trip_microseconds": 300,
+               "clock_ahead_milliseconds": 0})
+    });
+    json!({
+        "release": "0.1.0",
+        "wall_milliseconds": 0,
+        "status": {
+            "name": NAMES[index], "id": format!("{index}f"), "phase": "serving", "term": 2,
+            "role": if index == 0 { "leader" } else { "follower" }, "leader": "n1",
+            "chosen": 5, "applied": 5, "revision": 4, "held_bytes": 1024, "level": 1,
+            "quota_bytes": 1 << 30, "digest": "aa", "alarms": [], "members": members(),
+            "gossip": {"unhealthiness": 0, "members": seen.collect::<Vec<_>>()},
+        },
+        "settings": {"election-timeout-ms": "500", "heartbeat-interval-ms": "100",
+                     "peer-tls": "verified", "client-tls": "verified", "gossip": "sealed",
+                     "listen-peer": format!("10.0.0.{index}:2380")},
+        "disk": {"folder": "/d", "filesystem": "ext4", "free_bytes": 900, "total_bytes": 1000},
+        "files": {"segment": {"count": 1, "bytes": 64, "oldest_seconds": 9}},
+        "certificates": [],
+        "metrics": "",
+    })
+}
+
+fn look(evidence: Value) -> Look {
+    Look {
+        evidence: serde_json::from_value::<Evidence>(evidence).unwrap(),
+        ahead_milliseconds: 0,
+        taken: Duration::from_millis(2),
+    }
+}
+
+fn looked(index: usize, evidence: Value) -> Looked {
+    let member: Vec<Member> = serde_json::from_value(members()).unwrap();
+    Looked {
+        member: member[index].clone(),
+        looks: Ok((look(evidence.clone()), Some(look(evidence)))),
+    }
+}
+
+fn healthy() -> Case {
+    Case {
+        members: (0..3).map(|index| looked(index, evidence(index))).collect(),
+    }
+}
+
+/// The healthy cluster, with the third node's evidence changed.
+fn changed(change: impl Fn(&mut Value)) -> Case {
+    let mut case = healthy();
+    let mut third = evidence(2);
+    change(&mut third);
+    case.members[2] = looked(2, third);
+    case
+}
+
+fn findings(case: &Case) -> Vec<(Severity, &'static str, String)> {
+    let found = examine(case, &Thresholds::default());
+    found
+        .into_iter()
+        .map(|finding| (finding.severity, finding.kind, finding.subject))
+        .collect()
+}
+
+#[track_caller]
+fn finds(case: &Case, severity: Severity, kind: &'static str, subject: &str) {
+    assert_eq!(findings(case), [(severity, kind, subject.to_owned())]);
+}
+
+use Severity::{Critical, Note, Warning};
+
+#[test]
+fn nothing_is_found_in_a_healthy_cluster() {
+    assert_eq!(findings(&healthy()), []);
+    let text = report::text(&healthy(), &[]);
+    assert_eq!(
+        text,
+        "3 of 3 members answer; n1 leads in term 2; 1 of 3 votes may still fail\n\nnothing is wrong"
+    );
+}
+
+#[test]
+fn members_that_do_not_answer_count_against_the_quorum() {
+    let mut case = healthy();
+    case.members[2].looks = Err("refused".into());
+    let expected = [
+        (Critical, "quorum", "cluster".to_owned()),
+        (Warning, "member", "n3".to_owned()),
+    ];
+    assert_eq!(findings(&case), expected);
+    case.members[1].looks = Err("refused".into());
+    let worst = examine(&case, &Thresholds::default()).remove(0);
+    assert!(worst.what.contains("no majority"), "{worst:?}");
+    assert!(worst.remedy.contains("n2, n3"), "{worst:?}");
+}
+
+#[test]
+fn few_votes_and_learners_are_named() {
+    let mut case = healthy();
+    case.members.pop();
+    case.members[1].member.voter = false;
+    let expected = [
+        (Warning, "quorum", "cluster".to_owned()),
+        (Note, "quorum", "n2".to_owned()),
+    ];
+    // Gossip at both still knows the third, who is no member in this case.
+    let found: Vec<_> = findings(&case)
+        .into_iter()
+        .filter(|(_, kind, _)| *kind != "gossip")
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_the_group_says_of_itself_is_judged() {
+    let of_leader = |path: &str, value: Value| {
+        let mut case = healthy();
+        let mut first = evidence(0);
+        *first.pointer_mut(path).unwrap() = value;
+        case.members[0] = looked(0, first);
+        case
+    };
+    let alarm = of_leader("/status/alarms", json!(["NOSPACE"]));
+    finds(&alarm, Critical, "alarm", "cluster");
+    let full = of_leader("/status/held_bytes", json!(1 << 30));
+    finds(&full, Warning, "quota", "cluster");
+    let mut behind = members();
+    behind[2]["lag"] = json!(5000);
+    finds(&of_leader("/status/members", behind), Warning, "lag", "n3");
+    let wrong = changed(|third| third["status"]["digest"] = json!("bb"));
+    finds(&wrong, Critical, "replicas", "n3");
+    let parted = changed(|third| third["status"]["leader"] = json!("n2"));
+    finds(&parted, Warning, "leader", "cluster");
+}
+
+#[test]
+fn clocks_are_compared_with_the_middle() {
+    const DAY: i64 = 24 * 3600 * 1000;
+    let mut case = healthy();
+    let Ok((_, Some(look))) = &mut case.members[1].looks else {
+        panic!("looked at twice");
+    };
+    look.ahead_milliseconds = DAY;
+    finds(&case, Critical, "clock", "n2");
+    // This machine's own clock is wrong: the members agree.
+    for looked in &mut case.members {
+        let Ok((_, Some(look))) = &mut looked.looks else {
+            panic!("looked at twice");
+        };
+        look.ahead_milliseconds = -DAY;
+    }
+    assert_eq!(findings(&case), []);
+}
+
+#[test]
+fn versions_settings_and_distances_are_compared() {
+    let older = changed(|third| third["release"] = json!("0.0.9"));
+    finds(&older, Warning, "version", "cluster");
+    let impatient = changed(|third| {
+        third["settings"]["election-timeout-ms"] = json!("400");
+    });
+    finds(&impatient, Warning, "settings", "cluster");
+    let mut far = healthy();
+    for index in 0..2 {
+        let mut by = evidence(index);
+        by["status"]["gossip"]["members"][2]["round_trip_microseconds"] = json!(40_000);
+        far.members[index] = looked(index, by);
+    }
+    finds(&far, Warning, "slow", "n3");
+}
+
+#[test]
+fn gossip_is_held_against_the_log() {
+    let unheard = changed(|third| {
+        third["status"]["gossip"]["members"][0]["state"] = json!("dead");
+    });
+    finds(&unheard, Warning, "gossip", "n1");
+    let stranger = changed(|third| {
+        let seen = &mut third["status"]["gossip"]["members"];
+        let mut other = seen[0].clone();
+        other["id"] = json!("9f");
+        other["name"] = json!("n9");
+        seen.as_array_mut().unwrap().push(other);
+    });
+    finds(&stranger, Warning, "gossip", "n9");
+    let slow = changed(|third| third["status"]["gossip"]["unhealthiness"] = json!(4));
+    finds(&slow, Warning, "slow", "n3");
+    let one_machine = |_: &()| {
+        let mut case = healthy();
+        for index in 0..3 {
+            let mut by = evidence(index);
+            for other in 0..3 {
+                by["status"]["gossip"]["members"][other]["host"] = json!("h");
+            }
+            case.members[index] = looked(index, by);
+        }
+        case
+    };
+    finds(&one_machine(&()), Warning, "domains", "cluster");
+}
+
+#[test]
+fn disks_and_files_are_judged() {
+    let of = |path: &'static str, value: Value| {
+        changed(move |third| *third.pointer_mut(path).unwrap() = value.clone())
+    };
+    finds(
+        &of("/disk/filesystem", json!("tmpfs")),
+        Critical,
+        "disk",
+        "n3",
+    );
+    finds(&of("/disk/filesystem", json!("nfs")), Warning, "disk", "n3");
+    finds(&of("/disk/free_bytes", json!(50)), Warning, "disk", "n3");
+    finds(&of("/disk/free_bytes", json!(10)), Critical, "disk", "n3");
+    let orphan = json!({"unknown": {"count": 1, "bytes": 5, "oldest_seconds": 1, "names": ["x"]}});
+    finds(&of("/files", orphan), Note, "orphans", "n3");
+    let left = |age: u64| json!({"partial": {"count": 1, "bytes": 5, "oldest_seconds": age}});
+    finds(&of("/files", left(90_000)), Note, "orphans", "n3");
+    assert_eq!(findings(&of("/files", left(5))), []);
+    let syncs = |bound: &str| {
+        let name = "etcd_disk_wal_fsync_duration_seconds_bucket";
+        json!(format!(
+            "{name}{{le=\"0.01\"}} 50\n{name}{{le=\"{bound}\"}} 100\n{name}{{le=\"+Inf\"}} 100\n"
+        ))
+    };
+    finds(&of("/metrics", syncs("0.25")), Warning, "disk", "n3");
+    finds(&of("/metrics", syncs("1.0")), Critical, "disk", "n3");
+    assert_eq!(findings(&of("/metrics", syncs("0.05"))), []);
+    let failures = json!("quorate_disk_failures_total{lane=\"journal\"} 2\n");
+    finds(&of("/metrics", failures), Critical, "disk", "n3");
+    let files = json!("process_open_fds 90\nprocess_max_fds 100\n");
+    finds(&of("/metrics", files), Warning, "process", "n3");
+}
+
+#[test]
+fn certificates_are_judged_by_what_is_left_of_them() {
+    const DAY: i64 = 24 * 3600;
+    let now = now_milliseconds() / 1000;
+    let with = |from: i64, to: i64, problem: Option<&str>| {
+        changed(|third| {
+            third["certificates"] = json!([{
+                "key": "cert-file", "file": "/c.pem", "subject": "CN=n3", "not_before": from,
+                "not_after": to, "problem": problem}]);
+        })
+    };
+    assert_eq!(findings(&with(now - DAY, now + 90 * DAY, None)), []);
+    finds(
+        &with(now - DAY, now + 9 * DAY, None),
+        Warning,
+        "certificate",
+        "n3",
+    );
+    finds(
+        &with(now - DAY, now + DAY, None),
+        Critical,
+        "certificate",
+        "n3",
+    );
+    finds(
+        &with(now - 9 * DAY, now - DAY, None),
+        Critical,
+        "certificate",
+        "n3",
+    );
+    finds(
+        &with(now + DAY, now + 90 * DAY, None),
+        Critical,
+        "certificate",
+        "n3",
+    );
+    finds(&with(0, 0, Some("gone")), Warning, "certificate", "n3");
+}
+
+#[test]
+fn plain_connections_are_named_where_others_reach_them() {
+    let plain = changed(|third| {
+        for (index, key) in ["peer-tls", "client-tls"].into_iter().enumerate() {
+            third["settings"][key] = json!(if index == 0 { "plain" } else { "verified" });
+        }
+    });
+    let expected = [
+        // That it differs from the others', and what it means.
+        (Warning, "settings", "cluster".to_owned()),
+        (Warning, "settings", "n3".to_owned()),
+    ];
+    assert_eq!(findings(&plain), expected);
+}
+
+#[test]
+fn the_worst_comes_first_and_decides_the_exit_status() {
+    let case = changed(|third| {
+        third["release"] = json!("0.0.9");
+        third["disk"]["filesystem"] = json!("tmpfs");
+    });
+    let found = examine(&case, &Thresholds::default());
+    let text = report::text(&case, &found);
+    let (first, second) = (
+        text.find("CRITICAL").unwrap(),
+        text.find("WARNING").unwrap(),
+    );
+    assert!(
+        first < second && text.ends_with("found: 1 critical, 1 warning"),
+        "{text}"
+    );
+    let json: Value = serde_json::from_str(&report::json(&case, &found)).unwrap();
+    assert_eq!(json["worst"], "critical");
+    assert_eq!(json["findings"][1]["kind"], "version");
+}
