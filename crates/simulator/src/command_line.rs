@@ -4,6 +4,7 @@
 //! quorate-sim run [--seed N | --script FILE] [--trace] [--html FILE] [--history FILE] [--until S]
 //! quorate-sim soak [--seeds A..B | --minutes M] [--jobs J] [--json]
 //! quorate-sim mutants [--jobs J] [--only NAME] [--bound N]
+//! quorate-sim shapes [--seeds A..B] [--jobs J]
 //! quorate-sim check FILE
 //! quorate-sim speed
 //! ```
@@ -24,12 +25,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use consensus::EngineKind;
 
 use crate::mutants;
 use crate::run::{self, Options, keep_panics_quiet, run};
 use crate::scenario::Scenario;
 use crate::soak::{Length, Report, bar, soak};
-use crate::{html, minimise, processor_time, swarm};
+use crate::{html, minimise, processor_time, shapes, swarm};
 
 const FAILED: ExitCode = ExitCode::FAILURE;
 
@@ -69,6 +71,9 @@ enum Command {
         /// Damage more disks than any protocol survives: nothing wrong may be said even then.
         #[arg(long)]
         beyond: bool,
+        /// How the nodes agree, raft or paxos, instead of what the seed draws.
+        #[arg(long, value_name = "ENGINE")]
+        engine: Option<EngineKind>,
     },
     /// Many runs.
     Soak {
@@ -90,6 +95,9 @@ enum Command {
         /// Damage more disks than any protocol survives: nothing wrong may be said even then.
         #[arg(long)]
         beyond: bool,
+        /// How the nodes agree, raft or paxos; half of the seeds each, if not said.
+        #[arg(long, value_name = "ENGINE")]
+        engine: Option<EngineKind>,
     },
     /// Plant bugs, one after another, and see that each is caught.
     Mutants {
@@ -105,6 +113,21 @@ enum Command {
         /// Seeds that may be used for each.
         #[arg(long, default_value_t = mutants::BOUND)]
         bound: u64,
+        /// Only in nodes that agree by this engine, raft or paxos.
+        #[arg(long, value_name = "ENGINE")]
+        engine: Option<EngineKind>,
+    },
+    /// Partial connectivity: a leader must commit soon, whenever some node reaches a quorum.
+    Shapes {
+        /// These seeds of each shape, the last one excluded.
+        #[arg(long, value_name = "A..B", value_parser = seeds, default_value = "0..1000")]
+        seeds: Range<u64>,
+        /// Runs at the same time.
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// Only with this engine, raft or paxos.
+        #[arg(long, value_name = "ENGINE")]
+        engine: Option<EngineKind>,
     },
     /// Judge a history: of a simulated run (`run --history`) or of a live one.
     Check {
@@ -130,12 +153,14 @@ pub fn main() -> ExitCode {
             until,
             mutant,
             beyond,
+            engine,
         } => {
-            let scenario = match scenario(seed, script) {
+            let mut scenario = match scenario(seed, script) {
                 Ok(scenario) if beyond => swarm::beyond(scenario),
                 Ok(scenario) => scenario,
                 Err(text) => return refuse(&text),
             };
+            scenario.engine = engine.unwrap_or(scenario.engine);
             if let Some(name) = mutant {
                 match mutants::find(&name) {
                     Some(mutant) => base::mutant::plant(Some(mutant)),
@@ -155,6 +180,7 @@ pub fn main() -> ExitCode {
             jobs,
             json,
             beyond,
+            engine,
         } => {
             let length = match (seeds, minutes) {
                 (Some(seeds), _) => Length::Seeds(seeds),
@@ -163,7 +189,7 @@ pub fn main() -> ExitCode {
                 }
                 (None, None) => Length::Seeds(0..1000),
             };
-            let draw = if beyond { draw_beyond } else { swarm::draw };
+            let draw = swarm::drawing(engine, beyond);
             let report = soak(&length, draw, jobs, false, &bar(&length, json));
             say(&report, draw, json)
         }
@@ -172,7 +198,13 @@ pub fn main() -> ExitCode {
             only,
             list,
             bound,
-        } => mutants::command(jobs, only.as_deref(), list, bound),
+            engine,
+        } => mutants::command(jobs, only.as_deref(), list, bound, engine),
+        Command::Shapes {
+            seeds,
+            jobs,
+            engine,
+        } => shapes::command(seeds, jobs, engine),
         Command::Check { file } => check(&file),
         Command::Speed => speed(),
     }
@@ -231,10 +263,11 @@ fn one(
         return refuse(&text);
     }
     println!(
-        "seed {}: {} hosts, {:.1} s simulated, {} faults, {} checks, requests ok {} failed {} \
+        "seed {}: {} hosts, {}, {:.1} s simulated, {} faults, {} checks, requests ok {} failed {} \
          unknown {}, hash {:016x}",
         scenario.seed,
         scenario.hosts,
+        scenario.engine,
         outcome.simulated.as_secs_f64(),
         outcome.struck.values().sum::<u64>(),
         outcome.checks,
@@ -296,10 +329,6 @@ fn explain(scenario: &Scenario, invariant: &str) {
         scenario.faults.len()
     );
     print!("{}", smallest.to_script());
-}
-
-fn draw_beyond(seed: u64) -> Scenario {
-    swarm::beyond(swarm::draw(seed))
 }
 
 fn say(report: &Report, draw: fn(u64) -> Scenario, json: bool) -> ExitCode {

@@ -12,6 +12,7 @@
 //! one. Everything is decided by sector because disks do, in any order within one request.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use base::{Instant, Random};
@@ -43,11 +44,23 @@ enum Doubt {
     Lied,
 }
 
-/// What stood in a sector before it was written.
+/// A sector that is not stable.
 #[derive(Clone, Debug)]
-struct Before {
-    bytes: [u8; SECTOR_BYTES],
+struct Unstable {
+    sector: usize,
+    /// What stood there before it was written; `None`: zeros, or nothing at all. Most writes go
+    /// where nothing is yet.
+    before: Option<Box<[u8; SECTOR_BYTES]>>,
     doubt: Doubt,
+}
+
+/// The bytes of a file, for those who read them while nobody writes.
+struct Shared(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// A file.
@@ -57,8 +70,11 @@ pub struct Contents {
     bytes: Arc<Vec<u8>>,
     /// The length that would survive.
     stable_length: usize,
-    unstable: BTreeMap<usize, Before>,
+    /// In the order of sectors.
+    unstable: Vec<Unstable>,
     unreadable: BTreeSet<usize>,
+    /// Something was damaged here, under whatever name the file had then.
+    is_injured: bool,
 }
 
 impl Contents {
@@ -84,22 +100,54 @@ impl Contents {
         }
         let end = at + piece.len();
         for sector in at / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES {
-            self.unreadable.remove(&sector);
-            match self.unstable.get_mut(&sector) {
-                Some(before) => before.doubt = Doubt::Dirty,
-                None => {
-                    let before = Before {
-                        bytes: self.sector(sector),
-                        doubt: Doubt::Dirty,
-                    };
-                    self.unstable.insert(sector, before);
-                }
+            if !self.unreadable.is_empty() {
+                self.unreadable.remove(&sector);
+            }
+            self.dirty(sector);
+        }
+        let bytes = Arc::make_mut(&mut self.bytes);
+        let overwritten = bytes.len().saturating_sub(at).min(piece.len());
+        if bytes.len() < at {
+            bytes.resize(at, 0);
+        }
+        bytes[at..at + overwritten].copy_from_slice(&piece[..overwritten]);
+        bytes.extend_from_slice(&piece[overwritten..]);
+    }
+
+    /// A sector is about to be written.
+    fn dirty(&mut self, sector: usize) {
+        let place = match self.unstable.last() {
+            Some(last) if last.sector < sector => Err(self.unstable.len()),
+            _ => self.place_of(sector),
+        };
+        match place {
+            Ok(place) => self.unstable[place].doubt = Doubt::Dirty,
+            Err(place) => {
+                let before = self.sector(sector);
+                let is_zero = before.iter().all(|byte| *byte == 0);
+                let unstable = Unstable {
+                    sector,
+                    before: (!is_zero).then(|| Box::new(before)),
+                    doubt: Doubt::Dirty,
+                };
+                self.unstable.insert(place, unstable);
             }
         }
-        if self.bytes.len() < end {
-            Arc::make_mut(&mut self.bytes).resize(end, 0);
-        }
-        Arc::make_mut(&mut self.bytes)[at..end].copy_from_slice(piece);
+    }
+
+    /// Where a read finds its bytes; `None` if one of them cannot be read.
+    fn readable(&self, offset: u64, length: u64) -> Option<Range<usize>> {
+        let start = (offset as usize).min(self.bytes.len());
+        let end = start.saturating_add(length as usize);
+        let end = end.min(self.bytes.len());
+        let sectors = start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES);
+        let mut unreadable = self.unreadable.range(sectors);
+        unreadable.next().is_none().then_some(start..end)
+    }
+
+    fn place_of(&self, sector: usize) -> Result<usize, usize> {
+        self.unstable
+            .binary_search_by_key(&sector, |unstable| unstable.sector)
     }
 
     fn sync(&mut self, is_true: bool) {
@@ -108,7 +156,7 @@ impl Contents {
         }
         if is_true {
             self.unstable
-                .retain(|_, before| before.doubt != Doubt::Dirty);
+                .retain(|unstable| unstable.doubt != Doubt::Dirty);
         } else {
             self.doubt(Doubt::Lied);
         }
@@ -117,27 +165,30 @@ impl Contents {
 
     /// What is dirty stays in doubt whatever is synced later.
     fn doubt(&mut self, doubt: Doubt) {
-        for before in self.unstable.values_mut() {
-            if before.doubt == Doubt::Dirty {
-                before.doubt = doubt;
+        for unstable in &mut self.unstable {
+            if unstable.doubt == Doubt::Dirty {
+                unstable.doubt = doubt;
             }
         }
     }
 
-    fn restore(&mut self, sector: usize, before: &Before) {
-        let start = sector * SECTOR_BYTES;
+    fn restore(&mut self, unstable: &Unstable) {
+        let start = unstable.sector * SECTOR_BYTES;
         let end = (start + SECTOR_BYTES).min(self.bytes.len());
         if start < end {
-            let bytes = Arc::make_mut(&mut self.bytes);
-            bytes[start..end].copy_from_slice(&before.bytes[..end - start]);
+            let written = &mut Arc::make_mut(&mut self.bytes)[start..end];
+            match &unstable.before {
+                Some(before) => written.copy_from_slice(&before[..end - start]),
+                None => written.fill(0),
+            }
         }
     }
 
     /// The power goes: each unstable sector for which `keep` says no gets its old bytes back.
     fn power_cut(&mut self, mut keep: impl FnMut(Doubt) -> bool) {
-        for (sector, before) in std::mem::take(&mut self.unstable) {
-            if !keep(before.doubt) {
-                self.restore(sector, &before);
+        for unstable in std::mem::take(&mut self.unstable) {
+            if !keep(unstable.doubt) {
+                self.restore(&unstable);
             }
         }
         if self.stable_length < self.bytes.len() && !keep(Doubt::Dirty) {
@@ -254,6 +305,21 @@ impl Disk {
         (request, result)
     }
 
+    /// What a read finds, without copying it; `None` if it is no read, or finds nothing readable.
+    pub(crate) fn read_shared(&self, operation: &Operation) -> Option<Bytes> {
+        let Operation::Read {
+            file,
+            offset,
+            length,
+        } = operation
+        else {
+            return None;
+        };
+        let contents = self.files.get(file)?;
+        let range = contents.readable(*offset, *length)?;
+        Some(Bytes::from_owner(Shared(contents.bytes.clone())).slice(range))
+    }
+
     pub(crate) fn carry_out(
         &mut self,
         now: Instant,
@@ -279,17 +345,12 @@ impl Disk {
                 length,
             } => {
                 let contents = self.files.get(file).ok_or(DiskError::NotFound)?;
-                let start = (*offset as usize).min(contents.bytes.len());
-                let end = start
-                    .saturating_add(*length as usize)
-                    .min(contents.bytes.len());
-                let sectors = start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES);
-                if contents.unreadable.range(sectors).next().is_some() {
+                let Some(range) = contents.readable(*offset, *length) else {
                     return Err(DiskError::Other(
                         "Input/output error (os error 5)".to_owned(),
                     ));
-                }
-                return Ok(Bytes::copy_from_slice(&contents.bytes[start..end]));
+                };
+                return Ok(Bytes::copy_from_slice(&contents.bytes[range]));
             }
             Operation::Sync { file } => {
                 if !self.files.contains_key(file) {
@@ -391,7 +452,9 @@ impl Disk {
                     let at = *offset as usize + index * SECTOR_BYTES;
                     if random.chance(0.5) {
                         contents.write(at, piece);
-                        contents.unstable.remove(&(at / SECTOR_BYTES));
+                        if let Ok(place) = contents.place_of(at / SECTOR_BYTES) {
+                            contents.unstable.remove(place);
+                        }
                         contents.stable_length = contents.stable_length.max(at + piece.len());
                     }
                 }
@@ -411,8 +474,8 @@ impl Disk {
     #[must_use]
     pub fn has_lied(&self) -> bool {
         let lied = |contents: &Contents| {
-            let mut doubts = contents.unstable.values();
-            doubts.any(|before| before.doubt == Doubt::Lied)
+            let mut unstable = contents.unstable.iter();
+            unstable.any(|each| each.doubt == Doubt::Lied)
         };
         self.files.values().any(lied)
     }
@@ -435,6 +498,13 @@ impl Disk {
             .map_or(&[], |contents| &contents.bytes)
     }
 
+    /// The files in which something was damaged, by the names that they have now.
+    pub fn injured(&self) -> impl Iterator<Item = File> {
+        let files = self.files.iter();
+        let injured = files.filter(|(_, contents)| contents.is_injured);
+        injured.map(|(file, _)| *file)
+    }
+
     /// A sector of this file that is not all zero, chosen at random.
     #[must_use]
     pub fn used_sector(&self, file: File, random: &mut Random) -> Option<usize> {
@@ -454,6 +524,7 @@ impl Disk {
         let Some(contents) = self.files.get_mut(&file) else {
             return;
         };
+        contents.is_injured = true;
         let at = sector * SECTOR_BYTES + random.below(SECTOR_BYTES as u64) as usize;
         if let Some(byte) = Arc::make_mut(&mut contents.bytes).get_mut(at) {
             *byte ^= 1 << random.below(8);
@@ -463,6 +534,7 @@ impl Disk {
     /// A sector can no longer be read.
     pub fn make_unreadable(&mut self, file: File, sector: usize) {
         if let Some(contents) = self.files.get_mut(&file) {
+            contents.is_injured = true;
             contents.unreadable.insert(sector);
         }
     }
@@ -470,6 +542,7 @@ impl Disk {
     /// A sector gets the bytes of another one of the same file, as a misdirected write leaves it.
     pub fn misdirect(&mut self, file: File, from: usize, to: usize) {
         if let Some(contents) = self.files.get_mut(&file) {
+            contents.is_injured = true;
             let bytes = contents.sector(from);
             let start = to * SECTOR_BYTES;
             let end = (start + SECTOR_BYTES).min(contents.bytes.len());

@@ -18,6 +18,7 @@
 //! - [`invariants`]: what must hold after every step, one file each.
 //! - [`mod@run`]: one run in two phases. [`minimise`]: fewer faults that still fail.
 //! - [`trace`], [`html`]: what happened, for people. [`marks`]: rare situations that were reached.
+//! - [`shapes`]: partial connectivity, and how soon a leader commits under it.
 //! - [`soak`], [`mutants`], [`command_line`]: many runs; planted bugs; the program `quorate-sim`.
 
 pub mod clients;
@@ -31,6 +32,7 @@ pub mod mutants;
 pub mod processor_time;
 pub mod run;
 pub mod scenario;
+pub mod shapes;
 pub mod soak;
 pub mod streams;
 pub mod swarm;

@@ -3,6 +3,8 @@
 //! After FoundationDB's `TEST` macro and Antithesis' "sometimes assertions": an invariant that was
 //! never in danger proves nothing. A long soak that never reached a mark fails.
 
+use consensus::EngineKind;
+
 /// A rare situation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(usize)]
@@ -79,6 +81,22 @@ pub enum Mark {
     WatchStreamEnded,
     /// An execution was interrupted at a read and run again.
     ExecutionInterrupted,
+    /// Builds that know different levels executed the same entry.
+    LevelsMixed,
+    /// The level was raised.
+    LevelRaised,
+    /// A build that did not know its group's level refused to go on.
+    LevelRefused,
+    /// Paxos: an acceptor had a gap in what it accepted.
+    AcceptedWithGap,
+    /// Paxos: what an acceptor told with its promise came in pieces.
+    ToldInPieces,
+    /// Paxos: a leader proposed what was accepted under a lower ballot.
+    ProposedAgain,
+    /// Paxos: a leader proposed a no-op.
+    HoleFilled,
+    /// Paxos: somebody was taught what is chosen.
+    Taught,
 }
 
 /// Every mark with the words for it.
@@ -128,7 +146,34 @@ pub const ALL: &[(Mark, &str)] = &[
         Mark::ExecutionInterrupted,
         "an execution was interrupted and run again",
     ),
+    (Mark::LevelsMixed, "builds of two levels executed an entry"),
+    (Mark::LevelRaised, "the level was raised"),
+    (Mark::LevelRefused, "a build too old for its group refused"),
+    (Mark::AcceptedWithGap, "slots were accepted with a gap"),
+    (Mark::ToldInPieces, "a promise came in pieces"),
+    (
+        Mark::ProposedAgain,
+        "a value of a lower ballot was proposed again",
+    ),
+    (Mark::HoleFilled, "a no-op was proposed"),
+    (Mark::Taught, "chosen entries were taught"),
 ];
+
+impl Mark {
+    /// Where it can be reached: everywhere, or only with this engine.
+    #[must_use]
+    pub fn engine(self) -> Option<EngineKind> {
+        match self {
+            Mark::LogCut | Mark::MembershipJoint => Some(EngineKind::Raft),
+            Mark::AcceptedWithGap
+            | Mark::ToldInPieces
+            | Mark::ProposedAgain
+            | Mark::HoleFilled
+            | Mark::Taught => Some(EngineKind::Paxos),
+            _ => None,
+        }
+    }
+}
 
 /// How often each mark was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]

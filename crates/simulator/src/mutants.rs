@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use base::mutant::{Mutant, plant};
+use consensus::EngineKind;
 use indicatif::ProgressBar;
 
 use crate::soak::{Length, soak};
@@ -24,8 +25,35 @@ use crate::swarm;
 /// Seeds within which each must be caught.
 pub const BOUND: u64 = 2_000;
 
-/// The one that continuous integration plants.
-pub const CANARY: Mutant = Mutant::ReadBeforeExecuted;
+/// Those that continuous integration plants.
+pub const CANARIES: &[(Mutant, EngineKind)] = &[
+    (Mutant::ReadBeforeExecuted, EngineKind::Raft),
+    (Mutant::FillOverAccepted, EngineKind::Paxos),
+];
+
+/// What only Raft does, or only Paxos: elsewhere there is no place for the bug.
+const OF_RAFT: &[Mutant] = &[Mutant::ChooseEarlierEpoch, Mutant::SnapshotKeepsSuffix];
+const OF_PAXOS: &[Mutant] = &[
+    Mutant::CountAcceptTwice,
+    Mutant::EmptyWhileLoading,
+    Mutant::PreferLowerBallot,
+    Mutant::ChooseAcrossBallots,
+    Mutant::FillOverAccepted,
+    Mutant::IgnoreStopSign,
+    Mutant::OpenWithoutPromises,
+    Mutant::TeachAccepted,
+    Mutant::SnapshotDropsAccepted,
+    Mutant::ReadBeforeOpen,
+];
+
+/// Whether nodes that agree by this engine can have this bug.
+#[must_use]
+pub fn applies(mutant: Mutant, engine: EngineKind) -> bool {
+    match engine {
+        EngineKind::Raft => !OF_PAXOS.contains(&mutant),
+        EngineKind::Paxos => !OF_RAFT.contains(&mutant),
+    }
+}
 
 /// The mutant of this name.
 #[must_use]
@@ -49,14 +77,14 @@ pub struct Catch {
     pub took: Duration,
 }
 
-/// Runs seeds with this bug until it is caught or the bound is reached.
+/// Runs seeds of an engine with this bug until it is caught or the bound is reached.
 #[must_use]
-pub fn hunt(mutant: Mutant, bound: u64, jobs: usize) -> Option<Catch> {
+pub fn hunt(mutant: Mutant, engine: EngineKind, bound: u64, jobs: usize) -> Option<Catch> {
     let began = Instant::now();
     plant(Some(mutant));
     let report = soak(
         &Length::Seeds(0..bound),
-        swarm::draw,
+        swarm::drawing(Some(engine), false),
         jobs,
         true,
         &ProgressBar::hidden(),
@@ -73,12 +101,30 @@ pub fn hunt(mutant: Mutant, bound: u64, jobs: usize) -> Option<Catch> {
 
 /// The command `mutants`.
 #[must_use]
-pub fn command(jobs: usize, only: Option<&str>, list: bool, bound: u64) -> ExitCode {
-    let chosen: Vec<Mutant> = match only {
-        None => Mutant::ALL.to_vec(),
-        Some("canary") => vec![CANARY],
+pub fn command(
+    jobs: usize,
+    only: Option<&str>,
+    list: bool,
+    bound: u64,
+    engine: Option<EngineKind>,
+) -> ExitCode {
+    let in_engines = |mutants: &[Mutant]| -> Vec<(Mutant, EngineKind)> {
+        let engines = EngineKind::ALL.iter().copied();
+        let engines = engines.filter(|kind| engine.is_none_or(|only| only == *kind));
+        let of_one = |kind| mutants.iter().map(move |mutant| (*mutant, kind));
+        let all = engines.flat_map(of_one);
+        all.filter(|(mutant, kind)| applies(*mutant, *kind))
+            .collect()
+    };
+    let chosen: Vec<(Mutant, EngineKind)> = match only {
+        None if list => Mutant::ALL
+            .iter()
+            .map(|each| (*each, EngineKind::Raft))
+            .collect(),
+        None => in_engines(Mutant::ALL),
+        Some("canary") => CANARIES.to_vec(),
         Some(name) => match find(name) {
-            Some(mutant) => vec![mutant],
+            Some(mutant) => in_engines(&[mutant]),
             None => {
                 eprintln!("quorate-sim: there is no mutant called {name}; see mutants --list");
                 return ExitCode::from(2);
@@ -86,25 +132,30 @@ pub fn command(jobs: usize, only: Option<&str>, list: bool, bound: u64) -> ExitC
         },
     };
     let mut missed = 0;
-    for mutant in chosen {
+    for (mutant, engine) in chosen {
         if list {
             println!("{:28} {}", mutant.name(), mutant.words());
             continue;
         }
-        match hunt(mutant, bound, jobs) {
+        match hunt(mutant, engine, bound, jobs) {
             Some(Catch {
                 runs,
                 seed,
                 invariant,
                 took,
             }) => println!(
-                "{:28} caught in {runs} runs by seed {seed} ({:.1} s): {invariant}",
+                "{:5} {:28} caught in {runs} runs by seed {seed} ({:.1} s): {invariant}",
+                engine.name(),
                 mutant.name(),
                 took.as_secs_f64()
             ),
             None => {
                 missed += 1;
-                println!("{:28} NOT CAUGHT in {bound} runs", mutant.name());
+                println!(
+                    "{:5} {:28} NOT CAUGHT in {bound} runs",
+                    engine.name(),
+                    mutant.name()
+                );
             }
         }
     }

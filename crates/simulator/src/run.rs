@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use base::{Instant, NodeId};
 use checker::history::{Header, History, Origin};
-use consensus::Membership;
+use consensus::{EngineKind, Membership};
 use node::{Answer, Call, CallId};
 use state::Reader;
 
@@ -90,6 +90,8 @@ pub struct Outcome {
     pub is_undecided: bool,
     /// What clients asked and were told.
     pub history: History,
+    /// How the nodes agreed.
+    pub engine: EngineKind,
 }
 
 /// What to do with a scenario.
@@ -129,6 +131,7 @@ pub fn run(scenario: &Scenario, options: Options) -> Outcome {
     Outcome {
         is_undecided,
         history,
+        engine: scenario.engine,
         violation: world.violation.take(),
         simulated: world.elapsed(),
         marks: world.marks.clone(),
@@ -319,7 +322,8 @@ fn running_of<'a>(world: &'a World, core: &[usize]) -> Vec<&'a Reader> {
 /// Asks each host of the core for all keys until each has answered; each answer is checked against
 /// everything that was acknowledged.
 fn serve(world: &mut World, core: &[usize], until: Instant) -> bool {
-    let mut waiting: BTreeMap<usize, Option<(CallId, i64, u64)>> =
+    // With the life of the process that was asked: what is asked of one that dies has no answer.
+    let mut waiting: BTreeMap<usize, Option<(CallId, i64, u64, u64)>> =
         core.iter().map(|host| (*host, None)).collect();
     while world.now < until && world.violation.is_none() {
         for (host, asked) in &mut waiting {
@@ -328,15 +332,16 @@ fn serve(world: &mut World, core: &[usize], until: Instant) -> bool {
                 let request = clients::everything(false);
                 let client = FINAL_CLIENTS + *host;
                 let operation = world.clients.recording.invoked(world.now, client, &request);
-                *asked = Some((world.call(*host, Call::Etcd(request)), floor, operation));
+                let call = world.call(*host, Call::Etcd(request));
+                *asked = Some((call, floor, operation, world.hosts[*host].life));
             }
         }
         world.run_until(world.now + LOOK);
-        let asked: Vec<(usize, (CallId, i64, u64))> = waiting
+        let asked: Vec<(usize, (CallId, i64, u64, u64))> = waiting
             .iter()
             .filter_map(|(host, asked)| asked.map(|asked| (*host, asked)))
             .collect();
-        for (host, (id, floor, operation)) in asked {
+        for (host, (id, floor, operation, life)) in asked {
             match world.own_answers.remove(&id) {
                 Some(Answer::Etcd(Ok(mut response))) => {
                     waiting.remove(&host);
@@ -350,7 +355,7 @@ fn serve(world: &mut World, core: &[usize], until: Instant) -> bool {
                 Some(_) => {
                     waiting.insert(host, None);
                 }
-                None if world.hosts[host].node.is_none() => {
+                None if world.hosts[host].life != life => {
                     waiting.insert(host, None);
                 }
                 None => {}

@@ -12,6 +12,7 @@
 //! seed leaves most kinds of faults out, because a run with everything hides what a run with one
 //! thing finds.
 
+use consensus::EngineKind;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::Crash;
@@ -123,6 +124,10 @@ pub enum Fault {
     Transfer { to: Option<usize> },
     /// An operator removes a member, which stops, and adds it again later.
     Rejoin { host: usize },
+    /// A node is stopped in good order, and started again with a build that knows a newer level.
+    Upgrade { host: usize, down: Micros },
+    /// The same with a build that does not.
+    Downgrade { host: usize, down: Micros },
 }
 
 impl Fault {
@@ -165,6 +170,8 @@ impl Fault {
             Fault::FrozenLeader { .. } => "frozen leader",
             Fault::Transfer { .. } => "transfer",
             Fault::Rejoin { .. } => "rejoin",
+            Fault::Upgrade { .. } => "upgrade",
+            Fault::Downgrade { .. } => "downgrade",
         }
     }
 }
@@ -216,6 +223,9 @@ pub struct Machine {
     /// queue lies between them.
     #[serde(default)]
     pub handing_over: Micros,
+    /// How long a request to a disk's thread, or its completion, may take at most to get there.
+    #[serde(default)]
+    pub threads: Micros,
 }
 
 /// What clients do.
@@ -268,6 +278,9 @@ pub struct Scenario {
     pub seed: u64,
     /// Hosts of the cluster.
     pub hosts: usize,
+    /// How they agree.
+    #[serde(default, with = "engine_name")]
+    pub engine: EngineKind,
     /// How long the first phase takes.
     pub duration: Micros,
     /// Hosts whose disks may go bad; never so many that no quorum of sound ones is left.
@@ -290,6 +303,27 @@ pub struct Scenario {
     /// What goes wrong, in order of time.
     #[serde(skip)]
     pub faults: Vec<Planned>,
+}
+
+/// An engine is called by its name.
+mod engine_name {
+    use consensus::EngineKind;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+    pub(super) fn serialize<S: Serializer>(
+        engine: &EngineKind,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(engine.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<EngineKind, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        name.parse().map_err(D::Error::custom)
+    }
 }
 
 /// Why a script cannot be used.

@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use consensus::EngineKind;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::invariants::Violation;
-use crate::marks::Marks;
+use crate::marks::{self, Mark, Marks};
 use crate::processor_time;
 use crate::run::{Options, Outcome, run};
 use crate::scenario::Scenario;
@@ -28,6 +29,8 @@ pub const MARKS_FROM_RUNS: u64 = 2_000;
 pub struct Report {
     /// Runs made.
     pub runs: u64,
+    /// Those of each engine.
+    pub runs_of: BTreeMap<EngineKind, u64>,
     /// Time that passed in them.
     pub simulated: Duration,
     /// Processor time that they took, all jobs together.
@@ -52,6 +55,7 @@ impl Report {
     /// Takes a run in.
     pub fn add(&mut self, seed: u64, outcome: Outcome, took: Duration) {
         self.runs += 1;
+        *self.runs_of.entry(outcome.engine).or_default() += 1;
         self.simulated += outcome.simulated;
         self.processor += took;
         self.checks += outcome.checks;
@@ -74,11 +78,14 @@ impl Report {
     /// Marks that a soak of this length should have reached and did not.
     #[must_use]
     pub fn missed(&self) -> Vec<&'static str> {
-        if self.runs < MARKS_FROM_RUNS {
-            return Vec::new();
-        }
-        let missed = self.marks.iter().filter(|(_, count)| *count == 0);
-        missed.map(|(words, _)| words).collect()
+        let runs_for = |mark: &Mark| match mark.engine() {
+            None => self.runs,
+            Some(engine) => self.runs_of.get(&engine).copied().unwrap_or_default(),
+        };
+        let missed = marks::ALL
+            .iter()
+            .filter(|(mark, _)| runs_for(mark) >= MARKS_FROM_RUNS && self.marks.count(*mark) == 0);
+        missed.map(|(_, words)| *words).collect()
     }
 
     /// Simulated time to processor time: how many times faster than real time one core is.

@@ -1,6 +1,7 @@
 //! Draws a scenario from a seed: most kinds of faults off, the strength of the others by chance.
 
 use base::Random;
+use consensus::EngineKind;
 
 use crate::disk::Crash;
 use crate::scenario::{
@@ -28,6 +29,7 @@ pub fn draw(seed: u64) -> Scenario {
     let mut scenario = Scenario {
         seed,
         hosts,
+        engine: EngineKind::ALL[streams.named("engine").below(2) as usize],
         duration,
         unsound,
         beyond: false,
@@ -38,11 +40,51 @@ pub fn draw(seed: u64) -> Scenario {
         small: small(&mut streams.named("limits")),
         faults: Vec::new(),
     };
+    scenario.machine.threads = pick(
+        &mut streams.named("threads.plan"),
+        &[0, 0, 0, 50, 1_000, 20_000],
+    );
     let mut chaos = streams.named("chaos");
     scenario.faults = faults(&scenario, &mut chaos);
+    if streams.named("levels.plan").below(4) == 0 {
+        upgrade(&mut scenario);
+    }
     match streams.named("beyond.plan").below(BEYOND_ONE_IN) {
         0 => beyond(scenario),
         _ => scenario,
+    }
+}
+
+/// Draws the scenario of a seed, and lets its nodes agree by Raft.
+#[must_use]
+pub fn draw_raft(seed: u64) -> Scenario {
+    draw_for(seed, EngineKind::Raft)
+}
+
+/// Draws the scenario of a seed, and lets its nodes agree by Paxos.
+#[must_use]
+pub fn draw_paxos(seed: u64) -> Scenario {
+    draw_for(seed, EngineKind::Paxos)
+}
+
+fn draw_for(seed: u64, engine: EngineKind) -> Scenario {
+    Scenario {
+        engine,
+        ..draw(seed)
+    }
+}
+
+/// What draws scenarios for an engine (for either, if none is named), perhaps with damage beyond
+/// what can be survived.
+#[must_use]
+pub fn drawing(engine: Option<EngineKind>, is_beyond: bool) -> fn(u64) -> Scenario {
+    match (engine, is_beyond) {
+        (None, false) => draw,
+        (Some(EngineKind::Raft), false) => draw_raft,
+        (Some(EngineKind::Paxos), false) => draw_paxos,
+        (None, true) => |seed| beyond(draw(seed)),
+        (Some(EngineKind::Raft), true) => |seed| beyond(draw_raft(seed)),
+        (Some(EngineKind::Paxos), true) => |seed| beyond(draw_paxos(seed)),
     }
 }
 
@@ -89,6 +131,7 @@ pub fn calm(seed: u64, hosts: usize, clients: usize, pause: Micros, duration: Mi
     Scenario {
         seed,
         hosts,
+        engine: EngineKind::Raft,
         duration,
         unsound: Vec::new(),
         beyond: false,
@@ -110,6 +153,7 @@ pub fn calm(seed: u64, hosts: usize, clients: usize, pause: Micros, duration: Mi
             disk_jitter: 200,
             pass: 10,
             handing_over: 0,
+            threads: 0,
         },
         workload: Workload {
             clients,
@@ -168,6 +212,7 @@ fn machine(random: &mut Random) -> Machine {
         disk_jitter: pick(random, &[50, 500, 5_000, 20_000]),
         pass: pick(random, &[5, 10, 50, 500]),
         handing_over: pick(random, &[0, 0, 50, 500, 20_000]),
+        threads: 0,
     }
 }
 
@@ -378,6 +423,33 @@ fn faults(scenario: &Scenario, random: &mut Random) -> Vec<Planned> {
     }
     faults.sort_by_key(|planned| planned.at);
     faults
+}
+
+/// Long enough for a level to be raised, and for what comes after that.
+const LEVEL_RAISED_WITHIN: Micros = 8 * SECOND;
+
+/// Nodes get a newer build one by one. In some runs one never does, or goes back to the old one:
+/// before the level was raised it may, afterwards it must refuse.
+fn upgrade(scenario: &mut Scenario) {
+    let mut random = Streams::of(scenario.seed).named("levels");
+    let down = time(&mut random, SECOND);
+    let everyone = random.below(3) > 0;
+    let soon = scenario.duration / (random.below(4) + 1);
+    for host in 0..scenario.hosts {
+        let at = random.below(soon) + 1;
+        if everyone || random.below(3) > 0 {
+            let fault = Fault::Upgrade { host, down };
+            scenario.faults.push(Planned { at, fault });
+        }
+    }
+    if random.below(2) == 0 {
+        scenario.duration = scenario.duration.max(LEVEL_RAISED_WITHIN);
+        let host = random.below(scenario.hosts as u64) as usize;
+        let at = scenario.duration - random.below(scenario.duration / 2);
+        let fault = Fault::Downgrade { host, down };
+        scenario.faults.push(Planned { at, fault });
+    }
+    scenario.faults.sort_by_key(|planned| planned.at);
 }
 
 #[cfg(test)]

@@ -25,6 +25,12 @@ fn a_slow_network_has_a_leader() {
     is_clean("slow-answers.script");
 }
 
+/// The same in Paxos, whose elections are others.
+#[test]
+fn a_slow_network_has_a_leader_by_paxos() {
+    is_clean("slow-answers-paxos.script");
+}
+
 /// New checkpoints were written faster than one could be sent, and the old ones deleted.
 #[test]
 fn a_checkpoint_arrives_although_newer_ones_are_written() {

@@ -27,7 +27,7 @@ use node::CallId;
 use crate::invariants::Violation;
 use crate::invariants::revisions::Revisions;
 use crate::marks::{Mark, Marks};
-use crate::scenario::Workload;
+use crate::scenario::{Micros, Workload};
 use recording::Recording;
 use sessions::{Purpose, Sessions};
 
@@ -87,9 +87,10 @@ pub enum End {
 }
 
 impl Clients {
-    /// Clients that have not begun.
+    /// Clients that have not begun, for a run of about this length.
     #[must_use]
-    pub fn new(workload: Workload, random: Random) -> Clients {
+    pub fn new(workload: Workload, duration: Micros, random: Random) -> Clients {
+        let operations = duration / workload.pause.max(1) * workload.clients as u64;
         let client = |index| Client {
             prefers: index,
             ..Client::default()
@@ -99,7 +100,7 @@ impl Clients {
             workload,
             random,
             operations: 0,
-            recording: Recording::default(),
+            recording: Recording::for_operations(operations),
             ended: [0; 3],
         }
     }

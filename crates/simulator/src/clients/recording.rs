@@ -22,7 +22,22 @@ pub struct Recording {
     last: u64,
 }
 
+/// Lines that most runs do not exceed.
+const USUAL_LINES: usize = 1 << 10;
+/// Lines that are made room for at most before there is anything.
+const LINES_AT_ONCE: u64 = 1 << 16;
+
 impl Recording {
+    /// A history of about so many operations; each has two lines, and one of what it did.
+    #[must_use]
+    pub fn for_operations(count: u64) -> Recording {
+        let lines = count.saturating_mul(3).min(LINES_AT_ONCE) as usize;
+        Recording {
+            events: Vec::with_capacity(lines.max(USUAL_LINES)),
+            last: 0,
+        }
+    }
+
     fn push(&mut self, now: Instant, event: EventKind) {
         let at = Time(now.0);
         self.events.push(Event { at, event });
@@ -185,11 +200,18 @@ fn compare_of(compare: &wire::Compare) -> Option<Compare> {
     })
 }
 
+/// What becomes of each, with no more room than needed: a history keeps many of these.
+fn exactly<Wire, Ours>(wire: &[Wire], of: impl Fn(&Wire) -> Option<Ours>) -> Vec<Ours> {
+    let mut ours = Vec::with_capacity(wire.len());
+    ours.extend(wire.iter().filter_map(of));
+    ours
+}
+
 fn txn_of(txn: &wire::TxnRequest) -> Txn {
     Txn {
-        compares: txn.compare.iter().filter_map(compare_of).collect(),
-        success: txn.success.iter().filter_map(step_of).collect(),
-        failure: txn.failure.iter().filter_map(step_of).collect(),
+        compares: exactly(&txn.compare, compare_of),
+        success: exactly(&txn.success, step_of),
+        failure: exactly(&txn.failure, step_of),
     }
 }
 
@@ -266,7 +288,7 @@ fn step_result(step: &wire::ResponseOp) -> Option<StepResult> {
 fn txn_result(result: &wire::TxnResponse) -> TxnResult {
     TxnResult {
         succeeded: result.succeeded,
-        responses: result.responses.iter().filter_map(step_result).collect(),
+        responses: exactly(&result.responses, step_result),
     }
 }
 

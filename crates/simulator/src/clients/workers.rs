@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use base::{Instant, Random};
+use node::group::META;
 use node::hub::{HistoryJob, Hub, HubId, HubInput, HubLimits, HubOutput, Publication, StreamId};
 use node::{Answer, Input, Node};
 
@@ -233,6 +234,7 @@ impl World {
             HubOutput::ReadHistory(request) => {
                 let delay = self.workers[index].delay();
                 let input = Input::ReadHistory {
+                    group: META,
                     hub: HubId(0),
                     request,
                 };

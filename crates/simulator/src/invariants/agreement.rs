@@ -1,7 +1,7 @@
 //! Replicas agree: at the same slot they have the same state, by its digest, and the same
 //! membership, which is a pure function of snapshot and log (openraft#1808: a snapshot was
 //! installed and a stale voter set kept; etcd finds such things hours later, by its corruption
-//! check).
+//! check). Builds that know different levels agree as well: all go by the level of their group.
 
 use base::{NodeId, Slot};
 use consensus::{AnyEngine, Membership};
@@ -14,6 +14,8 @@ struct Known {
     digest: u128,
     membership: usize,
     by: NodeId,
+    /// The newest level that its build knows.
+    level_max: u32,
 }
 
 /// Digest and membership by slot.
@@ -21,6 +23,8 @@ struct Known {
 pub struct Agreement {
     slots: Vec<Option<Known>>,
     memberships: Vec<Membership>,
+    /// Builds that know different levels have been compared since somebody last looked here.
+    pub is_mixed: bool,
 }
 
 impl Agreement {
@@ -49,11 +53,13 @@ impl Agreement {
             digest: replica.digest(),
             membership: self.number_of(replica.membership()),
             by: own,
+            level_max: replica.level_max(),
         };
         let Some(known) = self.slots[index] else {
             self.slots[index] = Some(now);
             return Ok(());
         };
+        self.is_mixed |= known.level_max != now.level_max;
         if known.membership != now.membership {
             return violated(
                 "membership is a function of snapshot and log",

@@ -4,12 +4,19 @@
 //! are counted again, from the frames, against the membership in force (openraft#1802: a cached
 //! order lost its meaning, and entries were committed without a quorum). And it must be counted by
 //! an entry of the leader's own epoch (Raft thesis 3.6.2).
+//!
+//! In Paxos (*P2*, "Paxos Made Simple", 2.2: only one value is chosen) each slot is counted for
+//! itself: it is chosen only if a phase 2 quorum of **one** ballot has said that it accepted it,
+//! durably, and what is chosen is what was proposed under that ballot. Which members count at a
+//! slot follows from the memberships chosen before it, and from nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::{Epoch, NodeId, Slot};
 use consensus::{AnyEngine, Membership};
 
+use super::ballots::Ballots;
+use super::elections::Elections;
 use super::{Violation, violated};
 
 /// What is chosen, and who said so.
@@ -17,8 +24,13 @@ use super::{Violation, violated};
 pub struct Chosen {
     /// By slot: the epoch of the chosen entry. Slot 0 is before everything.
     epochs: Vec<Epoch>,
-    /// By slot: the epoch in which it was chosen, that of the leader who counted.
+    /// By slot: the epoch in which it was chosen, that of the leader who counted. In Paxos the
+    /// lowest ballot under which it was.
     chosen_in: Vec<Epoch>,
+    /// In Paxos: the memberships that were chosen, each with its slot.
+    steps: Vec<(Slot, Membership)>,
+    /// In Paxos: a leader whose own acceptance was needed for what it chose last.
+    pub(super) own_vote: Option<(NodeId, Epoch, Slot)>,
     /// Per node and epoch, the highest slot acknowledged.
     acknowledged: BTreeMap<(NodeId, Epoch), Slot>,
     /// The membership that a node had in force after its last pass, with its slot: a pass may
@@ -44,6 +56,20 @@ impl Chosen {
         Slot(count.saturating_sub(1) as u64)
     }
 
+    /// In which epoch the entry at `slot` was chosen; in Paxos, the lowest ballot.
+    #[must_use]
+    pub fn chosen_in(&self, slot: Slot) -> Option<Epoch> {
+        self.chosen_in.get(slot.0 as usize).copied()
+    }
+
+    /// In Paxos: who counts at `slot`, as far as the memberships before it are chosen.
+    #[must_use]
+    pub fn membership_at(&self, slot: Slot) -> Option<(usize, &Membership)> {
+        let behind = self.steps.partition_point(|(at, _)| *at < slot);
+        let at = behind.checked_sub(1)?;
+        Some((at, &self.steps[at].1))
+    }
+
     /// The epoch of the entry that is chosen at `slot`.
     #[must_use]
     pub fn epoch(&self, slot: Slot) -> Option<Epoch> {
@@ -61,19 +87,29 @@ impl Chosen {
         is_news
     }
 
-    /// A node says that more is chosen than `from`.
+    /// A node says that more is chosen than `from`; it was in epoch `was` when it was last seen.
     ///
     /// # Errors
     /// If that contradicts what was chosen before, or nobody can have chosen it.
-    pub fn advanced(&mut self, own: NodeId, raft: &AnyEngine, from: Slot) -> Result<(), Violation> {
+    pub fn advanced(
+        &mut self,
+        own: NodeId,
+        raft: &AnyEngine,
+        from: Slot,
+        (was, ballots, elections): (Epoch, &Ballots, &Elections),
+    ) -> Result<(), Violation> {
         let glance = raft.glance();
         if self.epochs.is_empty() {
             self.epochs.push(Epoch(0));
             self.chosen_in.push(Epoch(0));
+            let (slot, membership) = raft.membership_in_force();
+            self.steps.push((slot, membership.clone()));
         }
         let known = self.last();
-        if glance.chosen > known {
-            self.recount(own, raft)?;
+        match raft {
+            AnyEngine::Paxos(_) => self.count(own, raft, (was, ballots, elections))?,
+            AnyEngine::Raft(_) if glance.chosen > known => self.recount(own, raft)?,
+            AnyEngine::Raft(_) => {}
         }
         let (slot, membership) = raft.membership_in_force();
         if self
@@ -158,5 +194,87 @@ impl Chosen {
             );
         }
         Ok(())
+    }
+
+    /// Paxos: counts each slot that a node is the first to call chosen, and takes it in.
+    fn count(
+        &mut self,
+        own: NodeId,
+        paxos: &AnyEngine,
+        (was, ballots, elections): (Epoch, &Ballots, &Elections),
+    ) -> Result<(), Violation> {
+        let glance = paxos.glance();
+        for slot in (self.last().0 + 1..=glance.chosen.0).map(Slot) {
+            let has = paxos.epoch_of(slot);
+            let Some((_, membership)) = self.membership_at(slot) else {
+                return violated("chosen by one ballot", "there are no members".to_owned());
+            };
+            // A leader of a group of one proposes to nobody.
+            let alone = [(glance.epoch, has.unwrap_or_default())];
+            let proposals = match ballots.proposals(slot) {
+                [] => &alone[..],
+                proposals => proposals,
+            };
+            let counted = proposals.iter().find(|(ballot, _)| {
+                // A leader tells itself of its own proposals, and nobody hears of that. It may have
+                // stepped down in this pass.
+                let leads = elections.leader(*ballot) == Some(own)
+                    && (*ballot == glance.epoch || *ballot == was)
+                    && glance.durable >= slot;
+                let has = |id| id == own && leads || ballots.has_accepted(id, *ballot, slot);
+                membership.is_quorum(has)
+            });
+            let Some((ballot, epoch)) = counted.copied() else {
+                return violated(
+                    "chosen by one ballot",
+                    format!(
+                        "{own} says slot {slot} is chosen, with {has:?}; proposed there (ballot, \
+                         epoch): {proposals:?}, and no ballot was accepted by a quorum of \
+                         {membership:?}; durable at {own} up to {}",
+                        glance.durable
+                    ),
+                );
+            };
+            if has != Some(epoch) {
+                return violated(
+                    "only what was proposed is chosen",
+                    format!(
+                        "{own} says slot {slot} is chosen with {has:?}; a quorum accepted what \
+                         ballot {ballot} proposed: {epoch}"
+                    ),
+                );
+            }
+            let without = |id| ballots.has_accepted(id, ballot, slot);
+            if !membership.is_quorum(without) {
+                self.own_vote = Some((own, ballot, slot));
+            }
+            // P2c, for what was proposed before this was known to be chosen.
+            let later = proposals
+                .iter()
+                .find(|(other, other_epoch)| *other > ballot && *other_epoch != epoch);
+            if let Some((other, other_epoch)) = later {
+                return violated(
+                    "what is chosen is what higher ballots propose",
+                    format!(
+                        "slot {slot} is chosen with {epoch} under ballot {ballot}, and ballot \
+                         {other} proposed {other_epoch}"
+                    ),
+                );
+            }
+            self.epochs.push(epoch);
+            self.chosen_in.push(ballot);
+            self.step(slot, epoch, paxos, ballots);
+        }
+        Ok(())
+    }
+
+    /// Paxos: a chosen membership is in force behind its slot.
+    fn step(&mut self, slot: Slot, epoch: Epoch, paxos: &AnyEngine, ballots: &Ballots) {
+        let (in_force, membership) = paxos.membership_in_force();
+        if let Some(proposed) = ballots.membership(slot, epoch) {
+            self.steps.push((slot, proposed.clone()));
+        } else if in_force == slot {
+            self.steps.push((slot, membership.clone()));
+        }
     }
 }

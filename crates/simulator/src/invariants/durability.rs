@@ -4,23 +4,40 @@
 //! Only what is chosen must be there: an entry that was acknowledged and never chosen may have been
 //! replaced. A node that acknowledged up to `m` in epoch `e` has what its leader had up to there,
 //! and that leader had everything chosen in epochs up to `e`.
+//!
+//! In Paxos each slot counts for itself (*P1b*: what an acceptor accepted it tells to whoever asks
+//! for its promise of a higher ballot, so it must never forget it). What it said that it accepted
+//! must stand on its disk, under that ballot or a higher one, when it says so and when it starts
+//! again; and each promise must name it. A slot of which it is unsure is no empty slot.
 
 use std::collections::BTreeMap;
 
 use base::{Epoch, NodeId, Slot};
-use consensus::{AnyEngine, HardState};
+use consensus::message::Accepted;
+use consensus::{AnyEngine, HardState, Slots};
 use node::running::Running;
 
+use super::ballots::Ballots;
 use super::chosen::Chosen;
 use super::{Violation, violated};
 
 /// What a node told another, to be held against its disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Promise {
     /// It has everything up to this slot, in this epoch.
     Holds(Epoch, Slot),
     /// It votes for this node in this epoch.
     Votes(Epoch, NodeId),
+    /// Paxos: it has accepted these slots under this ballot, of this leader.
+    Accepts(Epoch, NodeId, Slots),
+}
+
+/// What a disk holds of the log, slot by slot.
+pub trait OnDisk {
+    /// Everything up to here is covered by a checkpoint, or was let go behind one.
+    fn covered(&self) -> Slot;
+    /// The ballot and the epoch of the entry at this slot; none if there is no entry.
+    fn accepted(&self, slot: Slot) -> Option<(Epoch, Epoch)>;
 }
 
 /// Holds a promise against what the disk would have after a power cut that takes all it may: the
@@ -34,13 +51,14 @@ pub fn on_disk(
     hard_state: &HardState,
     last: Slot,
 ) -> Result<(), Violation> {
-    let kept = match promise {
+    let is_promised = |epoch: Epoch, to: NodeId| {
+        hard_state.epoch > epoch || hard_state.epoch == epoch && hard_state.vote == Some(to)
+    };
+    let kept = match &promise {
         // A log that has been cut in a later epoch may end earlier.
-        Promise::Holds(epoch, slot) => last >= slot || hard_state.epoch > epoch,
-        Promise::Votes(epoch, candidate) => {
-            hard_state.epoch > epoch
-                || hard_state.epoch == epoch && hard_state.vote == Some(candidate)
-        }
+        Promise::Holds(epoch, slot) => last >= *slot || hard_state.epoch > *epoch,
+        // What was accepted is looked at slot by slot.
+        Promise::Votes(epoch, to) | Promise::Accepts(epoch, to, _) => is_promised(*epoch, *to),
     };
     match kept {
         true => Ok(()),
@@ -52,6 +70,88 @@ pub fn on_disk(
             ),
         ),
     }
+}
+
+/// Holds what an acceptor says that it accepted under a ballot against its disk.
+///
+/// # Errors
+/// If a slot is not there, or under a lower ballot, and not chosen either.
+pub fn accepts_on_disk(
+    node: NodeId,
+    (ballot, slots): (Epoch, &Slots),
+    disk: &impl OnDisk,
+    chosen: &Chosen,
+) -> Result<(), Violation> {
+    let covered = disk.covered();
+    let from = covered
+        .next()
+        .0
+        .max(slots.highest().0.saturating_sub(COMPARED));
+    for slot in (from..=slots.highest().0).map(Slot) {
+        if !slots.contains(slot) {
+            continue;
+        }
+        let held = disk.accepted(slot);
+        let is_kept = held.is_some_and(|(held, _)| held >= ballot);
+        // What was learned to be chosen may take the place of what was accepted.
+        let is_chosen = held.is_some_and(|(_, epoch)| chosen.epoch(slot) == Some(epoch));
+        if !is_kept && !is_chosen {
+            return violated(
+                "what is accepted is on the disk",
+                format!(
+                    "{node} says that it accepted slot {slot} under ballot {ballot}; its disk \
+                     holds {held:?} there (ballot, epoch), and everything up to {covered}"
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// How many of the last slots of a ballot are compared with the disk.
+const COMPARED: u64 = 512;
+
+/// An acceptor promises a ballot, and tells what it accepted at the slots from `first` to before
+/// `next` (0: to the end), behind what it knows to be chosen.
+///
+/// # Errors
+/// If it leaves something out that it has said it accepted.
+pub fn tells_all(
+    acceptor: NodeId,
+    ballot: Epoch,
+    (first, next, chosen): (Slot, Slot, Slot),
+    accepted: &[Accepted],
+    (ballots, known): (&Ballots, &Chosen),
+) -> Result<(), Violation> {
+    let from = first.max(chosen.next());
+    for (under, slots) in ballots.owed(acceptor).filter(|owed| owed.0 < ballot) {
+        let end = match next {
+            Slot(0) => slots.highest(),
+            next => slots.highest().min(next.previous()),
+        };
+        for slot in (from.0..=end.0)
+            .map(Slot)
+            .filter(|slot| slots.contains(*slot))
+        {
+            let told = accepted.iter().find(|each| each.entry.slot == slot);
+            // What was learned to be chosen may have taken its place.
+            let is_kept = told.is_some_and(|each| {
+                each.ballot >= under || known.epoch(slot) == Some(each.entry.epoch)
+            });
+            if !is_kept {
+                return violated(
+                    "a promise tells what was accepted",
+                    format!(
+                        "{acceptor} promises ballot {ballot} and tells {:?} at slot {slot} \
+                         (ballot, epoch); it had said that it accepted that slot under ballot \
+                         {under}",
+                        told.map(|each| (each.ballot, each.entry.epoch))
+                    ),
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A node has let go of the log behind a checkpoint.

@@ -1,10 +1,16 @@
 //! *Log Matching* (Raft thesis, figure 3.2): entries with the same slot and epoch have the same
 //! content, and so has everything before them. Seen on the frames that carry entries: whoever
 //! sends an entry must send the one that everybody else sends.
+//!
+//! In Paxos entries stand alone, and an entry is told apart by slot and ballot (*a ballot proposes
+//! one value per slot*, "Paxos Made Simple", 2.2). An entry keeps the epoch of the leader that
+//! proposed it first, so equal slot and epoch mean equal content, and equal slot and ballot mean
+//! equal epoch: whether a leader proposes it, an acceptor reports it, or somebody teaches it.
 
 use base::{Epoch, NodeId, checksum};
 use consensus::{Entry, PayloadKind};
 
+use super::ballots::Ballots;
 use super::{Violation, violated};
 
 #[derive(Clone, Copy, Debug)]
@@ -34,17 +40,46 @@ impl LogMatching {
     ) -> Result<(), Violation> {
         let mut previous = previous;
         for entry in entries {
-            let (kind, body) = entry.payload.to_body();
-            let content = checksum::crc32c(&body) ^ u32::from(kind == PayloadKind::Membership);
             let known = Known {
                 epoch: entry.epoch,
                 previous,
-                content,
+                content: content(entry),
             };
             self.one(from, entry, known)?;
             previous = entry.epoch;
         }
         Ok(())
+    }
+
+    /// Paxos: a node sends an entry, and says under which ballot it was proposed, if it says so.
+    ///
+    /// # Errors
+    /// If another one is known for this slot and epoch, or for this slot and ballot.
+    pub fn told(
+        &mut self,
+        from: NodeId,
+        ballot: Option<Epoch>,
+        entry: &Entry,
+        ballots: &mut Ballots,
+    ) -> Result<(), Violation> {
+        let known = Known {
+            epoch: entry.epoch,
+            previous: Epoch(0),
+            content: content(entry),
+        };
+        self.one(from, entry, known)?;
+        let other = ballot.and_then(|ballot| ballots.proposed(ballot, entry));
+        match other {
+            None => Ok(()),
+            Some(other) => violated(
+                "a ballot proposes one value per slot",
+                format!(
+                    "{from} tells of {} at slot {} under ballot {ballot:?}; {other} was proposed \
+                     there under the same",
+                    entry.epoch, entry.slot
+                ),
+            ),
+        }
     }
 
     fn one(&mut self, from: NodeId, entry: &Entry, known: Known) -> Result<(), Violation> {
@@ -74,4 +109,9 @@ impl LogMatching {
         }
         Ok(())
     }
+}
+
+fn content(entry: &Entry) -> u32 {
+    let (kind, body) = entry.payload.to_body();
+    checksum::crc32c(&body) ^ u32::from(kind == PayloadKind::Membership)
 }

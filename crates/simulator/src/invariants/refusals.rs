@@ -1,7 +1,13 @@
-//! A node refuses to run only for a reason that the run gave it, and says what to do.
+//! A node refuses to run only for a reason that the run gave it, and says which, and what to do.
 //!
 //! Damage must be refused, not interpreted (design, promise 3); but a node that refuses without
-//! cause is an outage, and a refusal that does not name the place or the cure helps nobody.
+//! cause is an outage, and a refusal that names another place or cause than there was sends its
+//! operator the wrong way. So each message is held against what was done to that very host: the
+//! files that it names are those that were damaged, and a full disk is not called a failed one.
+
+use std::collections::BTreeSet;
+
+use journal::disk::File;
 
 use super::{Violation, violated};
 
@@ -16,6 +22,8 @@ pub struct Reasons {
     pub removed: bool,
     /// Its folder was emptied.
     pub wiped: bool,
+    /// Its build does not know the newest level.
+    pub outdated: bool,
 }
 
 impl Reasons {
@@ -26,12 +34,116 @@ impl Reasons {
     }
 }
 
+/// What was done to the files of a disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Injuries {
+    /// Files with bits flipped, sectors unreadable or overwritten, by their paths.
+    files: BTreeSet<String>,
+    /// It may have lost what it reported as written, in any file.
+    pub has_lied: bool,
+    /// It was full.
+    pub was_full: bool,
+}
+
+impl Injuries {
+    /// Something in these files was damaged. A file that was damaged under another name counts: a
+    /// segment that is used again keeps its sectors.
+    pub fn hurt(&mut self, files: impl Iterator<Item = File>) {
+        self.files.extend(files.map(path));
+    }
+
+    /// Whether each of these files was damaged, and there is one.
+    fn explain<'t>(&self, mut named: impl Iterator<Item = &'t str>) -> bool {
+        let mut is_any = false;
+        let all = named.all(|path| {
+            is_any = true;
+            self.files.contains(path)
+        });
+        self.has_lied || all && is_any
+    }
+}
+
+/// The path of a file below the data folder, as messages name it.
+fn path(file: File) -> String {
+    match file {
+        File::Segment(sequence) => format!("journal/{sequence:016x}.segment"),
+        File::Checkpoint(group, slot) => {
+            format!("checkpoints/{:016x}-{:016x}.checkpoint", group.0, slot.0)
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+/// The paths that a message names.
+fn paths(reason: &str) -> impl Iterator<Item = &str> {
+    let words = reason.split(|letter: char| letter.is_whitespace() || letter == ',');
+    words
+        .map(|word| {
+            word.trim_start_matches('(')
+                .trim_end_matches([':', '.', ')'])
+        })
+        .filter(|word| word.starts_with("journal/") || word.starts_with("checkpoints/"))
+}
+
+/// Whether a refusal says that the node's build does not know its group's level.
+#[must_use]
+pub fn is_about_the_level(reason: &str) -> bool {
+    reason.contains("this version of Quorate knows levels up to")
+}
+
+/// What a refusal blames, and whether that was so. `None`: words that nobody knows here.
+fn was_so(reason: &str, reasons: Reasons, injuries: &Injuries) -> Option<(&'static str, bool)> {
+    let says = |words: &str| reason.contains(words);
+    Some(if is_about_the_level(reason) {
+        ("an old build", reasons.outdated)
+    } else if says("differs from that of the majority") {
+        // Whatever is read from a disk has a checksum: no damage makes a state wrong.
+        ("a wrong state", false)
+    } else if says("has been removed") {
+        ("a removal", reasons.removed)
+    } else if says("could not be written and synced") || says("cannot write") {
+        ("a failed write", reasons.failed)
+    } else if says("no space left") {
+        ("a full disk", injuries.was_full)
+    } else if says("is damaged") || says("is missing") || says("cannot read") {
+        let names_files = paths(reason).next().is_some();
+        let hurt = injuries.has_lied || !injuries.files.is_empty();
+        (
+            "damage",
+            match names_files {
+                true => injuries.explain(paths(reason)),
+                false => hurt,
+            },
+        )
+    } else if says("what is between is lost here") {
+        ("a damaged checkpoint", injuries.explain(paths(reason)))
+    } else if says("something is lost here") {
+        let hurt = injuries.has_lied || !injuries.files.is_empty();
+        ("a log with a gap", hurt)
+    } else if says("no checkpoint in this data folder is intact") {
+        ("damaged checkpoints", injuries.explain(paths(reason)))
+    } else if says("is empty") || says("data folder") {
+        ("a lost folder", reasons.wiped || reasons.removed)
+    } else {
+        return None;
+    })
+}
+
 /// A node has refused to go on.
 ///
 /// # Errors
-/// If nothing in the run explains it.
-pub fn refused(name: &str, reason: &str, reasons: Reasons) -> Result<(), Violation> {
-    let explained = reasons.damaged || reasons.failed || reasons.removed || reasons.wiped;
+/// If nothing in the run explains it, or it names something else.
+pub fn refused(
+    name: &str,
+    reason: &str,
+    reasons: Reasons,
+    injuries: &Injuries,
+) -> Result<(), Violation> {
+    let explained = reasons.damaged
+        || reasons.failed
+        || reasons.removed
+        || reasons.wiped
+        || reasons.outdated && is_about_the_level(reason);
     if !explained {
         return violated(
             "a node refuses only for a reason",
@@ -44,5 +156,61 @@ pub fn refused(name: &str, reason: &str, reasons: Reasons) -> Result<(), Violati
             format!("{name} says only: {reason}"),
         );
     }
-    Ok(())
+    match was_so(reason, reasons, injuries) {
+        Some((_, true)) => Ok(()),
+        Some((blamed, false)) => violated(
+            "a refusal names what was done",
+            format!("{name} blames {blamed}; {reasons:?}, {injuries:?}: {reason}"),
+        ),
+        None => violated(
+            "a refusal names what was done",
+            format!("nobody knows what {name} means; {reasons:?}, {injuries:?}: {reason}"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_must_name_the_files_that_were_damaged() {
+        let reasons = Reasons {
+            damaged: true,
+            ..Reasons::default()
+        };
+        let mut injuries = Injuries::default();
+        injuries.hurt(std::iter::once(File::Segment(31)));
+        let judged = |reason: &str| refused("n1", reason, reasons, &injuries).is_ok();
+        assert!(judged(
+            "journal/000000000000001f.segment is damaged at byte 512: a batch is missing."
+        ));
+        assert!(!judged(
+            "journal/0000000000000020.segment is damaged at byte 512: a batch is missing."
+        ));
+        assert!(!judged(
+            "cannot create journal/7.spare: no space left on it"
+        ));
+        assert!(!judged(
+            "the data folder of n1 is empty, and was not before"
+        ));
+        assert!(!judged("something that nobody has ever said is not right"));
+    }
+
+    #[test]
+    fn a_wrong_state_has_no_excuse() {
+        let reasons = Reasons {
+            damaged: true,
+            failed: true,
+            removed: true,
+            wiped: true,
+            outdated: true,
+        };
+        let injuries = Injuries {
+            has_lied: true,
+            ..Injuries::default()
+        };
+        let reason = "the state of this node differs from that of the majority at slot 7";
+        assert!(refused("n1", reason, reasons, &injuries).is_err());
+    }
 }

@@ -8,16 +8,16 @@
 //! needs no such question: the node must refuse, and counts as down.
 
 use base::{NodeId, Slot};
-use consensus::HardState;
+use consensus::{EngineKind, HardState};
 use journal::disk::{Completion, File, Operation};
 use journal::{Recovered, Recovery, RecoveryStep};
 use node::Standing;
-use node::running::GROUP;
+use node::group::META;
 
 use super::World;
 use super::host::Host;
 use crate::disk::{Crash, Disk};
-use crate::invariants::durability;
+use crate::invariants::durability::{self, OnDisk};
 use crate::marks::Mark;
 
 /// How much of a disk each acknowledgement lets be read, to see that it is true.
@@ -27,8 +27,32 @@ const CREDIT_BYTES: u64 = 1 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) hard_state: HardState,
+    pub(crate) start: Slot,
     pub(crate) last: Slot,
     pub(crate) epochs: Vec<(Slot, base::Epoch)>,
+    /// Of Paxos: ballots later than an entry's epoch, by slot.
+    pub(crate) ballots: Vec<(Slot, base::Epoch)>,
+    /// Of Paxos: first and last slot of each gap.
+    pub(crate) gaps: Vec<(Slot, Slot)>,
+    /// The newest checkpoint on the disk.
+    pub(crate) checkpoint: Slot,
+}
+
+impl OnDisk for Memory {
+    fn covered(&self) -> Slot {
+        self.start.max(self.checkpoint)
+    }
+
+    fn accepted(&self, slot: Slot) -> Option<(base::Epoch, base::Epoch)> {
+        let is_gap = self.gaps.iter().any(|gap| gap.0 <= slot && slot <= gap.1);
+        if slot <= self.start || slot > self.last || is_gap {
+            return None;
+        }
+        let epoch = epoch_at(self, slot)?;
+        let at = self.ballots.binary_search_by_key(&slot, |held| held.0);
+        let ballot = at.map_or(epoch, |at| self.ballots[at].1.max(epoch));
+        Some((ballot, epoch))
+    }
 }
 
 /// Reads the journal of a disk as a starting node would; `None` if it would refuse.
@@ -48,15 +72,24 @@ pub(crate) fn read(host: &Host, disk: &Disk) -> Option<Memory> {
         .filter(|(file, _)| matches!(file, File::Segment(_) | File::SpareSegment(_)))
         .collect();
     let recovered = recover(own, host.config.limits.journal, &files, disk.clone())?;
-    let group = recovered.groups.get(&GROUP).cloned().unwrap_or_default();
+    let group = recovered.groups.get(&META).cloned().unwrap_or_default();
     let hard_state = match group.hard_state {
         Some(body) => HardState::decode(body).ok()?,
         None => HardState::default(),
     };
+    // What came as a checkpoint stands in no log.
+    let checkpoints = disk.list().into_iter().map(|(file, _)| match file {
+        File::Checkpoint(META, slot) => slot,
+        _ => Slot(0),
+    });
     Some(Memory {
         hard_state,
+        start: group.start.0,
         last: group.last,
         epochs: group.epochs,
+        ballots: group.ballots,
+        gaps: group.gaps,
+        checkpoint: checkpoints.max().unwrap_or_default(),
     })
 }
 
@@ -124,11 +157,25 @@ impl World {
         let Some((own, to)) = ids else {
             return false;
         };
-        let Some(promise) = self.invariants.promise(to, body) else {
-            return false;
-        };
+        let promises = self.invariants.promises(to, body);
+        let mut promises = promises.into_iter();
+        promises.any(|promise| self.hold_to_disk(from, own, promise))
+    }
+
+    /// Holds a promise against the disk of whoever gave it; whether that ends the run.
+    pub(crate) fn hold_to_disk(
+        &mut self,
+        from: usize,
+        own: NodeId,
+        promise: durability::Promise,
+    ) -> bool {
         let host = &mut self.hosts[from];
-        if let durability::Promise::Holds(_, matched) = promise {
+        let end = match &promise {
+            durability::Promise::Holds(_, matched) => Some(*matched),
+            durability::Promise::Accepts(_, _, slots) => Some(slots.highest()),
+            durability::Promise::Votes(..) => None,
+        };
+        if let Some(matched) = end {
             if matched == host.promised {
                 return false;
             }
@@ -145,23 +192,39 @@ impl World {
         if host.disk.has_lied() || !host.reasons.is_sound() {
             return false;
         }
-        let worst = host.disk.worst();
-        let Some(memory) = read(host, &worst) else {
+        let Some(memory) = read(host, &host.disk.worst()) else {
             return false;
         };
-        // What came as a checkpoint stands in no log.
-        let checkpoints = worst.list().into_iter().map(|(file, _)| match file {
-            File::Checkpoint(slot) => slot,
-            _ => Slot(0),
-        });
-        let last = checkpoints.fold(memory.last, Slot::max);
+        let last = memory.last.max(memory.checkpoint);
         self.invariants.checks += 1;
-        match durability::on_disk(own, promise, &memory.hard_state, last) {
+        let accepts = match &promise {
+            durability::Promise::Accepts(ballot, _, slots) => {
+                self.invariants
+                    .accepts_on_disk(own, (*ballot, slots), &memory)
+            }
+            _ => Ok(()),
+        };
+        let promised = |()| durability::on_disk(own, promise, &memory.hard_state, last);
+        match accepts.and_then(promised) {
             Ok(()) => false,
             Err(violation) => {
                 self.fail(violation);
                 true
             }
+        }
+    }
+
+    /// A node starts: what it has accepted must stand on its disk.
+    pub(crate) fn hold_to_start(&mut self, index: usize) {
+        let host = &self.hosts[index];
+        if self.scenario.engine != EngineKind::Paxos || !host.reasons.is_sound() {
+            return;
+        }
+        let memory = read(host, &host.disk);
+        if let Some((memory, own)) = memory.zip(host.id())
+            && let Err(violation) = self.invariants.starts_from(own, &memory)
+        {
+            self.fail(violation);
         }
     }
 
@@ -180,7 +243,36 @@ impl World {
         if votes(&promised) != votes(&left) {
             return false;
         }
+        if self.scenario.engine == EngineKind::Paxos {
+            return self.may_lose_accepted(index, &promised, &left);
+        }
         left.last >= promised.last || self.others_hold(index, &promised)
+    }
+
+    /// Paxos: each slot counts for itself. What is lost, or stands under a lower ballot, a quorum
+    /// of the others must have accepted, under the same ballot or a higher one.
+    fn may_lose_accepted(&self, index: usize, promised: &Memory, left: &Memory) -> bool {
+        let slots = (left.covered().next().0..=promised.last.0).map(Slot);
+        let lost: Vec<(Slot, (base::Epoch, base::Epoch))> = slots
+            .filter_map(|slot| Some((slot, promised.accepted(slot)?)))
+            .filter(|(slot, held)| left.accepted(*slot) != Some(*held))
+            .collect();
+        if lost.is_empty() {
+            return true;
+        }
+        let others = self.hosts.iter().enumerate().filter(|(other, host)| {
+            *other != index && host.reasons.is_sound() && !host.reasons.removed
+        });
+        let others: Vec<Memory> = others
+            .filter_map(|(_, host)| read(host, &host.disk.worst()))
+            .collect();
+        lost.iter().all(|(slot, (ballot, epoch))| {
+            let holds = |other: &&Memory| {
+                let held = other.accepted(*slot);
+                held.is_some_and(|held| held.0 >= *ballot && held.1 == *epoch)
+            };
+            others.iter().filter(holds).count() > self.hosts.len() / 2
+        })
     }
 
     /// Whether a quorum of the others has all of this on their disks, whatever happens to them.
@@ -214,11 +306,15 @@ fn epoch_at(memory: &Memory, slot: Slot) -> Option<base::Epoch> {
 }
 
 impl Disk {
-    /// Carries out an operation at once, on a copy that somebody looks at.
+    /// Carries out an operation at once, on a copy that somebody looks at: what is read is shared
+    /// with it.
     fn carry_out_now(
         &mut self,
         operation: &Operation,
     ) -> Result<bytes::Bytes, journal::disk::DiskError> {
-        self.carry_out(base::Instant(u64::MAX), operation)
+        match self.read_shared(operation) {
+            Some(bytes) => Ok(bytes),
+            None => self.carry_out(base::Instant(u64::MAX), operation),
+        }
     }
 }

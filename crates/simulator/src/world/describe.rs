@@ -1,20 +1,30 @@
 //! What frames and calls say, in a line.
 
+use base::GroupId;
 use bytes::Bytes;
-use consensus::message::{Body, FollowerState};
-use node::wire::Frame;
+use consensus::message::{Accepted, Body, FollowerState, Message, PaxosBody};
+use node::wire::{Frame, GroupFrame};
 
 /// A frame in a line.
 pub(crate) fn frame(body: &Bytes) -> String {
     match Frame::decode(body.clone()) {
-        Ok(Frame::Engine(message)) => format!("{} {}", message.epoch, engine(&message.body)),
+        Ok(Frame::Engine(messages)) => {
+            let each = |(_, message): &(GroupId, Message)| {
+                format!("{} {}", message.epoch, engine(&message.body))
+            };
+            messages.iter().map(each).collect::<Vec<_>>().join("; ")
+        }
         Ok(Frame::Hello(hello)) => format!("hello {} {:?}", hello.node, hello.standing),
-        Ok(Frame::Forward(commands)) => {
+        Ok(Frame::Group(_, GroupFrame::Forward(commands))) => {
             let sequences: Vec<u64> = commands.iter().map(|each| each.sequence).collect();
             format!("forward {sequences:?}")
         }
-        Ok(Frame::Refused { sequences, .. }) => format!("refused {sequences:?}"),
-        Ok(Frame::Facts(facts)) => format!("facts applied {}", facts.applied),
+        Ok(Frame::Group(_, GroupFrame::Refused { sequences, .. })) => {
+            format!("refused {sequences:?}")
+        }
+        Ok(Frame::Group(_, GroupFrame::Facts(facts))) => {
+            format!("facts applied {}", facts.applied)
+        }
         Ok(other) => format!("{other:?}").chars().take(160).collect(),
         Err(error) => format!("nonsense: {}", error.0),
     }
@@ -55,6 +65,42 @@ fn engine(body: &Body) -> String {
         }
         Body::SnapshotPiece { offset, bytes, .. } => {
             format!("snapshot piece {offset}+{}", bytes.len())
+        }
+        Body::Paxos(PaxosBody::Accept {
+            session,
+            round,
+            chosen,
+            last,
+            entries,
+        }) => {
+            let slots: Vec<String> = entries
+                .iter()
+                .map(|entry| format!("{}@{}", entry.slot, entry.epoch))
+                .collect();
+            format!("accept {slots:?} last {last} chosen {chosen} round {round} session {session}")
+        }
+        Body::Paxos(PaxosBody::Promise {
+            granted,
+            first,
+            next,
+            chosen,
+            accepted,
+        }) => {
+            let told: Vec<String> = accepted
+                .iter()
+                .map(|each| {
+                    let Accepted { ballot, entry } = each;
+                    format!("{}@{} under {ballot}", entry.slot, entry.epoch)
+                })
+                .collect();
+            format!("promise {granted} from {first} next {next} chosen {chosen} told {told:?}")
+        }
+        Body::Paxos(PaxosBody::Learn {
+            chosen, entries, ..
+        }) => {
+            let ends = entries.first().zip(entries.last());
+            let slots = ends.map(|(first, last)| (first.slot, last.slot));
+            format!("learn {slots:?} chosen {chosen}")
         }
         other => format!("{other:?}"),
     }

@@ -1,6 +1,9 @@
 //! What is going to happen, and the heap that holds it: ordered by time, then by the order in which
 //! it was decided, so that a run never depends on how a heap breaks ties.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use base::Instant;
 use bytes::Bytes;
 use journal::disk::Lane;
@@ -39,6 +42,8 @@ pub(crate) enum What {
     Wake,
     /// The node's thread is free again.
     Free,
+    /// A request arrives at the thread that serves its lane.
+    DiskRequest(Box<journal::disk::Request>),
     /// A request that a lane was serving ends, unless it was planned anew.
     Disk(Lane, u64),
     /// The identity file is written.
@@ -122,31 +127,53 @@ pub(crate) enum World {
     Operators,
 }
 
-/// An entry of the heap.
-#[derive(Debug)]
-pub(crate) struct Event {
-    pub(crate) at: Instant,
-    pub(crate) sequence: u64,
-    pub(crate) what: World,
+/// When something happens, and where it is kept until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    at: Instant,
+    sequence: u64,
+    place: u32,
 }
 
-impl PartialEq for Event {
-    fn eq(&self, other: &Event) -> bool {
-        self.sequence == other.sequence
+/// Everything that is going to happen. What it is stays where it was put: only the small entries
+/// move about in the heap.
+#[derive(Debug, Default)]
+pub(crate) struct Heap {
+    entries: BinaryHeap<Reverse<Entry>>,
+    sequence: u64,
+    kept: Vec<Option<World>>,
+    free: Vec<u32>,
+}
+
+impl Heap {
+    /// Something will happen; after what was decided before for the same moment.
+    pub(crate) fn push(&mut self, at: Instant, what: World) {
+        self.sequence += 1;
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.kept[place as usize] = Some(what);
+                place
+            }
+            None => {
+                self.kept.push(Some(what));
+                u32::try_from(self.kept.len() - 1).expect("not so much is planned at once")
+            }
+        };
+        let sequence = self.sequence;
+        self.entries.push(Reverse(Entry {
+            at,
+            sequence,
+            place,
+        }));
     }
-}
 
-impl Eq for Event {}
-
-impl PartialOrd for Event {
-    fn partial_cmp(&self, other: &Event) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Event {
-    /// The earliest is the greatest: the heap gives out the greatest first.
-    fn cmp(&self, other: &Event) -> std::cmp::Ordering {
-        (other.at, other.sequence).cmp(&(self.at, self.sequence))
+    /// What happens next, if it does by then, and when.
+    pub(crate) fn pop(&mut self, until: Instant) -> Option<(Instant, World)> {
+        let first = self.entries.peek().filter(|first| first.0.at <= until)?;
+        let Entry { at, place, .. } = first.0;
+        self.entries.pop();
+        self.free.push(place);
+        let what = self.kept[place as usize].take();
+        Some((at, what.expect("it is kept until it happens")))
     }
 }

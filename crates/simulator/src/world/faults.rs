@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use base::{Instant, Random};
 use journal::disk::File;
-use node::{Call, Input};
+use node::{Call, Input, rehearsal};
 
 use super::World;
 use super::event::World as Happening;
-use super::host::Doom;
+use super::host::{Doom, Host};
 use super::operators::Task;
 use crate::disk::{Crash, Disk};
+use crate::invariants::refusals::Injuries;
 use crate::marks::Mark;
 use crate::scenario::{Fault, Micros, Shape, Who};
 use crate::trace::Kind;
@@ -51,6 +52,8 @@ impl World {
             Fault::Rejoin { host } => self.begin_task(Task::Rejoin, host),
             Fault::Replace { host } => self.begin_task(Task::Replace, host),
             Fault::Wipe { host } => self.wipe_and_restart(host),
+            Fault::Upgrade { host, down } => self.change_build(host, rehearsal::LEVEL, down),
+            Fault::Downgrade { host, down } => self.change_build(host, state::LEVEL_MAX, down),
             fault => self.strike_hosts(fault),
         }
     }
@@ -151,7 +154,10 @@ impl World {
             Fault::DiskSlow { times, time, .. } => {
                 ailments.slow = Some((times, now + micros(time)))
             }
-            Fault::DiskFull { time, .. } => ailments.full_until = now + micros(time),
+            Fault::DiskFull { time, .. } => {
+                ailments.full_until = now + micros(time);
+                self.hosts[host].injuries.was_full = true;
+            }
             Fault::SyncError { .. } => ailments.fails_next_sync = true,
             _ => {}
         }
@@ -167,20 +173,26 @@ impl World {
         let now = self.now;
         let host = &mut self.hosts[host];
         match fault {
-            Fault::SyncLies { time, .. } => host.disk.ailments.lies_until = now + micros(time),
-            Fault::LostWrite { .. } => host.disk.ailments.loses_next_write = true,
+            Fault::SyncLies { time, .. } => {
+                host.disk.ailments.lies_until = now + micros(time);
+                host.injuries.has_lied = true;
+            }
+            Fault::LostWrite { .. } => {
+                host.disk.ailments.loses_next_write = true;
+                host.injuries.has_lied = true;
+            }
             Fault::BitRot { draw, .. } => {
-                host.reasons.damaged |= rot(&mut host.disk, draw, |disk, file, sector, random| {
+                rot(host, draw, |disk, file, sector, random| {
                     disk.flip(file, sector, random);
                 });
             }
             Fault::UnreadableSector { draw, .. } => {
-                host.reasons.damaged |= rot(&mut host.disk, draw, |disk, file, sector, _| {
+                rot(host, draw, |disk, file, sector, _| {
                     disk.make_unreadable(file, sector);
                 });
             }
             Fault::Misdirected { draw, .. } => {
-                host.reasons.damaged |= rot(&mut host.disk, draw, |disk, file, sector, random| {
+                rot(host, draw, |disk, file, sector, random| {
                     if let Some(from) = disk.used_sector(file, random) {
                         disk.misdirect(file, from, sector);
                     }
@@ -188,6 +200,16 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// From its next start on, the node of this host is of a build that knows this level.
+    fn change_build(&mut self, host: usize, level: u32, down: Micros) {
+        if host >= self.hosts.len() {
+            return;
+        }
+        self.hosts[host].config.limits.state.level_max = level;
+        let who = Who::Host(host);
+        self.strike_process(host, Fault::Stop { who, down });
     }
 
     fn wipe_and_restart(&mut self, host: usize) {
@@ -213,6 +235,7 @@ impl World {
     pub(crate) fn wipe(&mut self, host: usize) {
         self.kill(host, Crash::Power);
         self.hosts[host].disk = Disk::default();
+        self.hosts[host].injuries = Injuries::default();
         self.hosts[host].reasons.wiped = true;
     }
 
@@ -271,36 +294,33 @@ impl World {
     }
 }
 
-/// Damages a used sector of a file that draws it; whether there was one.
-fn rot(
-    disk: &mut Disk,
-    draw: u64,
-    damage: impl FnOnce(&mut Disk, File, usize, &mut Random),
-) -> bool {
+/// Damages a used sector of a file that draws it, if there is one.
+fn rot(host: &mut Host, draw: u64, damage: impl FnOnce(&mut Disk, File, usize, &mut Random)) {
     let mut random = Random::from_seed(draw);
-    let files: Vec<File> = disk
+    let files: Vec<File> = host
+        .disk
         .list()
         .into_iter()
         .map(|(file, _)| file)
-        .filter(|file| matches!(file, File::Segment(_) | File::Checkpoint(_)))
+        .filter(|file| matches!(file, File::Segment(_) | File::Checkpoint(..)))
         .collect();
     if files.is_empty() {
-        return false;
+        return;
     }
     let file = files[random.below(files.len() as u64) as usize];
-    match disk.used_sector(file, &mut random) {
-        Some(sector) => {
-            damage(disk, file, sector, &mut random);
-            true
-        }
-        None => false,
+    if let Some(sector) = host.disk.used_sector(file, &mut random) {
+        damage(&mut host.disk, file, sector, &mut random);
+        host.reasons.damaged = true;
     }
 }
 
 /// How long a fault lasts, for the timeline.
 fn time_of(fault: &Fault) -> Duration {
     match fault {
-        Fault::Kill { down, .. } | Fault::Stop { down, .. } => micros(*down),
+        Fault::Kill { down, .. }
+        | Fault::Stop { down, .. }
+        | Fault::Upgrade { down, .. }
+        | Fault::Downgrade { down, .. } => micros(*down),
         Fault::Pause { time, .. }
         | Fault::SlowProcessor { time, .. }
         | Fault::Partition { time, .. }
@@ -325,7 +345,9 @@ fn whose(fault: &Fault) -> Option<usize> {
         | Fault::BitRot { host, .. }
         | Fault::UnreadableSector { host, .. }
         | Fault::Misdirected { host, .. }
-        | Fault::Rejoin { host } => Some(*host),
+        | Fault::Rejoin { host }
+        | Fault::Upgrade { host, .. }
+        | Fault::Downgrade { host, .. } => Some(*host),
         Fault::Kill {
             who: Who::Host(host),
             ..

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::{Instant, NodeId, Random};
+use bytes::Bytes;
+use journal::disk::RequestId;
 use node::leases::LeaseLimits;
-use node::{Config, DialId, Halt, Identity, Input, Limits, Node, Timing};
+use node::{Config, ConnectionId, DialId, Halt, Identity, Input, Limits, Node, Timing};
 
 use crate::disk::{Crash, Disk};
-use crate::invariants::refusals::Reasons;
+use crate::invariants::refusals::{Injuries, Reasons};
 use crate::scenario::{Micros, Scenario, Small};
 use crate::world::clock::Clock;
+use crate::world::threads::Threads;
 
 /// A death that is waiting for its moment.
 #[derive(Clone, Copy, Debug)]
@@ -33,12 +36,16 @@ pub(crate) struct Host {
     /// Nothing runs before this moment.
     pub(crate) paused_until: Instant,
     pub(crate) inbox: Vec<Input>,
+    /// What its disk sends when a request has succeeded.
+    pub(crate) departing: BTreeMap<RequestId, Vec<(ConnectionId, Bytes)>>,
     pub(crate) busy_until: Instant,
     pub(crate) is_free_due: bool,
     pub(crate) woken_at: Option<Instant>,
     pub(crate) slow: (u32, Instant),
     pub(crate) doom: Option<Doom>,
     pub(crate) reasons: Reasons,
+    /// What was done to its disk, since it had this one.
+    pub(crate) injuries: Injuries,
     /// What the last node said when it ended.
     pub(crate) halted: Option<Halt>,
     /// It is left alone: damaged, emptied, or cut off for good.
@@ -48,6 +55,8 @@ pub(crate) struct Host {
     /// The last epoch that its node asked for votes in.
     pub(crate) campaigned: base::Epoch,
     pub(crate) disk_random: Random,
+    /// What lies between its node's thread and those of its disk.
+    pub(crate) threads: Threads,
     /// The last slot that its node acknowledged.
     pub(crate) promised: base::Slot,
     /// Bytes of its disk that acknowledgements have paid for reading.
@@ -84,12 +93,14 @@ pub(crate) fn config(host: usize, scenario: &Scenario) -> Config {
         name: name(host),
         peer_address: Some(address(host)),
         client_urls: vec![format!("http://n{}:2379", host + 1)],
+        peers_are_encrypted: false,
         cluster: match scenario.hosts {
             1 => Vec::new(),
             _ => everyone.map(|each| (name(each), address(each))).collect(),
         },
         join: Vec::new(),
-        engine: None,
+        // The one that forms the cluster tells the others.
+        engine: (host == 0).then_some(scenario.engine),
         timing: Timing::default(),
         limits: Limits {
             // Where machines hear of each other late, the replica is far behind its engine.
@@ -148,6 +159,8 @@ fn limits(small: &Small) -> Limits {
     let leases = LeaseLimits {
         renewals_gathered: small.entry_commands,
         renewals_per_command: small.entry_commands,
+        settled_per_pass: small.entry_commands,
+        settled_while_following: 2,
         expiries_per_command: small.entry_commands,
         expired_keys_per_command: small.entry_commands as u64,
         ..defaults.leases

@@ -19,13 +19,15 @@ pub(crate) mod faults;
 pub(crate) mod host;
 pub(crate) mod network;
 pub(crate) mod operators;
+pub(crate) mod threads;
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::{Instant, Random};
 use bytes::Bytes;
-use node::{Answer, CallId, Halt, Input, Node, Note, Output, Startup};
+use node::group::META;
+use node::{Answer, CallId, Halt, Input, Node, Note, Output, Startup, rehearsal};
 
 use crate::clients::Clients;
 use crate::clients::sessions;
@@ -33,17 +35,18 @@ use crate::clients::watching::Watchers;
 use crate::clients::workers::Worker;
 use crate::disk::{Crash, Disk};
 use crate::invariants::durability;
-use crate::invariants::refusals::{self, Reasons};
+use crate::invariants::refusals::{self, Injuries, Reasons};
 use crate::invariants::{Invariants, Violation};
 use crate::marks::{Mark, Marks};
 use crate::scenario::{Scenario, Who};
 use crate::streams::Streams;
 use crate::trace::{Kind, Trace};
 use clock::Clock;
-use event::{Event, What, World as Happening};
+use event::{Heap, What, World as Happening};
 use host::Host;
 use network::Network;
 use operators::Operators;
+use threads::Threads;
 
 /// A cluster, its clients, and all that may happen to them.
 pub struct World {
@@ -60,8 +63,7 @@ pub struct World {
     pub(crate) audit: audit::Audit,
     /// What must hold.
     pub invariants: Invariants,
-    heap: BinaryHeap<Event>,
-    sequence: u64,
+    heap: Heap,
     calls: u64,
     /// What happened, for people.
     pub trace: Trace,
@@ -99,18 +101,21 @@ impl World {
                     dials: BTreeMap::new(),
                     paused_until: Instant(0),
                     inbox: Vec::new(),
+                    departing: BTreeMap::new(),
                     busy_until: Instant(0),
                     is_free_due: false,
                     woken_at: None,
                     slow: (1, Instant(0)),
                     doom: None,
                     reasons: Reasons::default(),
+                    injuries: Injuries::default(),
                     halted: None,
                     is_given_up: false,
                     starts: 0,
                     refusals: 0,
                     campaigned: base::Epoch(0),
                     disk_random: streams.named(&format!("disk.{index}")),
+                    threads: Threads::new(streams.named(&format!("threads.{index}"))),
                     promised: base::Slot(0),
                     promise_credit: 0,
                 }
@@ -122,7 +127,11 @@ impl World {
             began,
             streams,
             network: Network::new(scenario.network.clone(), streams.named("network"), count),
-            clients: Clients::new(scenario.workload.clone(), streams.named("workload")),
+            clients: Clients::new(
+                scenario.workload.clone(),
+                scenario.duration,
+                streams.named("workload"),
+            ),
             watchers: Watchers::new(&scenario, streams.named("watchers")),
             workers: (0..count)
                 .map(|index| Worker::new(index, &streams))
@@ -131,8 +140,7 @@ impl World {
             audit: audit::Audit::default(),
             invariants: Invariants::new(count),
             hosts,
-            heap: BinaryHeap::new(),
-            sequence: 0,
+            heap: Heap::default(),
             calls: 0,
             trace: Trace::new(keep_trace),
             marks: Marks::default(),
@@ -170,9 +178,7 @@ impl World {
     }
 
     fn schedule_at(&mut self, at: Instant, what: Happening) {
-        self.sequence += 1;
-        let sequence = self.sequence;
-        self.heap.push(Event { at, sequence, what });
+        self.heap.push(at, what);
     }
 
     pub(crate) fn on_host(&mut self, delay: Duration, host: usize, what: What) {
@@ -193,10 +199,11 @@ impl World {
 
     /// Lets things happen until a moment, or until something is violated.
     pub(crate) fn run_until(&mut self, until: Instant) {
-        while self.violation.is_none() && self.heap.peek().is_some_and(|event| event.at <= until) {
-            let event = self.heap.pop().expect("it was seen");
-            self.now = self.now.max(event.at);
-            self.happen(event.what);
+        while self.violation.is_none()
+            && let Some((at, what)) = self.heap.pop(until)
+        {
+            self.now = self.now.max(at);
+            self.happen(what);
         }
         if self.violation.is_none() {
             self.now = self.now.max(until);
@@ -247,6 +254,7 @@ impl World {
                     self.pass(host);
                 }
             }
+            What::DiskRequest(request) => self.disk_begins(host, *request),
             What::Disk(lane, turn) => self.disk_ends(host, lane, turn),
             What::Persisted(identity) => {
                 self.hosts[host].disk.identity = Some(*identity);
@@ -290,10 +298,12 @@ impl World {
         host.busy_until = Instant(0);
         host.is_free_due = false;
         host.reasons.failed = false;
+        host.reasons.outdated = host.config.limits.state.level_max < rehearsal::LEVEL;
         let at = self.elapsed();
         self.trace
             .line(at, Kind::Node(index), || "starts".to_owned());
         self.start_worker(index);
+        self.hold_to_start(index);
         self.pass(index);
     }
 
@@ -315,6 +325,7 @@ impl World {
         host.life += 1;
         host.dials.clear();
         host.inbox.clear();
+        host.departing.clear();
         host.doom = None;
         host.paused_until = Instant(0);
         self.invariants.stopped(index);
@@ -337,12 +348,15 @@ impl World {
         self.crash_disk(index, crash);
     }
 
-    /// Something has arrived at a node.
+    /// Something has arrived at a node; it looks at that as soon as it can.
     pub(crate) fn deliver(&mut self, index: usize, input: Input) {
         let now = self.now;
         let host = &mut self.hosts[index];
         if host.node.is_none() {
             return;
+        }
+        if let (Input::Disk(completion), Some(node)) = (&input, host.id()) {
+            self.invariants.told(node, completion.id);
         }
         host.inbox.push(input);
         if host.is_paused(now) {
@@ -425,6 +439,13 @@ impl World {
         if let Err(violation) = looked {
             self.fail(violation);
         }
+        if std::mem::take(&mut self.invariants.agreement.is_mixed) {
+            self.marks.reach(Mark::LevelsMixed);
+        }
+        let own_vote = self.invariants.take_own_vote();
+        if let Some((vote, own)) = own_vote.zip(self.hosts[index].id()) {
+            self.hold_to_disk(index, own, vote);
+        }
         for lease in std::mem::take(&mut self.invariants.leases.expired) {
             self.marks.reach(Mark::LeaseExpired);
             self.clients.recording.lease_expired(now, lease.0);
@@ -464,7 +485,14 @@ impl World {
             Output::Frame { connection, body } => self.send(connection, body),
             Output::Disconnect { connection } => self.disconnect(connection),
             Output::Answer { id, answer } => self.hand_over_answer(index, id, answer),
-            Output::Disk(request) => self.disk_begins(index, request),
+            Output::Disk(request) => self.hand_to_disk(index, request),
+            Output::FramesAfter { request, frames } => {
+                for (connection, body) in &frames {
+                    let to = self.network.other_host(*connection);
+                    self.observe_departing(index, to, body);
+                }
+                self.hosts[index].departing.insert(request, frames);
+            }
             Output::PersistIdentity(identity) => {
                 let takes = Duration::from_micros(self.scenario.machine.disk_delay * 2);
                 self.on_host(takes, index, What::Persisted(Box::new(identity)));
@@ -479,7 +507,8 @@ impl World {
                 );
             }
             Output::Note(note) => self.noted(index, &note),
-            Output::Publish(publication) => {
+            Output::Publish { group, .. } if group != META => {}
+            Output::Publish { publication, .. } => {
                 self.audit(index, &publication);
                 self.published(index, publication);
             }
@@ -498,7 +527,9 @@ impl World {
         let host = &mut self.hosts[index];
         if let Halt::Refused(reason) = &halt {
             host.refusals += 1;
-            let looked = refusals::refused(&host.config.name, reason, host.reasons);
+            host.injuries.hurt(host.disk.injured());
+            let name = &host.config.name;
+            let looked = refusals::refused(name, reason, host.reasons, &host.injuries);
             if host.reasons.damaged {
                 self.marks.reach(Mark::DamageRefused);
             } else if host.reasons.failed {
@@ -506,6 +537,11 @@ impl World {
             }
             if host.reasons.wiped {
                 self.marks.reach(Mark::EmptyDiskKeptOut);
+            }
+            if refusals::is_about_the_level(reason) {
+                // The operator does what the message says.
+                self.marks.reach(Mark::LevelRefused);
+                host.config.limits.state.level_max = rehearsal::LEVEL;
             }
             // A supervisor starts it again, less and less often.
             let pause = Duration::from_millis(200) * host.refusals.min(50);
@@ -554,6 +590,7 @@ impl World {
                     self.marks.reach(Mark::MembershipJoint);
                 }
             }
+            Note::LevelRaised { .. } => self.marks.reach(Mark::LevelRaised),
             Note::Engine(consensus::Note::TwoLeaders { epoch, .. }) => self.fail(Violation {
                 invariant: "election safety",
                 text: format!("n{} hears a second leader of epoch {epoch}", index + 1),
@@ -574,6 +611,16 @@ impl World {
         }
     }
 
+    /// Looks at what a node has its disk send once a write has ended.
+    fn observe_departing(&mut self, from: usize, to: usize, body: &Bytes) {
+        let ids = self.hosts[from].id().zip(self.hosts[to].id());
+        if let Some((from, to)) = ids
+            && let Err(violation) = self.invariants.gives_away(from, to, body)
+        {
+            self.fail(violation);
+        }
+    }
+
     /// Looks at an engine's message; whether that ends the run.
     pub(crate) fn observe_frame(&mut self, from: usize, to: usize, body: &Bytes) -> bool {
         let ids = self.hosts[from].id().zip(self.hosts[to].id());
@@ -583,12 +630,15 @@ impl World {
             self.fail(violation);
             return true;
         }
+        for mark in self.invariants.reached.drain(..) {
+            self.marks.reach(mark);
+        }
         self.observe_promise(from, ids, body)
     }
 
     // --- disks
 
-    fn disk_begins(&mut self, index: usize, request: journal::disk::Request) {
+    pub(crate) fn disk_begins(&mut self, index: usize, request: journal::disk::Request) {
         let lane = request.lane;
         if self.hosts[index].disk.submit(request) {
             self.serve_disk(index, lane);
@@ -623,8 +673,16 @@ impl World {
             host.reasons.failed = true;
         }
         let id = request.id;
+        let frames = host.departing.remove(&id).filter(|_| result.is_ok());
         self.serve_disk(index, lane);
-        self.deliver(index, Input::Disk(journal::disk::Completion { id, result }));
+        // Nobody waits for the node, which may be busy or paused.
+        self.invariants.disk_speaks(Some(id));
+        for (connection, body) in frames.into_iter().flatten() {
+            self.send(connection, body);
+        }
+        self.invariants.disk_speaks(None);
+        let completion = journal::disk::Completion { id, result };
+        self.hand_from_disk(index, lane, completion);
     }
 
     // --- looking around

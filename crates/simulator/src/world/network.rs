@@ -88,6 +88,11 @@ impl Network {
         }
     }
 
+    /// Who is at the other end of a connection.
+    pub(crate) fn other_host(&self, connection: ConnectionId) -> usize {
+        self.end(connection).other_host
+    }
+
     fn end(&self, id: ConnectionId) -> &End {
         &self.ends[id.0 as usize]
     }
@@ -437,6 +442,11 @@ impl World {
     /// Cuts the links of a shape, for the fault of this number.
     pub(crate) fn cut(&mut self, fault: usize, shape: Shape) {
         let pairs = self.pairs(shape);
+        self.cut_links(fault, pairs);
+    }
+
+    /// Cuts links, each from one host to another, for the fault of this number.
+    pub(crate) fn cut_links(&mut self, fault: usize, pairs: Vec<(usize, usize)>) {
         for (from, to) in &pairs {
             self.network.cuts[from * self.network.hosts + to] += 1;
         }

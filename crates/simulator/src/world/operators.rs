@@ -15,6 +15,7 @@ use super::World;
 use super::event::World as Happening;
 use super::host::{address, name};
 use crate::disk::Crash;
+use crate::invariants::refusals::Injuries;
 use crate::marks::Mark;
 
 /// How often operators look.
@@ -132,8 +133,11 @@ impl World {
         let config = &mut self.hosts[job.host].config;
         config.cluster.clear();
         config.join = others.map(address).collect();
+        // The members tell it how they agree.
+        config.engine = None;
         self.kill(job.host, Crash::Power);
         self.hosts[job.host].disk = crate::disk::Disk::default();
+        self.hosts[job.host].injuries = Injuries::default();
         let reasons = &mut self.hosts[job.host].reasons;
         (reasons.damaged, reasons.wiped) = (false, false);
         self.start(job.host);
