@@ -141,6 +141,15 @@ def nobody_is_let_in_without_one_or_with_a_revoked_one(cluster):
 
 
 @case
+def members_are_told_with_the_scheme_of_their_addresses(cluster):
+    status, answer = cluster.server.call(cluster.nodes[0], "cluster/member/list", {})
+    assert status == 200, answer
+    for member in answer["members"]:
+        urls = [*member["peerURLs"], *member["clientURLs"]]
+        assert all(url.startswith("https://") for url in urls), urls
+
+
+@case
 def calls_go_through_the_gateway_of_every_node(cluster):
     for number, node in enumerate(cluster.nodes):
         pair = {"key": encoded(f"json/{number}"), "value": encoded("x")}

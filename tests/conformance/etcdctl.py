@@ -28,7 +28,6 @@ def etcdctl(cluster, *arguments, endpoints=None, stdin="", timeout_s=30):
             input=stdin,
             capture_output=True,
             text=True,
-            env={**os.environ, "ETCDCTL_API": "3"},
             # etcdctl's own limit comes first; this one is for an etcdctl that ignores it.
             timeout=timeout_s + 30,
         )
@@ -74,7 +73,7 @@ class Watching:
         ]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env={**os.environ, "ETCDCTL_API": "3"},
+            text=True,
         )
         self.responses = []
         self.other_lines = []

@@ -1,7 +1,6 @@
 """etcdctl's lock and elect commands. They take part by themselves, with leases, transactions and
 watches; clients that let the server do it are in the Rust suite. Both wait in the same lines."""
 
-import os
 import signal
 import subprocess
 import threading
@@ -27,7 +26,7 @@ class Running:
         ]
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env={**os.environ, "ETCDCTL_API": "3"},
+            text=True,
         )
         self.lines = []
         threading.Thread(target=self._read, daemon=True).start()

@@ -1,0 +1,107 @@
+"""The same requests to real etcd and to quorate, answers compared field by field.
+
+The requests are tables (go/differential/table), the program that sends and compares is beside them.
+Compared with are etcd 3.7, built from its Go module unless CONFORMANCE_ETCD_3_7 names a binary, and
+the older etcd of Debian's package `etcd-server`, if it is there. Each comparison begins with fresh
+servers on both sides, so that even revisions must agree.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cluster
+from cluster import Cluster
+from go_programs import GO, build, built
+
+TABLES = GO / "differential" / "table"
+# In this order: compaction takes the history away, users lock everybody out.
+ALONE = ["keys", "transactions", "leases", "watches", "http", "maintenance", "compaction", "users"]
+THREE = ["three"]
+
+
+class Quorate(cluster.Quorate):
+    def command(self, node, nodes):
+        # As in etcd; ours would end an alarm for which there is no reason.
+        return [*super().command(node, nodes), "--alarm-ends", "when-disarmed"]
+
+
+class Compared(Cluster):
+    """A cluster of one kind, from one binary."""
+
+    def __init__(self, make, size):
+        super().__init__("quorate", size)
+        self.server = make
+
+
+def ordered(servers):
+    """The leader first."""
+    leader = servers.leader()
+    return [leader, *(node for node in servers.nodes if node is not leader)]
+
+
+def compare(program, binary, size, tables, more):
+    """Runs tables on a pair of fresh clusters, and returns how many cases passed and failed."""
+    quorate = Quorate(cluster.server("quorate").binary)
+    with Compared(cluster.Etcd(binary), size) as etcd, Compared(quorate, size) as subject:
+        first, second = ordered(etcd), ordered(subject)
+        command = [
+            program,
+            "-reference", ",".join(node.etcd for node in first),
+            "-reference-peers", ",".join(f"{node.peer}/{node.name}" for node in first),
+            "-subject", ",".join(node.etcd for node in second),
+            "-subject-peers", ",".join(f"{node.peer}/{node.name}" for node in second),
+            *more,
+            *(str(TABLES / f"{table}.txt") for table in tables),
+        ]
+        passed, failed = 0, 1
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout:
+                if line.startswith("!"):
+                    passed, failed = (int(number) for number in line[1:].split())
+                else:
+                    print(line, end="", flush=True)
+        for server in [etcd, subject]:
+            for node in server.nodes:
+                assert node.alive, f"{node.name} has ended: {node.log.read_text()[-2000:]}"
+        return passed, failed
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    # Every suite is asked which server it is to drive; this one drives both.
+    arguments.add_argument("--server", choices=["quorate", "etcd"], default="quorate")
+    arguments.add_argument("--only", default="", help="the cases whose name contains this")
+    arguments.add_argument("--verbose", action="store_true", help="print every answer")
+    arguments.add_argument("--etcd", help="compare with this binary alone")
+    arguments.add_argument("--tables", help="these tables alone, by commas")
+    options = arguments.parse_args()
+    more = ["-only", options.only, *(["-verbose"] if options.verbose else [])]
+    with built("differential") as folder:
+        if options.etcd:
+            references = [options.etcd]
+        else:
+            newest = os.environ.get("CONFORMANCE_ETCD_3_7") or build("etcd", folder)
+            references = [str(newest)]
+            if shutil.which("etcd"):
+                references.append("etcd")
+        passed = failed = 0
+        for binary in references:
+            version = subprocess.run([binary, "--version"], capture_output=True, text=True)
+            print(f"--- compared with {version.stdout.splitlines()[0]}")
+            for size, tables in [(1, ALONE), (3, THREE)]:
+                if options.tables:
+                    tables = [name for name in tables if name in options.tables.split(",")]
+                if not tables:
+                    continue
+                good, bad = compare(Path(folder) / "differential", binary, size, tables, more)
+                passed, failed = passed + good, failed + bad
+    print(f"differential: {passed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
