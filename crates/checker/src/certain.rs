@@ -12,10 +12,10 @@ use crate::linearizability::revisions::Timeline;
 use crate::order::Order;
 use crate::run::Run;
 
-/// Changes by revision: key, and whether it was put (else deleted).
+/// Changes by revision, in the order of keys: key, and whether it was put (else deleted).
 #[derive(Debug, Default)]
 pub(crate) struct Certain {
-    pub(crate) changes: BTreeMap<Revision, BTreeMap<Key, bool>>,
+    pub(crate) changes: BTreeMap<Revision, Vec<(Key, bool)>>,
 }
 
 impl Certain {
@@ -29,11 +29,12 @@ impl Certain {
         let mut revision = order.first;
         while revision < order.last {
             revision = Revision(revision.0 + 1);
-            let changes = certain.changes.entry(revision).or_default();
+            let mut changes: Vec<(Key, bool)> = Vec::with_capacity(1);
             if let Some(timeline) = timeline.filter(|timeline| timeline.is_sure) {
                 for (key, put) in timeline.store.changes(revision) {
-                    changes.insert(key.clone(), put.is_some());
+                    changes.push((key.clone(), put.is_some()));
                 }
+                certain.add(revision, changes);
                 continue;
             }
             match order.writer(revision) {
@@ -41,16 +42,27 @@ impl Certain {
                     let operation = &run.operations[writer];
                     let (_, _, response) = operation.answer().expect("writers are acknowledged");
                     writes(operation.request, response, &mut |key, put| {
-                        changes.insert(key.clone(), put);
+                        changes.push((key.clone(), put));
                     });
                 }
                 None => {
                     for fact in evidence.at(revision) {
-                        changes.insert(fact.key.clone(), fact.put.is_some());
+                        changes.push((fact.key.clone(), fact.put.is_some()));
                     }
                 }
             }
+            certain.add(revision, changes);
         }
         certain
+    }
+
+    /// Of several changes of one key the last counts.
+    fn add(&mut self, revision: Revision, mut changes: Vec<(Key, bool)>) {
+        if changes.len() > 1 {
+            changes.reverse();
+            changes.sort_by(|one, other| one.0.cmp(&other.0));
+            changes.dedup_by(|later, kept| later.0 == kept.0);
+        }
+        self.changes.insert(revision, changes);
     }
 }

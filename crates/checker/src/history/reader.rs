@@ -4,6 +4,7 @@
 //! operation is invoked once and before it ends, its answer fits what was asked, a watch exists
 //! before anything is said about it. So the judges may rely on them.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{BufRead, Read};
@@ -32,12 +33,23 @@ impl fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 /// What the rules between lines need to know.
-#[derive(Debug, Default)]
-struct Order {
+#[derive(Debug)]
+struct Order<Q> {
     at: Time,
-    /// Open operations with their requests; ended ones with `None`.
-    operations: BTreeMap<OperationId, Option<Request>>,
+    /// Open operations with their requests (owned while lines are read, else borrowed); ended ones
+    /// with `None`.
+    operations: BTreeMap<OperationId, Option<Q>>,
     watches: BTreeMap<WatchId, ()>,
+}
+
+impl<Q> Default for Order<Q> {
+    fn default() -> Order<Q> {
+        Order {
+            at: Time::default(),
+            operations: BTreeMap::new(),
+            watches: BTreeMap::new(),
+        }
+    }
 }
 
 /// Reads a history line by line.
@@ -49,7 +61,7 @@ pub struct Reader<R> {
     bytes: u64,
     events: usize,
     buffer: Vec<u8>,
-    order: Order,
+    order: Order<Request>,
 }
 
 impl<R: BufRead> Reader<R> {
@@ -95,7 +107,7 @@ impl<R: BufRead> Reader<R> {
         }
         self.events += 1;
         let event: Event = self.parse("an event")?;
-        let fits = self.order.accept(&event);
+        let fits = self.order.accept(&event, Request::clone);
         fits.map_err(|reason| self.malformed(reason))?;
         Ok(Some(event))
     }
@@ -171,12 +183,14 @@ impl History {
     /// The first line (counted as if it were written) that breaks a rule.
     pub fn validate(&self) -> Result<(), Malformed> {
         check_initial(&self.header).map_err(|reason| Malformed { line: 1, reason })?;
-        let mut order = Order::default();
+        let mut order: Order<&Request> = Order::default();
         for (index, event) in self.events.iter().enumerate() {
-            order.accept(event).map_err(|reason| Malformed {
-                line: index as u64 + 2,
-                reason,
-            })?;
+            order
+                .accept(event, |request| request)
+                .map_err(|reason| Malformed {
+                    line: index as u64 + 2,
+                    reason,
+                })?;
         }
         Ok(())
     }
@@ -207,17 +221,22 @@ fn check_initial(header: &Header) -> Result<(), String> {
     Ok(())
 }
 
-impl Order {
-    fn accept(&mut self, event: &Event) -> Result<(), String> {
+impl<Q: Borrow<Request>> Order<Q> {
+    /// Takes the next line; `keep` makes of a request what is kept until its answer comes.
+    fn accept<'h>(
+        &mut self,
+        event: &'h Event,
+        keep: impl FnOnce(&'h Request) -> Q,
+    ) -> Result<(), String> {
         if event.at < self.at {
             return Err(format!("time goes back from {} to {}", self.at, event.at));
         }
         self.at = event.at;
         match &event.event {
-            EventKind::Invoke { id, request, .. } => self.invoke(*id, request),
+            EventKind::Invoke { id, request, .. } => self.invoke(*id, keep(request)),
             EventKind::Ok { id, response, .. } => {
                 let request = self.end(*id)?;
-                if fits(&request, response) {
+                if fits(request.borrow(), response) {
                     Ok(())
                 } else {
                     Err(format!("the answer does not fit what operation {id} asked"))
@@ -244,14 +263,14 @@ impl Order {
         }
     }
 
-    fn invoke(&mut self, id: OperationId, request: &Request) -> Result<(), String> {
-        match self.operations.insert(id, Some(request.clone())) {
+    fn invoke(&mut self, id: OperationId, request: Q) -> Result<(), String> {
+        match self.operations.insert(id, Some(request)) {
             None => Ok(()),
             Some(_) => Err(format!("operation {id} was invoked before")),
         }
     }
 
-    fn end(&mut self, id: OperationId) -> Result<Request, String> {
+    fn end(&mut self, id: OperationId) -> Result<Q, String> {
         match self.operations.get_mut(&id) {
             None => Err(format!("operation {id} was never invoked")),
             Some(open) => open
