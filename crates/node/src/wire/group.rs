@@ -91,7 +91,7 @@ pub enum GroupFrame {
         /// What is asked for.
         operation: Operation,
     },
-    /// The answer to [`Frame::Operate`]: a sentence for people.
+    /// The answer to [`GroupFrame::Operate`]: a sentence for people.
     Operated {
         /// Of which request.
         id: u64,
@@ -107,7 +107,7 @@ pub enum GroupFrame {
         /// Which.
         change: MemberChange,
     },
-    /// The answer to [`Frame::Change`].
+    /// The answer to [`GroupFrame::Change`].
     Changed {
         /// Of which request.
         id: u64,
