@@ -488,8 +488,9 @@ impl World {
             Output::Disk(request) => self.hand_to_disk(index, request),
             Output::FramesAfter { request, frames } => {
                 for (connection, body) in &frames {
-                    let to = self.network.other_host(*connection);
-                    self.observe_departing(index, to, body);
+                    if let Some(to) = self.hearer(*connection) {
+                        self.observe_departing(index, to, body);
+                    }
                 }
                 self.hosts[index].departing.insert(request, frames);
             }

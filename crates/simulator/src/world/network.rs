@@ -88,9 +88,10 @@ impl Network {
         }
     }
 
-    /// Who is at the other end of a connection.
-    pub(crate) fn other_host(&self, connection: ConnectionId) -> usize {
-        self.end(connection).other_host
+    /// Who is at the other end of a connection, and in which life.
+    fn other(&self, connection: ConnectionId) -> (usize, u64) {
+        let other = self.end(self.end(connection).other);
+        (other.host, other.life)
     }
 
     fn end(&self, id: ConnectionId) -> &End {
@@ -210,7 +211,8 @@ impl World {
         }
         let (from, to) = (end.host, end.other_host);
         let is_engine = body.first() == Some(&ENGINE);
-        if is_engine && self.observe_frame(from, to, &body) {
+        let is_heard = self.hearer(connection).is_some();
+        if is_engine && is_heard && self.observe_frame(from, to, &body) {
             return;
         }
         if self.network.is_cut(from, to) {
@@ -237,6 +239,13 @@ impl World {
             }
         }
         self.transmit(connection, body);
+    }
+
+    /// Which host hears what is sent over a connection: nobody if the process that it led to is gone.
+    /// Whoever has come after that one on its host, perhaps as another node, is not meant.
+    pub(crate) fn hearer(&self, connection: ConnectionId) -> Option<usize> {
+        let (host, life) = self.network.other(connection);
+        (self.hosts[host].life == life).then_some(host)
     }
 
     fn transmit(&mut self, connection: ConnectionId, body: Bytes) {
