@@ -7,11 +7,11 @@ use std::time::Duration;
 use base::{Epoch, GroupId, NodeId, Random, Slot, WallTime};
 use consensus::{EngineKind, Member, Membership};
 use quorate_cluster::meta::{
-    DEFAULT, KEYSPACES_MAX, MetaCommand, Replica, check_name, epoch, execute, keyspace, keyspaces,
-    last_group,
+    DEFAULT, KEYSPACES_MAX, MetaCommand, Replica, all_keyspaces, check_name, epoch, execute,
+    keyspace, keyspaces, last_group,
 };
 use quorate_cluster::placement::plan::TableEpoch;
-use state::{EntryStamp, Limits, State};
+use state::{EntryStamp, Limits, Space, State};
 
 fn replicas(nodes: &[u64]) -> Vec<Replica> {
     let replica = |node: &u64| Replica {
@@ -49,15 +49,18 @@ fn three_voters() -> Membership {
     }
 }
 
-/// Executes one command in an entry of its own.
-fn run(state: &mut State, command: &MetaCommand) -> Result<String, String> {
-    let stamp = EntryStamp {
+fn next(state: &State) -> EntryStamp {
+    EntryStamp {
         slot: Slot(state.reader().applied().0 + 1),
         epoch: Epoch(1),
         wall: WallTime::default(),
         elapsed: Duration::ZERO,
-    };
-    state.begin_entry(&stamp);
+    }
+}
+
+/// Executes one command in an entry of its own.
+fn run(state: &mut State, command: &MetaCommand) -> Result<String, String> {
+    state.begin_entry(&next(state));
     let result = execute(state.transaction(), &three_voters(), &command.encode());
     drop(state.end_entry());
     result
@@ -174,4 +177,20 @@ fn there_are_only_so_many_keyspaces_until_one_is_dropped() {
     run(&mut state, &remove("k7")).unwrap();
     one_more(&mut state).unwrap();
     one_more(&mut state).unwrap_err();
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_not_taken_for_a_keyspace_that_is_gone() {
+    let mut state = State::new(Limits::default());
+    run(&mut state, &create("pods", 0, &[1, 2, 3])).unwrap();
+    assert_eq!(all_keyspaces(state.reader()).unwrap().len(), 1);
+    let stamp = next(&state);
+    state.begin_entry(&stamp);
+    let mut transaction = state.transaction();
+    transaction.set_row(Space::META, b"kevents", b"of a later build");
+    transaction.commit();
+    drop(state.end_entry());
+    let error = all_keyspaces(state.reader()).unwrap_err();
+    assert!(error.contains("events"), "{error}");
+    assert_eq!(keyspaces(state.reader()).len(), 1, "the others are known");
 }

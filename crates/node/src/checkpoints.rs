@@ -1,11 +1,13 @@
 //! Checkpoint files: written here, read for a peer, received from one.
 //!
 //! ```text
-//! writing:    snapshot ─▶ blocks ─▶ SLOT.partial ─▶ sync ─▶ rename to SLOT.checkpoint ─▶ Written
-//! sending:    ReadPiece ─▶ read SLOT.checkpoint ─▶ PieceRead
-//! receiving:  StorePiece ─▶ write SLOT.incoming ─▶ PieceStored
-//! installing: sync ─▶ read back and verify ─▶ rename to SLOT.checkpoint ─▶ Installed
+//! writing:    snapshot ─▶ blocks ─▶ .partial ─▶ sync ─▶ rename to .checkpoint ─▶ Written
+//! sending:    ReadPiece ─▶ read .checkpoint ─▶ PieceRead
+//! receiving:  StorePiece ─▶ write .incoming ─▶ PieceStored
+//! installing: sync ─▶ read back and verify ─▶ rename to .checkpoint ─▶ Installed
 //! ```
+//!
+//! Each file is called after its group and its slot, `GROUP-SLOT.checkpoint`.
 //!
 //! Blocks are drained at a paced rate while the node serves; one write is under way at a time. The
 //! newest [`Limits::checkpoints_kept`](crate::Limits) files are kept, so that a damaged newest one

@@ -28,10 +28,7 @@ impl Description {
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(VERSION);
-        out.put_u8(match self.engine {
-            EngineKind::Raft => 1,
-            EngineKind::Paxos => 2,
-        });
+        out.put_u8(self.engine.code());
         self.genesis.encode(&mut out);
         out.freeze()
     }
@@ -42,11 +39,7 @@ impl Description {
         if bytes.try_get_u8().ok()? != VERSION {
             return None;
         }
-        let engine = match bytes.try_get_u8().ok()? {
-            1 => EngineKind::Raft,
-            2 => EngineKind::Paxos,
-            _ => return None,
-        };
+        let engine = EngineKind::from_code(bytes.try_get_u8().ok()?)?;
         let genesis = Membership::decode(bytes).ok()?;
         Some(Description { engine, genesis })
     }

@@ -50,7 +50,7 @@ pub struct Limits {
     pub checkpoint_log_bytes: u64,
     /// While the log has more segments than this, groups that hold its oldest part take
     /// checkpoints, however little they have written: one that is idle would keep the whole log of
-    /// the others.
+    /// the others. One that has filled a good part of it goes by its own rule alone.
     pub log_segments: usize,
     /// Groups that take a checkpoint for that reason at once; the others have their turn later.
     pub pinning_checkpoints: usize,

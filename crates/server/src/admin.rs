@@ -11,6 +11,9 @@
 //! | `GET /version`, `/metrics`, `/livez`, `/readyz` | | |
 //! | `POST /members/add` | `{"name": …, "peer_address": …}` | a sentence |
 //! | `POST /members/promote`, `/members/remove` | `{"member": …}` | a sentence |
+//! | `GET /keyspaces` | | all of them, JSON |
+//! | `POST /keyspaces/create` | `{"name": …, "replicas": …, "engine": …}` | a sentence |
+//! | `POST /keyspaces/drop` | `{"name": …}` | a sentence |
 //! | `POST /leader/transfer` | `{}` or `{"to": …}` | a sentence |
 
 use axum::extract::{Json, Path, Request, State};

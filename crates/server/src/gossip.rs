@@ -323,17 +323,31 @@ impl Carrier {
             let member = gossip.member(node);
             member.map_or_else(|| node.to_string(), |member| member.name.clone())
         };
+        // What happens to members may be made up too, where packets are not sealed.
         let (reason, who, line) = match event {
-            Event::Joined(node) => return tracing::info!("gossip: {} is there", name(*node)),
             Event::Changed(_) => return,
+            Event::Joined(node) => (
+                "joined",
+                node.to_string(),
+                format!("{} is there", name(*node)),
+            ),
             Event::Suspected { node, by } => {
-                return tracing::info!("gossip: {} suspects {}", name(*by), name(*node));
+                let line = format!("{} suspects {}", name(*by), name(*node));
+                ("suspected", node.to_string(), line)
             }
-            Event::Recovered(node) => return tracing::info!("gossip: {} is well", name(*node)),
-            Event::Died(node) => return tracing::warn!("gossip: {} is dead", name(*node)),
-            Event::Left(node) => return tracing::info!("gossip: {} has left", name(*node)),
+            Event::Recovered(node) => {
+                let line = format!("{} is well", name(*node));
+                ("recovered", node.to_string(), line)
+            }
+            Event::Died(node) => ("died", node.to_string(), format!("{} is dead", name(*node))),
+            Event::Left(node) => (
+                "left",
+                node.to_string(),
+                format!("{} has left", name(*node)),
+            ),
             Event::Slept(duration) => {
-                return tracing::warn!("gossip: this process stood still for {duration:?}");
+                let line = format!("this process stood still for {duration:?}");
+                ("slept", String::new(), line)
             }
             Event::Denied { by } => {
                 let who = name(*by);
@@ -375,8 +389,14 @@ impl Carrier {
                 ("join-failed", address.to_string(), line)
             }
         };
-        if self.is_to_be_named(now, reason, who) {
-            tracing::warn!("gossip: {line}");
+        if !self.is_to_be_named(now, reason, who) {
+            return;
+        }
+        match event {
+            Event::Joined(_) | Event::Suspected { .. } | Event::Recovered(_) | Event::Left(_) => {
+                tracing::info!("gossip: {line}");
+            }
+            _ => tracing::warn!("gossip: {line}"),
         }
     }
 }

@@ -21,5 +21,6 @@ mod table;
 
 pub use command::{MetaCommand, PROTOCOL, execute};
 pub use table::{
-    DEFAULT, KEYSPACES_MAX, Keyspace, Replica, check_name, epoch, keyspace, keyspaces, last_group,
+    DEFAULT, KEYSPACES_MAX, Keyspace, Replica, all_keyspaces, check_name, epoch, keyspace,
+    keyspaces, last_group,
 };

@@ -79,18 +79,11 @@ impl Keyspace {
 }
 
 pub(super) fn put_engine(out: &mut BytesMut, engine: EngineKind) {
-    out.put_u8(match engine {
-        EngineKind::Raft => 1,
-        EngineKind::Paxos => 2,
-    });
+    out.put_u8(engine.code());
 }
 
 pub(super) fn get_engine(input: &mut &[u8]) -> Option<EngineKind> {
-    match input.try_get_u8().ok()? {
-        1 => Some(EngineKind::Raft),
-        2 => Some(EngineKind::Paxos),
-        _ => None,
-    }
+    EngineKind::from_code(input.try_get_u8().ok()?)
 }
 
 pub(super) fn put_text(out: &mut BytesMut, text: &str) {
@@ -185,15 +178,28 @@ pub fn keyspace(reader: &Reader, name: &str) -> Option<Keyspace> {
     Keyspace::decode(name, &reader.row(Space::META, &row_key(name))?)
 }
 
-/// All keyspaces but [`DEFAULT`], by name.
+/// All keyspaces but [`DEFAULT`], by name. Rows that this build cannot read are left out.
 #[must_use]
 pub fn keyspaces(reader: &Reader) -> Vec<Keyspace> {
+    read_keyspaces(reader).filter_map(Result::ok).collect()
+}
+
+/// All keyspaces but [`DEFAULT`], for whoever lets go of what is not among them.
+///
+/// # Errors
+/// If a row cannot be read: with its key, for people.
+pub fn all_keyspaces(reader: &Reader) -> Result<Vec<Keyspace>, String> {
+    read_keyspaces(reader).collect()
+}
+
+fn read_keyspaces(reader: &Reader) -> impl Iterator<Item = Result<Keyspace, String>> {
     let rows = reader.rows(Space::META);
-    let named = rows.filter_map(|(key, row)| {
+    rows.filter_map(|(key, row)| {
         let name = key.strip_prefix(&[KEYSPACE_TAG])?;
-        Keyspace::decode(std::str::from_utf8(name).ok()?, &row)
-    });
-    named.collect()
+        let found = std::str::from_utf8(name).ok();
+        let found = found.and_then(|name| Keyspace::decode(name, &row));
+        Some(found.ok_or_else(|| format!("{:?}", String::from_utf8_lossy(name))))
+    })
 }
 
 /// Whether a keyspace may have this name: it stands in headers, host names and file names.

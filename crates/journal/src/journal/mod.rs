@@ -33,6 +33,10 @@ use crate::{Identity, Limits, Record, RecordKind};
 
 use fetch::{Fetch, Fetches, Gathering, InMemory};
 use segments::{FilePurpose, FileRequests};
+
+/// A group whose entries are this part of the log or more keeps the log for itself. Small, because
+/// what is alone in a batch fills a block of the disk.
+const OWN_PART: u64 = 4;
 pub(crate) use segments::{RequestIds, Segment, Segments};
 
 /// What the journal has done.
@@ -414,8 +418,9 @@ impl Journal {
         self.give_up_segments(out);
     }
 
-    /// The groups whose oldest entries keep more than `segments` segments in use. They have to take
-    /// a checkpoint, or the log of the others can never be let go of.
+    /// The groups whose oldest entries keep more than `segments` segments in use, most of which
+    /// others have filled. They have to take a checkpoint, or the log of the others can never be
+    /// let go of. A group whose own entries make up a good part of the log keeps it for itself.
     #[must_use]
     pub fn pinning(&self, segments: usize) -> Vec<GroupId> {
         let in_use = &self.segments.in_use;
@@ -423,7 +428,11 @@ impl Journal {
             return Vec::new();
         };
         let kept = in_use[over.min(in_use.len() - 1)].sequence;
-        let pins = |log: &GroupLog| log.oldest().is_some_and(|oldest| oldest < kept);
+        let bytes: u64 = in_use.iter().map(|segment| segment.bytes).sum();
+        let pins = |log: &GroupLog| {
+            let is_oldest = log.oldest().is_some_and(|oldest| oldest < kept);
+            is_oldest && bytes / OWN_PART > log.bytes_since(Slot(0))
+        };
         let groups = self.groups.iter().filter(|(_, log)| pins(log));
         groups.map(|(group, _)| *group).collect()
     }

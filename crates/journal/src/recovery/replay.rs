@@ -89,7 +89,6 @@ impl Replay {
             StoredKind::Given(RecordKind::LogStarts) => {
                 check_slot(record.group, record.slot)?;
                 group.scatter(record.group, true)?;
-                check_gap(record.group, record.slot, group.log.first())?;
                 group.start_scattered(start, &mut self.live);
                 group.log.anchor = Some((start, home));
             }
@@ -256,8 +255,10 @@ impl Group {
                 self.log.start().0
             ));
         }
-        if self.log.is_empty() && self.log.anchor.is_none() {
-            // The beginning may stand in segments that are gone.
+        let is_far = check_gap(group, self.log.last(), slot).is_err();
+        if self.log.is_empty() && (self.log.anchor.is_none() || is_far) {
+            // The beginning may stand in segments that are gone: behind an old start, any number
+            // of entries. A later start closes that gap.
             self.log.clear(slot, live);
         }
         let (first, last) = (self.log.first(), self.log.last());
@@ -274,8 +275,13 @@ impl Group {
 
     /// The log starts here, and keeps what is behind, gaps and all.
     fn start_scattered(&mut self, start: (Slot, Epoch), live: &mut LiveCounts) {
-        self.log.start_behind(start, live);
-        self.is_exact = true;
+        if start.0.next() < self.log.first() && !self.log.is_empty() {
+            // What stood between them is missing, or in segments that are gone, however much it
+            // was. A later start closes that gap; the end judges what is left of it.
+            self.log.set_start(start);
+        } else {
+            self.log.start_behind(start, live);
+        }
         self.memberships = self.memberships.split_off(&start.0.next());
         self.ballots = self.ballots.split_off(&start.0.next());
     }
@@ -295,7 +301,6 @@ impl Group {
                     self.log.start().0
                 ));
             }
-            check_gap(group, slot, self.log.first())?;
             self.start_scattered(start, live);
             return Ok(());
         }
@@ -386,6 +391,42 @@ mod tests {
             "{error}"
         );
         replay(&[(ENTRY, 5, 1), (START, 3, 1)]).unwrap_err();
+    }
+
+    #[test]
+    fn a_scattered_log_may_have_lost_any_number_of_entries_before_its_last_start() {
+        const ACCEPTED: StoredKind = StoredKind::Given(RecordKind::Accepted);
+        let far = 5 + 2 * GAP_SLOTS_MAX;
+        let entries = [
+            (ACCEPTED, far, 1),
+            (ACCEPTED, far + 1, 1),
+            (ACCEPTED, far + 4, 1),
+        ];
+        let (old, new) = ((START, 4, 1), (START, far, 1));
+        let with = |old_at: usize| {
+            let mut records = entries.to_vec();
+            records.insert(old_at, old);
+            records.push(new);
+            replay(&records).unwrap()
+        };
+        // The old start stands before the entries, between them, or behind them.
+        for old_at in 0..=entries.len() {
+            let group = with(old_at);
+            assert_eq!(
+                (group.start, group.last),
+                ((Slot(far), Epoch(1)), Slot(far + 4))
+            );
+            assert_eq!(group.gaps, [(Slot(far + 2), Slot(far + 3))]);
+        }
+        // Without the new one they are missing.
+        for old_at in 0..=entries.len() {
+            let mut records = entries.to_vec();
+            records.insert(old_at, old);
+            let error = replay(&records).unwrap_err();
+            assert!(error.contains("is missing"), "{error}");
+        }
+        // An entry behind entries has no such excuse.
+        replay(&[(ACCEPTED, 5, 1), (ACCEPTED, far, 1), new]).unwrap_err();
     }
 
     #[test]

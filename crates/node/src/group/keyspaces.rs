@@ -55,7 +55,13 @@ impl Group {
         name: String,
         out: &mut Vec<Output>,
     ) {
-        self.change_table(moment, id, &MetaCommand::Drop { name }, out);
+        match meta::check_name(&name) {
+            Ok(()) => self.change_table(moment, id, &MetaCommand::Drop { name }, out),
+            Err(reason) => {
+                let answer = Answer::Operator(Err(reason));
+                out.push(Output::Answer { id, answer });
+            }
+        }
     }
 
     fn change_table(

@@ -41,7 +41,18 @@ impl Running {
         }
         let reader = self.meta().replica().reader();
         let last = meta::last_group(reader);
-        let table = meta::keyspaces(reader);
+        let table = match meta::all_keyspaces(reader) {
+            Ok(table) => table,
+            Err(name) => {
+                // What is taken for dropped is deleted.
+                let reason = format!(
+                    "the table of keyspaces has a row that this build cannot read: {name}. Nothing \
+                     has been deleted; start the build that the other nodes run"
+                );
+                out.push(Output::Halt(Halt::Refused(reason)));
+                return;
+            }
+        };
         let is_in_table = |id: &GroupId| table.iter().any(|each| each.group == *id);
         let over: Vec<GroupId> = self
             .groups

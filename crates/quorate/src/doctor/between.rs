@@ -205,6 +205,13 @@ fn seen_by(looked: &Looked) -> impl Iterator<Item = &Seen> {
     gossip.into_iter().flat_map(|gossip| &gossip.members)
 }
 
+/// Who answers and takes part in gossip.
+fn gossiping(case: &Case) -> impl Iterator<Item = &Looked> {
+    case.members
+        .iter()
+        .filter(|looked| seen_by(looked).next().is_some())
+}
+
 fn gossip(case: &Case, findings: &mut Vec<Finding>) {
     for looked in &case.members {
         let gossip = looked.status().and_then(|status| status.gossip.as_ref());
@@ -236,11 +243,21 @@ fn gossip(case: &Case, findings: &mut Vec<Finding>) {
                     let entry = strangers.entry(&seen.id).or_insert((seen, Vec::new()));
                     entry.1.push(looked.name());
                 }
-                Some(member) if member.status().is_some() && seen.state != "alive" => {
+                // A suspicion is refuted within moments: it is no finding yet.
+                Some(member) if member.status().is_some() && !is_present => {
                     let said = format!("{} says {}", looked.name(), seen.state);
                     gone.entry(member.name()).or_default().push(said);
                 }
                 None | Some(_) => {}
+            }
+        }
+    }
+    // Another key from the first start on: they never heard of each other.
+    for looked in gossiping(case) {
+        for member in gossiping(case) {
+            if seen_by(looked).all(|seen| seen.id != member.member.id) {
+                let said = format!("{} does not know it", looked.name());
+                gone.entry(member.name()).or_default().push(said);
             }
         }
     }

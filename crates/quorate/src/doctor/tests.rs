@@ -201,6 +201,15 @@ fn gossip_is_held_against_the_log() {
         third["status"]["gossip"]["members"][0]["state"] = json!("dead");
     });
     finds(&unheard, Warning, "gossip", "n1");
+    let suspected = changed(|third| {
+        third["status"]["gossip"]["members"][0]["state"] = json!("suspect");
+    });
+    assert_eq!(findings(&suspected), [], "refuted within moments");
+    let unknown = changed(|third| {
+        let seen = &mut third["status"]["gossip"]["members"];
+        seen.as_array_mut().unwrap().remove(0);
+    });
+    finds(&unknown, Warning, "gossip", "n1");
     let stranger = changed(|third| {
         let seen = &mut third["status"]["gossip"]["members"];
         let mut other = seen[0].clone();

@@ -21,6 +21,7 @@ use cluster::placement::site::Domains;
 use node::{Answer, Call, Identity, Standing};
 use tokio::net::{UdpSocket, lookup_host};
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::{Command, Handle, Means, View, keys, start};
@@ -239,7 +240,7 @@ impl Settings {
             if load != said && member.tell(Command::Facts(self.told.facts(load))) {
                 said = load;
             }
-            keys.look(member);
+            keys.look(member).await;
         }
     }
 
@@ -274,6 +275,8 @@ struct KeysInUse {
     keys: Keys,
     /// What was wrong at the last look.
     problem: Option<String>,
+    /// The look that is under way: a disk that hangs holds up one thread, and nobody who serves.
+    reading: Option<JoinHandle<Result<Keys, String>>>,
 }
 
 impl KeysInUse {
@@ -282,15 +285,35 @@ impl KeysInUse {
             file: told.key_file.clone(),
             keys: told.keys.clone(),
             problem: None,
+            reading: None,
         }
     }
 
-    /// Passes on what has changed.
-    fn look(&mut self, member: &Handle) {
-        let Some(path) = &self.file else {
+    /// Passes on what has changed, as the look before this one found it, and looks again.
+    async fn look(&mut self, member: &Handle) {
+        let Some(path) = self.file.clone() else {
             return;
         };
-        match keys::read(path) {
+        if self
+            .reading
+            .as_ref()
+            .is_some_and(|reading| !reading.is_finished())
+        {
+            return;
+        }
+        let read = self.reading.take();
+        self.reading = Some(spawn_blocking(move || keys::read(&path)));
+        let Some(read) = read else {
+            return;
+        };
+        // A look that panicked would be a bug, and has found nothing.
+        if let Ok(found) = read.await {
+            self.pass_on(found, member);
+        }
+    }
+
+    fn pass_on(&mut self, found: Result<Keys, String>, member: &Handle) {
+        match found {
             Ok(keys) => {
                 self.problem = None;
                 if keys != self.keys && member.tell(Command::Keys(keys.clone())) {
@@ -384,21 +407,22 @@ mod tests {
             file: Some(path.clone()),
             keys: keys::read(&path).unwrap(),
             problem: None,
+            reading: None,
         };
         let (commands, mut heard) = mpsc::channel(1);
         let member = Handle { commands };
-        in_use.look(&member);
+        in_use.pass_on(keys::read(&path), &member);
         assert!(matches!(heard.try_recv(), Err(TryRecvError::Empty)));
         write("2");
         assert!(member.tell(Command::Join(Vec::new())), "it is busy now");
-        in_use.look(&member);
+        in_use.pass_on(keys::read(&path), &member);
         assert!(matches!(heard.try_recv(), Ok(Command::Join(_))));
-        in_use.look(&member);
+        in_use.pass_on(keys::read(&path), &member);
         let two = keys::read(&path).unwrap();
         assert!(matches!(heard.try_recv(), Ok(Command::Keys(keys)) if keys == two));
         std::fs::remove_file(&path).unwrap();
-        in_use.look(&member);
-        in_use.look(&member);
+        in_use.pass_on(keys::read(&path), &member);
+        in_use.pass_on(keys::read(&path), &member);
         assert!(matches!(heard.try_recv(), Err(TryRecvError::Empty)));
         assert_eq!(in_use.keys, two, "those that were stay");
     }

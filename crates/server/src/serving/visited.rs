@@ -207,7 +207,16 @@ impl Visits {
         traffic: &Traffic,
         moved_bytes: u64,
     ) -> Visiting {
-        let now = self.clock.now();
+        self.poll_at(self.clock.now(), context, traffic, moved_bytes)
+    }
+
+    fn poll_at(
+        &mut self,
+        now: Instant,
+        context: &mut Context<'_>,
+        traffic: &Traffic,
+        moved_bytes: u64,
+    ) -> Visiting {
         if let Some(alarm) = &mut self.alarm {
             if traffic.is_urgent.get() {
                 return self.end(now, traffic);

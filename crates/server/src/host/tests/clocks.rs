@@ -2,7 +2,7 @@
 //! acknowledges is there, and the others say by how much its clock is wrong. On the way: what one
 //! node tells of itself can be read through any other one.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,14 +10,16 @@ use super::*;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// Ports that nobody uses, for connections nor packets, and below those that the system draws: they
+/// are free until the nodes bind them.
 fn peers() -> Vec<(String, String)> {
-    let held: Vec<TcpListener> = (0..3)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let addresses = held.iter().map(|held| held.local_addr().unwrap());
-    let named = addresses.enumerate();
+    let free = std::iter::repeat_with(|| fastrand::u16(12_000..32_000)).filter(|port| {
+        let address = ("127.0.0.1", *port);
+        TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+    });
+    let named = free.take(3).enumerate();
     named
-        .map(|(index, address)| (format!("n{}", index + 1), address.to_string()))
+        .map(|(index, port)| (format!("n{}", index + 1), format!("127.0.0.1:{port}")))
         .collect()
 }
 
@@ -26,6 +28,7 @@ fn started(folder: &Path, peers: &[(String, String)]) -> Vec<Handle> {
         let configuration = Configuration {
             name: Some(name.clone()),
             cluster: peers.to_vec(),
+            gossip: Some(true),
             ..configuration(&folder.join(name))
         };
         let ahead = if name == "n3" { DAY } else { Duration::ZERO };

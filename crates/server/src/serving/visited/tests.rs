@@ -92,13 +92,14 @@ async fn only_who_has_much_to_renew_and_nothing_else_is_visited() {
     let traffic = Traffic::default();
     let mut visits = Visits::new(&limits, Clock::start());
     let context = &mut Context::from_waker(Waker::noop());
+    let mut now = visits.since;
     let mut after = |count: u32, is_urgent: bool, pause: u64| {
         (0..count).for_each(|_| traffic.patient());
         if is_urgent {
             traffic.urgent();
         }
-        sleep(Duration::from_millis(pause));
-        visits.poll(context, &traffic, 0)
+        now = now + Duration::from_millis(pause);
+        visits.poll_at(now, context, &traffic, 0)
     };
     assert_eq!(after(9, false, 1), Visiting::Unchanged, "not for long yet");
     assert_eq!(
@@ -111,7 +112,29 @@ async fn only_who_has_much_to_renew_and_nothing_else_is_visited() {
     assert_eq!(after(4, false, 210), Visiting::Begin);
     assert_eq!(after(0, true, 0), Visiting::End, "at once");
     assert_eq!(after(4, false, 210), Visiting::Begin);
-    // Its alarm is rung by the runtime.
+}
+
+#[tokio::test]
+async fn the_alarm_of_visits_is_rung_by_the_runtime() {
+    let limits = VisitLimits {
+        interval: Duration::from_millis(10),
+        window: Duration::from_millis(200),
+        fewest: 4,
+        bytes_each: 100,
+    };
+    let traffic = Traffic::default();
+    let mut visits = Visits::new(&limits, Clock::start());
+    // A window in which this machine stood still is not lively; another one comes.
+    std::future::poll_fn(|context| {
+        traffic.patient();
+        sleep(Duration::from_millis(1));
+        context.waker().wake_by_ref();
+        match visits.poll(context, &traffic, 0) {
+            Visiting::Begin => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    })
+    .await;
     let mut seen = Vec::new();
     std::future::poll_fn(|context| {
         (0..4).for_each(|_| traffic.patient());
@@ -181,10 +204,11 @@ fn who_moves_more_than_renewals_is_not_visited() {
     let _entered = runtime.enter();
     let mut visits = Visits::new(&limits, Clock::start());
     let context = &mut Context::from_waker(Waker::noop());
+    let mut now = visits.since;
     let mut after = |moved_bytes: u64| {
         (0..4).for_each(|_| traffic.patient());
-        sleep(Duration::from_millis(60));
-        visits.poll(context, &traffic, moved_bytes)
+        now = now + Duration::from_millis(60);
+        visits.poll_at(now, context, &traffic, moved_bytes)
     };
     assert_eq!(
         after(401),
