@@ -45,6 +45,11 @@ pub(crate) fn byte(bytes: &mut Bytes) -> Result<u8, DecodeError> {
     bytes.try_get_u8().map_err(|_| DecodeError::Truncated)
 }
 
+/// Reads a 16-bit number.
+pub(crate) fn number_u16(bytes: &mut Bytes) -> Result<u16, DecodeError> {
+    bytes.try_get_u16_le().map_err(|_| DecodeError::Truncated)
+}
+
 /// Reads a 32-bit number.
 pub(crate) fn number_u32(bytes: &mut Bytes) -> Result<u32, DecodeError> {
     bytes.try_get_u32_le().map_err(|_| DecodeError::Truncated)

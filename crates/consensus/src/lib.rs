@@ -50,6 +50,6 @@ pub use limits::Limits;
 pub use membership::{Change, Member, Membership};
 pub use message::Message;
 pub use paxos::Paxos;
-pub use quorum::QuorumRule;
+pub use quorum::{QuorumRule, QuorumSizes};
 pub use raft::{Config, Glance, Raft, Restored, Tail};
 pub use slots::Slots;

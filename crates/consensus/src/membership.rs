@@ -2,14 +2,18 @@
 //!
 //! A [`Membership`] is part of the log: each change is an entry, and the membership in force is a
 //! pure function of snapshot and log. Changing voters goes through a *joint* membership (Raft
-//! thesis, section 4.3): while [`Membership::outgoing`] is not empty, elections and commits need a
-//! majority of the new voters **and** a majority of the outgoing ones.
+//! thesis, section 4.3): while [`Membership::outgoing`] is not empty, elections and commits need
+//! enough of the new voters **and** enough of the outgoing ones. How many are enough stands here
+//! too (`quorum.rs`), so that all who have the same log count alike.
 //!
 //! ```text
 //! offset  size  field
 //!      0     1  version: 1
-//!      1     4  number of members
-//!      5     -  members, by ascending id:
+//!      1     2  sizes of quorums were chosen for this many voters; 0: majorities
+//!      3     2  how many of them elect (0 for majorities)
+//!      5     2  how many of them commit (0 for majorities)
+//!      7     4  number of members
+//!     11     -  members, by ascending id:
 //!               8 id | 1 flags (bit 0 voter, bit 1 outgoing) | 2 length, name | 2 length, address
 //! ```
 
@@ -20,12 +24,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::decode::{self, DecodeError};
 use crate::limits::Limits;
+use crate::quorum::{QuorumRule, QuorumSizes};
 
 const VERSION: u8 = 1;
 const FLAG_VOTER: u8 = 1;
 const FLAG_OUTGOING: u8 = 2;
-/// Version and number of members.
-const HEAD_BYTES: usize = 5;
+/// Version, sizes of quorums and number of members.
+const HEAD_BYTES: usize = 11;
 /// Id, flags and the lengths of both texts.
 const MEMBER_HEAD_BYTES: usize = 13;
 
@@ -43,11 +48,13 @@ pub struct Member {
 pub struct Membership {
     /// Every member, voter or learner.
     pub members: BTreeMap<NodeId, Member>,
-    /// Those whose majority elects and commits. A subset of `members`.
+    /// Those who elect and commit. A subset of `members`.
     pub voters: BTreeSet<NodeId>,
     /// The voters that are being replaced, while a change is under way; empty otherwise. A subset
     /// of `members`.
     pub outgoing: BTreeSet<NodeId>,
+    /// How many voters elect, and how many commit.
+    pub quorums: QuorumRule,
 }
 
 /// One step that an operator or the placement asks for.
@@ -190,6 +197,13 @@ impl Membership {
         );
         buffer.reserve(self.encoded_bytes());
         buffer.put_u8(VERSION);
+        let (voters, elect, commit) = match self.quorums.chosen() {
+            Some((voters, sizes)) => (voters, sizes.elect, sizes.commit),
+            None => (0, 0, 0),
+        };
+        for number in [voters, elect, commit] {
+            buffer.put_u16_le(u16::try_from(number).expect("voters are few"));
+        }
         buffer.put_u32_le(u32::try_from(self.members.len()).expect("members are few"));
         for (id, member) in &self.members {
             let mut flags = 0;
@@ -217,7 +231,16 @@ impl Membership {
         if version != VERSION {
             return Err(DecodeError::UnknownKind(version));
         }
+        let [voters, elect, commit] = [
+            usize::from(decode::number_u16(&mut bytes)?),
+            usize::from(decode::number_u16(&mut bytes)?),
+            usize::from(decode::number_u16(&mut bytes)?),
+        ];
         let mut membership = Membership::default();
+        if (voters, elect, commit) != (0, 0, 0) {
+            let rule = QuorumRule::new(voters, QuorumSizes { elect, commit });
+            membership.quorums = rule.map_err(|_| DecodeError::Invalid("quorum sizes"))?;
+        }
         for _ in 0..decode::number_u32(&mut bytes)? {
             let id = decode::node(&mut bytes)?;
             let flags = decode::byte(&mut bytes)?;

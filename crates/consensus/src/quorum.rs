@@ -1,25 +1,29 @@
 //! Quorum arithmetic: the only place where votes and acknowledgements are counted.
 //!
-//! A *quorum* is a majority of the voters; while a voter change is under way it is a majority of
-//! the new voters **and** a majority of the outgoing ones, so that neither set can decide without
-//! the other (Raft thesis, section 4.3).
+//! ```text
+//!   5 voters, elect=4 commit=2            joint: 5 voters become 6
+//!     elect   ■ ■ ■ ■ □                     outgoing 5: elect 4, commit 2   ┐ both, for
+//!     commit  □ □ □ ■ ■  share a voter      voters   6: elect 4, commit 4   ┘ either purpose
+//! ```
+//!
+//! Some voters *elect* a leader, and some *commit* an entry; unless an operator chose other sizes,
+//! a majority does either. While a voter change is under way the outgoing voters have to agree as
+//! well, by the sizes for their number, so that neither set can decide without the other (Raft
+//! thesis, section 4.3). The sizes are part of the membership, and so of the log: nobody counts by
+//! others.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
 
 use base::mutant::{self, Mutant};
 use base::{NodeId, Slot};
 
 use crate::membership::Membership;
 
-/// Whether those that `holds` is true for are a majority of `voters`. Of nobody there is none.
-fn majority(voters: &BTreeSet<NodeId>, holds: impl Fn(NodeId) -> bool) -> bool {
-    let count = voters.iter().filter(|id| holds(**id)).count();
-    count > voters.len() / 2
-}
-
-/// The highest slot that a majority of `voters` acknowledges.
-fn majority_slot(voters: &BTreeSet<NodeId>, acknowledged: impl Fn(NodeId) -> Slot) -> Slot {
-    slot_reached(voters, voters.len() / 2 + 1, acknowledged)
+/// How many of `voters` this holds for.
+fn count(voters: &BTreeSet<NodeId>, holds: impl Fn(NodeId) -> bool) -> usize {
+    voters.iter().filter(|id| holds(**id)).count()
 }
 
 /// The highest slot that so many of `voters` acknowledge.
@@ -54,18 +58,56 @@ fn highest_reached(slots: &[Slot], enough: usize) -> Slot {
 }
 
 impl Membership {
-    /// Whether those that `holds` is true for are a quorum.
-    pub fn is_quorum(&self, holds: impl Fn(NodeId) -> bool) -> bool {
-        majority(&self.voters, &holds) && (!self.is_joint() || majority(&self.outgoing, &holds))
+    /// How many of the voters elect, and how many commit.
+    #[must_use]
+    pub fn quorum_sizes(&self) -> QuorumSizes {
+        self.quorums.of(self.voters.len())
     }
 
-    /// The highest slot that a quorum acknowledges.
-    pub fn quorum_slot(&self, acknowledged: impl Fn(NodeId) -> Slot) -> Slot {
-        let of_voters = majority_slot(&self.voters, &acknowledged);
-        if self.is_joint() {
-            of_voters.min(majority_slot(&self.outgoing, &acknowledged))
-        } else {
-            of_voters
+    /// Whether those that `holds` is true for elect. Of nobody there is no quorum.
+    pub fn elects(&self, holds: impl Fn(NodeId) -> bool) -> bool {
+        self.is_enough(|sizes| sizes.elect, holds)
+    }
+
+    /// Whether those that `holds` is true for commit. They share a voter with whoever elects: what
+    /// they have not heard of, nobody was elected for.
+    pub fn commits(&self, holds: impl Fn(NodeId) -> bool) -> bool {
+        self.is_enough(|sizes| sizes.commit, holds)
+    }
+
+    /// Whoever is elected has heard from enough to commit as well.
+    #[must_use]
+    pub fn electors_commit(&self) -> bool {
+        let commit = |voters: &BTreeSet<NodeId>| {
+            let sizes = self.quorums.of(voters.len());
+            sizes.commit <= sizes.elect
+        };
+        commit(&self.voters) && (!self.is_joint() || commit(&self.outgoing))
+    }
+
+    fn is_enough(
+        &self,
+        size: impl Fn(QuorumSizes) -> usize,
+        holds: impl Fn(NodeId) -> bool,
+    ) -> bool {
+        let is_enough = |voters: &BTreeSet<NodeId>| {
+            let enough = size(self.quorums.of(voters.len()));
+            count(voters, &holds) >= enough
+        };
+        let outgoing = !self.is_joint() || is_enough(&self.outgoing);
+        !self.voters.is_empty() && is_enough(&self.voters) && outgoing
+    }
+
+    /// The highest slot that enough voters acknowledge to commit it.
+    pub fn commit_slot(&self, acknowledged: impl Fn(NodeId) -> Slot) -> Slot {
+        let reached = |voters: &BTreeSet<NodeId>| {
+            let enough = self.quorums.of(voters.len()).commit;
+            slot_reached(voters, enough, &acknowledged)
+        };
+        let of_voters = reached(&self.voters);
+        match self.is_joint() {
+            true => of_voters.min(reached(&self.outgoing)),
+            false => of_voters,
         }
     }
 
@@ -73,136 +115,158 @@ impl Membership {
     pub fn all_voters(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.voters.union(&self.outgoing).copied()
     }
-}
 
-/// How many voters elect, and how many commit.
-///
-/// Two things must hold, whatever the sizes. Every quorum that elects must share a voter with every
-/// quorum that commits, or a new leader would not hear of what is chosen: `elect + commit > voters`
-/// (Howard, Malkhi, Spiegelman: "Flexible Paxos", 2016; it lets fewer commit if more elect). And
-/// every two quorums that elect must share a voter, who promises an epoch to one of them only:
-/// `2 * elect > voters`.
-///
-/// All members of a group must be given the same rule. The default is a majority for both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QuorumRule {
-    /// Sizes for groups of exactly so many voters; other groups go by majorities.
-    sizes: Option<Sizes>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sizes {
-    voters: usize,
-    elect: usize,
-    commit: usize,
-}
-
-impl QuorumRule {
-    /// A rule for groups of `voters` voters, of which `elect` elect and `commit` commit. While the
-    /// group has another number of voters, majorities do both.
+    /// How many of these voters must hold the entry by which `next` follows, before it may do so in
+    /// one step (a stop-sign): enough to commit, and so many that whoever is elected among `next`
+    /// finds one of them, even if who leaves is gone at once. They know everything before it.
     ///
     /// # Errors
-    /// If two quorums could miss each other, with the arithmetic.
-    pub fn sizes(voters: usize, elect: usize, commit: usize) -> Result<QuorumRule, String> {
+    /// If there are not so many, with the arithmetic.
+    pub fn to_be_followed_by(&self, next: &Membership) -> Result<usize, String> {
+        let present = self.voters.len();
+        let both = self.voters.union(&next.voters).count();
+        let elect = next.quorum_sizes().elect;
+        let enough = (both + 1).saturating_sub(elect);
+        let enough = enough.max(self.quorum_sizes().commit);
+        if enough <= present {
+            return Ok(enough);
+        }
+        Err(format!(
+            "{elect} of the {} new voters that elect may miss all {present} present ones: {elect} \
+             + {present} = {} is not more than the {both} voters of both",
+            next.voters.len(),
+            elect + present
+        ))
+    }
+}
+
+/// How many voters elect, and how many commit; `elect=4,commit=2` as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuorumSizes {
+    /// So many votes or promises make a leader.
+    pub elect: usize,
+    /// So many durable copies choose an entry.
+    pub commit: usize,
+}
+
+impl QuorumSizes {
+    /// Majorities of so many voters.
+    #[must_use]
+    pub fn majorities(voters: usize) -> QuorumSizes {
+        let majority = voters / 2 + 1;
+        QuorumSizes {
+            elect: majority,
+            commit: majority,
+        }
+    }
+
+    /// Why these are no sizes for so many voters, with the arithmetic.
+    fn flaw(self, voters: usize) -> Option<String> {
+        let QuorumSizes { elect, commit } = self;
         if elect == 0 || commit == 0 || elect > voters || commit > voters {
-            return Err(format!(
+            return Some(format!(
                 "quorums of {elect} to elect and {commit} to commit are not between 1 and the \
                  {voters} voters"
             ));
         }
         if elect + commit <= voters {
-            return Err(format!(
+            return Some(format!(
                 "{elect} voters that elect and {commit} that commit may miss each other: {elect} \
                  + {commit} = {} is not more than the {voters} voters",
                 elect + commit
             ));
         }
         if 2 * elect <= voters {
-            return Err(format!(
+            return Some(format!(
                 "two times {elect} voters that elect may miss each other: 2 * {elect} = {} is not \
                  more than the {voters} voters",
                 2 * elect
             ));
         }
-        let sizes = Sizes {
-            voters,
-            elect,
-            commit,
-        };
-        Ok(QuorumRule { sizes: Some(sizes) })
+        None
+    }
+}
+
+impl fmt::Display for QuorumSizes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "elect={},commit={}", self.elect, self.commit)
+    }
+}
+
+impl FromStr for QuorumSizes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<QuorumSizes, String> {
+        let expected = || format!("expected elect=NUMBER,commit=NUMBER and not {text:?}");
+        let (mut elect, mut commit) = (None, None);
+        for part in text.split(',') {
+            let (name, number) = part.split_once('=').ok_or_else(expected)?;
+            let number = number.trim().parse::<u16>().map_err(|_| expected())?;
+            let said = match name.trim() {
+                "elect" => elect.replace(usize::from(number)),
+                "commit" => commit.replace(usize::from(number)),
+                _ => return Err(expected()),
+            };
+            if said.is_some() {
+                return Err(expected());
+            }
+        }
+        let (elect, commit) = elect.zip(commit).ok_or_else(expected)?;
+        Ok(QuorumSizes { elect, commit })
+    }
+}
+
+/// How many voters elect and how many commit, by the number of voters.
+///
+/// Two things must hold, whatever the sizes. Every quorum that elects must share a voter with every
+/// quorum that commits, or a new leader would not hear of what is chosen: `elect + commit > voters`
+/// (Howard, Malkhi, Spiegelman: "Flexible Paxos", 2016; it lets fewer commit if more elect). And
+/// every two quorums that elect must share a voter, who gives its vote or its promise for an epoch
+/// to one of them only: `2 * elect > voters`.
+///
+/// Sizes are chosen for one number of voters; with any other, majorities do both. So a voter can be
+/// replaced (one more for a while, or one less), and no sum is taken that was meant for others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuorumRule {
+    /// The number of voters, and the sizes for it.
+    chosen: Option<(usize, QuorumSizes)>,
+}
+
+impl QuorumRule {
+    /// A rule for groups of `voters` voters.
+    ///
+    /// # Errors
+    /// If two quorums could miss each other, with the arithmetic.
+    pub fn new(voters: usize, sizes: QuorumSizes) -> Result<QuorumRule, String> {
+        match sizes.flaw(voters) {
+            Some(flaw) => Err(flaw),
+            None if sizes == QuorumSizes::majorities(voters) => Ok(QuorumRule::default()),
+            None => Ok(QuorumRule {
+                chosen: Some((voters, sizes)),
+            }),
+        }
+    }
+
+    /// The number of voters that sizes were chosen for, and the sizes; `None` if majorities do
+    /// everything.
+    #[must_use]
+    pub fn chosen(&self) -> Option<(usize, QuorumSizes)> {
+        self.chosen
     }
 
     /// How many of `voters` voters elect, and how many commit.
     #[must_use]
-    pub fn of(&self, voters: usize) -> (usize, usize) {
-        let fitting = self.sizes.filter(|sizes| sizes.voters == voters);
-        let (elect, commit) = match fitting {
-            Some(sizes) => (sizes.elect, sizes.commit),
-            None => (voters / 2 + 1, voters / 2 + 1),
+    pub fn of(&self, voters: usize) -> QuorumSizes {
+        let sizes = match self.chosen {
+            Some((of, sizes)) if of == voters => sizes,
+            _ => QuorumSizes::majorities(voters),
         };
+        let QuorumSizes { elect, commit } = sizes;
         assert!(
             elect + commit > voters && 2 * elect > voters,
-            "quorums of {elect} and {commit} of {voters} voters miss each other"
+            "quorums of {sizes} of {voters} voters miss each other"
         );
-        (elect, commit)
-    }
-
-    /// Whether a leader elected among one of two memberships hears of everything that was committed
-    /// among the other: one elected among `next` of what `present` committed, and one still elected
-    /// among `present`, which has not heard of the change, of what `next` has committed behind it.
-    ///
-    /// # Errors
-    /// If it may not, with the arithmetic.
-    pub fn check_change(&self, present: &Membership, next: &Membership) -> Result<(), String> {
-        let both = present.voters.union(&next.voters).count();
-        let meet = |elected: &Membership, committed: &Membership, names: (&str, &str)| {
-            let (elect, _) = self.of(elected.voters.len());
-            let (_, commit) = self.of(committed.voters.len());
-            if elect + commit > both {
-                return Ok(());
-            }
-            Err(format!(
-                "{elect} of the {} {} voters that elect may miss {commit} of the {} {} ones that \
-                 commit: {elect} + {commit} = {} is not more than the {both} voters of both",
-                elected.voters.len(),
-                names.0,
-                committed.voters.len(),
-                names.1,
-                elect + commit
-            ))
-        };
-        meet(next, present, ("new", "present"))?;
-        meet(present, next, ("present", "new"))
-    }
-
-    /// Whether those that `holds` is true for elect.
-    pub fn elects(&self, membership: &Membership, holds: impl Fn(NodeId) -> bool) -> bool {
-        let (elect, _) = self.of(membership.voters.len());
-        let count = membership.voters.iter().filter(|id| holds(**id)).count();
-        let outgoing = !membership.is_joint() || majority(&membership.outgoing, &holds);
-        !membership.voters.is_empty() && count >= elect && outgoing
-    }
-
-    /// Whether those that `holds` is true for commit.
-    pub fn commits(&self, membership: &Membership, holds: impl Fn(NodeId) -> bool) -> bool {
-        let (_, commit) = self.of(membership.voters.len());
-        let count = membership.voters.iter().filter(|id| holds(**id)).count();
-        let outgoing = !membership.is_joint() || majority(&membership.outgoing, &holds);
-        !membership.voters.is_empty() && count >= commit && outgoing
-    }
-
-    /// The highest slot that enough voters acknowledge to commit it.
-    pub fn commit_slot(
-        &self,
-        membership: &Membership,
-        acknowledged: impl Fn(NodeId) -> Slot,
-    ) -> Slot {
-        let (_, commit) = self.of(membership.voters.len());
-        let slot = slot_reached(&membership.voters, commit, &acknowledged);
-        match membership.is_joint() {
-            true => slot.min(majority_slot(&membership.outgoing, &acknowledged)),
-            false => slot,
-        }
+        sizes
     }
 }
 
@@ -214,54 +278,140 @@ mod tests {
         ids.iter().map(|id| NodeId(*id)).collect()
     }
 
+    fn group(voters: &[u64]) -> Membership {
+        Membership {
+            voters: set(voters),
+            ..Membership::default()
+        }
+    }
+
+    fn sizes(elect: usize, commit: usize) -> QuorumSizes {
+        QuorumSizes { elect, commit }
+    }
+
+    /// Every rule for so many voters.
+    fn rules(voters: usize) -> Vec<QuorumRule> {
+        let all = (1..=voters).flat_map(|elect| (1..=voters).map(move |commit| (elect, commit)));
+        all.filter_map(|(elect, commit)| QuorumRule::new(voters, sizes(elect, commit)).ok())
+            .collect()
+    }
+
+    /// Tells who is in a set of nodes 1, 2, ..., one bit each.
+    fn within(set: u64) -> impl Fn(NodeId) -> bool {
+        move |id| set >> (id.0 - 1) & 1 == 1
+    }
+
     #[test]
     fn nobody_is_never_a_quorum() {
         let nobody = Membership::default();
-        assert!(!nobody.is_quorum(|_| true));
-        assert_eq!(nobody.quorum_slot(|_| Slot(9)), Slot(0));
+        assert!(!nobody.elects(|_| true) && !nobody.commits(|_| true));
+        assert_eq!(nobody.commit_slot(|_| Slot(9)), Slot(0));
     }
 
     #[test]
     fn half_is_not_a_majority() {
-        let four = Membership {
-            voters: set(&[1, 2, 3, 4]),
-            ..Membership::default()
-        };
-        assert!(!four.is_quorum(|id| id.0 <= 2));
-        assert!(four.is_quorum(|id| id.0 <= 3));
-        assert_eq!(four.quorum_slot(|id| Slot(id.0 * 10)), Slot(20));
+        let four = group(&[1, 2, 3, 4]);
+        assert!(!four.elects(|id| id.0 <= 2) && !four.commits(|id| id.0 <= 2));
+        assert!(four.elects(|id| id.0 <= 3) && four.commits(|id| id.0 <= 3));
+        assert_eq!(four.commit_slot(|id| Slot(id.0 * 10)), Slot(20));
     }
 
     #[test]
     fn sizes_that_may_miss_each_other_are_refused_with_the_arithmetic() {
-        let refused = |voters, elect, commit| QuorumRule::sizes(voters, elect, commit).unwrap_err();
+        let refused =
+            |voters, elect, commit| QuorumRule::new(voters, sizes(elect, commit)).unwrap_err();
         assert!(refused(5, 3, 2).contains("3 + 2 = 5 is not more than the 5 voters"));
         assert!(refused(5, 2, 4).contains("2 * 2 = 4 is not more than the 5 voters"));
         assert!(refused(3, 4, 1).contains("not between 1 and the 3 voters"));
         assert!(refused(3, 3, 0).contains("not between 1 and the 3 voters"));
-        let rule = QuorumRule::sizes(6, 4, 3).expect("4 + 3 > 6");
-        assert_eq!(rule.of(6), (4, 3));
-        assert_eq!(rule.of(5), (3, 3), "other groups go by majorities");
+        let rule = QuorumRule::new(6, sizes(4, 3)).expect("4 + 3 > 6");
+        assert_eq!(rule.of(6), sizes(4, 3));
+        assert_eq!(rule.of(5), sizes(3, 3), "other groups go by majorities");
+        let majorities = QuorumRule::new(5, sizes(3, 3));
+        assert_eq!(majorities, Ok(QuorumRule::default()), "nothing was chosen");
+    }
+
+    #[test]
+    fn sizes_are_read_as_they_are_written() {
+        assert_eq!("elect=4,commit=2".parse(), Ok(sizes(4, 2)));
+        assert_eq!("commit = 2, elect = 4".parse(), Ok(sizes(4, 2)));
+        assert_eq!(sizes(4, 2).to_string(), "elect=4,commit=2");
+        for text in [
+            "",
+            "4,2",
+            "elect=4",
+            "elect=4,commit=",
+            "elect=4,commit=-1",
+            "elect=4,elect=2",
+            "elect=4,commit=2,commit=3",
+            "elect=4,commit=99999",
+        ] {
+            let error = text.parse::<QuorumSizes>().unwrap_err();
+            assert!(
+                error.contains("expected elect=NUMBER,commit=NUMBER"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
     fn every_pair_of_quorums_that_a_rule_allows_meets() {
-        for voters in 1..=7u64 {
-            let members = Membership {
-                voters: (1..=voters).map(NodeId).collect(),
-                ..Membership::default()
-            };
-            for (elect, commit) in (1..=7).flat_map(|elect| (1..=7).map(move |n| (elect, n))) {
-                let Ok(rule) = QuorumRule::sizes(voters as usize, elect, commit) else {
-                    continue;
+        for voters in 1..=7usize {
+            for rule in rules(voters) {
+                let members = Membership {
+                    voters: (1..=voters as u64).map(NodeId).collect(),
+                    quorums: rule,
+                    ..Membership::default()
                 };
                 let subsets = 0u64..1 << voters;
-                let has = |set: u64| move |id: NodeId| set >> (id.0 - 1) & 1 == 1;
-                let elects = |set: &u64| rule.elects(&members, has(*set));
-                let commits = |set: &u64| rule.commits(&members, has(*set));
+                let elects = |set: &u64| members.elects(within(*set));
+                let commits = |set: &u64| members.commits(within(*set));
                 for a in subsets.clone().filter(elects) {
                     for b in subsets.clone().filter(|set| elects(set) || commits(set)) {
-                        assert!(a & b != 0, "{voters} voters: {a:b} and {b:b}");
+                        assert!(a & b != 0, "{rule:?}: {a:b} and {b:b}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// What `present` and `next` go through when one voter comes or goes, for every rule of either
+    /// number of voters.
+    fn changes(voters: usize) -> Vec<(Membership, Membership)> {
+        let rules = rules(voters).into_iter().chain(rules(voters + 1));
+        let mut changes = Vec::new();
+        for quorums in rules {
+            let of = |count: usize| Membership {
+                voters: (1..=count as u64).map(NodeId).collect(),
+                quorums,
+                ..Membership::default()
+            };
+            changes.push((of(voters), of(voters + 1)));
+            changes.push((of(voters + 1), of(voters)));
+        }
+        changes
+    }
+
+    #[test]
+    fn a_joint_membership_meets_the_one_before_and_the_one_behind() {
+        for (present, next) in (1..=6).flat_map(changes) {
+            let joint = Membership {
+                outgoing: present.voters.clone(),
+                ..next.clone()
+            };
+            let all = present.voters.len().max(next.voters.len());
+            let subsets = || 0u64..1 << all;
+            for other in [&present, &joint, &next] {
+                for a in subsets().filter(|set| joint.elects(within(*set))) {
+                    for b in subsets() {
+                        let meets = a & b != 0;
+                        assert!(meets || !other.elects(within(b)), "{joint:?} {other:?}");
+                        assert!(meets || !other.commits(within(b)), "{joint:?} {other:?}");
+                    }
+                }
+                for a in subsets().filter(|set| other.elects(within(*set))) {
+                    for b in subsets().filter(|set| joint.commits(within(*set))) {
+                        assert!(a & b != 0, "{joint:?} {other:?}: {a:b} and {b:b}");
                     }
                 }
             }
@@ -269,29 +419,44 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_could_hide_what_is_chosen_is_refused() {
-        let group = |ids: &[u64]| Membership {
-            voters: set(ids),
-            ..Membership::default()
-        };
-        let majorities = QuorumRule::default();
-        for size in 1..=8u64 {
-            let small: Vec<u64> = (1..=size).collect();
-            let large: Vec<u64> = (1..=size + 1).collect();
-            let (small, large) = (group(&small), group(&large));
-            majorities.check_change(&small, &large).expect("one more");
-            majorities.check_change(&large, &small).expect("one less");
+    fn whoever_is_elected_behind_a_stop_sign_meets_those_who_hold_it() {
+        for (present, next) in (1..=6).flat_map(changes) {
+            let enough = present
+                .to_be_followed_by(&next)
+                .expect("one voter more or less");
+            let all = present.voters.len().max(next.voters.len());
+            let holders = |set: &u64| count(&present.voters, within(*set)) >= enough;
+            for a in (0u64..1 << all).filter(holders) {
+                assert!(present.commits(within(a)), "it is chosen as well");
+                for b in (0u64..1 << all).filter(|set| next.elects(within(*set))) {
+                    assert!(a & b != 0, "{present:?} {next:?}: {a:b} and {b:b}");
+                }
+                for b in (0u64..1 << all).filter(|set| present.elects(within(*set))) {
+                    assert!(a & b != 0, "{present:?}: {a:b} and {b:b}");
+                }
+            }
         }
-        let rule = QuorumRule::sizes(5, 4, 2).expect("4 + 2 > 5");
-        let error = rule.check_change(&group(&[1, 2, 3, 4, 5]), &group(&[1, 2, 3, 4]));
-        let error = error.unwrap_err();
+    }
+
+    #[test]
+    fn a_change_in_one_step_that_could_hide_what_is_chosen_is_refused() {
+        let rule = QuorumRule::new(5, sizes(4, 2)).expect("4 + 2 > 5");
+        let five = Membership {
+            quorums: rule,
+            ..group(&[1, 2, 3, 4, 5])
+        };
+        let four = Membership {
+            quorums: rule,
+            ..group(&[1, 2, 3, 4])
+        };
+        assert_eq!(five.to_be_followed_by(&four), Ok(3), "two might both miss");
+        assert_eq!(four.to_be_followed_by(&five), Ok(3));
+        let others = group(&[6, 7, 8]);
+        let error = five.to_be_followed_by(&others).unwrap_err();
         assert!(
-            error.contains("3 + 2 = 5 is not more than the 5 voters of both"),
+            error.contains("2 + 5 = 7 is not more than the 8 voters of both"),
             "{error}"
         );
-        // One elected among four, who has not heard of the fifth, may miss what two of five commit.
-        let error = rule.check_change(&group(&[1, 2, 3, 4]), &group(&[1, 2, 3, 4, 5]));
-        assert!(error.unwrap_err().contains("3 of the 4 present"));
     }
 
     #[test]
@@ -302,15 +467,15 @@ mod tests {
             ..Membership::default()
         };
         assert!(
-            !joint.is_quorum(|id| id.0 >= 3),
+            !joint.elects(|id| id.0 >= 3),
             "the outgoing voters were not asked"
         );
         assert!(
-            !joint.is_quorum(|id| id.0 <= 3),
+            !joint.commits(|id| id.0 <= 3),
             "the new voters were not asked"
         );
-        assert!(joint.is_quorum(|id| [2, 3, 4].contains(&id.0)));
+        assert!(joint.elects(|id| [2, 3, 4].contains(&id.0)));
         let acknowledged = |id: NodeId| Slot([0, 7, 7, 1, 9, 9][id.0 as usize]);
-        assert_eq!(joint.quorum_slot(acknowledged), Slot(7));
+        assert_eq!(joint.commit_slot(acknowledged), Slot(7));
     }
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use quorate_consensus::message::{Body, FollowerState, Occasion, Position};
 use quorate_consensus::{
     CheckpointRef, DecodeError, EngineKind, Entry, HardState, Member, Membership, Message, Payload,
-    PayloadKind,
+    PayloadKind, QuorumRule, QuorumSizes,
 };
 
 /// Slots and epochs below the bound of what is ever used.
@@ -32,7 +32,8 @@ fn membership() -> impl Strategy<Value = Membership> {
         any::<bool>(),
         any::<bool>(),
     );
-    btree_map(any::<u64>(), member, 0..6).prop_map(|drawn| {
+    let sizes = (1..7_usize, 1..7_usize, 1..7_usize);
+    (btree_map(any::<u64>(), member, 0..6), sizes).prop_map(|(drawn, (of, elect, commit))| {
         let mut members = BTreeMap::new();
         let mut voters = BTreeSet::new();
         let mut outgoing = BTreeSet::new();
@@ -49,6 +50,7 @@ fn membership() -> impl Strategy<Value = Membership> {
             members,
             voters,
             outgoing,
+            quorums: QuorumRule::new(of, QuorumSizes { elect, commit }).unwrap_or_default(),
         }
     })
 }

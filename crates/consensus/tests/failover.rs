@@ -48,7 +48,7 @@ impl Group {
         let genesis = Membership {
             members,
             voters,
-            outgoing: BTreeSet::new(),
+            ..Membership::default()
         };
         let now = Instant(1_000_000_000);
         let host = |id: u64| {

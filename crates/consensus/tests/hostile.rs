@@ -3,7 +3,7 @@
 
 mod cluster;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -179,7 +179,7 @@ fn host(random: &mut Random, voters: u64) -> Host {
     let genesis = Membership {
         members,
         voters,
-        outgoing: BTreeSet::new(),
+        ..Membership::default()
     };
     let config = Config {
         id: NodeId(1),

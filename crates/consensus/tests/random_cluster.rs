@@ -11,6 +11,8 @@
 // A test fails by panicking, and tells what led to it.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+#[path = "random_cluster/checks.rs"]
+mod checks;
 mod cluster;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +24,7 @@ use cluster::{Disk, Host, one_by_one};
 use quorate_consensus::message::{Body, PaxosBody};
 use quorate_consensus::{
     Change, Config, Engine, EngineKind, Entry, Input, Limits, Liveness, Member, Membership,
-    Message, Note, Output, Payload, Record, Role, Slots, Tail, Ticket,
+    Message, Note, Output, Payload, QuorumRule, QuorumSizes, Record, Role, Slots, Tail, Ticket,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -80,9 +82,11 @@ impl World {
         let genesis = Membership {
             members,
             voters,
-            outgoing: BTreeSet::new(),
+            ..Membership::default()
         };
         let damages = size >= 3 && random.chance(0.5);
+        let mut genesis = genesis;
+        genesis.quorums = World::quorums(size, damages, seed);
         let mut world = World {
             kind,
             loss: [0.0, 0.02, 0.2][random.below(3) as usize],
@@ -111,6 +115,23 @@ impl World {
             world.start(NodeId(id), disk);
         }
         world
+    }
+
+    /// Sizes of quorums, half of the time other than majorities. Who has lost something neither
+    /// votes nor tells of what it lost: one voter must be dispensable then, for both.
+    fn quorums(size: u64, damages: bool, seed: u64) -> QuorumRule {
+        let mut random = Random::from_seed(!seed);
+        let sizes: &[(usize, usize)] = match (size, damages) {
+            (3, false) => &[(3, 1), (3, 2), (2, 3)],
+            (5, false) => &[(4, 2), (5, 1), (3, 4), (4, 3)],
+            (5, true) => &[(4, 2), (3, 4), (4, 3)],
+            _ => return QuorumRule::default(),
+        };
+        let (elect, commit) = sizes[random.below(sizes.len() as u64) as usize];
+        match random.chance(0.5) {
+            true => QuorumRule::new(size as usize, QuorumSizes { elect, commit }).unwrap(),
+            false => QuorumRule::default(),
+        }
     }
 
     fn member(id: u64) -> Member {
@@ -222,188 +243,9 @@ impl World {
         }
     }
 
-    fn check_sent(&self, id: NodeId, message: &Message) {
-        self.tell(id, message);
-        let host = &self.hosts[&id];
-        match &message.body {
-            Body::AppendReply { matched, .. }
-                if message.epoch == host.engine.hard_state().epoch =>
-            {
-                let held = host
-                    .disk
-                    .checkpoint
-                    .as_ref()
-                    .map_or(Slot(0), |held| held.reference.slot);
-                assert!(
-                    *matched <= host.disk.last().max(held),
-                    "{id} acknowledged {matched} before it was durable"
-                );
-            }
-            Body::Paxos(PaxosBody::AcceptReply { durable, .. }) => {
-                self.check_durable(id, message.epoch, durable);
-            }
-            Body::Paxos(PaxosBody::Prepare { .. } | PaxosBody::Promise { granted: true, .. }) => {
-                assert!(
-                    host.disk.hard_state.epoch >= message.epoch,
-                    "a promise is durable first"
-                );
-            }
-            Body::VoteReply { granted: true } => {
-                assert!(
-                    host.disk.hard_state.epoch >= message.epoch,
-                    "a vote is durable first"
-                );
-            }
-            Body::Vote { .. } => {
-                assert!(
-                    host.disk.hard_state.epoch >= message.epoch,
-                    "an epoch is durable first"
-                );
-            }
-            _ => {}
-        }
-    }
-
-    /// What is acknowledged in a ballot was accepted in it, or is chosen, and is on the disk.
-    fn check_durable(&self, id: NodeId, ballot: Epoch, durable: &Slots) {
-        let disk = &self.hosts[&id].disk;
-        assert!(disk.hard_state.epoch >= ballot || durable.highest() == Slot(0));
-        let held = disk.checkpoint.as_ref().map(|held| held.reference.slot);
-        let covered = held.unwrap_or_default().max(disk.start.0);
-        for slot in (covered.next().0..=durable.highest().0).map(Slot) {
-            if !durable.contains(slot) {
-                continue;
-            }
-            let entry = disk.entries.get(&slot);
-            let of_ballot = entry.is_some() && disk.ballots.get(&slot) == Some(&ballot);
-            let is_chosen = entry.is_some() && self.oracle.chosen.get(&slot) == entry;
-            let passed = disk.hard_state.epoch > ballot;
-            assert!(
-                of_ballot || is_chosen || passed,
-                "{id} acknowledged {slot} in {ballot}, but has {entry:?}"
-            );
-        }
-    }
-
     fn tell(&self, id: NodeId, what: &dyn std::fmt::Debug) {
         if self.trace {
             println!("{} {}: {what:?}", self.now.0 / 1000, id.0);
-        }
-    }
-
-    fn check(&mut self, id: NodeId, output: &Output) {
-        if !matches!(output, Output::Send { .. }) {
-            self.tell(id, output);
-        }
-        match output {
-            Output::Note(Note::BecameLeader { epoch }) => {
-                let other = self.oracle.leaders.insert(*epoch, id);
-                assert!(
-                    other.is_none_or(|other| other == id),
-                    "election safety in {epoch}"
-                );
-                self.check_complete(id);
-            }
-            Output::Note(Note::LogCut { .. }) => {
-                assert!(
-                    self.hosts[&id].engine.view().role != Role::Leader,
-                    "leaders only append"
-                );
-            }
-            Output::Note(Note::MessageDropped { from, reason }) => {
-                panic!("{id} dropped an honest message of {from}: {reason}");
-            }
-            Output::Note(note @ Note::TwoLeaders { .. }) => panic!("{id} says {note:?}"),
-            Output::Write { records, .. } => self.check_written(id, records),
-            Output::Chosen { entries } => {
-                for entry in entries {
-                    let known = self
-                        .oracle
-                        .chosen
-                        .entry(entry.slot)
-                        .or_insert(entry.clone());
-                    assert_eq!(known, entry, "state machine safety at {}", entry.slot);
-                }
-            }
-            Output::ReadReady { ticket, slot } => {
-                let (asked, _) = self.oracle.reads.remove(ticket).expect("answered once");
-                assert!(*slot >= asked, "a read at {slot} missed {asked}");
-                self.oracle.reads_answered += 1;
-            }
-            Output::Refuse { ticket, .. } => {
-                self.oracle.reads.remove(ticket);
-            }
-            _ => {}
-        }
-    }
-
-    /// Leader completeness: whatever was executed anywhere stands in a new leader's log.
-    fn check_complete(&self, id: NodeId) {
-        let host = &self.hosts[&id];
-        let mut log = host.disk.clone();
-        for record in host.writes.iter().flat_map(|(_, records)| records) {
-            log.write(record);
-        }
-        let held = log.checkpoint.as_ref().map(|held| held.reference.slot);
-        let covered = held.unwrap_or_default();
-        let from = covered.max(log.start.0).next();
-        let mut range = self.oracle.chosen.range(from..);
-        let known = host.engine.view().chosen;
-        let is_stop_sign = |(slot, entry): &(&Slot, &Entry)| {
-            **slot > known && matches!(entry.payload, Payload::Membership(_))
-        };
-        // A stop-sign, and what is behind it, Paxos proposes once everything before is chosen.
-        let stop = range.find(is_stop_sign).map(|(slot, _)| *slot);
-        let stop = stop.filter(|_| self.kind == EngineKind::Paxos);
-        let end = stop.unwrap_or(Slot(u64::MAX)).max(from);
-        for (slot, entry) in self.oracle.chosen.range(from..end) {
-            assert_eq!(
-                log.entries.get(slot),
-                Some(entry),
-                "leader {id} lacks chosen {slot}"
-            );
-        }
-    }
-
-    /// Log matching: one slot and epoch means one entry, and one entry before it.
-    fn check_written(&mut self, id: NodeId, records: &[Record]) {
-        let host = &self.hosts[&id];
-        let mut log = host.disk.clone();
-        let mut entries = Vec::new();
-        let before = host.writes.len() - 1;
-        for (_, records) in host.writes.iter().take(before) {
-            records.iter().for_each(|record| log.write(record));
-        }
-        for record in records {
-            for record in one_by_one(record.clone()) {
-                if let Record::Entries(written) = &record {
-                    let previous = written[0].slot.previous();
-                    let epoch = if previous == log.start.0 {
-                        log.start.1
-                    } else {
-                        log.entries[&previous].epoch
-                    };
-                    entries.push((written[0].clone(), epoch));
-                }
-                if let Record::Accepted {
-                    entries: written, ..
-                } = &record
-                {
-                    // Slot and epoch name an entry, but not what stands before it.
-                    entries.push((written[0].clone(), Epoch(0)));
-                }
-                log.write(&record);
-            }
-        }
-        for (entry, before) in entries {
-            let key = (entry.slot, entry.epoch);
-            let value = (entry.payload, before);
-            let known = self
-                .oracle
-                .written
-                .entry(key)
-                .or_insert_with(|| value.clone());
-            assert_eq!(*known, value, "log matching at {key:?}");
         }
     }
 

@@ -1,628 +1,250 @@
-//! Every run of a small group, over the real engine: three nodes, few elections, one or two
-//! proposals; each message arrives at any moment, in any order, or never; each node may die at any
-//! moment, and come back with any part of what it was writing.
+//! Every run of a small group, to the end: `small_model/mod.rs` says how, here stands what is
+//! walked.
 //!
-//! ```text
-//!   state ──▶ deliver any message │ any timer │ finish any write │ kill, start, propose
-//!     ▲                                       │
-//!     └──── not seen before, within budget ◀──┘
-//! ```
+//! Each walk begins where it gets interesting and has a budget: how many timers fire, nodes die and
+//! come back, proposals and changes come in. Within that, **everything** happens: each message
+//! arrives at any moment, in any order, twice, or never.
 //!
-//! States are told apart by a digest of everything that the engines, disks and the network hold,
-//! but for moments in time and the random generator's state. Each node has a clock of its own,
-//! which only its own timers move: whoever's patience ends first is a choice like any other. The
-//! *budget* (timers, deaths, proposals, highest epoch, messages on one link) keeps the number of
-//! states finite; a link that is full loses its oldest message.
-//!
-//! At each state: one leader per epoch; a new leader holds whatever was executed; replicas execute
-//! the same; an entry is known by slot and epoch, wherever it stands.
-//!
-//! `SMALL_MODEL_STATES=n` explores more states of each beginning than usual.
+//! `SMALL_MODEL_STATES=n` bounds the states of a walk, which then need not be complete.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod cluster;
+#[path = "small_model/mod.rs"]
+mod model;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
-use std::rc::Rc;
-use std::time::Duration;
+use base::NodeId;
+use model::{Budget, Model, Setting, State, Step, Walked};
+use quorate_consensus::{Change, EngineKind, QuorumRule, QuorumSizes};
 
-use base::{Epoch, Instant, NodeId, Random, Slot};
-use bytes::Bytes;
-use cluster::{Disk, Host};
-use quorate_consensus::{
-    AnyEngine, Config, Engine, EngineKind, Entry, Input, Limits, Member, Membership, Message, Note,
-    Output, Role, Ticket,
-};
-
-const ELECTION_TIMEOUT: Duration = Duration::from_millis(500);
-const NODES: u64 = 3;
-
-/// What may still happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Budget {
-    timers: u8,
-    deaths: u8,
-    proposals: u8,
-    epoch: Epoch,
-    /// Messages on one link.
-    link: usize,
-    /// Writes take a step of their own; otherwise they are durable at once.
-    slow_disks: bool,
-}
-
-/// What may happen next.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    /// The message at this place arrives.
-    Deliver(usize),
-    Timer(NodeId),
-    Written(NodeId),
-    /// With so many of the records under way.
-    Die(NodeId, usize),
-    Start(NodeId),
-    Propose(NodeId),
-}
-
-#[derive(Clone)]
-struct State {
-    /// Shared by all states in which a node is the same, with what tells it from others.
-    hosts: BTreeMap<NodeId, (Rc<Host>, u64)>,
-    down: BTreeMap<NodeId, Rc<Disk>>,
-    clocks: BTreeMap<NodeId, Instant>,
-    network: Vec<(NodeId, NodeId, Message)>,
-    budget: Budget,
-    /// What must hold.
-    leaders: BTreeMap<Epoch, NodeId>,
-    chosen: BTreeMap<Slot, Entry>,
-    kind: EngineKind,
-    starts: u64,
-    proposed: u64,
-}
-
-/// Hashes what is written to it, but for what says when.
-struct Digest {
-    hash: u64,
-    /// What has been read of a word that is left out.
-    text: String,
-}
-
-impl Write for Digest {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.text.push_str(text);
-        Ok(())
-    }
-}
-
-impl Digest {
-    fn add(&mut self, what: &dyn std::fmt::Debug) {
-        self.text.clear();
-        write!(self, "{what:?}").unwrap();
-        let text = std::mem::take(&mut self.text);
-        let mut rest = text.as_str();
-        // Moments and random states differ between runs that are otherwise the same.
-        while let Some(at) = ["Instant(", "Random {", "Mark("]
-            .iter()
-            .filter_map(|word| rest.find(word))
-            .min()
-        {
-            self.bytes(&rest.as_bytes()[..at]);
-            let end = rest[at..].find([')', '}']).unwrap_or(rest.len() - at);
-            rest = &rest[at + end..];
-        }
-        self.bytes(rest.as_bytes());
-        self.text = text;
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.hash = (self.hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            self.hash ^= self.hash >> 29;
-        }
-    }
-}
-
-impl State {
-    fn begin(kind: EngineKind, budget: Budget) -> State {
-        let member = |id: u64| Member {
-            name: format!("n{id}"),
-            peer_address: String::new(),
-        };
-        let members: BTreeMap<NodeId, Member> =
-            (1..=NODES).map(|id| (NodeId(id), member(id))).collect();
-        let genesis = Membership {
-            voters: members.keys().copied().collect(),
-            members,
-            ..Membership::default()
-        };
-        let mut state = State {
-            hosts: BTreeMap::new(),
-            down: BTreeMap::new(),
-            clocks: BTreeMap::new(),
-            network: Vec::new(),
-            budget,
-            leaders: BTreeMap::new(),
-            chosen: BTreeMap::new(),
-            kind,
-            starts: 0,
-            proposed: 0,
-        };
-        for id in (1..=NODES).map(NodeId) {
-            let disk = Disk {
-                genesis: genesis.clone(),
-                ..Disk::default()
-            };
-            state.clocks.insert(id, Instant(1_000_000_000));
-            state.start(id, disk);
-        }
-        state
-    }
-
-    fn start(&mut self, id: NodeId, disk: Disk) {
-        let config = Config {
-            id,
-            election_timeout: ELECTION_TIMEOUT,
-            heartbeat_interval: ELECTION_TIMEOUT / 5,
-            limits: Limits {
-                pull_bytes: 1 << 20,
-                ..Limits::default()
-            },
-        };
-        self.starts += 1;
-        let host = Host::start(self.kind, config, disk, self.starts, self.clocks[&id]);
-        self.hosts.insert(id, (Rc::new(host), 0));
-        self.settle(id);
-    }
-
-    fn give(&mut self, id: NodeId, input: Input) {
-        let now = self.clocks[&id];
-        if self.hosts.contains_key(&id) {
-            self.host(id).step(now, input);
-            self.settle(id);
-        }
-    }
-
-    fn host(&mut self, id: NodeId) -> &mut Host {
-        Rc::make_mut(&mut self.hosts.get_mut(&id).unwrap().0)
-    }
-
-    fn engine(&self, id: NodeId) -> &AnyEngine {
-        &self.hosts[&id].0.engine
-    }
-
-    fn leads(&self, id: NodeId) -> bool {
-        self.engine(id).glance().role == Role::Leader
-    }
-
-    fn settle(&mut self, id: NodeId) {
-        let now = self.clocks[&id];
-        loop {
-            let host = self.host(id);
-            host.flush(now);
-            let (said, outgoing) = (
-                std::mem::take(&mut host.said),
-                std::mem::take(&mut host.outgoing),
-            );
-            for output in said {
-                self.check(id, &output);
-            }
-            for (to, message) in outgoing {
-                self.network.push((id, to, message));
-                let on_link =
-                    |packet: &&(NodeId, NodeId, Message)| (packet.0, packet.1) == (id, to);
-                if self.network.iter().filter(on_link).count() > self.budget.link {
-                    let oldest = self.network.iter().position(|packet| on_link(&packet));
-                    self.network.remove(oldest.unwrap());
-                }
-            }
-            let slow = self.budget.slow_disks;
-            let host = self.host(id);
-            if host.tasks.is_empty() && (slow || host.writes.is_empty()) {
-                let digest = digest_of(host);
-                self.hosts.get_mut(&id).unwrap().1 = digest;
-                return;
-            }
-            if host.tasks.is_empty() {
-                host.complete_write(now);
-            } else {
-                host.complete_task(now);
-            }
-        }
-    }
-
-    fn check(&mut self, id: NodeId, output: &Output) {
-        match output {
-            Output::Note(Note::BecameLeader { epoch }) => {
-                let other = self.leaders.insert(*epoch, id);
-                assert!(
-                    other.is_none_or(|other| other == id),
-                    "two leaders in {epoch}"
-                );
-                let engine = &self.hosts[&id].0.engine;
-                for (slot, entry) in &self.chosen {
-                    let held = engine.epoch_of(*slot);
-                    // Paxos finds out what was chosen after it leads.
-                    let is_complete = self.kind == EngineKind::Paxos || held == Some(entry.epoch);
-                    assert!(is_complete, "leader {id} of {epoch} lacks {slot}");
-                }
-            }
-            Output::Note(note @ (Note::TwoLeaders { .. } | Note::MessageDropped { .. })) => {
-                panic!("{id} says {note:?}");
-            }
-            Output::Chosen { entries } => {
-                for entry in entries {
-                    let known = self.chosen.entry(entry.slot).or_insert(entry.clone());
-                    assert_eq!(known, entry, "replicas execute the same at {}", entry.slot);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn digest(&self) -> u64 {
-        let mut digest = Digest {
-            hash: 0,
-            text: String::new(),
-        };
-        for (id, (_, of_host)) in &self.hosts {
-            digest.bytes(&(of_host ^ id.0).to_le_bytes());
-        }
-        digest.add(&self.down);
-        digest.add(&self.budget);
-        // In any order.
-        let mut messages = 0_u64;
-        for message in &self.network {
-            let mut one = Digest {
-                hash: 1,
-                text: String::new(),
-            };
-            one.add(message);
-            messages = messages.wrapping_add(one.hash);
-        }
-        digest.hash ^ messages
-    }
-
-    fn steps(&self) -> Vec<Step> {
-        let mut steps: Vec<Step> = (0..self.network.len()).map(Step::Deliver).collect();
-        for (id, (host, _)) in &self.hosts {
-            if self.budget.timers > 0 && host.engine.deadline().is_some() {
-                steps.push(Step::Timer(*id));
-            }
-            if !host.writes.is_empty() {
-                steps.push(Step::Written(*id));
-            }
-            if self.budget.deaths > 0 {
-                let records = host.writes.iter().map(|(_, records)| records.len()).sum();
-                steps.extend((0..=records).map(|survives| Step::Die(*id, survives)));
-            }
-            if self.budget.proposals > 0 && host.engine.glance().role == Role::Leader {
-                steps.push(Step::Propose(*id));
-            }
-        }
-        steps.extend(self.down.keys().map(|id| Step::Start(*id)));
-        steps
-    }
-
-    fn take(&mut self, step: Step) {
-        match step {
-            Step::Deliver(index) => {
-                let (from, to, message) = self.network.remove(index);
-                self.give(to, Input::Peer { from, message });
-            }
-            Step::Timer(id) => {
-                self.budget.timers -= 1;
-                let deadline = self.engine(id).deadline().unwrap();
-                let clock = self.clocks.get_mut(&id).unwrap();
-                *clock = deadline.max(*clock);
-                self.give(id, Input::Deadline);
-            }
-            Step::Written(id) => {
-                let now = self.clocks[&id];
-                self.host(id).complete_write(now);
-                self.settle(id);
-            }
-            Step::Die(id, survives) => {
-                self.budget.deaths -= 1;
-                let host = self.hosts.remove(&id).unwrap().0;
-                let disk = Rc::unwrap_or_clone(host).crash(survives);
-                self.down.insert(id, Rc::new(disk));
-            }
-            Step::Start(id) => {
-                let disk = self.down.remove(&id).unwrap();
-                self.start(id, Rc::unwrap_or_clone(disk));
-            }
-            Step::Propose(id) => {
-                self.budget.proposals -= 1;
-                self.proposed += 1;
-                let commands = Bytes::copy_from_slice(&[self.proposed as u8, id.0 as u8]);
-                let ticket = Ticket(self.proposed);
-                self.give(id, Input::Propose { ticket, commands });
-            }
-        }
-    }
-
-    fn is_within(&self) -> bool {
-        let epochs = self.hosts.values().map(|host| host.0.engine.glance().epoch);
-        epochs.max().is_none_or(|epoch| epoch <= self.budget.epoch)
-    }
-
-    /// Everything that is on its way arrives, again and again, but on cut links.
-    fn deliver_all(&mut self, cut: &[NodeId]) {
-        for _ in 0..200 {
-            let dead = |id: &NodeId| cut.contains(id);
-            self.network
-                .retain(|(from, to, _)| !dead(from) && !dead(to));
-            if self.network.is_empty() {
-                return;
-            }
-            self.take(Step::Deliver(0));
-        }
-        panic!("messages without end");
-    }
-}
-
-/// Tells what a node is from what others are.
-fn digest_of(host: &Host) -> u64 {
-    let mut digest = Digest {
-        hash: 0,
-        text: String::with_capacity(8 << 10),
-    };
-    digest.add(&host.engine);
-    digest.add(&(&host.disk.hard_state, &host.disk.start, &host.disk.entries));
-    digest.add(&(&host.disk.ballots, host.replica.applied));
-    let records = host.writes.iter().map(|(_, records)| records);
-    records.for_each(|records| digest.add(records));
-    digest.add(&host.gated);
-    digest.hash
-}
-
-/// How a run was explored.
-#[derive(Debug)]
-struct Explored {
-    states: usize,
-    chosen_most: usize,
-    epochs: BTreeSet<Epoch>,
-    is_complete: bool,
-}
-
-/// Walks through everything that can follow, or through so many states of it.
-fn explore(begin: State, most: usize) -> Explored {
-    let mut seen = BTreeSet::from([begin.digest()]);
-    let mut queue = vec![begin];
-    let mut explored = Explored {
-        states: 0,
-        chosen_most: 0,
-        epochs: BTreeSet::new(),
-        is_complete: true,
-    };
-    // Drawn at random: if not all fits, then something of everything.
-    let mut random = Random::from_seed(1);
-    while !queue.is_empty() {
-        let state = queue.swap_remove(random.below(queue.len() as u64) as usize);
-        explored.states += 1;
-        explored.chosen_most = explored.chosen_most.max(state.chosen.len());
-        explored.epochs.extend(state.leaders.keys());
-        for step in state.steps() {
-            let mut next = state.clone();
-            next.take(step);
-            if !next.is_within() {
-                continue;
-            }
-            if seen.len() >= most {
-                explored.is_complete = false;
-            } else if seen.insert(next.digest()) {
-                queue.push(next);
-            }
-        }
-    }
-    explored
-}
-
-#[allow(clippy::disallowed_methods)] // A developer asks for more states by the environment.
-fn states(usual: usize) -> usize {
+#[allow(clippy::disallowed_methods)] // A developer bounds it by the environment.
+fn most(usual: usize) -> usize {
     let asked = std::env::var("SMALL_MODEL_STATES").ok();
     asked.map_or(usual, |count| count.parse().unwrap())
 }
 
-fn budget() -> Budget {
-    Budget {
-        timers: 0,
-        deaths: 0,
-        proposals: 0,
-        epoch: Epoch(u64::MAX),
-        link: 2,
-        slow_disks: false,
-    }
-}
-
-/// Node 1 leads, and everybody knows.
-fn led(kind: EngineKind) -> State {
-    let mut state = State::begin(kind, budget());
+/// Node 0 leads, and everybody knows.
+fn led(setting: Setting) -> (Model, State) {
+    let (mut model, mut state) = Model::begin(setting);
     for _ in 0..20 {
-        if state.leads(NodeId(1)) {
-            break;
+        if model.leads(&state, 0) {
+            return (model, state);
         }
-        state.budget.timers = 1;
-        state.take(Step::Timer(NodeId(1)));
-        state.deliver_all(&[]);
+        state = model.given(&state, 0, Step::Timer);
+        state = model.all_arrives(&state, &[]);
     }
-    assert!(state.leads(NodeId(1)));
-    state
+    panic!("nobody leads");
 }
 
-fn tell(name: &str, kind: EngineKind, explored: &Explored) {
-    println!("{name}, {kind}: {explored:?}");
+/// Walks through all that can follow, to the end.
+fn walk(name: &str, setting: &Setting, begin: (Model, State), budget: Budget) -> Walked {
+    let (mut model, mut state) = begin;
+    state.budget = budget;
+    let most = most(usize::MAX);
+    let walked = model.walk(state, most);
+    println!(
+        "{name}, {}, {budget:?}: {} states of {} locals and {} messages; executed at most {}, {} \
+         epochs",
+        setting.kind,
+        walked.states,
+        walked.locals,
+        walked.messages,
+        walked.executed_most,
+        walked.epochs.len()
+    );
+    assert!(
+        walked.is_complete || most < usize::MAX,
+        "{name}: {walked:?}"
+    );
+    walked
 }
 
-/// From nothing: everything that two timers, and the votes and entries that follow, can lead to.
+fn budget(timers: u8, deaths: u8, proposals: u8, late: u8) -> Budget {
+    Budget {
+        timers,
+        deaths,
+        proposals,
+        changes: 0,
+        late,
+    }
+}
+
+fn slow(kind: EngineKind) -> Setting {
+    Setting {
+        slow_disks: true,
+        ..Setting::of(kind)
+    }
+}
+
+fn sizes(elect: usize, commit: usize) -> QuorumRule {
+    QuorumRule::new(model::NODES, QuorumSizes { elect, commit }).unwrap()
+}
+
+/// Node 2 lacks what 0 and 1 have, and its first attempt was heard by nobody.
+fn lacking(setting: Setting) -> (Model, State) {
+    let (mut model, mut state) = led(setting);
+    for _ in 0..2 {
+        state = model.given(&state, 0, Step::Propose(9));
+        state = model.all_arrives(&state, &[2]);
+    }
+    state = model.given(&state, 2, Step::Timer);
+    state = model.all_arrives(&state, &[2]);
+    assert!(model.last(&state, 2) < model.last(&state, 1));
+    (model, state)
+}
+
+/// From nothing: everything that two timers lead to; a death among them; a late message.
 fn first_elections(kind: EngineKind) {
-    let mut state = State::begin(kind, budget());
-    state.budget.timers = 2;
-    state.budget.deaths = 1;
-    state.budget.slow_disks = true;
-    state.budget.link = 1;
-    let explored = explore(state, states(6_000));
-    tell("first elections", kind, &explored);
-    assert!(!explored.epochs.is_empty(), "somebody was elected");
+    let setting = Setting::of(kind);
+    for budget in [
+        budget(2, 0, 0, 0),
+        budget(1, 1, 0, 0),
+        budget(1, 0, 1, 0),
+        budget(1, 0, 0, 1),
+    ] {
+        let walked = walk(
+            "first elections",
+            &setting,
+            Model::begin(setting.clone()),
+            budget,
+        );
+        let won = walked.epochs.len() >= usize::from(budget.timers);
+        assert!(won, "all were won: {walked:?}");
+    }
 }
 
-/// A leader with two proposals, and whatever one more election makes of them.
+/// The same, where a death may leave any part of what was being written.
+fn first_elections_on_slow_disks(kind: EngineKind) {
+    let setting = slow(kind);
+    let begin = Model::begin(setting.clone());
+    walk(
+        "first elections, slow disks",
+        &setting,
+        begin,
+        budget(1, 1, 0, 0),
+    );
+}
+
+/// A leader, a proposal, two timers and a death, at any moments; with Paxos, where a successor
+/// has more to say, two timers or one and a death.
 fn a_leader_and_its_successor(kind: EngineKind) {
-    let mut state = led(kind);
-    state.budget.timers = 2;
-    state.budget.deaths = 1;
-    state.budget.proposals = 2;
-    state.budget.link = 1;
-    let explored = explore(state, states(6_000));
-    tell("a leader and its successor", kind, &explored);
-    assert!(explored.chosen_most >= 2, "something was chosen");
+    let setting = Setting::of(kind);
+    let budgets = match kind {
+        EngineKind::Raft => [budget(2, 0, 1, 0), budget(2, 1, 1, 0)],
+        EngineKind::Paxos => [budget(2, 0, 1, 0), budget(1, 1, 1, 0)],
+    };
+    for budget in budgets {
+        let begin = led(setting.clone());
+        let walked = walk("a leader and its successor", &setting, begin, budget);
+        let succeeded = budget.timers < 2 || walked.epochs.len() >= 2;
+        assert!(succeeded, "somebody else was elected");
+        assert!(walked.executed_most >= 1, "something was chosen");
+    }
 }
 
-/// Node 3 lacks what 1 and 2 have, 1 is gone, and 3 tries for the second time: plain Raft waits for
-/// 2; the cure lets 3 pull, while the old leader goes on and anyone may die.
+fn two_proposals(kind: EngineKind) {
+    let setting = Setting::of(kind);
+    let begin = led(setting.clone());
+    let walked = walk("two proposals", &setting, begin, budget(2, 0, 2, 0));
+    assert!(walked.executed_most >= 2, "both were chosen");
+}
+
+/// Messages that come late, or twice.
+fn late_messages(kind: EngineKind) {
+    let setting = Setting::of(kind);
+    for budget in [budget(1, 0, 1, 2), budget(1, 1, 1, 1)] {
+        walk("late messages", &setting, led(setting.clone()), budget);
+    }
+}
+
+fn a_leader_on_slow_disks(kind: EngineKind) {
+    let setting = slow(kind);
+    walk(
+        "slow disks",
+        &setting,
+        led(setting.clone()),
+        budget(1, 1, 1, 0),
+    );
+}
+
+/// All elect and one commits; two elect and all commit; all elect and two commit.
+fn other_quorums(kind: EngineKind) {
+    for (elect, commit) in [(3, 1), (2, 3), (3, 2)] {
+        let setting = Setting {
+            quorums: sizes(elect, commit),
+            ..Setting::of(kind)
+        };
+        for budget in [budget(2, 0, 2, 0), budget(1, 1, 1, 0)] {
+            walk("other quorums", &setting, led(setting.clone()), budget);
+        }
+    }
+}
+
+/// A voter is removed, or given its vote, while leaders change.
+fn members_change(kind: EngineKind) {
+    let (first, third) = (NodeId(1), NodeId(3));
+    let changes = [
+        (Change::Remove(third), 3),
+        (Change::Remove(first), 3),
+        (Change::Promote(third), 2),
+    ];
+    for (change, voters) in changes {
+        for quorums in [QuorumRule::default(), sizes(3, 1)] {
+            let setting = Setting {
+                quorums,
+                voters,
+                change: Some(change.clone()),
+                ..Setting::of(kind)
+            };
+            let budget = Budget {
+                changes: 1,
+                ..budget(2, 0, 0, 0)
+            };
+            walk("members change", &setting, led(setting.clone()), budget);
+        }
+    }
+}
+
+/// Node 2 lacks what 0 and 1 have, and tries for the second time, while the old leader goes on:
+/// plain Raft waits for 1; the cure lets 2 pull what it lacks.
 fn who_lacks_entries_stands(kind: EngineKind) {
-    let mut state = led(kind);
-    state.budget.proposals = 2;
-    for _ in 0..2 {
-        state.take(Step::Propose(NodeId(1)));
-        state.deliver_all(&[NodeId(3)]);
-    }
-    // Its first attempt is heard by nobody.
-    state.budget.timers = 1;
-    state.take(Step::Timer(NodeId(3)));
-    state.deliver_all(&[NodeId(3)]);
-    let lacking = state.engine(NodeId(3)).glance().last;
-    assert!(lacking < state.engine(NodeId(2)).glance().last);
-    state.budget.timers = 4;
-    state.budget.deaths = 1;
-    state.budget.proposals = 1;
-    state.budget.link = 1;
-    let explored = explore(state, states(8_000));
-    tell("who lacks entries stands", kind, &explored);
-    assert!(explored.chosen_most >= 3, "something was chosen");
-}
-
-/// The same with the old leader gone for good. This is walked through to the end.
-fn two_of_three_are_left(kind: EngineKind, timers: u8, deaths: u8) {
-    let mut state = led(kind);
-    state.budget.proposals = 2;
-    for _ in 0..2 {
-        state.take(Step::Propose(NodeId(1)));
-        state.deliver_all(&[NodeId(3)]);
-    }
-    state.hosts.remove(&NodeId(1));
-    state.network.clear();
-    state.budget.timers = timers;
-    state.budget.deaths = deaths;
-    state.budget.proposals = 1;
-    state.budget.link = 1;
-    let explored = explore(state, states(60_000));
-    tell("two of three are left", kind, &explored);
-    assert!(explored.is_complete, "every run was walked through");
-    assert!(explored.epochs.len() >= 2, "somebody else was elected");
-}
-
-/// Node 3 holds an entry of the old leader that nobody else has, and lacks what was chosen since:
-/// what it pulls replaces what it holds.
-fn who_pulls_loses_what_was_never_chosen(kind: EngineKind) {
-    let mut state = led(kind);
-    let (one, two, three) = (NodeId(1), NodeId(2), NodeId(3));
-    // 3 leads next, and writes what reaches nobody.
-    state.budget.timers = 10;
-    for _ in 0..5 {
-        if state.leads(three) {
-            break;
+    for pulls in [false, true] {
+        let setting = Setting {
+            pulls,
+            ..Setting::of(kind)
+        };
+        for budget in [budget(2, 0, 1, 0), budget(2, 1, 0, 0)] {
+            walk(
+                "who lacks entries stands",
+                &setting,
+                lacking(setting.clone()),
+                budget,
+            );
         }
-        for id in [two, three] {
-            state.take(Step::Timer(id));
-            state.network.retain(|packet| packet.0 == three);
-        }
-        state.deliver_all(&[one]);
-    }
-    if !state.leads(three) {
-        return;
-    }
-    state.budget.proposals = 3;
-    state.take(Step::Propose(three));
-    state.network.clear();
-    // 1 and 2 go on without it.
-    state.budget.timers = 20;
-    for _ in 0..8 {
-        if state.leads(one) || state.leads(two) {
-            break;
-        }
-        for id in [one, two] {
-            state.take(Step::Timer(id));
-        }
-        state.deliver_all(&[three]);
-    }
-    state.budget.timers = 4;
-    state.budget.deaths = 1;
-    state.budget.proposals = 1;
-    state.budget.link = 1;
-    let explored = explore(state, states(8_000));
-    tell("who pulls loses what was never chosen", kind, &explored);
-}
-
-mod raft {
-    use super::EngineKind::Raft;
-
-    #[test]
-    fn first_elections() {
-        super::first_elections(Raft);
-    }
-
-    #[test]
-    fn a_leader_and_its_successor() {
-        super::a_leader_and_its_successor(Raft);
-    }
-
-    #[test]
-    fn who_lacks_entries_stands() {
-        super::who_lacks_entries_stands(Raft);
-    }
-
-    #[test]
-    fn two_of_three_are_left() {
-        super::two_of_three_are_left(Raft, 3, 0);
-    }
-
-    #[test]
-    #[ignore = "complete, and takes half a minute"]
-    fn two_of_three_are_left_and_one_may_die() {
-        super::two_of_three_are_left(Raft, 3, 1);
-    }
-
-    #[test]
-    fn who_pulls_loses_what_was_never_chosen() {
-        super::who_pulls_loses_what_was_never_chosen(Raft);
     }
 }
 
-mod paxos {
-    use super::EngineKind::Paxos;
+/// Runs each of these for every engine.
+macro_rules! for_every_engine {
+    ($($test:ident)*) => {
+        mod raft {
+            $(#[test] fn $test() { super::$test(quorate_consensus::EngineKind::Raft) })*
+        }
+        mod paxos {
+            $(#[test] fn $test() { super::$test(quorate_consensus::EngineKind::Paxos) })*
+        }
+    };
+}
 
-    #[test]
-    fn first_elections() {
-        super::first_elections(Paxos);
-    }
-
-    #[test]
-    fn a_leader_and_its_successor() {
-        super::a_leader_and_its_successor(Paxos);
-    }
-
-    #[test]
-    fn who_lacks_entries_stands() {
-        super::who_lacks_entries_stands(Paxos);
-    }
-
-    #[test]
-    fn two_of_three_are_left() {
-        super::two_of_three_are_left(Paxos, 3, 0);
-    }
+for_every_engine! {
+    first_elections
+    first_elections_on_slow_disks
+    a_leader_and_its_successor
+    two_proposals
+    late_messages
+    a_leader_on_slow_disks
+    other_quorums
+    members_change
+    who_lacks_entries_stands
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::{Instant, NodeId};
-use quorate_consensus::quorum::QuorumRule;
+use quorate_consensus::quorum::{QuorumRule, QuorumSizes};
 use quorate_consensus::{
     Change, EngineKind, Entry, Input, Limits, Liveness, Output, Payload, Ticket,
 };
@@ -388,21 +388,21 @@ fn quorums() -> Section {
     for voters in [3, 4, 5, 6, 7] {
         for commit in 1..=voters {
             let smallest = (1..=voters).find(|elect| {
-                let rule = QuorumRule::sizes(voters, *elect, commit);
-                rule.is_ok()
+                let elect = *elect;
+                QuorumRule::new(voters, QuorumSizes { elect, commit }).is_ok()
             });
             let Some(elect) = smallest.filter(|_| commit <= voters / 2 + 1) else {
                 continue;
             };
             let who = match commit > voters / 2 {
-                true => "both engines (majorities)",
-                false => "Paxos",
+                true => "majorities".to_owned(),
+                false => format!("--quorums elect={elect},commit={commit}"),
             };
             let figures = [
                 format!("{elect}"),
                 format!("{}", voters - commit),
                 format!("{}", voters - elect),
-                who.to_owned(),
+                who,
             ];
             let name = format!("{voters} voters, {commit} commit");
             let values = figures.map(Value::Text).into();
@@ -413,7 +413,7 @@ fn quorums() -> Section {
         "then must elect",
         "may be down while a leader commits",
         "may be down when a leader is needed",
-        "offered by",
+        "asked for by",
     ];
     Section {
         title: "Quorum sizes",

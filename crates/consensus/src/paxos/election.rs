@@ -61,6 +61,8 @@ pub(super) struct Election {
     refused: BTreeSet<NodeId>,
     /// The own promise counts once this is durable.
     pub(super) own_vote: Option<Mark>,
+    /// The candidate that this replica has promised wants to be told from here on.
+    told_from: Slot,
 }
 
 impl Election {
@@ -80,6 +82,7 @@ impl Election {
             granted: BTreeSet::new(),
             refused: BTreeSet::new(),
             own_vote: None,
+            told_from: Slot(0),
         }
     }
 
@@ -246,7 +249,7 @@ impl Paxos {
     }
 
     /// Asks who would promise.
-    fn poll(&mut self, now: Instant, occasion: Occasion, out: &mut Outputs) {
+    pub(super) fn poll(&mut self, now: Instant, occasion: Occasion, out: &mut Outputs) {
         self.role = Role::PreCandidate;
         self.election.round = self.random.next_u64();
         self.election.occasion = occasion;
@@ -403,9 +406,7 @@ impl Paxos {
         }
         self.election.granted.insert(from);
         let granted = |id: NodeId| self.election.granted.contains(&id);
-        if self.rule.elects(self.membership(), granted)
-            && self.rule.commits(self.membership(), granted)
-        {
+        if self.membership().elects(granted) && self.membership().commits(granted) {
             self.campaign(now, self.election.occasion, out);
         }
     }
@@ -414,7 +415,7 @@ impl Paxos {
     pub(super) fn count_refusal(&mut self, now: Instant, from: NodeId) {
         self.election.refused.insert(from);
         let left = |id: NodeId| !self.election.refused.contains(&id);
-        if !self.rule.elects(self.membership(), left) {
+        if !self.membership().elects(left) {
             self.role = Role::Follower;
             self.preparation = None;
             self.election.own_vote = None;
@@ -454,6 +455,13 @@ impl Paxos {
             self.vote = Some(from);
             self.hard_state_changed = true;
             self.election.deadline = now + self.election_delay();
+            self.election.told_from = first;
+        } else if first > self.election.told_from {
+            // The candidate has heard the piece before. To campaign meanwhile would undo all of it,
+            // and the same would happen to the next one; the log bounds how often this is so.
+            let delay = self.election_delay();
+            self.election.deadline = self.election.deadline.max(now + delay);
+            self.election.told_from = first;
         }
         self.tell_accepted(from, first);
     }

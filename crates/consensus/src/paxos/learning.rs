@@ -31,6 +31,8 @@ pub(super) struct Learning {
     question: Option<Question>,
     /// Since when the leader knows more to be chosen than this replica.
     behind_since: Option<Instant>,
+    /// Who was asked last knew no more: nobody is asked before this.
+    rests_until: Option<Instant>,
     /// Who is to be answered in this pass, or once the journal has read it.
     pub(super) askers: BTreeMap<NodeId, Asker>,
     /// Snapshots under way to others.
@@ -97,7 +99,8 @@ impl Learning {
 impl Paxos {
     /// Asks `to` for what is chosen, unless a question is under way.
     pub(super) fn learn_from(&mut self, now: Instant, to: NodeId) {
-        if self.learning.question.is_some() || self.leading.is_some() {
+        let rests = self.learning.rests_until.is_some_and(|until| now < until);
+        if self.learning.question.is_some() || self.leading.is_some() || rests {
             return;
         }
         let id = self.random.next_u64();
@@ -149,6 +152,8 @@ impl Paxos {
         let repeat = asked.map(|asked| asked.moved_at + self.config.election_timeout / 2);
         let behind = learning.behind_since.filter(|_| asked.is_none());
         let behind = behind.map(|since| since + self.config.heartbeat_interval);
+        // Whoever may not ask before then has nothing to do before then.
+        let behind = behind.map(|at| learning.rests_until.map_or(at, |until| at.max(until)));
         repeat.into_iter().chain(behind).min()
     }
 
@@ -288,6 +293,11 @@ impl Paxos {
         news = news.slice(0..news.iter().take_while(follows).count());
         self.learn(&news);
         self.acknowledge();
+        if chosen <= before && self.log.chosen() == before {
+            // It has died since it told of more: to ask on at once would have no end.
+            self.learning.rests_until = Some(now + self.config.heartbeat_interval);
+            self.doubt_teller(from, chosen);
+        }
         if self.log.chosen() > before && self.log.chosen() < chosen {
             self.learn_from(now, from);
         }

@@ -40,7 +40,7 @@
 //!    its own; behind it a leader proposes only with promises of a quorum of the new one. An
 //!    acceptor accepts a stop-sign only if it knows everything before it to be chosen: so every
 //!    quorum that elects among the new voters holds someone who has it all
-//!    ([`QuorumRule::check_change`]).
+//!    ([`Membership::to_be_followed_by`]).
 //!
 //! # Files
 //!
@@ -86,7 +86,6 @@ use crate::health::Health;
 use crate::kind::EngineKind;
 use crate::membership::Membership;
 use crate::message::{Body, Message, PaxosBody};
-use crate::quorum::QuorumRule;
 use crate::raft::{Config, Restored, Tail};
 use crate::reading::Reading;
 use crate::reads::{Forwards, ReadRounds};
@@ -109,7 +108,6 @@ const EPOCH_LEAP_MAX: u64 = 1 << 48;
 #[derive(Clone, Debug)]
 pub struct Paxos {
     config: Config,
-    rule: QuorumRule,
     random: Random,
     /// The ballot that was promised last.
     epoch: Epoch,
@@ -225,28 +223,12 @@ struct Told {
 }
 
 impl Paxos {
-    /// A replica with what it remembers, in a group where majorities elect and commit. `seed` must
-    /// differ from incarnation to incarnation.
+    /// A replica with what it remembers. `seed` must differ from incarnation to incarnation.
     ///
     /// # Panics
     /// If `restored` contradicts itself: the host has verified what it read from the disk.
     #[must_use]
     pub fn new(config: Config, restored: Restored, seed: u64, now: Instant) -> Paxos {
-        Paxos::with_quorums(config, QuorumRule::default(), restored, seed, now)
-    }
-
-    /// The same with quorums of other sizes; every member must be given the same rule.
-    ///
-    /// # Panics
-    /// As [`Paxos::new`].
-    #[must_use]
-    pub fn with_quorums(
-        config: Config,
-        rule: QuorumRule,
-        restored: Restored,
-        seed: u64,
-        now: Instant,
-    ) -> Paxos {
         assert!(
             Duration::ZERO < config.heartbeat_interval
                 && config.heartbeat_interval < config.election_timeout,
@@ -271,7 +253,6 @@ impl Paxos {
         // Leaders count their sessions from 1 on: with the highest bit set it is none of theirs.
         let doubt = random.next_u64() | 1 << 63;
         let mut paxos = Paxos {
-            rule,
             random,
             epoch: hard_state.epoch,
             vote: hard_state
@@ -341,7 +322,7 @@ impl Paxos {
     /// A quorum by itself, for both purposes.
     fn is_alone(&self) -> bool {
         let own = |id| id == self.config.id;
-        self.rule.elects(self.membership(), own) && self.rule.commits(self.membership(), own)
+        self.membership().elects(own) && self.membership().commits(own)
     }
 
     /// Behind this slot nothing is accepted: no honest leader is so far ahead.

@@ -216,6 +216,22 @@ impl Paxos {
         }
     }
 
+    /// An acceptor that told of more to be chosen than it knows now has died since: what it knew is
+    /// among what it has accepted, and it is asked again. To go on asking what is chosen would be
+    /// an exchange without end.
+    pub(super) fn doubt_teller(&mut self, id: NodeId, chosen: Slot) {
+        let Some(preparation) = self.preparation.as_mut().filter(|_| self.leading.is_none()) else {
+            return;
+        };
+        let tellers = &mut preparation.tellers;
+        if tellers
+            .get(&id)
+            .is_some_and(|teller| teller.chosen > chosen)
+        {
+            tellers.remove(&id);
+        }
+    }
+
     /// Goes on once a quorum has told everything: to leading, or over a stop-sign.
     pub(super) fn advance_preparation(&mut self, now: Instant, out: &mut Outputs) {
         let closed = |leading: &super::Leading| {
@@ -233,7 +249,12 @@ impl Paxos {
         };
         let fewer = mutant::is_on(Mutant::CountVoteTwice) && self.role == Role::Candidate && own;
         let fewer = fewer || mutant::is_on(Mutant::OpenWithoutPromises) && self.leading.is_some();
-        if !self.rule.elects(self.membership(), done) && !fewer {
+        if !self.membership().elects(done) && !fewer {
+            return;
+        }
+        if self.leading.is_none() && self.is_installing() {
+            // A snapshot that somebody outside this quorum had sent takes the place of the state:
+            // nothing may be chosen, and executed, past it meanwhile.
             return;
         }
         let tellers = preparation.tellers.iter();

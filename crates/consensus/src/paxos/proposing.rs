@@ -367,20 +367,38 @@ impl Paxos {
                     .unwrap_or_default(),
                 false => reach(id),
             };
-            let slot = self.rule.commit_slot(self.membership(), furthest);
+            let slot = self.membership().commit_slot(furthest);
             let slot = slot.min(leading.proposed);
             if slot <= chosen {
                 return;
             }
             let holds = |id: NodeId| reach(id) >= slot;
+            if !self.may_follow(slot, holds) {
+                return;
+            }
             assert!(
-                self.rule.commits(self.membership(), holds)
+                self.membership().commits(holds)
                     || mutant::is_on(Mutant::ChooseWithoutQuorum)
                     || twice,
                 "slot {slot} is chosen without a quorum"
             );
             self.choose(slot);
         }
+    }
+
+    /// Whether enough hold a slot for what follows it: of a stop-sign perhaps more than commit
+    /// anything else.
+    fn may_follow(&self, slot: Slot, holds: impl Fn(NodeId) -> bool) -> bool {
+        let leading = self.leading.as_ref().expect("only a leader counts");
+        let is_stop_sign = leading.stop_sign == Some(slot);
+        let next = is_stop_sign.then(|| self.next_membership_to_be()).flatten();
+        next.is_none_or(|next| {
+            let voters = &self.membership().voters;
+            let enough = self.membership().to_be_followed_by(&next);
+            // Whoever proposed it has made sure that there are so many.
+            let enough = enough.unwrap_or(voters.len());
+            voters.iter().filter(|id| holds(**id)).count() >= enough
+        })
     }
 
     /// A leader's regular work: does it still lead, who has to be heard from?
@@ -435,7 +453,7 @@ impl Paxos {
             let heard_at = leading.peers.get(&id).and_then(|peer| peer.last_heard);
             id == own || now.since(heard_at.unwrap_or(leading.since)) < timeout
         };
-        if !self.rule.commits(self.membership(), heard) {
+        if !self.membership().commits(heard) {
             return Some("no quorum was heard for an election timeout");
         }
         let (waiting_since, upto) = self.writes.waiting()?;
@@ -443,8 +461,7 @@ impl Paxos {
             let peer = leading.peers.get(&id);
             id != own && peer.is_some_and(|peer| peer.acked.contains(upto))
         };
-        let hangs =
-            now.since(waiting_since) >= timeout && self.rule.commits(self.membership(), durable);
+        let hangs = now.since(waiting_since) >= timeout && self.membership().commits(durable);
         hangs.then_some("its disk hangs while the others' work")
     }
 

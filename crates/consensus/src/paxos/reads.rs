@@ -45,7 +45,7 @@ impl Reading for Paxos {
             let peer = leading.peers.get(&id);
             id == self.config.id || peer.is_some_and(|peer| peer.round >= number)
         };
-        self.rule.commits(self.membership(), named)
+        self.membership().commits(named)
     }
 
     fn draw(&mut self) -> u64 {

@@ -9,7 +9,9 @@
 //! before it is chosen, holds back what comes meanwhile, and goes on behind it when it is chosen
 //! and a quorum of the new members has promised. So every slot belongs to one membership, and one
 //! step leads from any to the next: there is no joint phase. What it costs is about one round trip
-//! per change.
+//! per change. Where fewer commit than elect, a stop-sign is chosen only once more have it than
+//! commit (`Membership::to_be_followed_by`): whoever is elected among the new members then finds
+//! one who has everything before it, even if who was removed is gone.
 //!
 //! A leader that finds a stop-sign among what others accepted does the same with it. A leader that
 //! is no voter afterwards steps down.
@@ -62,8 +64,8 @@ impl Paxos {
         }
         let next = membership.changed(change, &self.config.limits);
         let next = next.map_err(Refusal::InvalidChange)?.after_joint();
-        self.rule
-            .check_change(membership, &next)
+        membership
+            .to_be_followed_by(&next)
             .map_err(Refusal::InvalidChange)?;
         Ok(next)
     }

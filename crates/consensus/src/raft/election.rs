@@ -233,7 +233,7 @@ impl Raft {
         }
     }
 
-    fn ask_pre_votes(&mut self, now: Instant, occasion: Occasion, out: &mut Outputs) {
+    pub(super) fn ask_pre_votes(&mut self, now: Instant, occasion: Occasion, out: &mut Outputs) {
         let epoch = self.epoch.next();
         self.role = Role::PreCandidate;
         self.election.round = self.random.next_u64();
@@ -243,7 +243,7 @@ impl Raft {
         self.election.refused.clear();
         (self.election.ahead, self.election.pulled) = (None, None);
         self.election.deadline = now + self.attempt_delay();
-        if self.membership().is_quorum(|id| id == self.config.id) {
+        if self.is_alone() {
             return self.campaign(now, occasion, out);
         }
         out.push(Output::Note(Note::Campaigning {
@@ -402,10 +402,9 @@ impl Raft {
             return self.count_refusal(now, from);
         }
         self.election.granted.insert(from);
-        if self
-            .membership()
-            .is_quorum(|id| self.election.granted.contains(&id))
-        {
+        // Who could be elected and then choose nothing would only be in the way.
+        let granted = |id: NodeId| self.election.granted.contains(&id);
+        if self.membership().elects(granted) && self.membership().commits(granted) {
             return self.campaign(now, self.election.occasion, out);
         }
         self.pull_if_constrained();
@@ -414,10 +413,8 @@ impl Raft {
     /// If so many refused that no quorum is left, there is no use in waiting.
     fn count_refusal(&mut self, now: Instant, from: NodeId) {
         self.election.refused.insert(from);
-        if !self
-            .membership()
-            .is_quorum(|id| !self.election.refused.contains(&id))
-        {
+        let left = |id: NodeId| !self.election.refused.contains(&id);
+        if !self.membership().elects(left) {
             self.role = Role::Follower;
             self.election.own_vote = None;
             self.election.deadline = now + self.attempt_delay();
@@ -481,7 +478,7 @@ impl Raft {
 
     fn lead_if_elected(&mut self, now: Instant, out: &mut Outputs) {
         let granted = &self.election.granted;
-        let elected = self.membership().is_quorum(|id| granted.contains(&id))
+        let elected = self.membership().elects(|id| granted.contains(&id))
             || mutant::is_on(Mutant::CountVoteTwice)
                 && granted.len() * 2 > self.membership().voters.len() / 2;
         if !elected {

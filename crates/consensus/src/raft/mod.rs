@@ -216,7 +216,7 @@ impl Raft {
             config,
         };
         raft.election.deadline = now + raft.election_delay();
-        if raft.is_electable() && raft.membership().is_quorum(|id| id == raft.config.id) {
+        if raft.is_electable() && raft.is_alone() {
             raft.election.deadline = now;
         }
         raft
@@ -238,6 +238,12 @@ impl Raft {
             uncertain: self.uncertain.is_some(),
             engine: EngineKind::Raft,
         }
+    }
+
+    /// A quorum by itself, for both purposes.
+    fn is_alone(&self) -> bool {
+        let own = |id| id == self.config.id;
+        self.membership().elects(own) && self.membership().commits(own)
     }
 
     fn limits(&self) -> &crate::limits::Limits {

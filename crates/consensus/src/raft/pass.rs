@@ -42,8 +42,7 @@ impl Raft {
         if is_led || self.membership().voters.len() > 1 {
             return;
         }
-        let alone = self.membership().is_quorum(|id| id == self.config.id);
-        if alone && self.is_electable() {
+        if self.is_alone() && self.is_electable() {
             self.campaign(now, crate::message::Occasion::Silence, out);
         }
     }

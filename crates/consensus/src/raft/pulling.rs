@@ -66,7 +66,7 @@ impl Raft {
         }
         let answered =
             |id: NodeId| self.election.granted.contains(&id) || self.election.refused.contains(&id);
-        if self.election.pulled.is_some() || !self.membership().is_quorum(answered) {
+        if self.election.pulled.is_some() || !self.membership().elects(answered) {
             return;
         }
         if self.election.ahead.is_some() {

@@ -42,7 +42,7 @@ impl Reading for Raft {
             let peer = leading.peers.get(&id);
             id == self.config.id || peer.is_some_and(|peer| peer.round >= number)
         };
-        self.membership().is_quorum(named)
+        self.membership().commits(named)
     }
 
     fn draw(&mut self) -> u64 {

@@ -282,13 +282,13 @@ impl Raft {
             Some(peer) => peer.matched,
             None => Slot(0),
         };
-        let slot = self.membership().quorum_slot(durable);
+        let slot = self.membership().commit_slot(durable);
         let earlier = slot < leading.first && !mutant::is_on(Mutant::ChooseEarlierEpoch);
         if slot <= self.chosen || earlier {
             return;
         }
         assert!(
-            self.membership().is_quorum(|id| durable(id) >= slot),
+            self.membership().commits(|id| durable(id) >= slot),
             "slot {slot} is chosen without a quorum"
         );
         assert!(
@@ -332,7 +332,7 @@ impl Raft {
             let heard_at = leading.peers.get(&id).and_then(|peer| peer.last_heard);
             id == own || now.since(heard_at.unwrap_or(leading.since)) < timeout
         };
-        if !self.membership().is_quorum(heard) {
+        if !self.membership().commits(heard) {
             return Some("no quorum was heard for an election timeout");
         }
         let (waiting_since, upto) = self.journaling.waiting()?;
@@ -343,7 +343,7 @@ impl Raft {
                     .get(&id)
                     .is_some_and(|peer| peer.matched >= upto)
         };
-        let hangs = now.since(waiting_since) >= timeout && self.membership().is_quorum(durable);
+        let hangs = now.since(waiting_since) >= timeout && self.membership().commits(durable);
         hangs.then_some("its disk hangs while the others' work")
     }
 

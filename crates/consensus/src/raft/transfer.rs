@@ -76,7 +76,12 @@ impl Raft {
     /// The leader asks this replica to take over.
     pub(super) fn on_transfer_message(&mut self, now: Instant, from: NodeId, out: &mut Outputs) {
         if self.leader == Some(from) && self.role == Role::Follower && self.is_electable() {
-            self.campaign(now, Occasion::Transfer, out);
+            if self.membership().electors_commit() {
+                return self.campaign(now, Occasion::Transfer, out);
+            }
+            // It may reach enough to be elected, and too few to choose anything.
+            self.leader = None;
+            self.ask_pre_votes(now, Occasion::Transfer, out);
         }
     }
 }

@@ -11,7 +11,7 @@ use base::{Instant, NodeId, Random, Slot};
 use bytes::Bytes;
 use quorate_consensus::{
     Config, Engine, EngineKind, Entry, Input, Limits, Member, Membership, Message, Output, Payload,
-    Refusal, Role, Ticket,
+    QuorumRule, Refusal, Role, Ticket,
 };
 
 use super::{Disk, Host};
@@ -86,11 +86,23 @@ impl Network {
 
     /// The same with these limits.
     pub(crate) fn start_within(kind: EngineKind, size: u64, seed: u64, limits: Limits) -> Network {
+        Network::start_counting(kind, size, seed, limits, QuorumRule::default())
+    }
+
+    /// The same with quorums of these sizes.
+    pub(crate) fn start_counting(
+        kind: EngineKind,
+        size: u64,
+        seed: u64,
+        limits: Limits,
+        quorums: QuorumRule,
+    ) -> Network {
         let members: BTreeMap<NodeId, Member> =
             (1..=size).map(|id| (NodeId(id), member(id))).collect();
         let genesis = Membership {
             voters: members.keys().copied().collect(),
             members,
+            quorums,
             ..Membership::default()
         };
         let mut network = Network {

@@ -168,7 +168,7 @@ impl Story {
         let genesis = Membership {
             members,
             voters: voters.clone(),
-            outgoing: BTreeSet::new(),
+            ..Membership::default()
         };
         self.quiet = true;
         for id in voters {
