@@ -54,6 +54,8 @@ mutants! {
     SnapshotWithoutMembership, "snapshot-without-membership", "A snapshot keeps old members.";
     SnapshotKeepsSuffix, "snapshot-keeps-suffix", "A snapshot leaves a conflicting log in place.";
     CutOnRot, "cut-on-rot", "Damage at the end of the log is cut off like a torn write.";
+    VoteInDoubt, "vote-in-doubt", "A replica that has lost its log votes at once.";
+    ForgetEpochs, "forget-epochs", "Who has lost its promises begins at the first epoch.";
     SkipOnReplay, "skip-on-replay", "Entries are skipped when the log is replayed.";
     ExecuteTwice, "execute-twice", "A command that was executed before is executed again.";
     ForgetLogEarly, "forget-log-early", "A checkpoint lets go of a log that is not durable.";

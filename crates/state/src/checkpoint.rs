@@ -15,6 +15,7 @@
 
 mod format;
 mod read;
+mod verify;
 mod write;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use base::{ClusterId, Epoch, GroupId, Slot};
 use bytes::Bytes;
 
 pub use read::CheckpointReader;
+pub use verify::CheckpointVerifier;
 pub use write::CheckpointWriter;
 
 /// What a checkpoint says beside the state.

@@ -19,10 +19,10 @@
 mod buffered;
 pub mod checkpoint;
 pub mod digest;
-mod history_hash;
 pub mod interruption;
 pub mod key_value;
 mod keyspace;
+mod keyspace_hash;
 pub mod lease;
 pub mod limits;
 pub mod origin;
@@ -36,7 +36,7 @@ mod tree;
 
 pub use checkpoint::{
     CheckpointDamage, CheckpointError, CheckpointHead, CheckpointReader, CheckpointSummary,
-    CheckpointWriter,
+    CheckpointVerifier, CheckpointWriter,
 };
 pub use digest::Digest;
 pub use interruption::Interrupted;

@@ -35,6 +35,9 @@ pub(crate) struct Scalars {
 /// The length of [`Scalars::encode`].
 pub(crate) const SCALARS_LENGTH: usize = 96;
 
+/// A group's clock has run for fewer seconds than this: so many that adding to it never overflows.
+const CLOCK_SECONDS: u64 = 1 << 60;
+
 impl Scalars {
     /// The scalars as they stand in a checkpoint and in the digest (see the format's document).
     pub(crate) fn encode(&self) -> [u8; SCALARS_LENGTH] {
@@ -83,13 +86,15 @@ impl Scalars {
             origin_ranges_max: bytes.try_get_u32_le().ok()?,
             lease_floor_seconds: bytes.try_get_u32_le().ok()?,
         };
-        let is_possible = nanoseconds < 1_000_000_000
+        let is_possible = seconds < CLOCK_SECONDS
+            && nanoseconds < 1_000_000_000
             && (1..=Revision::MAX.0).contains(&revision)
             && (0..=revision).contains(&compacted)
             && (0..=compacted + 1).contains(&next)
             && settings.compaction_steps_per_entry > 0
             && settings.origin_ranges_max > 0;
-        is_possible.then_some(Scalars {
+        // Not before that is known: a duration of seconds beyond all bounds is a panic.
+        is_possible.then(|| Scalars {
             applied,
             epoch,
             wall,
@@ -507,5 +512,24 @@ pub(crate) fn event(
         kind,
         key_value: version.key_value(key),
         previous: previous.map(|version| version.key_value(key)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Limits, State};
+
+    use super::*;
+
+    /// Found by fuzzing: more nanoseconds than a second has were carried over to the greatest
+    /// number of seconds there is, and that was a panic.
+    #[test]
+    fn a_clock_that_no_group_can_have_is_refused() {
+        const CLOCK: usize = 24;
+        let state = State::new(Limits::default());
+        let mut bytes = state.reader().scalars.encode();
+        assert!(Scalars::decode(&mut &bytes[..]).is_some());
+        bytes[CLOCK..CLOCK + 12].fill(u8::MAX);
+        assert!(Scalars::decode(&mut &bytes[..]).is_none());
     }
 }

@@ -30,6 +30,14 @@ impl<W: Write> Writer<W> {
         self.sink.write_all(b"\n")
     }
 
+    /// Has the sink pass on what it holds back.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+
     /// Gives the sink back, flushed.
     ///
     /// # Errors

@@ -28,6 +28,8 @@ pub struct SegmentHead {
     pub segment_bytes: u64,
     /// The checksum of the batch before the first one in it (0 if there was none).
     pub previous_checksum: u32,
+    /// The log begins anew here: segments with smaller numbers are not part of it.
+    pub begins_anew: bool,
 }
 
 /// What has become of a head.
@@ -67,6 +69,7 @@ impl SegmentHead {
         block.extend_from_slice(&self.segment_bytes.to_le_bytes());
         block.extend_from_slice(&self.previous_checksum.to_le_bytes());
         block.extend_from_slice(&(BLOCK_BYTES as u32).to_le_bytes());
+        block.extend_from_slice(&u32::from(self.begins_anew).to_le_bytes());
         block.resize(BLOCK_BYTES as usize, 0);
         let checksum = checksum(&block);
         block[12..16].copy_from_slice(&checksum.to_le_bytes());
@@ -104,12 +107,14 @@ impl SegmentHead {
             first_batch: read_u64(block, 48)?,
             segment_bytes: read_u64(block, 56)?,
             previous_checksum: read_u32(block, 64)?,
+            begins_anew: read_u32(block, 72)? != 0,
         };
         // Numbers are counted up from 1 and never come near their end.
         let plausible = 1..1 << 62;
         let sound = plausible.contains(&head.sequence)
             && plausible.contains(&head.first_batch)
             && head.segment_bytes.is_multiple_of(BLOCK_BYTES)
+            && read_u32(block, 72)? <= 1
             && u64::from(read_u32(block, 68)?) == BLOCK_BYTES;
         sound.then_some(Head::Valid(head))
     }
@@ -130,6 +135,7 @@ mod tests {
             first_batch: 5,
             segment_bytes: 4096,
             previous_checksum: 6,
+            begins_anew: true,
         }
     }
 

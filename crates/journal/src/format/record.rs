@@ -37,6 +37,9 @@ pub enum RecordKind {
     GroupOpened = 11,
     /// The group is on this disk no more: nothing before this counts.
     GroupClosed = 12,
+    /// What the group's log held does not count any more: it is empty and starts with slot 1. Hard
+    /// state and description stay. Written when the state that the log belongs to is lost.
+    LogForgotten = 13,
 }
 
 /// The bytes of a ballot before a body.
@@ -69,6 +72,7 @@ impl StoredKind {
             10 => Some(StoredKind::Given(RecordKind::LogStarts)),
             11 => Some(StoredKind::Given(RecordKind::GroupOpened)),
             12 => Some(StoredKind::Given(RecordKind::GroupClosed)),
+            13 => Some(StoredKind::Given(RecordKind::LogForgotten)),
             _ => None,
         }
     }
@@ -287,6 +291,6 @@ mod tests {
                 assert_eq!(kind.number(), number);
             }
         }
-        assert_eq!(StoredKind::from_number(13), None);
+        assert_eq!(StoredKind::from_number(14), None);
     }
 }

@@ -16,6 +16,7 @@
 //! not worth the doubt.
 
 mod fetch;
+mod scrub;
 mod segments;
 mod write;
 
@@ -32,6 +33,7 @@ use crate::recovery::path;
 use crate::{Identity, Limits, Record, RecordKind};
 
 use fetch::{Fetch, Fetches, Gathering, InMemory};
+use scrub::Scrub;
 use segments::{FilePurpose, FileRequests};
 
 /// A group whose entries are this part of the log or more keeps the log for itself. Small, because
@@ -65,6 +67,14 @@ pub enum Done {
         slot: Slot,
         /// The file and the byte offset, and what is wrong there.
         description: String,
+    },
+    /// What [`Journal::scrub`] has come to.
+    Scrubbed {
+        /// How much was read.
+        bytes: u64,
+        /// A segment that is not as it was written: its number; the file, the byte offset and
+        /// what is wrong there.
+        finding: Option<(u64, String)>,
     },
     /// The journal cannot go on and the process must stop: what failed, and what to do. Nothing
     /// that is not yet reported durable may be counted on.
@@ -139,6 +149,8 @@ enum Purpose {
     File(FilePurpose, File),
     /// Read number `read` of a fetch.
     Fetch { number: u64, read: usize },
+    /// Looking whether a segment is as it was written.
+    Scrub { segment: u64, is_last: bool },
 }
 
 /// What recovery hands over.
@@ -159,6 +171,8 @@ pub(crate) struct Resumption {
     pub(crate) ids: RequestIds,
     /// Files that nobody needs.
     pub(crate) discard: Vec<File>,
+    /// Segments of a log before this one.
+    pub(crate) set_aside: Vec<File>,
 }
 
 /// The log of one disk, for all groups.
@@ -194,6 +208,9 @@ pub struct Journal {
     requests: BTreeMap<RequestId, Purpose>,
     ids: RequestIds,
     fetches: Fetches,
+    /// Segments of a damaged log before this one, kept until nobody can need them.
+    set_aside: Vec<File>,
+    scrub: Scrub,
     /// After a failure nothing is submitted or reported any more.
     halted: bool,
     metrics: Metrics,
@@ -223,6 +240,8 @@ impl Journal {
             requests: BTreeMap::new(),
             ids: resumption.ids,
             fetches: Fetches::default(),
+            set_aside: resumption.set_aside,
+            scrub: Scrub::default(),
             halted: false,
             metrics: Metrics::default(),
         };
@@ -293,6 +312,10 @@ impl Journal {
                 log.clear(Slot(1), &mut self.live);
                 self.groups.remove(&group);
             }
+            RecordKind::LogForgotten => {
+                log.reset((Slot(0), Epoch(0)), &mut self.live);
+                log.anchor = None;
+            }
             RecordKind::SnapshotInstalled => {
                 assert!(slot.0 > 0, "a snapshot covers at least one slot");
                 log.reset((slot, epoch), &mut self.live);
@@ -356,6 +379,9 @@ impl Journal {
                     .fetches
                     .read_done(self.seed, number, read, completion.result);
                 done.extend(fetch.map(|fetch| self.finish(fetch)));
+            }
+            Purpose::Scrub { segment, is_last } => {
+                self.scrubbed(segment, is_last, completion.result, done);
             }
         }
     }
@@ -435,6 +461,38 @@ impl Journal {
         };
         let groups = self.groups.iter().filter(|(_, log)| pins(log));
         groups.map(|(group, _)| *group).collect()
+    }
+
+    /// Whether segments of a damaged log before this one are kept.
+    #[must_use]
+    pub fn has_set_aside(&self) -> bool {
+        !self.set_aside.is_empty()
+    }
+
+    /// Nobody can need the damaged log before this one any more. Only possible once something of
+    /// this one is on stable storage: until then, the next start would begin with the old one.
+    pub fn forget_set_aside(&mut self, out: &mut Vec<Request>) {
+        if self.metrics.batches == 0 {
+            return;
+        }
+        let files = std::mem::take(&mut self.set_aside).into_iter();
+        let requests = files.map(|file| (FilePurpose::Discard, Operation::Delete { file }));
+        self.submit_file_requests(requests.collect(), out);
+        self.give_up_segments(out);
+    }
+
+    /// The groups whose entries keep this segment, or one before it, in use.
+    #[must_use]
+    pub fn pinning_through(&self, segment: u64) -> Vec<GroupId> {
+        let pins = |log: &GroupLog| log.oldest().is_some_and(|oldest| oldest <= segment);
+        let groups = self.groups.iter().filter(|(_, log)| pins(log));
+        groups.map(|(group, _)| *group).collect()
+    }
+
+    /// The oldest segment in use.
+    #[must_use]
+    pub fn oldest_segment(&self) -> Option<u64> {
+        self.segments.in_use.front().map(|segment| segment.sequence)
     }
 
     /// The bytes of a group's log behind a slot: decides when a checkpoint is due.

@@ -65,6 +65,8 @@ pub(crate) struct Segments {
     spares_max: usize,
     /// Names the next spare.
     next_spare: u64,
+    /// The number of the first segment.
+    first: u64,
 }
 
 /// Requests about files, with what they are for; the journal gives them ids.
@@ -90,7 +92,22 @@ impl Segments {
             recycling: 0,
             spares_max,
             next_spare,
+            first: 1,
         }
+    }
+
+    /// The first segment, while there is none, has this number: a damaged log stands before it.
+    pub(crate) fn begin_with(&mut self, first: u64) {
+        assert!(
+            self.in_use.is_empty(),
+            "a log begins with its first segment"
+        );
+        self.first = first;
+    }
+
+    /// Whether the next segment is the first one of a log that takes the place of another one.
+    pub(crate) fn begins_anew(&self) -> bool {
+        self.in_use.is_empty() && self.first > 1
     }
 
     pub(crate) fn current(&self) -> Option<Segment> {
@@ -99,7 +116,8 @@ impl Segments {
 
     /// The number that the next segment has.
     pub(crate) fn next_sequence(&self) -> u64 {
-        self.current().map_or(1, |current| current.sequence + 1)
+        self.current()
+            .map_or(self.first, |current| current.sequence + 1)
     }
 
     pub(crate) fn spare_count(&self) -> usize {

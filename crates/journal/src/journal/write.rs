@@ -131,6 +131,7 @@ impl Journal {
 
     /// Makes the prepared segment the current one; returns its head.
     fn advance(&mut self, first_batch: u64) -> Bytes {
+        let begins_anew = self.segments.begins_anew();
         let segment = self.segments.advance();
         self.write_offset = BLOCK_BYTES;
         let head = SegmentHead {
@@ -139,6 +140,7 @@ impl Journal {
             first_batch,
             segment_bytes: segment.bytes,
             previous_checksum: self.checksum,
+            begins_anew,
         };
         head.encode().into()
     }
@@ -207,7 +209,8 @@ impl Journal {
         let Some(current) = self.segments.current() else {
             return;
         };
-        if self.giving_up || self.halted {
+        // What is set aside must not outlive the segment that says so.
+        if self.giving_up || self.halted || self.has_set_aside() {
             return;
         }
         let needed = self.segments.in_use.iter().find(|segment| {

@@ -74,6 +74,28 @@ const JOIN_ANEW: &str = "remove this node from the cluster and let it join anew 
                          data folder.";
 
 impl RecoveryError {
+    /// Whether something that was durable is not there, or not as it was, on this disk alone.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            RecoveryError::Damaged { .. }
+            | RecoveryError::WrongLength { .. }
+            | RecoveryError::MissingSegment { .. } => true,
+            RecoveryError::Disk { action, error, .. } => {
+                *action == "read" && *error != DiskError::Full
+            }
+            RecoveryError::ForeignIdentity { .. } | RecoveryError::NewerFormat { .. } => false,
+        }
+    }
+
+    /// What was found, without what to do about it.
+    #[must_use]
+    pub fn finding(&self) -> String {
+        let text = self.to_string();
+        let end = text.len() - self.cure().len();
+        text[..end].trim_end_matches([' ', '.']).to_owned()
+    }
+
     /// What to do about it.
     fn cure(&self) -> String {
         match self {

@@ -105,6 +105,15 @@ pub struct TornTail {
 /// The result, once there is one.
 type Ended = Option<Box<(Journal, Recovered)>>;
 
+/// No segment holds as many batches as this power of two.
+const SEGMENT_BATCHES_BITS: u32 = 24;
+
+/// The first segment of a journal that is not there yet.
+const NO_SEGMENT: SegmentFile = SegmentFile {
+    sequence: 1,
+    bytes: 0,
+};
+
 /// What recovery waits for.
 #[derive(Debug)]
 enum Stage {
@@ -112,6 +121,8 @@ enum Stage {
     Unstarted,
     /// The first spare of a fresh journal is being created.
     Creating { spare: u64 },
+    /// The heads are read, the newest first: does the log begin anew somewhere?
+    Heads { index: usize },
     /// The segments are read, one after another.
     Reading {
         index: usize,
@@ -146,6 +157,8 @@ pub struct Recovery {
     requests: BTreeMap<RequestId, (&'static str, File)>,
     stage: Stage,
     walk: Walk,
+    /// Segments of a damaged log before the one that counts.
+    set_aside: Vec<SegmentFile>,
     read_bytes: u64,
     total_bytes: u64,
 }
@@ -171,11 +184,7 @@ impl Recovery {
         }
         segments.sort_unstable_by_key(|segment| segment.sequence);
         spares.sort_unstable();
-        let first = SegmentFile {
-            sequence: 1,
-            bytes: 0,
-        };
-        let first = segments.first().copied().unwrap_or(first);
+        let first = segments.first().copied().unwrap_or(NO_SEGMENT);
         Recovery {
             identity,
             limits,
@@ -186,8 +195,20 @@ impl Recovery {
             requests: BTreeMap::new(),
             stage: Stage::Unstarted,
             walk: Walk::new(identity, first),
+            set_aside: Vec::new(),
             read_bytes: 0,
         }
+    }
+
+    /// Begins the log anew although there are segments, because they are damaged. They stay as
+    /// they are, and count as long as nothing of the new log is on stable storage; after that they
+    /// are set aside until [`Journal::forget_set_aside`]. Whoever does this has lost what the log
+    /// held, and must know how to live without it.
+    #[must_use]
+    pub fn anew(identity: Identity, limits: Limits, files: &[(File, u64)]) -> Recovery {
+        let mut recovery = Recovery::new(identity, limits, files);
+        recovery.set_aside = std::mem::take(&mut recovery.segments);
+        recovery
     }
 
     /// Gives out the first requests: always at least one.
@@ -205,9 +226,46 @@ impl Recovery {
             };
             self.request("create", file, Lane::Background, create, out);
             self.stage = Stage::Creating { spare };
-        } else {
+        } else if self.segments.len() == 1 {
             self.read(0, 0, out);
+        } else {
+            self.read_head(self.segments.len() - 1, out);
         }
+    }
+
+    /// Asks for the head of a segment.
+    fn read_head(&mut self, index: usize, out: &mut Vec<Request>) {
+        let file = File::Segment(self.segments[index].sequence);
+        let read = Operation::Read {
+            file,
+            offset: 0,
+            length: BLOCK_BYTES,
+        };
+        self.request("read", file, Lane::Background, read, out);
+        self.stage = Stage::Heads { index };
+    }
+
+    /// A head has been read, or could not be: if the log begins anew there, what is before it is
+    /// set aside. Else the one before it is looked at.
+    fn take_head(&mut self, index: usize, block: Option<&Bytes>, out: &mut Vec<Request>) {
+        let own = |head: &SegmentHead| {
+            let sequence = self.segments[index].sequence;
+            head.identity == self.identity && head.sequence == sequence && head.begins_anew
+        };
+        let is_start = match block.map(|block| SegmentHead::decode(block)) {
+            Some(Head::Valid(head)) => own(&head),
+            _ => false,
+        };
+        if is_start {
+            let log = self.segments.split_off(index);
+            self.set_aside = std::mem::replace(&mut self.segments, log);
+            self.total_bytes = self.segments.iter().map(|segment| segment.bytes).sum();
+        }
+        if is_start || index == 0 {
+            self.walk = Walk::new(self.identity, self.segments[0]);
+            return self.read(0, 0, out);
+        }
+        self.read_head(index - 1, out);
     }
 
     /// Takes the end of a request.
@@ -217,6 +275,11 @@ impl Recovery {
     pub fn complete(&mut self, completion: Completion, out: &mut Vec<Request>) -> RecoveryStep {
         let request = self.requests.remove(&completion.id);
         let (action, file) = request.expect("a completion belongs to a request of this recovery");
+        if let Stage::Heads { index } = self.stage {
+            // One that cannot be read is judged when all is read.
+            self.take_head(index, completion.result.as_ref().ok(), out);
+            return self.working();
+        }
         let step = match completion.result {
             Ok(bytes) => self.advance(bytes, out),
             Err(error) => Err(RecoveryError::Disk {
@@ -227,14 +290,18 @@ impl Recovery {
         };
         match step {
             Ok(Some(done)) => RecoveryStep::Done(done),
-            Ok(None) => RecoveryStep::Working {
-                read_bytes: self.read_bytes,
-                total_bytes: self.total_bytes,
-            },
+            Ok(None) => self.working(),
             Err(error) => {
                 self.stage = Stage::Ended;
                 RecoveryStep::Refused(error)
             }
+        }
+    }
+
+    fn working(&self) -> RecoveryStep {
+        RecoveryStep::Working {
+            read_bytes: self.read_bytes,
+            total_bytes: self.total_bytes,
         }
     }
 
@@ -288,7 +355,9 @@ impl Recovery {
                 };
                 Ok(None)
             }
-            Stage::Unstarted | Stage::Ended => panic!("no request is under way"),
+            Stage::Unstarted | Stage::Heads { .. } | Stage::Ended => {
+                panic!("no request is under way")
+            }
         }
     }
 
@@ -497,6 +566,14 @@ impl Recovery {
     fn create(&mut self, spare: u64, out: &mut Vec<Request>) -> Box<(Journal, Recovered)> {
         let mut segments = self.make_segments([].into(), false, spare + 1);
         segments.add_spare(spare);
+        // Numbers grow, also across a log that was given up: a block of that is never taken for
+        // one of this.
+        let first = self.set_aside.last().map_or(1, |last| last.sequence + 1);
+        segments.begin_with(first);
+        self.walk.next_batch = match first {
+            1 => 1,
+            first => first << SEGMENT_BATCHES_BITS,
+        };
         let replayed = Replayed::default();
         let journal = self.resume(segments, replayed.logs, replayed.live, out);
         Box::new((
@@ -584,6 +661,11 @@ impl Recovery {
             oldest: self.walk.oldest,
             ids: std::mem::take(&mut self.ids),
             discard,
+            set_aside: self
+                .set_aside
+                .iter()
+                .map(|segment| File::Segment(segment.sequence))
+                .collect(),
         };
         Journal::resume(resumption, out)
     }

@@ -78,6 +78,7 @@ impl Replay {
                 let body = Bytes::copy_from_slice(&record.body);
                 group.log.description = Some((body, home));
             }
+            StoredKind::Given(RecordKind::LogForgotten) => group.forget(&mut self.live),
             StoredKind::Given(RecordKind::GroupClosed) => {
                 group.log.clear(Slot(1), &mut self.live);
                 self.groups.remove(&record.group);
@@ -211,6 +212,15 @@ impl Group {
             self.memberships.insert(slot, body);
         }
         Ok(())
+    }
+
+    /// The log is empty and starts with slot 1; promises and description stay.
+    fn forget(&mut self, live: &mut LiveCounts) {
+        self.log.reset((Slot(0), Epoch(0)), live);
+        self.log.anchor = None;
+        self.memberships.clear();
+        self.ballots.clear();
+        (self.is_exact, self.is_scattered) = (true, None);
     }
 
     /// A log is written by one kind of engine, in one of the two ways.
