@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use base::{Epoch, GroupId, NodeId, Random, Slot, WallTime};
-use consensus::{EngineKind, Member, Membership};
+use consensus::{EngineKind, Member, Membership, QuorumSizes};
 use quorate_cluster::meta::{
     DEFAULT, KEYSPACES_MAX, MetaCommand, Replica, all_keyspaces, check_name, epoch, execute,
     keyspace, keyspaces, last_group,
@@ -27,6 +27,7 @@ fn create(name: &str, seen: u64, nodes: &[u64]) -> MetaCommand {
         seen: TableEpoch(seen),
         name: name.to_owned(),
         engine: EngineKind::Paxos,
+        quorums: None,
         replicas: replicas(nodes),
     }
 }
@@ -113,12 +114,47 @@ fn what_contradicts_the_table_changes_nothing() {
     }
 }
 
+fn sized(name: &str, seen: u64, elect: usize, commit: usize) -> MetaCommand {
+    MetaCommand::Create {
+        seen: TableEpoch(seen),
+        name: name.to_owned(),
+        engine: EngineKind::Raft,
+        quorums: Some(QuorumSizes { elect, commit }),
+        replicas: replicas(&[1, 2, 3]),
+    }
+}
+
+#[test]
+fn sizes_of_quorums_stand_in_the_table_and_wrong_ones_do_not() {
+    let mut state = State::new(Limits::default());
+    for (elect, commit, reason) in [
+        (2, 1, "2 + 1 = 3 is not more than the 3 voters"),
+        (1, 3, "2 * 1 = 2 is not more than the 3 voters"),
+        (4, 1, "not between 1 and the 3 voters"),
+        (300, 1, "not between 1 and the 3 voters"),
+        (0, 3, "not between 1 and the 3 voters"),
+    ] {
+        let told = run(&mut state, &sized("pods", 0, elect, commit)).unwrap_err();
+        assert!(told.contains(reason), "{told}");
+    }
+    run(&mut state, &sized("pods", 0, 3, 1)).unwrap();
+    run(&mut state, &sized("events", 1, 2, 2)).unwrap();
+    let shown = |name| {
+        let quorums = keyspace(state.reader(), name).unwrap().quorums;
+        (quorums.of(3).to_string(), quorums.of(4).to_string())
+    };
+    let of = |three: &str| (three.to_owned(), "elect=3,commit=3".to_owned());
+    assert_eq!(shown("pods"), of("elect=3,commit=1"));
+    assert_eq!(shown("events"), of("elect=2,commit=2"));
+}
+
 #[test]
 fn commands_survive_their_bytes_and_nothing_else_is_one() {
     let mut random = Random::from_seed(7);
     for command in [
         create("pods", 7, &[1, 2, 3]),
         create("a", 0, &[]),
+        sized("b", 1, 3, 1),
         remove("events"),
     ] {
         let bytes = command.encode();

@@ -77,6 +77,7 @@ fn node(index: usize) -> Node {
     let config = Config {
         name: name(index),
         engine: None,
+        quorums: None,
         peer_address: Some(address(index)),
         client_urls: vec![format!("http://host{index}:2379")],
         peers_are_encrypted: false,

@@ -254,6 +254,31 @@ impl Checkpoints {
         self.kept.keys().next().copied().unwrap_or_default()
     }
 
+    /// The slots of those that are kept.
+    pub fn kept(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.kept.keys().copied()
+    }
+
+    /// A file has been read to see whether it is as it was written. One that is not is given up,
+    /// and goes when there is another; returns what is wrong with it.
+    pub fn scrubbed(&mut self, slot: Slot, verdict: Result<u64, String>) -> Option<String> {
+        // Else it has been deleted meanwhile.
+        let known = self.kept.get(&slot)?;
+        let damage = match (verdict, known) {
+            (Err(damage), _) => damage,
+            (Ok(checksum), Some(reference)) if short(checksum) != reference.checksum => {
+                "it is not the one that was written".to_owned()
+            }
+            (Ok(_), _) => return None,
+        };
+        self.kept.remove(&slot);
+        self.damaged.push(slot);
+        Some(format!(
+            "checkpoints/{:016x}-{:016x}.checkpoint: {damage}",
+            self.group.0, slot.0
+        ))
+    }
+
     /// Whether a checkpoint is being written or installed.
     #[must_use]
     pub fn is_busy(&self) -> bool {
@@ -647,9 +672,13 @@ fn reference(summary: &state::CheckpointSummary) -> CheckpointRef {
         slot: summary.slot,
         epoch: summary.epoch,
         length: summary.length,
-        // The engine's name for it is shorter; the file itself is checked with all of it.
-        checksum: (summary.checksum ^ (summary.checksum >> 32)) as u32,
+        checksum: short(summary.checksum),
     }
+}
+
+/// The engine's name for a checkpoint is shorter; the file itself is checked with all of it.
+fn short(checksum: u64) -> u32 {
+    (checksum ^ (checksum >> 32)) as u32
 }
 
 impl Loading {

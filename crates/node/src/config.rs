@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use consensus::EngineKind;
+use consensus::{EngineKind, Membership, QuorumRule, QuorumSizes};
 use journal::disk::File;
 
 use crate::interface::Identity;
@@ -28,10 +28,66 @@ pub struct Config {
     /// engine of the members, and one that starts again that of its data folder: it refuses to run
     /// if it is told another one here.
     pub engine: Option<EngineKind>,
+    /// How many of the nodes of a new cluster elect and commit; `None` is majorities. As with
+    /// `engine`, a node that is told other sizes than its cluster was formed with refuses to run.
+    pub quorums: Option<QuorumSizes>,
     /// How long things may take.
     pub timing: Timing,
     /// What bounds everything.
     pub limits: Limits,
+}
+
+/// A cluster was formed with other sizes of quorums than a node is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OtherQuorums {
+    formed: QuorumSizes,
+    asked: QuorumSizes,
+    flaw: Option<String>,
+}
+
+impl OtherQuorums {
+    /// A sentence for the operator about `what` was formed.
+    pub(crate) fn explain(&self, what: &str) -> String {
+        let OtherQuorums {
+            formed,
+            asked,
+            flaw,
+        } = self;
+        if let Some(flaw) = flaw {
+            return format!("--quorums {asked} cannot be: {flaw}");
+        }
+        format!(
+            "{what} was formed with quorums of {formed}, and this node is told {asked}. The sizes \
+             are chosen when a cluster forms: start this node with --quorums {formed}, or without \
+             --quorums"
+        )
+    }
+}
+
+impl Config {
+    /// The rule for a new cluster of so many voters. What cannot be was refused at the start
+    /// ([`Config::counts_otherwise`]); majorities stand in for it.
+    pub(crate) fn quorum_rule(&self, voters: usize) -> QuorumRule {
+        let asked = self.quorums.map(|sizes| QuorumRule::new(voters, sizes));
+        asked.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Whether this node is told to count otherwise than a cluster that starts from `genesis`.
+    pub(crate) fn counts_otherwise(&self, genesis: &Membership) -> Option<OtherQuorums> {
+        let voters = genesis.voters.len();
+        let asked = self.quorums?;
+        let rule = QuorumRule::new(voters, asked);
+        let flaw = match rule {
+            Ok(rule) if rule == genesis.quorums => return None,
+            Ok(_) => None,
+            Err(flaw) => Some(flaw),
+        };
+        Some(OtherQuorums {
+            formed: genesis.quorum_sizes(),
+            asked,
+            flaw,
+        })
+    }
 }
 
 /// How long things may take.

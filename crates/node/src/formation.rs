@@ -18,9 +18,10 @@
 //! Joining: an operator adds the member by name and address; the new node asks every member it
 //! reaches to be let in under its name, until it is, and the first folder to ask gets the place.
 //!
-//! How a cluster agrees is decided by the node whose name sorts first, and told with `Form` and
-//! with the welcome of those who join: a node that would speak by another engine would be heard by
-//! nobody, so it refuses to begin.
+//! How a cluster agrees, and how many of its nodes elect and commit, is decided by the node whose
+//! name sorts first, and told with `Form` and with the welcome of those who join: a node that would
+//! speak by another engine would be heard by nobody, so it refuses to begin, and one that is told
+//! other sizes of quorums as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -212,6 +213,13 @@ impl Formation {
                 asked,
             ));
         }
+        if let Standing::Forming { genesis, .. } | Standing::Member { genesis, .. } = &standing
+            && !genesis.voters.is_empty()
+            && let Some(other) = self.config.counts_otherwise(genesis)
+        {
+            let what = format!("the cluster of {witness}");
+            return Progress::Refused(other.explain(&what));
+        }
         self.persisting = true;
         Progress::Persist(standing, node)
     }
@@ -256,12 +264,16 @@ impl Formation {
     fn coordinate(&mut self, repeat: bool, peers: &Peers, out: &mut Vec<Output>) -> Progress {
         let members = self.members_as_seen(peers);
         let engine = self.config.engine.unwrap_or_default();
+        let quorums = self.config.quorum_rule(members.len());
         let current = match &self.standing {
             Standing::Forming {
                 cluster,
                 genesis,
                 engine: promised,
-            } if genesis.members == members && *promised == engine => {
+            } if genesis.members == members
+                && *promised == engine
+                && genesis.quorums == quorums =>
+            {
                 Some((*cluster, genesis.clone()))
             }
             _ => None,
@@ -274,7 +286,8 @@ impl Formation {
             let genesis = Membership {
                 members,
                 voters,
-                outgoing: BTreeSet::new(),
+                quorums,
+                ..Membership::default()
             };
             let forming = Standing::Forming {
                 cluster,

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use base::{ClusterId, DiskId, Epoch, GroupId, Incarnation, NodeId, Slot};
 use bytes::Bytes;
-use consensus::{EngineKind, Membership, Role};
+use consensus::{EngineKind, Membership, QuorumSizes, Role};
 use etcd::auth::Caller;
 use journal::disk;
 use state::LeaseId;
 
+use crate::directory::Directory;
 use crate::hub::{HistoryJob, HistoryRequest, HubId, Publication};
 use crate::notes::Note;
 
@@ -153,8 +154,23 @@ pub enum Output {
         /// How.
         publication: Publication,
     },
+    /// A group is no longer on this node: its hubs end their streams. Nothing more is published
+    /// for it, unless it begins anew with a publication that says so.
+    Unpublish {
+        /// Which group.
+        group: GroupId,
+        /// What its streams are told.
+        error: etcd::Error,
+    },
+    /// Which keyspaces there are and where, from now on; before any answer that follows.
+    Keyspaces(Arc<Directory>),
     /// Run this elsewhere and give the result to its hub.
-    ReadHistory(Box<HistoryJob>),
+    ReadHistory {
+        /// Whose keyspace.
+        group: GroupId,
+        /// What to run.
+        job: Box<HistoryJob>,
+    },
     /// Something for the log, the metrics, or the simulator's timeline.
     Note(Note),
     /// The node can serve clients (told once).
@@ -211,6 +227,8 @@ pub enum Call {
         replicas: usize,
         /// How its group agrees.
         engine: EngineKind,
+        /// How many of them elect and commit; `None`: majorities.
+        quorums: Option<QuorumSizes>,
     },
     /// End a keyspace, with all that it holds.
     KeyspaceDrop {
@@ -346,6 +364,8 @@ pub struct Status {
     pub quota_bytes: u64,
     /// The alarms that are raised, by etcd's names.
     pub alarms: Vec<String>,
+    /// How many voters elect and commit.
+    pub quorums: QuorumSizes,
     /// Who belongs to the group.
     pub members: Vec<MemberStatus>,
 }
@@ -359,6 +379,8 @@ pub struct KeyspaceStatus {
     pub group: GroupId,
     /// How the group agrees.
     pub engine: EngineKind,
+    /// How many replicas elect and commit.
+    pub quorums: QuorumSizes,
     /// The names of the nodes that hold it.
     pub replicas: Vec<String>,
 }
@@ -395,6 +417,12 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// A journal has been created in this folder. If it is missing, its promises are lost.
     pub journal_created: bool,
+    /// This node has promised nothing, and voted for nobody, in an epoch as late as this or later,
+    /// in whichever group. What it knows of its promises when its journal is lost.
+    pub epochs: Epoch,
+    /// The journal was lost, with all that this node had promised and acknowledged in groups that
+    /// the journal does not know now.
+    pub is_doubtful: bool,
     /// How far the node has come in belonging to a cluster.
     pub standing: Standing,
 }

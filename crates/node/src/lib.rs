@@ -31,6 +31,7 @@ pub mod calls;
 pub mod checkpoints;
 pub mod config;
 pub mod description;
+pub mod directory;
 pub mod formation;
 pub mod group;
 pub mod hub;
@@ -50,6 +51,7 @@ pub mod system;
 pub mod wire;
 
 pub use config::{Config, Startup, Timing};
+pub use directory::{Directory, Holder, Residence};
 pub use hub::HubLimits;
 pub use interface::{
     Answer, Call, CallId, ConnectionId, DialId, Halt, Identity, Input, Job, KeyspaceStatus,

@@ -7,6 +7,7 @@ use crate::group::digests::DigestLimits;
 use crate::group::members::MemberLimits;
 use crate::group::space::SpaceLimits;
 use crate::leases::LeaseLimits;
+use crate::running::scrubbing::ScrubLimits;
 
 /// What bounds a node.
 #[derive(Clone, Debug)]
@@ -58,6 +59,8 @@ pub struct Limits {
     pub pinning_interval: Duration,
     /// Bytes of a checkpoint that are written or read at once.
     pub checkpoint_chunk_bytes: u64,
+    /// The identity file says so many epochs ahead how far this node's promises may go.
+    pub epochs_ahead: u64,
     /// Reads of a checkpoint that are under way at once when a node starts, so that the disk reads
     /// while what it has read is taken in.
     pub recovery_reads: usize,
@@ -70,6 +73,8 @@ pub struct Limits {
     pub checkpoint_retry_min: Duration,
     /// The longest such wait.
     pub checkpoint_retry_max: Duration,
+    /// How fast the disk is read to find damage.
+    pub scrub: ScrubLimits,
     /// Complete checkpoints that are kept.
     pub checkpoints_kept: usize,
     /// While compaction work is left and nothing is written, the leader proposes an empty entry
@@ -79,6 +84,9 @@ pub struct Limits {
     pub facts_interval: Duration,
     /// How long an operator's request may take before it is given up.
     pub operator_patience: Duration,
+    /// How long a node that knows of no leader of the first group goes on to let users into other
+    /// keyspaces by the users and roles that it knows.
+    pub users_patience: Duration,
     /// A peer frame is at most this long.
     pub frame_bytes: usize,
     /// A frame with what engines say is ended when it has about so many bytes.
@@ -135,15 +143,18 @@ impl Default for Limits {
             pinning_checkpoints: 8,
             pinning_interval: Duration::from_secs(1),
             checkpoint_chunk_bytes: 1 << 20,
+            epochs_ahead: 1 << 20,
             recovery_reads: 4,
             checkpoint_bytes_per_second: 128 << 20,
             checkpoint_sync_bytes: 8 << 20,
             checkpoint_retry_min: Duration::from_secs(1),
             checkpoint_retry_max: Duration::from_secs(60),
+            scrub: ScrubLimits::default(),
             checkpoints_kept: 2,
             compaction_interval: Duration::from_millis(10),
             facts_interval: Duration::from_secs(1),
             operator_patience: Duration::from_secs(10),
+            users_patience: Duration::from_secs(60),
             frame_bytes: 16 << 20,
             packet_bytes: 1 << 20,
             members: MemberLimits::default(),

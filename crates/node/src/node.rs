@@ -10,7 +10,7 @@
 
 use base::{DiskId, Epoch, Incarnation, Instant, NodeId, Random, Slot, WallTime};
 use bytes::Bytes;
-use consensus::Role;
+use consensus::{QuorumSizes, Role};
 use journal::disk::{Completion, File};
 
 use crate::checkpoints::opening_of;
@@ -91,6 +91,8 @@ impl Node {
                 name: config.name.clone(),
                 incarnation: Incarnation(1),
                 journal_created: false,
+                epochs: Epoch(config.limits.epochs_ahead),
+                is_doubtful: false,
                 standing: Standing::Alone,
             },
         };
@@ -171,6 +173,7 @@ impl Node {
                     running.hand_over(moment, &mut self.peers, out);
                 }
                 running.flush(moment, &mut self.peers, out);
+                self.remember_promises(out);
                 self.stop_if_done(now, out);
             }
             Phase::Starting | Phase::Recovering(_) | Phase::Confirming { .. } | Phase::Halted => {}
@@ -261,6 +264,7 @@ impl Node {
             live_bytes: 0,
             quota_bytes: 0,
             alarms: Vec::new(),
+            quorums: QuorumSizes::majorities(0),
             members: Vec::new(),
         }
     }
@@ -392,10 +396,10 @@ impl Node {
         let Some(hello) = self.peers.who(connection) else {
             return;
         };
-        let (from, name) = (hello.node, hello.name.clone());
-        let address = hello.address.clone();
+        let from = hello.node;
         match &mut self.phase {
             Phase::Forming(formation) => {
+                let name = hello.name.clone();
                 let progress = match frame {
                     Frame::Form {
                         cluster,
@@ -422,6 +426,7 @@ impl Node {
             }
             Phase::Running(running) => match frame {
                 Frame::JoinRequest { name, claimant } => {
+                    let address = hello.address.clone();
                     running.join_request(moment, connection, name, address, claimant);
                 }
                 Frame::Form { .. } | Frame::FormPromised(_) | Frame::Formed(_) => {}
@@ -430,7 +435,7 @@ impl Node {
                     if self.peers.member(connection, running.cluster).is_none() {
                         return;
                     }
-                    let known = running.known(from, &name);
+                    let known = running.known(from, &hello.name);
                     if frame == Frame::Removed {
                         if known == Known::Member && !running.is_leaving() {
                             running.answer_own_removal(out);

@@ -5,6 +5,7 @@ use std::fmt;
 use base::{ClusterId, Epoch, GroupId, NodeId, Slot};
 
 use crate::group::META;
+use crate::recovery::Loss;
 
 /// How loud a note is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,6 +119,31 @@ pub enum Note {
     StateDivided {
         slot: Slot,
     },
+    /// An entry in the journal is damaged.
+    EntryDamaged {
+        slot: Slot,
+        description: String,
+    },
+    /// A segment of the journal that nobody writes to any more is damaged.
+    SegmentDamaged {
+        description: String,
+    },
+    /// A checkpoint has taken the place of a damaged part of the log.
+    LogMended {
+        slot: Slot,
+    },
+    /// The journal is damaged or gone, and begins anew.
+    JournalLost {
+        damage: String,
+    },
+    /// The replica starts without something that it had; a leader has to make up for it.
+    Doubtful {
+        loss: Loss,
+    },
+    /// A leader has made up for what the replica had lost.
+    DoubtEnded,
+    /// Nothing of what this node had lost is missing any more.
+    Repaired,
     LevelRaised {
         level: u32,
     },
@@ -172,6 +198,9 @@ impl Note {
             | Note::CheckpointWritten { .. }
             | Note::SnapshotInstalled { .. }
             | Note::LevelRaised { .. }
+            | Note::DoubtEnded
+            | Note::LogMended { .. }
+            | Note::Repaired
             | Note::GroupOpened { .. }
             | Note::GroupClosed
             | Note::Stopping => Level::Info,
@@ -185,6 +214,10 @@ impl Note {
             | Note::SnapshotRejected { .. }
             | Note::Removed => Level::Warn,
             Note::CheckpointDamaged { .. }
+            | Note::EntryDamaged { .. }
+            | Note::SegmentDamaged { .. }
+            | Note::JournalLost { .. }
+            | Note::Doubtful { .. }
             | Note::ClusterMismatch { .. }
             | Note::CommandPanicked { .. }
             | Note::StateWrong { .. }
@@ -225,6 +258,13 @@ impl Note {
             Note::StateWrong { .. } => "state_wrong",
             Note::StateDiffers { .. } => "state_differs",
             Note::StateDivided { .. } => "state_divided",
+            Note::EntryDamaged { .. } => "entry_damaged",
+            Note::SegmentDamaged { .. } => "segment_damaged",
+            Note::LogMended { .. } => "log_mended",
+            Note::JournalLost { .. } => "journal_lost",
+            Note::Doubtful { .. } => "doubtful",
+            Note::DoubtEnded => "doubt_ended",
+            Note::Repaired => "repaired",
             Note::LevelRaised { .. } => "level_raised",
             Note::GroupOpened { .. } => "group_opened",
             Note::GroupClosed => "group_closed",
@@ -347,6 +387,39 @@ impl fmt::Display for Note {
                 "the replicas differ at slot {slot}, and no majority agrees: nothing is changed \
                  any more until the CORRUPT alarm is ended"
             ),
+            Note::EntryDamaged { slot, description } => write!(
+                out,
+                "the entry at slot {slot} is damaged on this disk: {description}"
+            ),
+            Note::SegmentDamaged { description } => write!(
+                out,
+                "{description}; checkpoints are taken until nothing of it is needed"
+            ),
+            Note::LogMended { slot } => write!(
+                out,
+                "the checkpoint at slot {slot} has taken the place of the damaged part of the log"
+            ),
+            Note::JournalLost { damage } => write!(
+                out,
+                "the journal cannot be used: {damage}. It begins anew, and what it held is learnt \
+                 from the other nodes; the damaged segments are kept until that is done"
+            ),
+            Note::Doubtful { loss } => {
+                let what = match loss {
+                    Loss::Log { .. } => "its log and its promises",
+                    Loss::State => "a part of its state",
+                };
+                write!(
+                    out,
+                    "this replica has lost {what}: it neither votes nor acknowledges until a \
+                     leader has made up for it"
+                )
+            }
+            Note::DoubtEnded => write!(
+                out,
+                "a leader has made up for all that this replica had lost: it counts again"
+            ),
+            Note::Repaired => write!(out, "all damage on this disk is repaired"),
             Note::GroupOpened { name } => write!(out, "opened for the keyspace {name}"),
             Note::GroupClosed => write!(out, "closed: its keyspace has been dropped"),
             Note::InGroup { group, note } => write!(out, "group {group}: {note}"),
@@ -397,6 +470,16 @@ pub struct Metrics {
     pub checkpoints_written: u64,
     /// Checkpoints that could not be written.
     pub checkpoints_failed: u64,
+    /// Times that something on this disk was found not to be as it was written.
+    pub damage_found: u64,
+    /// Replicas on this node that have lost something and wait for a leader to make up for it.
+    pub groups_in_doubt: u64,
+    /// Replicas for which a leader has done so.
+    pub doubts_ended: u64,
+    /// Bytes read only to see whether they are as they were written.
+    pub scrubbed_bytes: u64,
+    /// How often everything on the disk was read for that.
+    pub scrub_rounds: u64,
     /// Peer frames that made no sense.
     pub bad_frames: u64,
     /// What the journal counts.
@@ -423,6 +506,11 @@ impl Metrics {
             leader_changes,
             checkpoints_written,
             checkpoints_failed,
+            damage_found,
+            groups_in_doubt,
+            doubts_ended,
+            scrubbed_bytes,
+            scrub_rounds,
             bad_frames,
             // One for all groups.
             journal: _,
@@ -443,6 +531,11 @@ impl Metrics {
         self.leader_changes += leader_changes;
         self.checkpoints_written += checkpoints_written;
         self.checkpoints_failed += checkpoints_failed;
+        self.damage_found += damage_found;
+        self.groups_in_doubt += groups_in_doubt;
+        self.doubts_ended += doubts_ended;
+        self.scrubbed_bytes += scrubbed_bytes;
+        self.scrub_rounds += scrub_rounds;
         self.bad_frames += bad_frames;
     }
 }

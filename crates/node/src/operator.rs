@@ -298,7 +298,7 @@ mod tests {
         Membership {
             members: [(NodeId(1), member("n1")), (NodeId(0xab), member("n2"))].into(),
             voters: [NodeId(1), NodeId(0xab)].into(),
-            outgoing: Default::default(),
+            ..Membership::default()
         }
     }
 

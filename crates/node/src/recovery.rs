@@ -2,11 +2,17 @@
 //!
 //! ```text
 //! for each group with checkpoint files:
-//!   newest checkpoint ─▶ verify and load ──damaged──▶ the one before it ──none left──▶ refuse
+//!   newest checkpoint ─▶ verify and load ──damaged──▶ the one before it ──none left──▶ no state
 //!        │ good (or there never was one)
 //!        ▼
-//! journal: read every segment, cut a torn tail, refuse damage ─▶ join the two ─▶ Recovered
+//! journal: read every segment, cut a torn tail ─▶ join the two ─▶ Recovered
+//!        │ damaged, or gone                           │ what lies between them is missing
+//!        ▼                                            ▼
+//!   begin it anew: the promises are lost         the log is dropped: the promises are kept
 //! ```
+//!
+//! In both cases of loss the replica starts in doubt (`docs/decisions/0019-repair.md`), unless it
+//! is the only one of its group: then nothing is changed, and the operator is told what is lost.
 //!
 //! Execution goes on where the checkpoint ends: the engine hands the chosen entries behind it out
 //! again. A crash may come between putting a received checkpoint in place and noting so in the
@@ -18,11 +24,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base::{ClusterId, Epoch, GroupId, Slot};
+use base::{ClusterId, Epoch, GroupId, NodeId, Slot};
 use consensus::engine::CheckpointRef;
 use consensus::{EngineKind, Membership};
 use journal::disk::{Completion, DiskError, File, Lane, Operation, Request};
-use journal::{Journal, Recovered as RecoveredLog, RecoveredGroup, RecoveryStep};
+use journal::{Journal, Recovered as RecoveredLog, RecoveredGroup, RecoveryError, RecoveryStep};
 use state::State;
 
 use crate::checkpoints::{Found, Loading, Unusable, opening_of, own_request};
@@ -44,6 +50,34 @@ pub struct Recovered {
     pub groups: BTreeMap<GroupId, RecoveredReplica>,
     /// Groups that were closed here, and must never be opened again.
     pub closed: BTreeSet<GroupId>,
+    /// What this node had promised in groups that are not among these may be lost.
+    pub is_doubtful: bool,
+    /// How often something was found not to be as it was written.
+    pub damage_found: u64,
+}
+
+/// What the identity file says of the node's past.
+#[derive(Clone, Copy, Debug)]
+pub struct Past {
+    /// There was a journal.
+    pub journal_created: bool,
+    /// Nothing was promised in this epoch, nor in a later one.
+    pub epochs: Epoch,
+    /// The journal was lost once, and what it held is not made up for in all groups.
+    pub is_doubtful: bool,
+}
+
+/// What of a group is lost on this disk. The replica neither votes nor acknowledges until a leader
+/// has brought it past everything that it may have acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The log with all promises in it. None of them was in this epoch or a later one.
+    Log {
+        /// The first epoch in which nothing was promised.
+        epochs: Epoch,
+    },
+    /// The state that the log goes on from. The promises are there.
+    State,
 }
 
 /// What was recovered of one group.
@@ -63,6 +97,8 @@ pub struct RecoveredReplica {
     /// The log does not connect to the checkpoint: it begins anew behind it, and the journal must
     /// be told so first.
     pub log_replaced: bool,
+    /// What is lost, if something is; there is no log then.
+    pub loss: Option<Loss>,
 }
 
 impl RecoveredReplica {
@@ -77,6 +113,7 @@ impl RecoveredReplica {
             found: Found::default(),
             log: RecoveredGroup::default(),
             log_replaced: false,
+            loss: None,
         }
     }
 }
@@ -127,11 +164,13 @@ pub struct Recovery {
     identity: journal::Identity,
     files: Vec<(File, u64)>,
     first: Description,
+    past: Past,
     checkpoints: BTreeMap<GroupId, Checkpoints>,
     /// Groups whose checkpoints have not been looked into.
     unread: Vec<GroupId>,
     step: Step,
     last_request: u32,
+    damage_found: u64,
 }
 
 /// What a completion led to.
@@ -151,6 +190,7 @@ impl Recovery {
     pub fn new(
         identity: journal::Identity,
         first: Description,
+        past: Past,
         limits: Limits,
         files: Vec<(File, u64)>,
     ) -> Recovery {
@@ -171,10 +211,12 @@ impl Recovery {
             identity,
             files,
             first,
+            past,
             unread: checkpoints.keys().copied().collect(),
             checkpoints,
             step: Step::Done,
             last_request: 0,
+            damage_found: 0,
         }
     }
 
@@ -229,26 +271,22 @@ impl Recovery {
             }
             self.unread.pop();
         }
-        // Before the journal is looked into, which would take long for nothing.
-        match self.refuse_damages(META) {
-            Some(reason) => Progress::Refused(reason),
-            None => self.start_journal(out),
-        }
+        self.start_journal(out)
     }
 
-    /// Why a group cannot go on, if none of its checkpoints is intact.
-    fn refuse_damages(&self, group: GroupId) -> Option<String> {
-        let of_group = self.checkpoints.get(&group)?;
-        if of_group.loaded.is_some() || of_group.damages.is_empty() {
-            return None;
-        }
-        Some(format!(
-            "no checkpoint in this data folder is intact:\n  {}\nNothing has been \
-             changed. Restore the files from a copy, or replace this node: remove it with \
-             `quorate member remove`, empty its data folder, add it again with `quorate member \
-             add` and start it with --join",
-            of_group.damages.join("\n  ")
-        ))
+    /// Whether a group has no other voter here than this node, as far as checkpoints tell: nobody
+    /// could make up for what is lost.
+    fn is_alone_in(&self, group: GroupId) -> bool {
+        let loaded = self
+            .checkpoints
+            .get(&group)
+            .and_then(|of| of.loaded.as_ref());
+        let membership = match loaded {
+            Some(((_, membership), _)) => membership,
+            None if group == META => &self.first.genesis,
+            None => return false,
+        };
+        is_only_voter(membership, self.identity.node)
     }
 
     /// Asks for what comes next, up to the end of the file; at least one read is under way then.
@@ -273,18 +311,24 @@ impl Recovery {
         }
     }
 
+    /// The files of the journal.
+    fn journal_files(&self) -> Vec<(File, u64)> {
+        let is_of_journal = |file: &File| matches!(file, File::Segment(_) | File::SpareSegment(_));
+        let files = self.files.iter().copied();
+        files.filter(|(file, _)| is_of_journal(file)).collect()
+    }
+
     fn start_journal(&mut self, out: &mut Vec<Output>) -> Progress {
         let meta = self.checkpoints.get(&META);
         let loaded = meta.and_then(|of_group| of_group.loaded.as_ref());
         let checkpoint = loaded.map(|(_, reference)| reference.slot);
         out.push(Output::Note(Note::Recovering { checkpoint }));
-        let files: Vec<(File, u64)> = self
-            .files
-            .iter()
-            .filter(|(file, _)| matches!(file, File::Segment(_) | File::SpareSegment(_)))
-            .copied()
-            .collect();
-        let mut recovery = journal::Recovery::new(self.identity, self.limits.journal, &files);
+        let files = self.journal_files();
+        let recovery = journal::Recovery::new(self.identity, self.limits.journal, &files);
+        self.read_journal(recovery, out)
+    }
+
+    fn read_journal(&mut self, mut recovery: journal::Recovery, out: &mut Vec<Output>) -> Progress {
         let mut requests = Vec::new();
         recovery.start(&mut requests);
         out.extend(requests.into_iter().map(Output::Disk));
@@ -406,6 +450,7 @@ impl Recovery {
             group.0, slot.0
         ));
         of_group.damaged.push(slot);
+        self.damage_found += 1;
         out.push(Output::Note(Note::CheckpointDamaged { slot, damage }));
         self.next_checkpoint(out)
     }
@@ -418,12 +463,31 @@ impl Recovery {
     ) -> Progress {
         match step {
             RecoveryStep::Working { .. } => Progress::Working,
-            RecoveryStep::Refused(error) => Progress::Refused(error.to_string()),
+            RecoveryStep::Refused(error) => self.journal_refused(&error, out),
             RecoveryStep::Done(done) => {
                 let (journal, recovered) = *done;
                 self.join(journal, recovered, outstanding, out)
             }
         }
+    }
+
+    /// The journal is not as it was. If others have what it held, it begins anew; the damaged one
+    /// is kept until every group has been made whole by them.
+    fn journal_refused(&mut self, error: &RecoveryError, out: &mut Vec<Output>) -> Progress {
+        let alone = self
+            .checkpoints
+            .keys()
+            .any(|group| self.is_alone_in(*group));
+        if !error.is_damage() || alone {
+            return Progress::Refused(error.to_string());
+        }
+        self.damage_found += 1;
+        out.push(Output::Note(Note::JournalLost {
+            damage: error.finding(),
+        }));
+        let files = self.journal_files();
+        let recovery = journal::Recovery::anew(self.identity, self.limits.journal, &files);
+        self.read_journal(recovery, out)
     }
 
     /// Joins checkpoints and logs.
@@ -442,6 +506,10 @@ impl Recovery {
                 bytes: torn.bytes,
             }));
         }
+        let is_lost = recovered.created && self.past.journal_created;
+        if is_lost && self.is_alone_in(META) {
+            return Progress::Refused(JOURNAL_GONE.to_owned());
+        }
         let mut logs = recovered.groups;
         logs.entry(META).or_default();
         let mut groups = BTreeMap::new();
@@ -458,6 +526,7 @@ impl Recovery {
                 None if group == META => self.first.clone(),
                 None => return Progress::Refused(unreadable(group)),
             };
+            let log = (log, recovered.created);
             match self.join_group(group, log, engine, genesis, out) {
                 Ok(replica) => groups.insert(group, replica),
                 Err(reason) => return Progress::Refused(reason),
@@ -473,6 +542,8 @@ impl Recovery {
             outstanding,
             groups,
             closed: recovered.closed,
+            is_doubtful: is_lost || self.past.is_doubtful,
+            damage_found: self.damage_found,
         }))
     }
 
@@ -496,29 +567,17 @@ impl Recovery {
     fn join_group(
         &mut self,
         group: GroupId,
-        log: RecoveredGroup,
+        (mut log, is_created): (RecoveredGroup, bool),
         engine: EngineKind,
         genesis: Membership,
         out: &mut Vec<Output>,
     ) -> Result<RecoveredReplica, String> {
-        if let Some(reason) = self.refuse_damages(group) {
-            return Err(reason);
-        }
+        let is_lost = self.past.is_doubtful || self.past.journal_created && is_created;
         let checkpoints = self.checkpoints.remove(&group).unwrap_or_default();
         if let Some(reason) = checkpoints.newer {
             return Err(reason);
         }
         let damages = checkpoints.damages.join("; ");
-        if let Some(lost) = checkpoints.damaged.iter().find(|slot| **slot > log.last) {
-            return Err(format!(
-                "the checkpoint at slot {lost} of group {group} is damaged, and the log ends \
-                 before it, at slot {}: what this node had acknowledged up to there is lost here \
-                 ({damages}). Nothing has been changed. Restore the file from a copy, or replace \
-                 this node: remove it with `quorate member remove`, empty its data folder, add it \
-                 again with `quorate member add` and start it with --join",
-                log.last,
-            ));
-        }
         let found = Found {
             loaded: checkpoints.loaded.as_ref().map(|(_, reference)| *reference),
             older: checkpoints
@@ -537,19 +596,24 @@ impl Recovery {
                 (state, genesis.clone(), (Slot(0), Epoch(0)))
             }
         };
-        if log.start.0 > end.0 {
-            return Err(format!(
-                "the log of group {group} begins behind slot {}, but the newest intact checkpoint \
-                 ends at slot {}: what is between is lost here{}. Nothing has been changed. \
-                 Replace this node: remove it with `quorate member remove`, empty its data folder, \
-                 add it again with `quorate member add` and start it with --join",
-                log.start.0,
-                end.0,
-                match damages.is_empty() {
-                    true => String::new(),
-                    false => format!(" ({damages})"),
-                }
-            ));
+        let loss = if is_lost && log.hard_state.is_none() {
+            let epochs = self.past.epochs;
+            Some(Loss::Log { epochs })
+        } else if log.start.0 > end.0 || found.damaged.iter().any(|slot| *slot > log.last) {
+            Some(Loss::State)
+        } else {
+            None
+        };
+        if let Some(loss) = loss {
+            if is_only_voter(&membership, self.identity.node) {
+                return Err(nobody_helps(group, &log, end.0, &damages));
+            }
+            out.push(Output::Note(Note::Doubtful { loss }.of(group)));
+            log = RecoveredGroup {
+                hard_state: log.hard_state,
+                description: log.description,
+                ..RecoveredGroup::default()
+            };
         }
         let connects = log.last >= end.0 && epoch_at(&log, end.0) == Some(end.1);
         let log_replaced = !connects && end.0 > Slot(0);
@@ -566,9 +630,36 @@ impl Recovery {
             found,
             log,
             log_replaced,
+            loss,
         })
     }
 }
+
+/// Whether nobody else has a vote in this membership.
+fn is_only_voter(membership: &Membership, node: NodeId) -> bool {
+    let mut voters = membership.all_voters();
+    voters.next() == Some(node) && voters.next().is_none()
+}
+
+/// What is lost here is lost for good.
+fn nobody_helps(group: GroupId, log: &RecoveredGroup, end: Slot, damages: &str) -> String {
+    let damages = match damages.is_empty() {
+        true => String::new(),
+        false => format!(" ({damages})"),
+    };
+    format!(
+        "the newest intact checkpoint of group {group} ends at slot {end}, and the log holds \
+         slots {} to {}: what is missing is lost here{damages}, and nobody else has a replica of \
+         this group. Nothing has been changed. Restore the data folder from a copy",
+        log.start.0.next(),
+        log.last
+    )
+}
+
+/// A journal that is not there any more, and nobody else to learn from.
+const JOURNAL_GONE: &str = "the journal of this node is gone: its identity file says that there \
+    was one, and nobody else has a replica of what it held. Restore the journal folder in this \
+    data folder from where it went, or from a copy";
 
 fn unreadable(group: GroupId) -> String {
     format!(

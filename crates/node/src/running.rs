@@ -22,27 +22,31 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::{ClusterId, GroupId, Incarnation, Instant, NodeId, Random, Slot};
-use cluster::meta;
 use consensus::{AnyEngine, Mark};
-use etcd::auth::Requirement;
 use journal::disk::{Completion, File, RequestId};
 use journal::{Done, Journal};
 
 use crate::checkpoints::opening_of;
 use crate::config::Config;
-use crate::group::journaling::{ToJournal, fetched_entry, journal_records};
+use crate::group::journaling::{ToJournal, journal_records};
 use crate::group::trust::Known;
 use crate::group::{Group, META, Moment, Place};
 use crate::hub::{HistoryRequest, HubId};
-use crate::interface::{Answer, Call, CallId, ConnectionId, Halt, Identity, Output, Status};
+use crate::interface::{Answer, Call, CallId, ConnectionId, Identity, Output, Status};
 use crate::notes::{Metrics, Note};
 use crate::peers::Peers;
 use crate::recovery::{Recovered, RecoveredReplica};
 use crate::replica::Replica;
 use crate::wire::{Frame, Packet};
+use promises::Promises;
+use scrubbing::Scrubber;
 
+mod answering;
+mod choosing;
 mod following;
 mod pinning;
+mod promises;
+pub mod scrubbing;
 
 /// A group with what the node keeps of it.
 struct Opened {
@@ -100,6 +104,12 @@ pub struct Running {
     closing: Vec<(Option<u64>, Vec<File>)>,
     /// Numbers the node's own disk requests.
     last_request: u32,
+    promises: Promises,
+    scrubber: Scrubber,
+    /// What was told last of the keyspaces may not hold any more.
+    is_directory_old: bool,
+    /// When the first group last had a leader, as far as this node knows.
+    meta_led_at: Instant,
 }
 
 impl Running {
@@ -141,7 +151,12 @@ impl Running {
             last_pinning: META,
             closing: Vec::new(),
             last_request: 0,
+            promises: Promises::new(identity.epochs, recovered.is_doubtful),
+            scrubber: Scrubber::new(now),
+            is_directory_old: true,
+            meta_led_at: now,
         };
+        running.counted.damage_found = recovered.damage_found;
         for (group, replica) in recovered.groups {
             running.start(group, replica, now)?;
         }
@@ -319,76 +334,13 @@ impl Running {
             out.extend(requests.into_iter().map(Output::Disk));
             return self.journal_done(moment, done, peers, out);
         };
+        if self.checkpoint_scrubbed(moment.now, &completion, out) {
+            return;
+        }
         // Else of recovery, or of a group that has been closed: nobody waits for that.
         if let Some(id) = self.openings.get(&opening).copied() {
             self.with(id, out, |group, out| {
                 group.disk(moment, completion, peers, out);
-            });
-        }
-    }
-
-    fn journal_done(
-        &mut self,
-        moment: Moment,
-        done: Vec<Done>,
-        peers: &mut Peers,
-        out: &mut Vec<Output>,
-    ) {
-        for each in done {
-            match each {
-                Done::Durable { mark } => self.durable(moment, mark, peers, out),
-                Done::Fetched { ticket, entries } => {
-                    let Some((opening, id, from)) = self.fetches.remove(&ticket) else {
-                        continue;
-                    };
-                    if self.openings.contains_key(&opening) {
-                        let entries = entries.into_iter().map_while(fetched_entry).collect();
-                        self.with(id, out, |group, out| {
-                            group.fetched(moment, from, entries, peers, out);
-                        });
-                    }
-                }
-                Done::Damage {
-                    group,
-                    slot,
-                    description,
-                    ..
-                } => {
-                    out.push(Output::Halt(Halt::Refused(format!(
-                        "the entry at slot {slot} of group {group} is damaged on this disk: \
-                         {description}. Nothing has been changed. Restore the file from a copy, or \
-                         replace this node: remove it with `quorate member remove`, empty its data \
-                         folder, add it again with `quorate member add` and start it with --join"
-                    ))));
-                }
-                Done::Fatal(reason) => out.push(Output::Halt(Halt::Refused(reason))),
-            }
-        }
-    }
-
-    /// All flushes up to this one are on stable storage. A group is told once, however many of its
-    /// writes that makes durable.
-    fn durable(&mut self, moment: Moment, flush: u64, peers: &mut Peers, out: &mut Vec<Output>) {
-        let mut reached = Vec::new();
-        while let Some((number, id, mark)) = self.flushed.front().copied()
-            && number <= flush
-        {
-            self.flushed.pop_front();
-            if let Some(opened) = self.groups.get_mut(&id)
-                && opened.durable.replace(mark).is_none()
-            {
-                reached.push(id);
-            }
-        }
-        self.delete_closed(flush, out);
-        for id in reached {
-            let mark = self
-                .groups
-                .get_mut(&id)
-                .and_then(|each| each.durable.take());
-            let mark = mark.expect("a group that is reached has a mark");
-            self.with(id, out, |group, out| {
-                group.durable(moment, mark, peers, out);
             });
         }
     }
@@ -403,8 +355,14 @@ impl Running {
         out: &mut Vec<Output>,
     ) {
         let (group, call) = match call {
-            Call::In { keyspace, call } => match self.group_of(&keyspace, &call) {
-                Ok(group) => (group, *call),
+            Call::In { keyspace, call } => match self.group_of(moment.now, &keyspace, &call) {
+                Ok(META) => (META, *call),
+                // Users are those of the cluster: who calls has been looked at here, and means
+                // nothing to the keyspace's own state.
+                Ok(group) => match *call {
+                    Call::As { call, .. } => (group, *call),
+                    call => (group, call),
+                },
                 Err(error) => {
                     let answer = crate::node::refuse(&call, error, "not serving this keyspace");
                     return out.push(Output::Answer { id, answer });
@@ -415,40 +373,6 @@ impl Running {
         self.with(group, out, |group, out| {
             group.call(moment, id, call, peers, out);
         });
-    }
-
-    /// The group that a call in a keyspace goes to. What is about the cluster goes to the first.
-    fn group_of(&self, keyspace: &str, call: &Call) -> Result<GroupId, etcd::Error> {
-        let (caller, call) = match call {
-            Call::As { caller, call } => (Some(&**caller), &**call),
-            call => (None, call),
-        };
-        let is_of_keyspace = matches!(
-            call,
-            Call::Etcd(_)
-                | Call::RenewLeases(_)
-                | Call::EtcdStatus
-                | Call::EtcdMaintenance(_)
-                | Call::Snapshot
-                | Call::Ready
-        );
-        if !is_of_keyspace || keyspace == meta::DEFAULT {
-            return Ok(META);
-        }
-        // What was executed again so far after a start may be old: keyspaces would be missing that
-        // exist, and authentication that is on would not count.
-        if !self.meta().was_current {
-            return Err(etcd::Error::NoLeader);
-        }
-        // Users and roles are only known in the default keyspace so far. Where they count, what
-        // they do not reach is root's alone.
-        let reader = self.meta().replica().reader();
-        etcd::auth::check(reader, caller, Requirement::Root)?;
-        let found = meta::keyspace(reader, keyspace).ok_or(etcd::Error::KeyspaceNotFound)?;
-        match self.groups.contains_key(&found.group) {
-            true => Ok(found.group),
-            false => Err(etcd::Error::KeyspaceElsewhere),
-        }
     }
 
     /// A client no longer waits.
@@ -501,6 +425,8 @@ impl Running {
             self.wake(id);
         }
         self.free_log(moment, peers, out);
+        self.forget_damaged_journal(out);
+        self.scrub(moment.now, out);
         // What the journal answers at once wakes a group again, and opening one wakes it.
         while !self.awake.is_empty() {
             let mut awake = std::mem::replace(&mut self.awake, std::mem::take(&mut self.spare));
@@ -510,6 +436,7 @@ impl Running {
             self.spare = awake;
             self.follow_table(moment.now, out);
         }
+        self.tell_keyspaces(moment.now, out);
         self.sync(out);
         self.send_after_write(peers, out);
         peers.flush(out);
@@ -562,7 +489,14 @@ impl Running {
         }
         let mut requests = Vec::new();
         let opened = self.groups.get_mut(&id).expect("a group at work is open");
-        for each in work.drain(..) {
+        let ahead = self.config.limits.epochs_ahead;
+        let mut work = work.drain(..);
+        while let Some(each) = work.next() {
+            if self.promises.holds(id, &each, ahead) {
+                let rest = std::iter::once(each).chain(work);
+                opened.group.return_journal_work(rest);
+                break;
+            }
             match each {
                 ToJournal::Keep(record) => self.journal.append(record),
                 ToJournal::Write { mark, records } => {
@@ -665,7 +599,8 @@ impl Running {
     /// When something has to be done next if nothing happens before.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.agenda.first().map(|(at, _)| *at)
+        let next = self.agenda.first().map(|(at, _)| *at);
+        [next, self.scrub_deadline()].into_iter().flatten().min()
     }
 
     // --- the node as a whole
@@ -727,6 +662,7 @@ impl Running {
         let mut metrics = self.counted.clone();
         for opened in self.groups.values() {
             metrics.add(opened.group.metrics());
+            metrics.groups_in_doubt += u64::from(opened.group.is_in_doubt());
         }
         metrics.journal = self.journal.metrics();
         metrics

@@ -1,9 +1,9 @@
-//! A group keeps the engine it was created with.
+//! A group keeps the engine it was created with, and the sizes of its quorums.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use consensus::EngineKind;
+use consensus::{EngineKind, QuorumSizes};
 use etcd::proto::etcdserverpb::PutRequest;
 use quorate_node::{Answer, Call, Halt};
 
@@ -162,4 +162,78 @@ fn nodes_that_are_told_different_engines_form_no_cluster() {
     for host in 0..3 {
         assert_eq!(kind_of(&world, host), EngineKind::Paxos);
     }
+}
+
+const THREE_AND_ONE: QuorumSizes = QuorumSizes {
+    elect: 3,
+    commit: 1,
+};
+const TWO_AND_THREE: QuorumSizes = QuorumSizes {
+    elect: 2,
+    commit: 3,
+};
+
+#[test]
+fn who_forms_a_cluster_decides_how_many_elect_and_commit() {
+    let mut configs: Vec<_> = (0..3).map(|each| config(each, 3)).collect();
+    configs[0].quorums = Some(THREE_AND_ONE);
+    configs[2].quorums = Some(TWO_AND_THREE);
+    let mut world = World::new(80, configs);
+    (0..3).for_each(|host| world.start(host));
+    world.run_until(Duration::from_secs(10), "the third refuses", |world| {
+        world.halted(2).is_some()
+    });
+    let reason = refusal(&world, 2);
+    let formed = "the cluster of n1 was formed with quorums of elect=3,commit=1";
+    assert!(reason.contains(formed), "{reason}");
+    assert!(reason.contains("told elect=2,commit=3"), "{reason}");
+    world.config_of(2).quorums = None;
+    world.start(2);
+    world.wait_for_leader();
+    put(&mut world, 2);
+    for host in 0..3 {
+        assert_eq!(world.node(host).status().quorums, THREE_AND_ONE);
+    }
+    // One commits: the leader alone goes on.
+    let leads =
+        |world: &World, host: usize| world.node(host).status().role == consensus::Role::Leader;
+    let leader = (0..3).find(|host| leads(&world, *host)).expect("one leads");
+    (0..3)
+        .filter(|host| *host != leader)
+        .for_each(|host| world.kill(host));
+    put(&mut world, leader);
+    // The folder knows, and refuses whoever says otherwise.
+    let other = (leader + 1) % 3;
+    world.config_of(other).quorums = Some(TWO_AND_THREE);
+    world.start(other);
+    world.run_until(Duration::from_secs(1), "it refuses", |world| {
+        world.halted(other).is_some()
+    });
+    let reason = refusal(&world, other);
+    assert!(reason.contains("--quorums elect=3,commit=1"), "{reason}");
+    for (host, told) in [(other, Some(THREE_AND_ONE)), ((leader + 2) % 3, None)] {
+        world.config_of(host).quorums = told;
+        world.start(host);
+    }
+    world.wait_for_leader();
+    put(&mut world, other);
+}
+
+#[test]
+fn quorums_that_may_miss_each_other_form_no_cluster() {
+    let mut configs: Vec<_> = (0..3).map(|each| config(each, 3)).collect();
+    configs[0].quorums = Some(QuorumSizes {
+        elect: 2,
+        commit: 1,
+    });
+    let mut world = World::new(81, configs);
+    (0..3).for_each(|host| world.start(host));
+    world.run_until(Duration::from_secs(10), "the first refuses", |world| {
+        world.halted(0).is_some()
+    });
+    let reason = refusal(&world, 0);
+    assert!(
+        reason.contains("2 + 1 = 3 is not more than the 3 voters"),
+        "{reason}"
+    );
 }

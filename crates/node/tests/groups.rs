@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base::GroupId;
 use bytes::Bytes;
-use consensus::EngineKind;
+use consensus::{EngineKind, QuorumSizes};
 use etcd::auth::AuthRequest;
 use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
 use journal::disk::File;
@@ -44,6 +44,7 @@ fn create(world: &mut World, name: &str, replicas: usize, engine: EngineKind) {
         name: name.to_owned(),
         replicas,
         engine,
+        quorums: None,
     };
     match world.ask(0, call) {
         Answer::Operator(Ok(_)) => {}
@@ -162,12 +163,56 @@ fn keyspaces_that_do_not_exist_or_are_elsewhere_are_said_so() {
             name: name.to_owned(),
             replicas,
             engine: EngineKind::Raft,
+            quorums: None,
         };
         match world.ask(3, call) {
             Answer::Operator(Err(told)) => assert!(told.contains(reason), "{told}"),
             other => panic!("{name}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_keyspace_counts_by_the_sizes_it_was_made_with() {
+    let mut world = five_nodes(9);
+    let sized = |name: &str, elect, commit| Call::KeyspaceCreate {
+        name: name.to_owned(),
+        replicas: 5,
+        engine: EngineKind::Paxos,
+        quorums: Some(QuorumSizes { elect, commit }),
+    };
+    match world.ask(1, sized("sized", 3, 2)) {
+        Answer::Operator(Err(told)) => {
+            assert!(
+                told.contains("3 + 2 = 5 is not more than the 5 voters"),
+                "{told}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    match world.ask(1, sized("sized", 4, 2)) {
+        Answer::Operator(Ok(_)) => {}
+        other => panic!("{other:?}"),
+    }
+    let all = keyspaces(&mut world, 2);
+    let shown = |name: &str| {
+        let found = all.iter().find(|each| each.name == name);
+        found.map(|each| each.quorums.to_string())
+    };
+    assert_eq!(shown("sized").as_deref(), Some("elect=4,commit=2"));
+    assert_eq!(shown("default").as_deref(), Some("elect=3,commit=3"));
+    must_put(&mut world, 0, "sized", "a", "1");
+    // The sizes come back from the journal: three of five elect for the cluster, and not for this.
+    (0..5).for_each(|host| world.kill(host));
+    (0..3).for_each(|host| world.start(host));
+    world.wait_for_leader();
+    match world.ask(1, within("sized", put("a", "2"))) {
+        Answer::Etcd(Err(_)) => {}
+        other => panic!("nobody may lead: {other:?}"),
+    }
+    world.start(3);
+    world.run(Duration::from_secs(2));
+    must_put(&mut world, 3, "sized", "a", "3");
 }
 
 #[test]

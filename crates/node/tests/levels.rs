@@ -175,6 +175,7 @@ fn a_checkpoint_of_a_group_that_was_closed_refuses_no_start() {
         name: "alone".into(),
         replicas: 1,
         engine: EngineKind::Raft,
+        quorums: None,
     };
     let made = world.ask(0, call);
     assert!(matches!(made, Answer::Operator(Ok(_))), "{made:?}");

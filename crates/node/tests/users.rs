@@ -106,6 +106,7 @@ fn another_keyspace_is_roots_alone_once_users_count() {
             name: "other".into(),
             replicas: 3,
             engine: EngineKind::Raft,
+            quorums: None,
         },
     );
     assert!(matches!(created, Answer::Operator(Ok(_))), "{created:?}");

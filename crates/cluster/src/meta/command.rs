@@ -2,22 +2,22 @@
 //!
 //! ```text
 //! version u8 = 1 | kind u8 | fields
-//! kind 1 create:  epoch seen u64 | name | engine u8 | count u8 | replicas
+//! kind 1 create:  epoch seen u64 | name | engine u8 | quorums | count u8 | replicas
 //! kind 2 drop:    name
 //! ```
 //!
-//! Replicas and names as in [`super::table`]. Integers are little-endian.
+//! Replicas, quorums and names as in [`super::table`]. Integers are little-endian.
 
 use std::collections::BTreeSet;
 
 use base::GroupId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use consensus::{EngineKind, Membership};
+use consensus::{EngineKind, Membership, QuorumRule, QuorumSizes};
 use state::{Space, Transaction};
 
 use super::table::{
     Count, DEFAULT, EPOCH_KEY, KEYSPACES_MAX, Keyspace, Replica, check_name, get_engine,
-    get_replicas, get_text, put_engine, put_replicas, put_text, row_key,
+    get_quorums, get_replicas, get_text, put_engine, put_quorums, put_replicas, put_text, row_key,
 };
 use crate::placement::plan::TableEpoch;
 
@@ -36,6 +36,8 @@ pub enum MetaCommand {
         name: String,
         /// How its group agrees.
         engine: EngineKind,
+        /// How many replicas elect and commit; `None`: majorities.
+        quorums: Option<QuorumSizes>,
         /// Who holds it.
         replicas: Vec<Replica>,
     },
@@ -57,12 +59,14 @@ impl MetaCommand {
                 seen,
                 name,
                 engine,
+                quorums,
                 replicas,
             } => {
                 out.put_u8(1);
                 out.put_u64_le(seen.0);
                 put_text(&mut out, name);
                 put_engine(&mut out, *engine);
+                put_quorums(&mut out, *quorums);
                 put_replicas(&mut out, replicas);
             }
             MetaCommand::Drop { name } => {
@@ -85,6 +89,7 @@ impl MetaCommand {
                 seen: TableEpoch(input.try_get_u64_le().ok()?),
                 name: get_text(input)?,
                 engine: get_engine(input)?,
+                quorums: get_quorums(input)?,
                 replicas: get_replicas(input)?,
             },
             2 => MetaCommand::Drop {
@@ -110,10 +115,19 @@ pub fn execute(
             seen,
             name,
             engine,
+            quorums,
             replicas,
         }) => {
             check_replicas(membership, &replicas)?;
-            create(transaction, seen, name, engine, replicas)
+            let rule = quorums.map(|sizes| QuorumRule::new(replicas.len(), sizes));
+            let keyspace = Keyspace {
+                name,
+                group: GroupId(0),
+                engine,
+                quorums: rule.transpose()?.unwrap_or_default(),
+                replicas,
+            };
+            create(transaction, seen, keyspace)
         }
         Some(MetaCommand::Drop { name }) => drop_keyspace(transaction, &name),
         None => Err("the command cannot be read; was it made by a newer version?".to_owned()),
@@ -136,15 +150,15 @@ fn check_replicas(membership: &Membership, replicas: &[Replica]) -> Result<(), S
     }
 }
 
+/// Gives a keyspace the next number of a group.
 fn create(
     mut transaction: Transaction<'_>,
     seen: TableEpoch,
-    name: String,
-    engine: EngineKind,
-    replicas: Vec<Replica>,
+    mut keyspace: Keyspace,
 ) -> Result<String, String> {
-    check_name(&name)?;
-    let key = row_key(&name);
+    let name = keyspace.name.as_str();
+    check_name(name)?;
+    let key = row_key(name);
     if name == DEFAULT || transaction.row(Space::META, &key).is_some() {
         return Err(format!("there is a keyspace called {name} already"));
     }
@@ -164,18 +178,14 @@ fn create(
         last_group: count.last_group + 1,
         keyspaces: count.keyspaces + 1,
     };
+    let replicas = &keyspace.replicas;
     let names: Vec<&str> = replicas.iter().map(|each| each.name.as_str()).collect();
     let done = format!(
         "created the keyspace {name} in group {} on {}",
         count.last_group,
         names.join(", ")
     );
-    let keyspace = Keyspace {
-        name,
-        group: GroupId(count.last_group),
-        engine,
-        replicas,
-    };
+    keyspace.group = GroupId(count.last_group);
     transaction.set_row(Space::META, &key, &keyspace.encode());
     transaction.set_row(Space::META, EPOCH_KEY, &count.encode());
     transaction.commit();

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! key 'e'          epoch u64 | last group u64 | keyspaces u64
-//! key 'k' name     version u8 = 1 | group u64 | engine u8: 1 raft, 2 paxos | count u8 | replicas
+//! key 'k' name     version u8 = 1 | group u64 | engine u8: 1 raft, 2 paxos | quorums |
+//!                  count u8 | replicas
+//! quorums          elect u8 | commit u8; both 0: majorities
 //! replica          node u64 | name: length u16, UTF-8 | address: length u16, UTF-8
 //! ```
 //!
@@ -10,7 +12,7 @@
 
 use base::{GroupId, NodeId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use consensus::EngineKind;
+use consensus::{EngineKind, QuorumRule, QuorumSizes};
 use state::{Reader, Space};
 
 use crate::placement::plan::TableEpoch;
@@ -48,6 +50,8 @@ pub struct Keyspace {
     pub group: GroupId,
     /// How the group agrees.
     pub engine: EngineKind,
+    /// How many replicas elect and commit.
+    pub quorums: QuorumRule,
     /// Who held it first: the membership that the group's log starts from.
     pub replicas: Vec<Replica>,
 }
@@ -59,6 +63,7 @@ impl Keyspace {
         out.put_u8(VERSION);
         out.put_u64_le(self.group.0);
         put_engine(&mut out, self.engine);
+        put_quorums(&mut out, self.quorums.chosen().map(|(_, sizes)| sizes));
         put_replicas(&mut out, &self.replicas);
         out.freeze()
     }
@@ -68,11 +73,17 @@ impl Keyspace {
         if input.try_get_u8().ok()? != VERSION {
             return None;
         }
+        let group = GroupId(input.try_get_u64_le().ok()?);
+        let engine = get_engine(input)?;
+        let sizes = get_quorums(input)?;
+        let replicas = get_replicas(input)?;
+        let rule = sizes.map(|sizes| QuorumRule::new(replicas.len(), sizes));
         let keyspace = Keyspace {
             name: name.to_owned(),
-            group: GroupId(input.try_get_u64_le().ok()?),
-            engine: get_engine(input)?,
-            replicas: get_replicas(input)?,
+            group,
+            engine,
+            quorums: rule.transpose().ok()?.unwrap_or_default(),
+            replicas,
         };
         (!input.has_remaining()).then_some(keyspace)
     }
@@ -84,6 +95,20 @@ pub(super) fn put_engine(out: &mut BytesMut, engine: EngineKind) {
 
 pub(super) fn get_engine(input: &mut &[u8]) -> Option<EngineKind> {
     EngineKind::from_code(input.try_get_u8().ok()?)
+}
+
+pub(super) fn put_quorums(out: &mut BytesMut, sizes: Option<QuorumSizes>) {
+    let (elect, commit) = sizes.map_or((0, 0), |sizes| (sizes.elect, sizes.commit));
+    for number in [elect, commit] {
+        // What does not fit is more than any keyspace has replicas, and refused as that.
+        out.put_u8(u8::try_from(number).unwrap_or(u8::MAX));
+    }
+}
+
+pub(super) fn get_quorums(input: &mut &[u8]) -> Option<Option<QuorumSizes>> {
+    let elect = usize::from(input.try_get_u8().ok()?);
+    let commit = usize::from(input.try_get_u8().ok()?);
+    Some(((elect, commit) != (0, 0)).then_some(QuorumSizes { elect, commit }))
 }
 
 pub(super) fn put_text(out: &mut BytesMut, text: &str) {

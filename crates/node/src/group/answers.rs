@@ -8,6 +8,7 @@ use etcd::auth::Caller;
 use etcd::maintenance::alarm;
 use etcd::proto::etcdserverpb::ResponseHeader;
 
+use super::keyspaces::Wanted;
 use super::{Group, Moment};
 use crate::calls::{Admittance, CallKind, PendingRead, ReadKind, Waiter};
 use crate::interface::{Answer, Call, CallId, Job, MemberStatus, Output, Status};
@@ -107,7 +108,16 @@ impl Group {
                 name,
                 replicas,
                 engine,
-            } => self.create_keyspace(moment, id, name, replicas, engine, out),
+                quorums,
+            } => {
+                let wanted = Wanted {
+                    name,
+                    replicas,
+                    engine,
+                    quorums,
+                };
+                self.create_keyspace(moment, id, wanted, out);
+            }
             Call::KeyspaceDrop { name } => self.drop_keyspace(moment, id, name, out),
             Call::Keyspaces => {
                 let answer = Answer::Keyspaces(self.keyspaces());
@@ -433,6 +443,7 @@ impl Group {
                 .iter()
                 .map(|alarm| alarm.alarm().as_str_name().to_owned())
                 .collect(),
+            quorums: membership.quorum_sizes(),
             members: members.collect(),
         }
     }

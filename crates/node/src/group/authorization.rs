@@ -54,7 +54,7 @@ impl Group {
 
 /// What a call needs, as etcd demands it. The calls of operators come over a listener of their
 /// own, which users and roles have no say in.
-fn requirement(call: &Call) -> Requirement {
+pub(crate) fn requirement(call: &Call) -> Requirement {
     match call {
         Call::EtcdMemberList { .. } | Call::EtcdStatus => Requirement::User,
         Call::EtcdMaintenance(MaintenanceRequest::Alarm(request))

@@ -12,11 +12,19 @@ use base::{GroupId, NodeId};
 use cluster::meta::{self, Keyspace, MetaCommand, Replica};
 use cluster::placement::plan::{Table, TableEpoch, plan};
 use cluster::placement::site::{Domains, Site, Standing, Weight};
-use consensus::EngineKind;
+use consensus::{EngineKind, QuorumRule, QuorumSizes};
 
 use super::{Group, META, Moment};
 use crate::calls::{Admittance, CallKind, Waiter};
 use crate::interface::{Answer, CallId, KeyspaceStatus, Output};
+
+/// The keyspace that an operator wants.
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) replicas: usize,
+    pub(super) engine: EngineKind,
+    pub(super) quorums: Option<QuorumSizes>,
+}
 
 impl Group {
     /// An operator wants a keyspace.
@@ -24,18 +32,26 @@ impl Group {
         &mut self,
         moment: Moment,
         id: CallId,
-        name: String,
-        replicas: usize,
-        engine: EngineKind,
+        wanted: Wanted,
         out: &mut Vec<Output>,
     ) {
-        let planned = meta::check_name(&name).and_then(|()| self.choose_replicas(replicas));
+        let Wanted {
+            name,
+            replicas,
+            engine,
+            quorums,
+        } = wanted;
+        let rule = quorums.map(|sizes| QuorumRule::new(replicas, sizes));
+        let planned = meta::check_name(&name)
+            .and_then(|()| rule.transpose())
+            .and_then(|_| self.choose_replicas(replicas));
         match planned {
             Ok((seen, replicas)) => {
                 let command = MetaCommand::Create {
                     seen,
                     name,
                     engine,
+                    quorums,
                     replicas,
                 };
                 self.change_table(moment, id, &command, out);
@@ -152,12 +168,14 @@ impl Group {
             name: meta::DEFAULT.to_owned(),
             group: META,
             engine: self.engine.kind(),
+            quorums: self.replica.membership().quorum_sizes(),
             replicas: members.map(|member| member.name.clone()).collect(),
         };
         let status = |keyspace: Keyspace| KeyspaceStatus {
             name: keyspace.name,
             group: keyspace.group,
             engine: keyspace.engine,
+            quorums: keyspace.quorums.of(keyspace.replicas.len()),
             replicas: keyspace
                 .replicas
                 .into_iter()
@@ -170,7 +188,7 @@ impl Group {
         [first].into_iter().chain(others).collect()
     }
 
-    /// Why a member cannot be removed: a keyspace would be left without a majority of its replicas,
+    /// Why a member cannot be removed: a keyspace would be left without a quorum of its replicas,
     /// which nothing restores. Replicas are not moved yet.
     pub(crate) fn needs_member(&self, id: NodeId) -> Option<String> {
         let members = &self.membership.members;
@@ -182,18 +200,25 @@ impl Group {
         };
         let needs = |keyspace: &Keyspace| {
             let is_there = keyspace.replicas.iter().any(|replica| replica.node == id);
-            is_there && left(keyspace) * 2 <= keyspace.replicas.len()
+            let sizes = keyspace.quorums.of(keyspace.replicas.len());
+            is_there && left(keyspace) < sizes.elect.max(sizes.commit)
         };
         let table = meta::keyspaces(self.replica.reader());
         let keyspace = table.iter().find(|keyspace| needs(keyspace))?;
         Some(format!(
-            "the keyspace {} would be left with {} of its {} replicas, fewer than a majority, and \
-             be lost; copy what you need and drop it first (`quorate keyspace drop {}`)",
+            "the keyspace {} would be left with {} of its {} replicas, fewer than a quorum \
+             ({}), and be lost; copy what you need and drop it first (`quorate keyspace drop {}`)",
             keyspace.name,
             left(keyspace),
             keyspace.replicas.len(),
+            keyspace.quorums.of(keyspace.replicas.len()),
             keyspace.name
         ))
+    }
+
+    /// Whether the membership has changed since this was last asked.
+    pub(crate) fn take_membership_change(&mut self) -> bool {
+        std::mem::take(&mut self.membership_changed)
     }
 
     /// Whether the table of keyspaces may have changed since this was last asked.

@@ -45,6 +45,55 @@ impl Group {
         out.push(Output::Note(Note::CheckpointWritten { slot, bytes }));
         let log_kept_after = self.checkpoints.log_kept_after();
         self.release_log(moment, checkpoint, log_kept_after, peers, out);
+        self.mend_log(moment, peers, out);
+    }
+
+    /// The log at a slot that is executed is damaged: a checkpoint takes its place, the one that
+    /// there is or the next.
+    pub(crate) fn do_without_log(
+        &mut self,
+        moment: Moment,
+        slot: Slot,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        self.damaged_until = self.damaged_until.max(Some(slot));
+        self.is_pinning = true;
+        self.mend_log(moment, peers, out);
+    }
+
+    /// The slots of the checkpoints that are kept.
+    pub(crate) fn kept_checkpoints(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.checkpoints.kept()
+    }
+
+    /// A checkpoint has been read to see whether it is as it was written: its checksum, or what is
+    /// wrong. The state in memory takes the place of one that is not.
+    pub(crate) fn checkpoint_scrubbed(
+        &mut self,
+        slot: Slot,
+        verdict: Result<u64, String>,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(damage) = self.checkpoints.scrubbed(slot, verdict) {
+            self.metrics.damage_found += 1;
+            self.is_pinning = true;
+            out.push(Output::Note(Note::CheckpointDamaged { slot, damage }));
+        }
+    }
+
+    /// Lets go of a damaged part of the log if the newest checkpoint covers it.
+    fn mend_log(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
+        let (Some(slot), Some(newest)) = (self.damaged_until, self.checkpoints.newest()) else {
+            return;
+        };
+        if newest.slot < slot || self.engine.view().durable < newest.slot {
+            return;
+        }
+        self.damaged_until = None;
+        self.is_pinning = false;
+        out.push(Output::Note(Note::LogMended { slot: newest.slot }));
+        self.release_log(moment, newest, newest.slot, peers, out);
     }
 
     /// The log of all groups cannot be let go of because of this one: it takes a checkpoint. The

@@ -509,7 +509,7 @@ impl Group {
                     return Err(Error::LearnerNotReady);
                 }
                 let (voters, started) = self.voters_and_started(None);
-                if self.config.limits.members.strict && started + 1 < quorum(voters + 1) {
+                if self.config.limits.members.strict && started + 1 < self.quorum(voters + 1) {
                     return Err(Error::NotEnoughStartedMembers);
                 }
                 Ok(Change::Promote(*id))
@@ -539,6 +539,12 @@ impl Group {
         counts
     }
 
+    /// How many of so many voters a group needs, to elect and to commit.
+    fn quorum(&self, voters: usize) -> usize {
+        let sizes = self.membership.quorums.of(voters);
+        sizes.elect.max(sizes.commit)
+    }
+
     /// Whether a voter has been at work for a while, as far as its connection tells.
     fn is_healthy(&self, now: Instant, id: NodeId) -> bool {
         let after = self.config.limits.members.healthy_after;
@@ -553,7 +559,7 @@ impl Group {
         let (voters, started) = self.voters_and_started(None);
         // A single member may get a second one, or no cluster could ever grow.
         let is_first = started == 1 && voters == 1;
-        if !learner && !is_first && started < quorum(voters + 1) {
+        if !learner && !is_first && started < self.quorum(voters + 1) {
             return Err(Error::NotEnoughStartedMembers);
         }
         let mut members = self.membership.members.keys();
@@ -568,7 +574,7 @@ impl Group {
             return Ok(());
         }
         let (left, started) = self.voters_and_started(Some(id));
-        if left == 0 || started < quorum(left) {
+        if left == 0 || started < self.quorum(left) {
             return Err(Error::NotEnoughStartedMembers);
         }
         // One that is away takes nothing with it.
@@ -578,8 +584,7 @@ impl Group {
         let voters = self.membership.members.keys();
         let healthy =
             voters.filter(|each| self.counts_as_voter(**each) && self.is_healthy(now, **each));
-        let before = left + 1;
-        if healthy.count() < 2 + (before - 1) / 2 {
+        if healthy.count() < 1 + self.quorum(left) {
             return Err(Error::Unhealthy);
         }
         Ok(())
@@ -653,9 +658,4 @@ impl Group {
             members: members.collect(),
         }
     }
-}
-
-/// How many of so many make a majority.
-fn quorum(voters: usize) -> usize {
-    voters / 2 + 1
 }

@@ -32,13 +32,13 @@ use crate::leases::Leases;
 use crate::notes::{Metrics, Note};
 use crate::operator::{Asker, Operators};
 use crate::peers::Peers;
-use crate::recovery::RecoveredReplica;
+use crate::recovery::{Loss, RecoveredReplica};
 use crate::replica::{Executed, Replica};
 use crate::system::{self, SystemCommand};
 use crate::wire::{Facts, GroupFrame, Operation};
 
 mod answers;
-mod authorization;
+pub(crate) mod authorization;
 mod commands;
 pub mod digests;
 mod inspection;
@@ -58,7 +58,7 @@ pub mod trust;
 
 use commands::{Queue, RunningTime};
 use digests::Digests;
-use journaling::ToJournal;
+use journaling::{ToJournal, journal_records};
 use levels::Levels;
 use members::Members;
 use restore::restore;
@@ -112,6 +112,8 @@ pub struct Group {
     pub(crate) genesis: Membership,
     pub(crate) engine: AnyEngine,
     pub(crate) replica: Replica,
+    /// It has lost something that it may have acknowledged, and no leader has made up for that.
+    is_in_doubt: bool,
     /// What the journal is to do when this pass has ended.
     to_journal: Vec<ToJournal>,
     checkpoints: Checkpoints,
@@ -119,6 +121,8 @@ pub struct Group {
     pub(crate) operators: Operators,
     pub(crate) random: Random,
     pub(crate) membership: Membership,
+    /// The membership has changed since somebody looked.
+    membership_changed: bool,
     pub(crate) leader: Option<NodeId>,
     pub(crate) epoch: Epoch,
     pub(crate) facts: BTreeMap<NodeId, Facts>,
@@ -149,6 +153,8 @@ pub struct Group {
     removed_at: Option<Instant>,
     /// This group holds the oldest part of the log of all: a checkpoint is to be taken.
     is_pinning: bool,
+    /// The log is damaged at this slot, and perhaps before it; all of it is executed.
+    damaged_until: Option<Slot>,
     /// Nothing was executed behind this checkpoint when the log was last to be let go of.
     stood_still_at: Option<Slot>,
     /// A checkpoint that is on the disk while the log up to it may not be.
@@ -185,9 +191,26 @@ impl Group {
             membership,
             found,
             log_replaced,
+            loss,
             ..
         } = recovered;
         let mut to_journal = Vec::new();
+        if loss == Some(Loss::State) {
+            // In this order: a log without its beginning must not look like a whole one.
+            let doubtful = consensus::HardState {
+                uncertain: true,
+                ..restored.hard_state
+            };
+            let keep = |record| to_journal.push(ToJournal::Keep(record));
+            journal_records(place.group, consensus::Record::HardState(doubtful), keep);
+            to_journal.push(ToJournal::Keep(journal::Record {
+                group: place.group,
+                kind: RecordKind::LogForgotten,
+                slot: Slot(0),
+                epoch: Epoch(0),
+                body: Bytes::new(),
+            }));
+        }
         // Paxos tells the journal itself: what it accepted behind the checkpoint stays.
         if log_replaced && kind == EngineKind::Raft {
             // Becomes durable with the engine's first write, before anything of it counts.
@@ -215,13 +238,15 @@ impl Group {
         let own = (origin.node, origin.incarnation);
         let replica = Replica::new(own, state, membership.clone(), level_max);
         let checkpoints = Checkpoints::new(&place, config.limits.clone(), found);
+        let engine = AnyEngine::new(kind, engine_config, restored, random.next_u64(), now);
         Ok(Group {
             id: place.group,
             cluster: place.cluster,
             own: place.node,
             origin,
             genesis,
-            engine: AnyEngine::new(kind, engine_config, restored, random.next_u64(), now),
+            is_in_doubt: engine.glance().is_uncertain,
+            engine,
             replica,
             to_journal,
             checkpoints,
@@ -229,6 +254,7 @@ impl Group {
             operators: Operators::default(),
             random,
             membership,
+            membership_changed: true,
             leader: None,
             epoch: Epoch(0),
             facts: BTreeMap::new(),
@@ -253,6 +279,7 @@ impl Group {
             published: false,
             removed_at: None,
             is_pinning: false,
+            damaged_until: None,
             stood_still_at: None,
             unreported: None,
             ready_told: false,
@@ -430,6 +457,33 @@ impl Group {
         work.append(&mut self.to_journal);
     }
 
+    /// What the journal could not do yet: it is asked for again, before everything else.
+    pub(crate) fn return_journal_work(&mut self, work: impl Iterator<Item = ToJournal>) {
+        let later = std::mem::take(&mut self.to_journal);
+        self.to_journal = work.chain(later).collect();
+    }
+
+    /// Whether it has lost something that it may have acknowledged, and no leader has made up for
+    /// that.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt
+    }
+
+    /// Whether anything that its engine wrote is on stable storage.
+    pub(crate) fn has_durable_writes(&self) -> bool {
+        self.durable > Mark(0)
+    }
+
+    /// Notices that a leader has made up for what was lost.
+    fn look_for_certainty(&mut self, out: &mut Vec<Output>) {
+        if self.is_in_doubt && !self.engine.glance().is_uncertain {
+            self.is_in_doubt = false;
+            self.metrics.doubts_ended += 1;
+            out.push(Output::Note(Note::DoubtEnded));
+        }
+    }
+
     /// Entries that were asked for have been read back.
     pub(crate) fn fetched(
         &mut self,
@@ -554,6 +608,7 @@ impl Group {
         }
         self.publish_changes(out);
         self.answer_reads(out);
+        self.look_for_certainty(out);
         self.executed_in_pass = 0;
     }
 

@@ -67,6 +67,9 @@ impl Group {
     /// Makes a read of history ready to run elsewhere, on the state as it is now.
     pub(crate) fn read_history(&self, hub: HubId, request: HistoryRequest, out: &mut Vec<Output>) {
         let job = HistoryJob::new(hub, self.replica.snapshot(), request);
-        out.push(Output::ReadHistory(Box::new(job)));
+        out.push(Output::ReadHistory {
+            group: self.id,
+            job: Box::new(job),
+        });
     }
 }

@@ -1,10 +1,11 @@
 //! From what recovery found to what the engine is started with.
 
+use base::mutant::{self, Mutant};
 use base::{Epoch, Slot};
 use consensus::{EngineKind, HardState, Membership, Restored, Tail};
 
 use super::levels;
-use crate::recovery::RecoveredReplica;
+use crate::recovery::{Loss, RecoveredReplica};
 
 /// Which engine the group has, and what it is started with. `level_max` is the newest level that
 /// this node executes.
@@ -23,7 +24,7 @@ pub(super) fn restore(
                  probably written by a newer version of Quorate: start that version"
         )
     };
-    let hard_state = match &log.hard_state {
+    let mut hard_state = match &log.hard_state {
         Some(body) => HardState::decode(body.clone()).map_err(|_| unreadable("the hard state"))?,
         None => HardState::default(),
     };
@@ -40,6 +41,21 @@ pub(super) fn restore(
     }
     let checkpoint = recovered.found.loaded;
     let end = checkpoint.map_or((Slot(0), Epoch(0)), |each| (each.slot, each.epoch));
+    match recovered.loss {
+        // Whatever was promised, it was in earlier epochs.
+        Some(Loss::Log { epochs }) => {
+            hard_state = HardState {
+                epoch: match mutant::is_on(Mutant::ForgetEpochs) {
+                    true => Epoch(0),
+                    false => epochs,
+                },
+                engine: kind,
+                ..HardState::default()
+            };
+        }
+        Some(Loss::State) => hard_state.chosen = end.0,
+        None => {}
+    }
     let mut restored = Restored {
         hard_state,
         membership: recovered.membership.clone(),
@@ -47,7 +63,10 @@ pub(super) fn restore(
         log_start: end,
         last: end.0,
         applied: end.0,
-        tail: Tail::Certain,
+        tail: match recovered.loss {
+            Some(_) if !mutant::is_on(Mutant::VoteInDoubt) => Tail::Uncertain,
+            _ => Tail::Certain,
+        },
         ..Restored::default()
     };
     if !recovered.log_replaced || kind == EngineKind::Paxos {

@@ -157,6 +157,7 @@ impl Group {
             out.push(Output::Note(Note::MembershipChanged { voters, learners }));
         }
         self.membership = membership;
+        self.membership_changed = true;
     }
 
     pub(super) fn epoch(

@@ -36,6 +36,17 @@ pub(super) struct CatchUp {
     failures: u32,
 }
 
+impl CatchUp {
+    /// Counts from `number` on. A hub that takes the place of another begins elsewhere, so that it
+    /// takes no result for its own that the other one had asked for.
+    pub(super) fn counting_from(number: u64) -> CatchUp {
+        CatchUp {
+            number,
+            ..CatchUp::default()
+        }
+    }
+}
+
 impl Hub {
     pub(super) fn history_deadline(&self) -> Option<Instant> {
         let idle = self.catch_up.reading.is_none();

@@ -41,6 +41,10 @@ pub enum HubInput {
         /// Why not.
         refusal: WatchRefusal,
     },
+    /// Users have to sign in, or need not, as another keyspace's publication says that holds them.
+    Guarded(bool),
+    /// The keyspace is no longer on this node: all streams end so.
+    Gone(etcd::Error),
     /// A stream is gone; nothing is sent to it any more.
     Closed {
         /// Which.

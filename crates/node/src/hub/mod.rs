@@ -120,7 +120,7 @@ impl Hub {
             groups: Groups::default(),
             roster: Roster::new(random.next_u64()),
             shared: Shared::default(),
-            catch_up: CatchUp::default(),
+            catch_up: CatchUp::counting_from(random.next_u64() >> 1),
             overdue: Vec::new(),
             last_flush: Instant::default(),
             metrics: HubMetrics::default(),
@@ -147,6 +147,12 @@ impl Hub {
                 if let Some(stream) = self.roster.find(stream) {
                     self.metrics.refused += 1;
                     self.answer(stream, NO_WATCH_ID, WatchNews::Refused(refusal), out);
+                }
+            }
+            HubInput::Guarded(is_guarded) => self.guard(is_guarded, out),
+            HubInput::Gone(error) => {
+                for stream in self.roster.all_streams() {
+                    self.end(stream, error, out);
                 }
             }
             HubInput::Closed { stream } => {

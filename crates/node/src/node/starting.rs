@@ -3,8 +3,6 @@
 //! Each start writes the identity file first, then forms or joins a cluster or goes straight to
 //! recovering. What refuses a folder says what is to be done about it.
 
-use std::collections::BTreeSet;
-
 use base::{ClusterId, Instant};
 use consensus::{Member, Membership};
 use journal::disk::File;
@@ -17,7 +15,7 @@ use crate::group::META;
 use crate::group::trust::{REMOVED, was_removed};
 use crate::interface::{Halt, Identity, Output, Standing};
 use crate::notes::Note;
-use crate::recovery::{self, Recovered, Recovery};
+use crate::recovery::{self, Past, Recovered, Recovery};
 use crate::running::Running;
 use crate::wire::{Frame, Hello, HelloStanding, VERSIONS};
 
@@ -37,8 +35,13 @@ impl Node {
             let genesis = Membership {
                 members: [(identity.node, member)].into(),
                 voters: [identity.node].into(),
-                outgoing: BTreeSet::new(),
+                ..Membership::default()
             };
+            let other = self.config.counts_otherwise(&genesis);
+            if let Some(other) = other {
+                out.push(Output::Halt(Halt::Refused(other.explain("a node alone"))));
+                return;
+            }
             let cluster = ClusterId(self.random.next_u64().max(1));
             identity.standing = Standing::Member {
                 cluster,
@@ -108,7 +111,27 @@ impl Node {
                     }
                 }
             }
-            (Phase::Recovering(_) | Phase::Running(_), _) => {}
+            (Phase::Running(running), _) => running.promises_remembered(&self.identity),
+            (Phase::Recovering(_), _) => {}
+        }
+    }
+
+    /// Writes down how far the promises of this node may go, before they come near that, and
+    /// whether it is in doubt.
+    pub(super) fn remember_promises(&mut self, out: &mut Vec<Output>) {
+        if self.persisting.is_some() {
+            return;
+        }
+        let Phase::Running(running) = &self.phase else {
+            return;
+        };
+        if let Some((epochs, is_doubtful)) = running.promises_to_remember() {
+            let identity = Identity {
+                epochs,
+                is_doubtful,
+                ..self.identity.clone()
+            };
+            self.persist(identity, out);
         }
     }
 
@@ -141,7 +164,12 @@ impl Node {
         };
         let files = std::mem::take(&mut self.files);
         let limits = self.config.limits.clone();
-        let mut recovery = Recovery::new(identity, first, limits, files);
+        let past = Past {
+            journal_created: self.identity.journal_created,
+            epochs: self.identity.epochs,
+            is_doubtful: self.identity.is_doubtful,
+        };
+        let mut recovery = Recovery::new(identity, first, past, limits, files);
         let progress = recovery.start(out);
         self.phase = Phase::Recovering(Box::new(recovery));
         self.recovery_progress(Instant::default(), progress, out);
@@ -161,25 +189,15 @@ impl Node {
             }
             recovery::Progress::Done(recovered) => *recovered,
         };
-        match (recovered.journal_created, self.identity.journal_created) {
-            (true, true) => out.push(Output::Halt(Halt::Refused(
-                "the journal of this node is gone: its identity file says that there was one. What \
-                 it had promised is lost, so it may not take part under its old id. Restore the \
-                 journal folder from where it went, or replace this node: remove it with `quorate \
-                 member remove`, empty its data folder, add it again with `quorate member add` and \
-                 start it with --join"
-                    .to_owned(),
-            ))),
-            (false, true) => self.run(now, recovered, out),
-            // A journal that is there without being confirmed: an earlier start came no further.
-            (_, false) => {
-                self.phase = Phase::Confirming {
-                    recovered: Box::new(recovered),
-                    completions: Vec::new(),
-                };
-                self.confirm(out);
-            }
+        // A journal that is there without being confirmed: an earlier start came no further.
+        if recovered.journal_created || !self.identity.journal_created {
+            self.phase = Phase::Confirming {
+                recovered: Box::new(recovered),
+                completions: Vec::new(),
+            };
+            return self.confirm(out);
         }
+        self.run(now, recovered, out);
     }
 
     /// Writes down that there is a journal, once its first segment is in place.
@@ -192,6 +210,7 @@ impl Node {
         {
             let identity = Identity {
                 journal_created: true,
+                is_doubtful: recovered.is_doubtful,
                 ..self.identity.clone()
             };
             self.persist(identity, out);
@@ -270,9 +289,14 @@ pub(super) fn check_folder(
              or choose another folder with --data-dir",
             found.name, config.name
         )),
-        Some(Identity { standing: Standing::Member { engine, .. }, .. }) => {
-            let asked = config.engine.filter(|asked| asked != engine)?;
-            Some(other_engine("the group in this data folder", *engine, asked))
+        Some(Identity { standing: Standing::Member { engine, genesis, .. }, .. }) => {
+            let what = "the group in this data folder";
+            if let Some(asked) = config.engine.filter(|asked| asked != engine) {
+                return Some(other_engine(what, *engine, asked));
+            }
+            // Who joined later has no first membership: it counts as the others' log says.
+            let counts_otherwise = config.counts_otherwise(genesis)?;
+            (!genesis.voters.is_empty()).then(|| counts_otherwise.explain(what))
         }
         None => None,
         Some(Identity { standing: Standing::Forming { .. }, .. })

@@ -27,7 +27,7 @@ use crate::description::Description;
 use crate::group::META;
 use crate::interface::{Halt, Output};
 use crate::notes::Note;
-use crate::recovery::RecoveredReplica;
+use crate::recovery::{Loss, RecoveredReplica};
 
 /// The opening that stands in requests of the node itself.
 pub(super) const OF_NODE: u32 = (1 << 31) - 1;
@@ -39,6 +39,7 @@ impl Running {
         if !opened.is_some_and(|opened| opened.group.take_table_change()) {
             return;
         }
+        self.is_directory_old = true;
         let reader = self.meta().replica().reader();
         let last = meta::last_group(reader);
         let table = match meta::all_keyspaces(reader) {
@@ -87,7 +88,12 @@ impl Running {
             epoch: base::Epoch(0),
             body: description.encode(),
         });
-        let fresh = RecoveredReplica::fresh(description, &self.config.limits);
+        let mut fresh = RecoveredReplica::fresh(description, &self.config.limits);
+        if self.promises.is_doubtful {
+            // It may have been here before the journal was lost.
+            let epochs = self.promises.epochs;
+            fresh.loss = Some(Loss::Log { epochs });
+        }
         let name = keyspace.name.clone();
         out.push(Output::Note(Note::GroupOpened { name }.of(id)));
         if let Err(reason) = self.start(id, fresh, now) {
@@ -107,6 +113,8 @@ impl Running {
             let answer = kind.failure(etcd::Error::KeyspaceNotFound);
             out.push(Output::Answer { id: call, answer });
         }
+        let error = etcd::Error::KeyspaceNotFound;
+        out.push(Output::Unpublish { group: id, error });
         self.counted.add(closed.group.metrics());
         self.journal.append(Record {
             group: id,
@@ -164,6 +172,7 @@ fn genesis(keyspace: &Keyspace) -> Membership {
             .map(|each| (each.node, member(each)))
             .collect(),
         voters: replicas.iter().map(|each| each.node).collect(),
+        quorums: keyspace.quorums,
         ..Membership::default()
     }
 }

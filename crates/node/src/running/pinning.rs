@@ -18,7 +18,10 @@ impl Running {
             return;
         }
         self.next_pinning = moment.now + self.config.limits.pinning_interval;
-        let mut pinning = self.journal.pinning(self.config.limits.log_segments);
+        let mut pinning = match self.damaged_through(out) {
+            Some(segment) => self.journal.pinning_through(segment),
+            None => self.journal.pinning(self.config.limits.log_segments),
+        };
         let is_taking = |id: &GroupId| {
             let opened = self.groups.get(id);
             opened.is_some_and(|opened| opened.group.is_taking_checkpoint())

@@ -10,155 +10,23 @@
 mod engine;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Instant, Random, WallTime};
 use bytes::Bytes;
-use journal::disk::{Completion, DiskError, File, Lane, Operation, RequestId};
+use journal::disk::{Completion, Lane, RequestId};
 use quorate_node::{
-    Answer, Call, CallId, Config, ConnectionId, DialId, Halt, Identity, Input, Limits, Node, Note,
-    Output, Startup, Timing,
+    Answer, Call, CallId, Config, ConnectionId, DialId, Directory, Halt, Identity, Input, Limits,
+    Node, Note, Output, Startup, Timing,
 };
 
+mod disk;
 mod event;
 mod publishing;
+pub use disk::Disk;
 use event::{Event, Happening};
 use publishing::Published;
-
-/// A file with what would survive a crash.
-#[derive(Clone, Debug, Default)]
-struct Contents {
-    now: Vec<u8>,
-    synced: Vec<u8>,
-    /// What has been written since the last sync: start and end.
-    unsynced: Vec<(usize, usize)>,
-}
-
-impl Contents {
-    fn write(&mut self, at: usize, piece: &[u8]) {
-        let end = at + piece.len();
-        if self.now.len() < end {
-            self.now.resize(end, 0);
-        }
-        self.now[at..end].copy_from_slice(piece);
-        self.unsynced.push((at, end));
-    }
-
-    fn sync(&mut self) {
-        self.synced.resize(self.now.len(), 0);
-        for (start, end) in self.unsynced.drain(..) {
-            self.synced[start..end].copy_from_slice(&self.now[start..end]);
-        }
-    }
-
-    fn crash(&mut self) {
-        self.now.resize(self.synced.len(), 0);
-        for (start, end) in self.unsynced.drain(..) {
-            let end = end.min(self.synced.len());
-            let start = start.min(end);
-            self.now[start..end].copy_from_slice(&self.synced[start..end]);
-        }
-    }
-}
-
-/// A disk: files, and what of them is synced.
-#[derive(Clone, Debug, Default)]
-pub struct Disk {
-    files: BTreeMap<File, Contents>,
-    /// Nothing on the journal's lane ends while this is set.
-    pub is_stuck: bool,
-    /// No checkpoint can be written.
-    pub refuses_checkpoints: bool,
-    pub identity: Option<Identity>,
-}
-
-impl Disk {
-    fn carry_out(&mut self, operation: Operation) -> Result<Bytes, DiskError> {
-        if let Operation::Write { file, .. } = &operation
-            && matches!(file, File::PartialCheckpoint(..))
-            && self.refuses_checkpoints
-        {
-            return Err(DiskError::Full);
-        }
-        match operation {
-            Operation::CreateZeroed { file, length } => {
-                let zeroes = vec![0; length as usize];
-                let contents = Contents {
-                    now: zeroes.clone(),
-                    synced: zeroes,
-                    unsynced: Vec::new(),
-                };
-                self.files.insert(file, contents);
-            }
-            Operation::Write {
-                file,
-                offset,
-                data,
-                sync,
-            } => {
-                let contents = self.files.entry(file).or_default();
-                let mut at = offset as usize;
-                for piece in data {
-                    contents.write(at, &piece);
-                    at += piece.len();
-                }
-                if sync {
-                    contents.sync();
-                }
-            }
-            Operation::Read {
-                file,
-                offset,
-                length,
-            } => {
-                let contents = self.files.get(&file).ok_or(DiskError::NotFound)?;
-                let start = (offset as usize).min(contents.now.len());
-                let end = start
-                    .saturating_add(length as usize)
-                    .min(contents.now.len());
-                return Ok(Bytes::copy_from_slice(&contents.now[start..end]));
-            }
-            Operation::Sync { file } => {
-                let contents = self.files.get_mut(&file).ok_or(DiskError::NotFound)?;
-                contents.sync();
-            }
-            Operation::Rename { from, to } => {
-                let contents = self.files.remove(&from).ok_or(DiskError::NotFound)?;
-                self.files.insert(to, contents);
-            }
-            Operation::Delete { file } => {
-                self.files.remove(&file);
-            }
-        }
-        Ok(Bytes::new())
-    }
-
-    fn crash(&mut self) {
-        for contents in self.files.values_mut() {
-            contents.crash();
-        }
-    }
-
-    /// The files with their lengths.
-    pub fn list(&self) -> Vec<(File, u64)> {
-        self.files
-            .iter()
-            .map(|(file, each)| (*file, each.now.len() as u64))
-            .collect()
-    }
-
-    /// Takes over a file of another disk.
-    pub fn copy_from(&mut self, other: &Disk, file: File) {
-        self.files.insert(file, other.files[&file].clone());
-    }
-
-    /// Flips a bit of a file, for good.
-    pub fn flip(&mut self, file: File, offset: usize) {
-        let contents = self.files.get_mut(&file).expect("the file is there");
-        contents.now[offset] ^= 1;
-        contents.synced[offset] ^= 1;
-    }
-}
 
 /// A place where a node runs, with what it leaves behind.
 struct Host {
@@ -178,6 +46,7 @@ struct Host {
     /// Passes on end that left something due.
     restless: u32,
     published: Published,
+    directory: Option<Arc<Directory>>,
 }
 
 /// One end of a connection.
@@ -223,6 +92,7 @@ pub fn config(index: usize, count: usize) -> Config {
         },
         join: Vec::new(),
         engine: engine::chosen(),
+        quorums: None,
         timing: Timing::default(),
         limits: Limits {
             journal: journal::Limits {
@@ -279,6 +149,7 @@ impl World {
             woken_at: None,
             restless: 0,
             published: Published::default(),
+            directory: None,
         });
     }
 
@@ -301,6 +172,11 @@ impl World {
     /// The events that a node has published since this was last asked.
     pub fn take_published(&mut self, host: usize) -> Vec<state::Event> {
         std::mem::take(&mut self.hosts[host].published.events)
+    }
+
+    /// What a node has told last of the keyspaces.
+    pub fn directory(&self, host: usize) -> Option<&Directory> {
+        self.hosts[host].directory.as_deref()
     }
 
     pub fn is_running(&self, host: usize) -> bool {
@@ -326,6 +202,7 @@ impl World {
         host.halted = None;
         host.woken_at = None;
         host.published.begin();
+        host.directory = None;
         self.pass(index, vec![]);
     }
 
@@ -614,7 +491,8 @@ impl World {
                 self.hosts[index].published.take_in(group, &publication)
             }
             Output::Note(note) => self.notes.push((index, note)),
-            Output::Ready | Output::ReadHistory(_) => {}
+            Output::Keyspaces(directory) => self.hosts[index].directory = Some(directory),
+            Output::Ready | Output::ReadHistory { .. } | Output::Unpublish { .. } => {}
             Output::Halt(halt) => {
                 let host = &mut self.hosts[index];
                 host.node = None;

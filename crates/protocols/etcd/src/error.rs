@@ -165,7 +165,9 @@ errors! {
     /// Likewise.
     KeyspaceElsewhere = Unavailable, "quorate: the keyspace is on other nodes";
     /// Likewise.
-    KeyspaceHasNoStreams = Unimplemented, "quorate: served in the default keyspace only";
+    KeyspaceUnreachable = Unavailable, "quorate: no node that holds the keyspace answers";
+    /// Likewise.
+    KeyspaceLost = Unavailable, "quorate: the node that was asked is gone; the outcome is unknown";
     /// Likewise.
     MemberIsNeeded = FailedPrecondition, "quorate: a keyspace would lose its majority with it";
     /// Replicas differ.

@@ -89,4 +89,12 @@ impl Access {
     pub fn check(&self, caller: Option<&Caller>, requirement: Requirement) -> Result<(), Error> {
         gate::check(self, caller.map(Caller::borrowed), requirement)
     }
+
+    /// As [`crate::auth::check_keyspace`], as far as this knows.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_keyspace(&self, caller: Option<&Caller>, keyspace: &str) -> Result<(), Error> {
+        gate::check_keyspace(self, caller.map(Caller::borrowed), keyspace)
+    }
 }

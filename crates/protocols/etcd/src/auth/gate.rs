@@ -22,6 +22,10 @@ use crate::error::Error;
 use crate::request::Request;
 use crate::span::KeySpan;
 
+/// What the name of a role begins with that lets its users into a keyspace; the keyspace's name
+/// follows.
+const KEYSPACE_ROLE: &[u8] = b"keyspace:";
+
 /// Who asks, within a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CallerRef<'a> {
@@ -250,6 +254,29 @@ pub(crate) fn check(
         return Err(Error::PermissionDenied);
     }
     Ok(())
+}
+
+/// Checks that somebody may use a keyspace other than the default one: as a whole, since its keys
+/// are not what the permissions of roles are about. Root may, and who has the role of its name.
+pub(crate) fn check_keyspace(
+    rows: &impl AuthRows,
+    caller: Option<CallerRef<'_>>,
+    keyspace: &str,
+) -> Result<(), Error> {
+    let status = rows::status(rows);
+    if !status.is_enabled {
+        return Ok(());
+    }
+    let caller = caller.ok_or(Error::UserEmpty)?;
+    if caller.revision < status.revision {
+        return Err(Error::AuthOldRevision);
+    }
+    let user = UserRow::of(rows, caller.user).ok_or(Error::PermissionDenied)?;
+    let is_role = |role: &[u8]| role.strip_prefix(KEYSPACE_ROLE) == Some(keyspace.as_bytes());
+    if user.has_role(ROOT) || user.roles().any(is_role) {
+        return Ok(());
+    }
+    Err(Error::PermissionDenied)
 }
 
 /// Whether the permissions of these roles cover a span.

@@ -95,3 +95,17 @@ pub fn check(
 ) -> Result<(), Error> {
     gate::check(reader, caller.map(Caller::borrowed), requirement)
 }
+
+/// Checks that somebody may use a keyspace other than the default one, by the users and roles of
+/// the cluster: root, and whoever has the role `keyspace:NAME`, may do everything in it that etcd
+/// does not keep for root. While authentication is off, everybody may.
+///
+/// # Errors
+/// etcd's: nobody has signed in, users and roles have changed since, or he may not.
+pub fn check_keyspace(
+    reader: &Reader,
+    caller: Option<&Caller>,
+    keyspace: &str,
+) -> Result<(), Error> {
+    gate::check_keyspace(reader, caller.map(Caller::borrowed), keyspace)
+}

@@ -1,8 +1,9 @@
 //! One number for the keyspace at a revision: members that hold the same have the same.
 //!
-//! What is hashed is what can be read: of every key the versions above the floor of history, and
-//! the one that stands at the floor. How far the floor's compaction has come does not show. The
-//! number is not etcd's: that one is a checksum of etcd's file records.
+//! What is hashed is what can be read at that revision: its live keys, with values, counters and
+//! leases. Neither compaction nor what was written since shows. The number is not etcd's: that one
+//! is a checksum of etcd's file records, old versions included; ours are compared by digests all
+//! the time.
 
 use state::{Reader, Revision};
 
@@ -24,7 +25,7 @@ pub fn hash_keys(reader: &Reader, request: &HashKvRequest) -> Result<HashKvRespo
     };
     Ok(HashKvResponse {
         header: header(latest.0),
-        hash: fold(reader.history_hash(revision)),
+        hash: fold(reader.keyspace_hash(revision)),
         // As in etcd, a store that was never compacted says so by -1.
         compact_revision: match reader.compacted().0 {
             0 => -1,

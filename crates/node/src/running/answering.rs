@@ -1,0 +1,112 @@
+//! What the journal answers: what is on stable storage, what was read back, what is damaged.
+
+use base::{GroupId, Slot};
+use journal::Done;
+
+use super::Running;
+use crate::group::Moment;
+use crate::group::journaling::fetched_entry;
+use crate::interface::{Halt, Output};
+use crate::notes::Note;
+use crate::peers::Peers;
+
+impl Running {
+    pub(super) fn journal_done(
+        &mut self,
+        moment: Moment,
+        done: Vec<Done>,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        for each in done {
+            match each {
+                Done::Durable { mark } => self.durable(moment, mark, peers, out),
+                Done::Fetched { ticket, entries } => {
+                    let Some((opening, id, from)) = self.fetches.remove(&ticket) else {
+                        continue;
+                    };
+                    if self.openings.contains_key(&opening) {
+                        let entries = entries.into_iter().map_while(fetched_entry).collect();
+                        self.with(id, out, |group, out| {
+                            group.fetched(moment, from, entries, peers, out);
+                        });
+                    }
+                }
+                Done::Scrubbed { bytes, finding } => self.journal_scrubbed(bytes, finding, out),
+                Done::Damage {
+                    ticket,
+                    group,
+                    slot,
+                    description,
+                } => self.damaged(moment, ticket, (group, slot), description, peers, out),
+                Done::Fatal(reason) => out.push(Output::Halt(Halt::Refused(reason))),
+            }
+        }
+    }
+
+    /// An entry that was to be read back is not as it was written. What is executed stands in the
+    /// state as well: a checkpoint takes the entry's place. What is not, only a start can repair.
+    fn damaged(
+        &mut self,
+        moment: Moment,
+        ticket: u64,
+        (id, slot): (GroupId, Slot),
+        description: String,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        let fetch = self.fetches.remove(&ticket);
+        self.counted.damage_found += 1;
+        let Some(opened) = self.groups.get(&id) else {
+            return;
+        };
+        out.push(Output::Note(
+            Note::EntryDamaged {
+                slot,
+                description: description.clone(),
+            }
+            .of(id),
+        ));
+        if slot > opened.group.replica().applied() {
+            return out.push(Output::Halt(Halt::Refused(format!(
+                "the entry at slot {slot} of group {id} is damaged on this disk: {description}. It \
+                 is not executed here yet, so this node has to learn it from the others: start it \
+                 again, and it does"
+            ))));
+        }
+        let is_open = fetch.filter(|(opening, ..)| self.openings.contains_key(opening));
+        self.with(id, out, |group, out| {
+            group.do_without_log(moment, slot, peers, out);
+            if let Some((_, _, from)) = is_open {
+                group.fetched(moment, from, Vec::new(), peers, out);
+            }
+        });
+    }
+
+    /// All flushes up to this one are on stable storage. A group is told once, however many of its
+    /// writes that makes durable.
+    fn durable(&mut self, moment: Moment, flush: u64, peers: &mut Peers, out: &mut Vec<Output>) {
+        let mut reached = Vec::new();
+        while let Some((number, id, mark)) = self.flushed.front().copied()
+            && number <= flush
+        {
+            self.flushed.pop_front();
+            if let Some(opened) = self.groups.get_mut(&id)
+                && opened.durable.replace(mark).is_none()
+            {
+                reached.push(id);
+            }
+        }
+        self.delete_closed(flush, out);
+        for id in reached {
+            let mark = self
+                .groups
+                .get_mut(&id)
+                .and_then(|each| each.durable.take());
+            let mark = mark.expect("a group that is reached has a mark");
+            self.with(id, out, |group, out| {
+                group.durable(moment, mark, peers, out);
+            });
+        }
+    }
+}

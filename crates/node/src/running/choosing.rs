@@ -1,0 +1,98 @@
+//! Which group a call goes to, by the name of its keyspace, and who may make it there.
+//!
+//! Users and roles are those of the cluster: they stand in the first group, and this node judges by
+//! its own replica of that. So two things are asked before it does:
+//!
+//! - Has that replica been current since this node was started? What was executed again so far may
+//!   be old: keyspaces would be missing that exist, and authentication that is on would not count.
+//! - While users have to sign in: is there a leader of the first group, or was there one a moment
+//!   ago ([`crate::Limits::users_patience`])? A node that is cut off from the first group does not
+//!   hear that somebody may do something no longer; it stops judging instead of judging by old
+//!   rules.
+
+use std::sync::Arc;
+
+use base::{GroupId, Instant};
+use cluster::meta;
+use etcd::auth::Requirement;
+
+use super::Running;
+use crate::directory::Directory;
+use crate::group::META;
+use crate::group::authorization::requirement;
+use crate::interface::{Call, Output};
+
+impl Running {
+    /// The group that a call in a keyspace goes to. What is about the cluster goes to the first.
+    pub(super) fn group_of(
+        &self,
+        now: Instant,
+        keyspace: &str,
+        call: &Call,
+    ) -> Result<GroupId, etcd::Error> {
+        let (caller, call) = match call {
+            Call::As { caller, call } => (Some(&**caller), &**call),
+            call => (None, call),
+        };
+        if !is_of_keyspace(call) || keyspace == meta::DEFAULT {
+            return Ok(META);
+        }
+        if !self.meta().was_current {
+            return Err(etcd::Error::NoLeader);
+        }
+        let reader = self.meta().replica().reader();
+        // Renewals are those of many streams, each of which was checked when it was opened.
+        if !matches!(call, Call::RenewLeases(_)) && etcd::auth::status(reader).is_enabled {
+            if self.may_judge_by_old_users(now) {
+                return Err(etcd::Error::NoLeader);
+            }
+            etcd::auth::check_keyspace(reader, caller, keyspace)?;
+            if requirement(call) == Requirement::Root {
+                etcd::auth::check(reader, caller, Requirement::Root)?;
+            }
+        }
+        let found = meta::keyspace(reader, keyspace).ok_or(etcd::Error::KeyspaceNotFound)?;
+        match self.groups.contains_key(&found.group) {
+            true => Ok(found.group),
+            false => Err(etcd::Error::KeyspaceElsewhere),
+        }
+    }
+
+    fn may_judge_by_old_users(&self, now: Instant) -> bool {
+        let patience = self.config.limits.users_patience;
+        self.meta().leader.is_none() && now > self.meta_led_at + patience
+    }
+
+    /// Tells which keyspaces there are and where, if that has changed.
+    pub(super) fn tell_keyspaces(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let meta = self.groups.get_mut(&META);
+        let meta = &mut meta.expect("the first group is on every node").group;
+        if meta.leader.is_some() {
+            self.meta_led_at = now;
+        }
+        self.is_directory_old |= meta.take_membership_change();
+        if !self.is_directory_old || !meta.was_current {
+            return;
+        }
+        self.is_directory_old = false;
+        let meta = self.meta();
+        let table = meta::keyspaces(meta.replica().reader());
+        let is_open = |group| self.groups.contains_key(&group);
+        let directory = Directory::new(self.own, table, &meta.membership, is_open);
+        out.push(Output::Keyspaces(Arc::new(directory)));
+    }
+}
+
+/// Whether a call is about what a keyspace holds. Users and members are those of the cluster,
+/// whatever keyspace is named along with them.
+fn is_of_keyspace(call: &Call) -> bool {
+    match call {
+        Call::Etcd(request) => !matches!(request, etcd::Request::Auth(_)),
+        Call::RenewLeases(_)
+        | Call::EtcdStatus
+        | Call::EtcdMaintenance(_)
+        | Call::Snapshot
+        | Call::Ready => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,228 @@
+//! What a node tells of keyspaces, and whom it lets into them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use consensus::EngineKind;
+use etcd::auth::{AuthRequest, Caller};
+use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
+use quorate_node::{Answer, Call};
+
+mod support;
+
+use support::{World, config};
+
+/// A cluster of so many nodes, with the keyspace `pods` on three of them.
+fn cluster(seed: u64, count: usize) -> World {
+    let mut world = World::new(seed, (0..count).map(|each| config(each, count)).collect());
+    (0..count).for_each(|host| world.start(host));
+    world.wait_for_leader();
+    let call = Call::KeyspaceCreate {
+        name: "pods".to_owned(),
+        replicas: 3,
+        engine: EngineKind::Raft,
+        quorums: None,
+    };
+    let answer = world.ask(0, call);
+    assert!(matches!(answer, Answer::Operator(Ok(_))), "{answer:?}");
+    // The node that was asked has told before it answered.
+    let told = world.directory(0).expect("it is current");
+    assert!(told.keyspaces.contains_key("pods"));
+    world.run(Duration::from_secs(2));
+    world
+}
+
+/// The hosts that say that they hold `pods`.
+fn holders(world: &World, count: usize) -> Vec<usize> {
+    let is_here = |host: &usize| {
+        let directory = world.directory(*host).expect("it is current");
+        directory.keyspaces["pods"].is_here
+    };
+    (0..count).filter(is_here).collect()
+}
+
+fn error_of(answer: Answer) -> Option<etcd::Error> {
+    match answer {
+        Answer::Etcd(result) => result.err(),
+        Answer::LeasesRenewed(result) => result.err(),
+        Answer::EtcdStatus(result) => result.err(),
+        Answer::Snapshot(result) => result.err(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_node_tells_where_keyspaces_are_once_it_knows() {
+    let mut world = cluster(1, 5);
+    let holding = holders(&world, 5);
+    assert_eq!(holding.len(), 3);
+    for host in 0..5 {
+        let pods = &world.directory(host).unwrap().keyspaces["pods"];
+        let others = 3 - usize::from(holding.contains(&host));
+        assert_eq!(pods.holders.len(), others, "itself is not among them");
+    }
+    // One that was restarted and hears nothing of the others says nothing.
+    world.kill(holding[0]);
+    world.isolate(holding[0], true);
+    world.start(holding[0]);
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.directory(holding[0]), None);
+    world.isolate(holding[0], false);
+    world.run(Duration::from_secs(5));
+    assert_eq!(holders(&world, 5), holding);
+    let drop = Call::KeyspaceDrop {
+        name: "pods".to_owned(),
+    };
+    let asked = (0..5).find(|host| !holding.contains(host)).unwrap();
+    world.ask(asked, drop);
+    assert!(world.directory(asked).unwrap().keyspaces.is_empty());
+    world.run(Duration::from_secs(2));
+    assert!((0..5).all(|host| world.directory(host).unwrap().keyspaces.is_empty()));
+}
+
+fn get() -> Call {
+    Call::Etcd(etcd::Request::Range(RangeRequest {
+        key: Bytes::from_static(b"k"),
+        ..Default::default()
+    }))
+}
+
+fn put() -> Call {
+    Call::Etcd(etcd::Request::Put(PutRequest {
+        key: Bytes::from_static(b"k"),
+        ..Default::default()
+    }))
+}
+
+/// What `pods` answers to a user, or to nobody.
+fn asked_by(
+    world: &mut World,
+    host: usize,
+    caller: Option<(&str, u64)>,
+    call: Call,
+) -> Option<etcd::Error> {
+    let call = match caller {
+        Some((user, revision)) => Call::As {
+            caller: Arc::new(Caller {
+                user: user.to_owned(),
+                revision,
+            }),
+            call: Box::new(call),
+        },
+        None => call,
+    };
+    let call = Call::In {
+        keyspace: Arc::from("pods"),
+        call: Box::new(call),
+    };
+    error_of(world.ask(host, call))
+}
+
+/// Two users, of whom one has the role of `pods` and the other that of another keyspace; the
+/// revision of users and roles.
+fn with_users(world: &mut World, host: usize) -> u64 {
+    let mut requests = Vec::new();
+    for role in ["root", "keyspace:pods", "keyspace:pod"] {
+        let name = role.to_owned();
+        requests.push(AuthRequest::RoleAdd { name });
+    }
+    let roles = [
+        ("root", "root"),
+        ("alice", "keyspace:pods"),
+        ("bob", "keyspace:pod"),
+    ];
+    for (user, role) in roles {
+        requests.push(AuthRequest::UserAdd {
+            name: user.to_owned(),
+            password_hash: Some(Bytes::from_static(b"hash")),
+        });
+        requests.push(AuthRequest::UserGrantRole {
+            user: user.to_owned(),
+            role: role.to_owned(),
+        });
+    }
+    requests.push(AuthRequest::Enable { token_key: [1; 32] });
+    for request in requests {
+        let answer = world.ask(host, Call::Etcd(etcd::Request::Auth(request)));
+        assert_eq!(error_of(answer), None);
+    }
+    world.run(Duration::from_secs(1));
+    let node = world.node(host).running().expect("it is a member");
+    etcd::auth::status(node.replica().reader()).revision
+}
+
+#[test]
+fn a_keyspace_is_open_to_root_and_to_whoever_has_the_role_of_its_name() {
+    use etcd::Error::{AuthOldRevision, PermissionDenied, UserEmpty};
+    let mut world = cluster(2, 3);
+    assert_eq!(asked_by(&mut world, 0, None, put()), None);
+    let revision = with_users(&mut world, 0);
+    for host in 0..3 {
+        let mut by = |user: Option<&str>, revision, call| {
+            asked_by(&mut world, host, user.map(|user| (user, revision)), call)
+        };
+        assert_eq!(by(None, 0, get()), Some(UserEmpty));
+        assert_eq!(by(Some("root"), revision, put()), None);
+        assert_eq!(by(Some("alice"), revision, put()), None);
+        assert_eq!(by(Some("alice"), revision, get()), None);
+        assert_eq!(
+            by(Some("alice"), revision - 1, get()),
+            Some(AuthOldRevision)
+        );
+        assert_eq!(by(Some("bob"), revision, get()), Some(PermissionDenied));
+        assert_eq!(by(Some("carol"), revision, get()), Some(PermissionDenied));
+        // What etcd keeps for root.
+        assert_eq!(
+            by(Some("alice"), revision, Call::Snapshot),
+            Some(PermissionDenied)
+        );
+        assert_eq!(by(Some("alice"), revision, Call::EtcdStatus), None);
+        // Whoever has them renewed was looked at when his stream was opened.
+        assert_eq!(
+            by(None, 0, Call::RenewLeases(vec![state::LeaseId(7)])),
+            None
+        );
+    }
+}
+
+#[test]
+fn a_node_that_is_cut_off_from_the_users_stops_judging_by_old_ones() {
+    let mut configs: Vec<_> = (0..5).map(|each| config(each, 5)).collect();
+    for config in &mut configs {
+        config.limits.users_patience = Duration::from_secs(20);
+    }
+    let mut world = World::new(3, configs);
+    (0..5).for_each(|host| world.start(host));
+    world.wait_for_leader();
+    let call = Call::KeyspaceCreate {
+        name: "pods".to_owned(),
+        replicas: 3,
+        engine: EngineKind::Raft,
+        quorums: None,
+    };
+    world.ask(0, call);
+    world.run(Duration::from_secs(2));
+    let holding = holders(&world, 5);
+    let revision = with_users(&mut world, holding[0]);
+    // Two holders of the keyspace live, which are no majority of the cluster.
+    (0..5)
+        .filter(|host| !holding[..2].contains(host))
+        .for_each(|host| world.kill(host));
+    world.run(Duration::from_secs(5));
+    let alice = Some(("alice", revision));
+    let host = holding[0];
+    assert_eq!(
+        asked_by(&mut world, host, alice, put()),
+        None,
+        "for a while"
+    );
+    world.run(Duration::from_secs(20));
+    let refused = asked_by(&mut world, host, alice, put());
+    assert_eq!(refused, Some(etcd::Error::NoLeader));
+    (0..5)
+        .filter(|host| !holding[..2].contains(host))
+        .for_each(|host| world.start(host));
+    world.run(Duration::from_secs(5));
+    assert_eq!(asked_by(&mut world, host, alice, put()), None);
+}

@@ -1,0 +1,240 @@
+//! Damage on one disk of three: the node comes back by itself, and counts again.
+
+use std::time::Duration;
+
+use base::{Random, Slot};
+use bytes::Bytes;
+use consensus::EngineKind;
+use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
+use journal::disk::File;
+use quorate_node::running::scrubbing::ScrubLimits;
+use quorate_node::{Answer, Call, Halt};
+
+mod support;
+
+use support::{World, config};
+
+/// Longer than any election and repair here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn put(world: &mut World, host: usize, key: &str) {
+    let request = etcd::Request::Put(PutRequest {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::from(vec![b'v'; 300]),
+        ..Default::default()
+    });
+    match world.ask(host, Call::Etcd(request)) {
+        Answer::Etcd(Ok(_)) => {}
+        other => panic!(
+            "put of {key} through {host}: {other:?}\n{}",
+            world.picture()
+        ),
+    }
+}
+
+fn has(world: &mut World, host: usize, key: &str) -> bool {
+    let request = etcd::Request::Range(RangeRequest {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        ..Default::default()
+    });
+    match world.ask(host, Call::Etcd(request)) {
+        Answer::Etcd(Ok(etcd::Response::Range(response))) => !response.kvs.is_empty(),
+        other => panic!(
+            "get of {key} through {host}: {other:?}\n{}",
+            world.picture()
+        ),
+    }
+}
+
+/// Three nodes with small files, or one.
+fn world(seed: u64, count: usize, engine: EngineKind) -> World {
+    let mut configs: Vec<_> = (0..count).map(|each| config(each, count)).collect();
+    for config in &mut configs {
+        config.engine = Some(engine);
+        config.limits.checkpoint_log_bytes = 16 << 10;
+        config.limits.journal.segment_bytes = 32 << 10;
+        config.limits.journal.batch_bytes_max = 8 << 10;
+    }
+    let mut world = World::new(seed, configs);
+    (0..count).for_each(|host| world.start(host));
+    world.wait_for_leader();
+    world
+}
+
+fn files(world: &mut World, host: usize, wanted: fn(&File) -> bool) -> Vec<(File, u64)> {
+    let mut files = world.disk_of(host).list();
+    files.retain(|(file, _)| wanted(file));
+    files
+}
+
+fn is_segment(file: &File) -> bool {
+    matches!(file, File::Segment(_))
+}
+
+fn is_checkpoint(file: &File) -> bool {
+    matches!(file, File::Checkpoint(..))
+}
+
+/// Nothing on this host is in doubt, and its log has followed the leader's.
+fn is_whole(world: &World, host: usize) -> bool {
+    let running = world.is_running(host).then(|| world.node(host).running());
+    running.flatten().is_some_and(|running| {
+        running.groups().all(|(_, group)| !group.is_in_doubt())
+            && running.replica().applied() > Slot(0)
+    })
+}
+
+/// The damaged host comes back, and makes a majority with each of the others alone.
+fn comes_back(world: &mut World, host: usize, keys: usize) {
+    world.run_until(PATIENCE, "it is whole again", |world| is_whole(world, host));
+    for other in 0..3 {
+        if other == host {
+            continue;
+        }
+        world.kill(other);
+        put(world, host, &format!("without {other}"));
+        for key in 0..keys {
+            assert!(has(world, host, &format!("key{key}")), "key{key}");
+        }
+        world.start(other);
+        // It has to hold what was written without it before the next one is stopped.
+        world.run(Duration::from_secs(5));
+        put(world, other, &format!("with {other}"));
+    }
+}
+
+#[test]
+fn any_damage_of_a_stopped_node_is_repaired() {
+    for engine in EngineKind::ALL.iter().copied() {
+        for seed in 0..24 {
+            let mut world = world(seed, 3, engine);
+            let mut random = Random::from_seed(seed);
+            let keys = 20 + random.below(200) as usize;
+            for key in 0..keys {
+                put(&mut world, key % 3, &format!("key{key}"));
+            }
+            let host = random.below(3) as usize;
+            world.kill(host);
+            for _ in 0..=random.below(3) {
+                let all = files(&mut world, host, |file| {
+                    is_segment(file) || is_checkpoint(file)
+                });
+                let (file, length) = all[random.below(all.len() as u64) as usize];
+                let at = random.below(length) as usize;
+                world.disk_of(host).flip(file, at);
+            }
+            put(&mut world, (host + 1) % 3, "meanwhile");
+            world.start(host);
+            comes_back(&mut world, host, keys);
+        }
+    }
+}
+
+#[test]
+fn a_node_that_has_lost_its_journal_or_its_checkpoints_comes_back() {
+    for engine in EngineKind::ALL.iter().copied() {
+        for lost in [is_segment as fn(&File) -> bool, is_checkpoint] {
+            let mut world = world(7, 3, engine);
+            for key in 0..150 {
+                put(&mut world, key % 3, &format!("key{key}"));
+            }
+            world.kill(1);
+            let gone = files(&mut world, 1, lost);
+            assert!(!gone.is_empty());
+            for (file, _) in gone {
+                world.disk_of(1).remove(file);
+            }
+            world.start(1);
+            world.run_until(PATIENCE, "it runs", |world| world.is_running(1));
+            comes_back(&mut world, 1, 150);
+        }
+    }
+}
+
+/// Whatever it voted in is over: a node without its promises goes on behind all of them.
+#[test]
+fn lost_promises_are_never_given_again() {
+    for engine in EngineKind::ALL.iter().copied() {
+        let mut world = world(3, 3, engine);
+        put(&mut world, 0, "key0");
+        let bound = world.identity_of(1).expect("it has one").epochs;
+        world.kill(1);
+        for (file, _) in files(&mut world, 1, is_segment) {
+            world.disk_of(1).flip(file, 700);
+        }
+        world.start(1);
+        comes_back(&mut world, 1, 1);
+        let running = world.node(1).running().expect("it runs");
+        assert!(running.engine().glance().epoch >= bound);
+        let identity = world.identity_of(1).expect("it has one");
+        assert!(
+            identity.epochs > running.engine().glance().epoch,
+            "{identity:?}"
+        );
+        assert!(!identity.is_doubtful, "the first group is all there is");
+    }
+}
+
+#[test]
+fn damage_is_found_and_mended_while_the_node_runs() {
+    for wanted in [is_segment as fn(&File) -> bool, is_checkpoint] {
+        let mut world = world(5, 3, EngineKind::Raft);
+        world.kill(1);
+        world.config_of(1).limits.scrub = ScrubLimits {
+            bytes_per_second: 1 << 20,
+            chunk_bytes: 4 << 10,
+            rest: Duration::from_millis(100),
+        };
+        world.start(1);
+        for key in 0..150 {
+            put(&mut world, key % 3, &format!("key{key}"));
+        }
+        world.run(Duration::from_secs(2));
+        assert_eq!(world.node(1).metrics().damage_found, 0);
+        assert!(world.node(1).metrics().scrub_rounds > 0);
+        let (file, _) = files(&mut world, 1, wanted)[0];
+        world.disk_of(1).flip(file, 1500);
+        world.run_until(PATIENCE, "it is found", |world| {
+            world.node(1).metrics().damage_found == 1
+        });
+        // What takes its place has to be written.
+        for key in 150..300 {
+            put(&mut world, key % 3, &format!("key{key}"));
+        }
+        world.run(Duration::from_secs(5));
+        assert_eq!(world.node(1).metrics().damage_found, 1);
+        world.kill(1);
+        world.start(1);
+        world.run_until(PATIENCE, "it is whole", |world| is_whole(world, 1));
+        let metrics = world.node(1).metrics();
+        assert_eq!((metrics.damage_found, metrics.doubts_ended), (0, 0));
+        comes_back(&mut world, 1, 300);
+    }
+}
+
+#[test]
+fn a_node_alone_refuses_and_changes_nothing() {
+    let mut world = world(9, 1, EngineKind::Raft);
+    for key in 0..20 {
+        put(&mut world, 0, &format!("key{key}"));
+    }
+    world.kill(0);
+    let (file, _) = files(&mut world, 0, is_segment)[0];
+    world.disk_of(0).flip(file, 700);
+    let before = world.disk_of(0).list();
+    for _ in 0..2 {
+        world.start(0);
+        world.run(Duration::from_secs(1));
+        match world.halted(0) {
+            Some(Halt::Refused(reason)) => {
+                assert!(reason.contains("is damaged at byte"), "{reason}")
+            }
+            other => panic!("expected a refusal, not {other:?}"),
+        }
+        assert_eq!(world.disk_of(0).list(), before);
+    }
+    world.disk_of(0).flip(file, 700);
+    world.start(0);
+    world.wait_for_leader();
+    assert!(has(&mut world, 0, "key19"));
+}
