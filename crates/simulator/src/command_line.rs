@@ -1,7 +1,7 @@
 //! The program `quorate-sim`: what it is told, and what it says.
 //!
 //! ```text
-//! quorate-sim run [--seed N | --script FILE] [--trace] [--html FILE] [--history FILE] [--until S]
+//! quorate-sim run [--seed N | --script FILE] [--trace] [--html FILE] [--history FILE] [--until T]
 //! quorate-sim soak [--seeds A..B | --minutes M] [--jobs J] [--json]
 //! quorate-sim mutants [--jobs J] [--only NAME] [--bound N]
 //! quorate-sim shapes [--seeds A..B] [--jobs J]
@@ -59,12 +59,13 @@ enum Command {
         /// Draw it: nodes as lanes, messages as arrows, faults as bands.
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
-        /// Write what clients asked and were told, for the checker.
+        /// Write what clients asked and were told, for the checker; what they asked of other
+        /// keyspaces than the default one goes to files beside it.
         #[arg(long, value_name = "FILE")]
         history: Option<PathBuf>,
-        /// End the first phase after so many seconds.
-        #[arg(long, value_name = "SECONDS")]
-        until: Option<f64>,
+        /// End the first phase after so long: 90, 90s, 1.5m, 500ms.
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        until: Option<Duration>,
         /// Plant this bug first (see `mutants --list`).
         #[arg(long, value_name = "NAME")]
         mutant: Option<String>,
@@ -160,7 +161,9 @@ pub fn main() -> ExitCode {
                 Ok(scenario) => scenario,
                 Err(text) => return refuse(&text),
             };
-            scenario.engine = engine.unwrap_or(scenario.engine);
+            if let Some(engine) = engine {
+                scenario.agree_by(engine);
+            }
             if let Some(name) = mutant {
                 match mutants::find(&name) {
                     Some(mutant) => base::mutant::plant(Some(mutant)),
@@ -169,7 +172,7 @@ pub fn main() -> ExitCode {
             }
             let options = Options {
                 keep_trace: trace || html.is_some(),
-                until: until.map(Duration::from_secs_f64),
+                until,
             };
             one(&scenario, options, trace, html, history)
         }
@@ -215,6 +218,21 @@ fn refuse(text: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// A time, in seconds if no unit is named.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3_600.0,
+        other => return Err(format!("{other} is no unit of time; write ms, s, m or h")),
+    };
+    let wrong = || format!("{text} is no time; write it as 90s, 1.5m or 500ms");
+    let number = digits.parse::<f64>().map_err(|_| wrong())?;
+    Duration::try_from_secs_f64(number * unit).map_err(|_| wrong())
+}
+
 fn seeds(text: &str) -> Result<Range<u64>, String> {
     let wrong = || format!("{text} is no range of seeds; write it as 0..1000");
     let (from, to) = text.split_once("..").ok_or_else(wrong)?;
@@ -257,10 +275,17 @@ fn one(
     {
         return refuse(&text);
     }
-    if let Some(path) = history
-        && let Err(text) = write(&path, &history_of(&outcome.history))
-    {
-        return refuse(&text);
+    if let Some(file) = history {
+        for (name, history) in &outcome.histories {
+            // Each keyspace has a history of its own.
+            let path = match name.as_str() {
+                "default" => file.clone(),
+                name => PathBuf::from(format!("{}.{name}", file.display())),
+            };
+            if let Err(text) = write(&path, &history_of(history)) {
+                return refuse(&text);
+            }
+        }
     }
     println!(
         "seed {}: {} hosts, {}, {:.1} s simulated, {} faults, {} checks, requests ok {} failed {} \
@@ -401,4 +426,24 @@ fn speed() -> ExitCode {
         );
     }
     ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_seeds_are_read_or_refused_with_the_reason() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "s", "-1s", "1e400", "2 weeks", "soon"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        assert!(duration("2d").unwrap_err().contains("no unit"));
+        assert_eq!(seeds("3..7"), Ok(3..7));
+        for wrong in ["3", "7..3", "3..3", "a..b", "..4"] {
+            assert!(seeds(wrong).unwrap_err().contains(wrong), "{wrong}");
+        }
+    }
 }

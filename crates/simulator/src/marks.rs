@@ -23,6 +23,14 @@ pub enum Mark {
     TornTailCut,
     /// A node refused to go on because its disk is damaged.
     DamageRefused,
+    /// A damaged journal was begun anew.
+    JournalBegunAnew,
+    /// A replica started without something that it had.
+    StartedInDoubt,
+    /// A leader made up for what a replica had lost.
+    DoubtEnded,
+    /// A checkpoint took the place of a damaged part of a log.
+    LogMended,
     /// A damaged newest checkpoint was replaced by the one before it.
     CheckpointDamaged,
     /// A node stopped because a sync failed.
@@ -97,6 +105,16 @@ pub enum Mark {
     HoleFilled,
     /// Paxos: somebody was taught what is chosen.
     Taught,
+    /// Paxos: a snapshot was taken in below what its acceptor had accepted.
+    SnapshotUnderAccepted,
+    /// A node heard of a write's end only with what happened next.
+    HeardLater,
+    /// A keyspace was created.
+    KeyspaceCreated,
+    /// A keyspace was dropped.
+    KeyspaceDropped,
+    /// A group other than the first got a checkpoint from a peer.
+    GroupSnapshot,
 }
 
 /// Every mark with the words for it.
@@ -108,6 +126,10 @@ pub const ALL: &[(Mark, &str)] = &[
     (Mark::CheckpointWritten, "a checkpoint was written"),
     (Mark::TornTailCut, "a torn tail was cut"),
     (Mark::DamageRefused, "a damaged disk was refused"),
+    (Mark::JournalBegunAnew, "a damaged journal was begun anew"),
+    (Mark::StartedInDoubt, "a replica started in doubt"),
+    (Mark::DoubtEnded, "a replica's doubt ended"),
+    (Mark::LogMended, "a checkpoint replaced a damaged log"),
     (
         Mark::CheckpointDamaged,
         "a damaged checkpoint was passed over",
@@ -157,6 +179,17 @@ pub const ALL: &[(Mark, &str)] = &[
     ),
     (Mark::HoleFilled, "a no-op was proposed"),
     (Mark::Taught, "chosen entries were taught"),
+    (
+        Mark::SnapshotUnderAccepted,
+        "a checkpoint came below what was accepted",
+    ),
+    (Mark::HeardLater, "a write's end was heard of later"),
+    (Mark::KeyspaceCreated, "a keyspace was created"),
+    (Mark::KeyspaceDropped, "a keyspace was dropped"),
+    (
+        Mark::GroupSnapshot,
+        "a keyspace's checkpoint came from a peer",
+    ),
 ];
 
 impl Mark {
@@ -169,7 +202,8 @@ impl Mark {
             | Mark::ToldInPieces
             | Mark::ProposedAgain
             | Mark::HoleFilled
-            | Mark::Taught => Some(EngineKind::Paxos),
+            | Mark::Taught
+            | Mark::SnapshotUnderAccepted => Some(EngineKind::Paxos),
             _ => None,
         }
     }

@@ -26,11 +26,14 @@ use crate::marks::Marks;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
 use crate::world::World;
+use crate::world::spaces::Space;
 
 /// By when the core must serve after the faults have ended.
 const SERVES_WITHIN: Duration = Duration::from_secs(40);
 /// By when its replicas must have come to the same state.
 const AGREES_WITHIN: Duration = Duration::from_secs(40);
+/// By when no replica of the core may be in doubt any more, once all have come to the same state.
+const CERTAIN_WITHIN: Duration = Duration::from_secs(10);
 /// How long after its time a lease may still be there, once the faults have ended.
 const LEASES_END_WITHIN: Duration = Duration::from_secs(10);
 /// How many steps the checker may try for one run.
@@ -88,8 +91,8 @@ pub struct Outcome {
     pub is_liveness_skipped: bool,
     /// The checker ran out of its budget: neither ok nor not.
     pub is_undecided: bool,
-    /// What clients asked and were told.
-    pub history: History,
+    /// What clients asked and were told, by keyspace; the default one first.
+    pub histories: Vec<(String, History)>,
     /// How the nodes agreed.
     pub engine: EngineKind,
 }
@@ -113,31 +116,27 @@ pub fn run(scenario: &Scenario, options: Options) -> Outcome {
     let mut is_liveness_skipped = false;
     if world.violation.is_none() {
         match core(&mut world) {
-            Some(core) => live(&mut world, &core),
+            Some(core) => live(&mut world, core),
             None => is_liveness_skipped = true,
         }
     }
-    let history = History {
-        header: Header {
-            bounds: clients::sessions::bounds(scenario),
-            ..Header::new(Origin::Simulator {
-                seed: scenario.seed,
-                commit: commit().to_owned(),
-            })
-        },
-        events: std::mem::take(&mut world.clients.recording.events),
-    };
-    let is_undecided = world.violation.is_none() && judge(&mut world, &history);
+    let histories = histories(&mut world);
+    let mut is_undecided = false;
+    for (name, history) in &histories {
+        if world.violation.is_none() {
+            is_undecided |= judge(&mut world, name, history);
+        }
+    }
     Outcome {
         is_undecided,
-        history,
+        histories,
         engine: scenario.engine,
         violation: world.violation.take(),
         simulated: world.elapsed(),
         marks: world.marks.clone(),
         struck: std::mem::take(&mut world.struck),
-        checks: world.invariants.checks + world.invariants.revisions.answers,
-        requests: world.clients.ended,
+        checks: world.invariants.checks(),
+        requests: requests(&world),
         is_liveness_skipped,
         trace: world.trace,
     }
@@ -149,8 +148,32 @@ pub fn commit() -> &'static str {
     option_env!("QUORATE_COMMIT").unwrap_or("unknown")
 }
 
-/// Lets the checker judge what clients saw; whether it could not decide.
-fn judge(world: &mut World, history: &History) -> bool {
+/// How requests ended, in all keyspaces.
+fn requests(world: &World) -> [u64; 3] {
+    let all = world.spaces.iter().map(|space| space.clients.ended);
+    all.fold([0; 3], |sum, each| {
+        std::array::from_fn(|way| sum[way] + each[way])
+    })
+}
+
+/// What clients of each keyspace asked and were told.
+fn histories(world: &mut World) -> Vec<(String, History)> {
+    let bounds = clients::sessions::bounds(&world.scenario);
+    let seed = world.scenario.seed;
+    let of = |space: &mut Space| {
+        let commit = commit().to_owned();
+        let header = Header {
+            bounds: bounds.clone(),
+            ..Header::new(Origin::Simulator { seed, commit })
+        };
+        let events = std::mem::take(&mut space.clients.recording.events);
+        (space.name.to_string(), History { header, events })
+    };
+    world.spaces.iter_mut().map(of).collect()
+}
+
+/// Lets the checker judge what clients of a keyspace saw; whether it could not decide.
+fn judge(world: &mut World, name: &str, history: &History) -> bool {
     let mut options = checker::Options::default();
     options.limits.steps = CHECKER_STEPS;
     match checker::check_history(history, &options) {
@@ -163,7 +186,7 @@ fn judge(world: &mut World, history: &History) -> bool {
                 world.fail(Violation {
                     invariant: finding.rule.name(),
                     text: format!(
-                        "{} (lines {:?} of the history)",
+                        "{} (lines {:?} of the history of {name})",
                         finding.text, finding.lines
                     ),
                 });
@@ -174,7 +197,8 @@ fn judge(world: &mut World, history: &History) -> bool {
     false
 }
 
-/// Every membership that some replica has in force; a core must be a quorum of each.
+/// Every membership of the first group that some replica has in force: a core must be a quorum of
+/// each.
 fn memberships(world: &World) -> Vec<Membership> {
     let mut found: Vec<Membership> = Vec::new();
     for host in &world.hosts {
@@ -189,9 +213,17 @@ fn memberships(world: &World) -> Vec<Membership> {
     found
 }
 
+/// The memberships of the other keyspaces.
+fn of_keyspaces(world: &World) -> Vec<Membership> {
+    let groups = world.spaces[1..].iter().filter_map(|space| space.group);
+    let members = groups.filter_map(|group| world.invariants.of(group)?.members());
+    members.map(|members| members.membership.clone()).collect()
+}
+
 /// Draws the hosts that must serve when faults are over.
 fn core(world: &mut World) -> Option<Vec<usize>> {
     world.operators.stop();
+    (0..world.hosts.len()).for_each(|host| world.mend(host));
     let sound: Vec<usize> = (0..world.hosts.len())
         .filter(|index| {
             let reasons = world.hosts[*index].reasons;
@@ -206,16 +238,18 @@ fn core(world: &mut World) -> Option<Vec<usize>> {
         .iter()
         .filter_map(|index| Some((*index, world.hosts[*index].id()?)))
         .collect();
-    let serves = |hosts: &[usize]| {
-        let chosen: BTreeSet<NodeId> = hosts
-            .iter()
-            .filter_map(|host| ids.get(host))
-            .copied()
-            .collect();
-        memberships
-            .iter()
-            .all(|membership| membership.is_quorum(|id| chosen.contains(&id)))
+    let is_quorum = |hosts: &[usize], membership: &Membership| {
+        let chosen = hosts.iter().filter_map(|host| ids.get(host));
+        let serves = |id| chosen.clone().any(|each| *each == id);
+        membership.elects(serves) && membership.commits(serves)
     };
+    let serves = |hosts: &[usize]| {
+        let mut all = memberships.iter();
+        all.all(|membership| is_quorum(hosts, membership))
+    };
+    // A keyspace of which a quorum is sound is served as well.
+    let mut others = of_keyspaces(world);
+    others.retain(|membership| is_quorum(&sound, membership));
     // A cluster that has not formed needs everybody, unless somebody who is left can tell the
     // others that it has.
     let has_formed = sound.iter().any(|host| {
@@ -241,15 +275,20 @@ fn core(world: &mut World) -> Option<Vec<usize>> {
                 || !host.reasons.is_sound()
                 || host.reasons.removed
         });
-        if everyone_known && serves(&fewer) && random.below(3) > 0 {
+        let keeps_others = others.iter().all(|each| is_quorum(&fewer, each));
+        if everyone_known && serves(&fewer) && keeps_others && random.below(3) > 0 {
             core = fewer;
         }
     }
     Some(core)
 }
 
-/// The second phase.
-fn live(world: &mut World, core: &[usize]) {
+/// The second phase. Hosts that were damaged are started beside the core, and have to come back.
+fn live(world: &mut World, mut core: Vec<usize>) {
+    let mending = (0..world.hosts.len()).filter(|host| world.mends_itself(*host));
+    core.extend(mending);
+    core.sort_unstable();
+    let core = core.as_slice();
     let given_up: Vec<usize> = (0..world.hosts.len())
         .filter(|host| !core.contains(host))
         .collect();
@@ -284,7 +323,32 @@ fn live(world: &mut World, core: &[usize]) {
         }
         world.run_until(world.now + LOOK);
     }
+    are_certain(world, core);
     leases_end(world, core);
+}
+
+/// Every replica that had lost something counts again: the cluster is as redundant as it was.
+fn are_certain(world: &mut World, core: &[usize]) {
+    let is_in_doubt = |world: &World| {
+        let mut nodes = core
+            .iter()
+            .filter_map(|host| world.hosts[*host].node.as_ref());
+        nodes.any(|node| node.metrics().groups_in_doubt > 0)
+    };
+    let begin = world.now;
+    while world.violation.is_none() && is_in_doubt(world) {
+        if world.now > begin + CERTAIN_WITHIN {
+            let text = format!(
+                "of {core:?} some are in doubt after {CERTAIN_WITHIN:?}\n{}",
+                world.picture()
+            );
+            world.fail(Violation {
+                invariant: "redundancy is restored",
+                text,
+            });
+        }
+        world.run_until(world.now + LOOK);
+    }
 }
 
 /// Nobody renews any lease any more: on every replica of the core each is gone, with its keys, soon
@@ -312,51 +376,63 @@ fn leases_end(world: &mut World, core: &[usize]) {
 }
 
 fn running_of<'a>(world: &'a World, core: &[usize]) -> Vec<&'a Reader> {
-    let nodes = core
-        .iter()
-        .filter_map(|host| world.hosts[*host].node.as_ref());
-    let running = nodes.filter_map(node::Node::running);
-    running.map(|running| running.replica().reader()).collect()
+    let mut readers = Vec::new();
+    for space in 0..world.spaces.len() {
+        let group = world.spaces[space].group;
+        for host in world.holders(space, core) {
+            let node = world.hosts[host].node.as_ref();
+            let running = node.and_then(node::Node::running);
+            let held = running.zip(group).and_then(|(each, id)| each.group(id));
+            readers.extend(held.map(|held| held.replica().reader()));
+        }
+    }
+    readers
 }
 
-/// Asks each host of the core for all keys until each has answered; each answer is checked against
-/// everything that was acknowledged.
+/// A question that the run itself has asked about a keyspace.
+#[derive(Clone, Copy)]
+struct Asked {
+    call: CallId,
+    /// The newest revision when it was asked.
+    floor: i64,
+    /// In the history.
+    operation: u64,
+    /// Of the process that was asked: what is asked of one that dies has no answer.
+    life: u64,
+}
+
+/// Asks each host of the core for all keys of each keyspace that it holds, until each has answered;
+/// each answer is checked against everything that was acknowledged.
 fn serve(world: &mut World, core: &[usize], until: Instant) -> bool {
-    // With the life of the process that was asked: what is asked of one that dies has no answer.
-    let mut waiting: BTreeMap<usize, Option<(CallId, i64, u64, u64)>> =
-        core.iter().map(|host| (*host, None)).collect();
+    let mut waiting: BTreeMap<(usize, usize), Option<Asked>> = BTreeMap::new();
+    for space in 0..world.spaces.len() {
+        let holders = world.holders(space, core);
+        waiting.extend(holders.into_iter().map(|host| ((space, host), None)));
+    }
     while world.now < until && world.violation.is_none() {
-        for (host, asked) in &mut waiting {
+        for ((space, host), asked) in &mut waiting {
             if asked.is_none() && world.hosts[*host].node.is_some() {
-                let floor = world.invariants.revisions.newest();
-                let request = clients::everything(false);
-                let client = FINAL_CLIENTS + *host;
-                let operation = world.clients.recording.invoked(world.now, client, &request);
-                let call = world.call(*host, Call::Etcd(request));
-                *asked = Some((call, floor, operation, world.hosts[*host].life));
+                *asked = Some(ask_for_everything(world, *space, *host));
             }
         }
         world.run_until(world.now + LOOK);
-        let asked: Vec<(usize, (CallId, i64, u64, u64))> = waiting
+        let asked: Vec<((usize, usize), Asked)> = waiting
             .iter()
-            .filter_map(|(host, asked)| asked.map(|asked| (*host, asked)))
+            .filter_map(|(place, asked)| asked.map(|asked| (*place, asked)))
             .collect();
-        for (host, (id, floor, operation, life)) in asked {
-            match world.own_answers.remove(&id) {
-                Some(Answer::Etcd(Ok(mut response))) => {
-                    waiting.remove(&host);
-                    let revision = response.header_mut().revision;
-                    let recording = &mut world.clients.recording;
-                    recording.ok(world.now, operation, revision, &response);
-                    if let Err(violation) = shows_everything(world, floor, response) {
+        for ((space, host), asked) in asked {
+            match world.own_answers.remove(&asked.call) {
+                Some(Answer::Etcd(Ok(response))) => {
+                    waiting.remove(&(space, host));
+                    if let Err(violation) = shows_everything(world, space, asked, response) {
                         world.fail(violation);
                     }
                 }
                 Some(_) => {
-                    waiting.insert(host, None);
+                    waiting.insert((space, host), None);
                 }
-                None if world.hosts[host].life != life => {
-                    waiting.insert(host, None);
+                None if world.hosts[host].life != asked.life => {
+                    waiting.insert((space, host), None);
                 }
                 None => {}
             }
@@ -368,15 +444,39 @@ fn serve(world: &mut World, core: &[usize], until: Instant) -> bool {
     false
 }
 
+fn ask_for_everything(world: &mut World, space: usize, host: usize) -> Asked {
+    let group = world.spaces[space].group;
+    let invariants = group.and_then(|group| world.invariants.of(group));
+    let floor = invariants.map_or(0, |each| each.revisions.newest());
+    let request = clients::everything(false);
+    let now = world.now;
+    let recording = &mut world.spaces[space].clients.recording;
+    let operation = recording.invoked(now, FINAL_CLIENTS + host, &request);
+    Asked {
+        call: world.call_in(space, host, Call::Etcd(request)),
+        floor,
+        operation,
+        life: world.hosts[host].life,
+    }
+}
+
 /// A read of all keys shows every acknowledged write, or what came after it.
 fn shows_everything(
     world: &mut World,
-    floor: i64,
+    space: usize,
+    asked: Asked,
     mut response: etcd::Response,
 ) -> Result<(), Violation> {
     let revision = response.header_mut().revision;
-    let revisions = &mut world.invariants.revisions;
-    revisions.answered(floor, revision, false)?;
+    let now = world.now;
+    let space = &mut world.spaces[space];
+    let recording = &mut space.clients.recording;
+    recording.ok(now, asked.operation, revision, &response);
+    let Some(group) = space.group else {
+        return Ok(());
+    };
+    let revisions = &mut world.invariants.of_mut(group).revisions;
+    revisions.answered(asked.floor, revision, false)?;
     let etcd::Response::Range(range) = response else {
         return crate::invariants::violated("answers fit their questions", "a range was asked for");
     };
@@ -386,18 +486,20 @@ fn shows_everything(
     Ok(())
 }
 
-/// Whether all of the core that run have executed the same.
+/// Whether all of the core that hold a keyspace have executed the same, for each.
 fn agrees(world: &World, core: &[usize]) -> bool {
-    let mut applied = BTreeSet::new();
-    for host in core {
-        let running = world.hosts[*host]
-            .node
-            .as_ref()
-            .and_then(node::Node::running);
-        let Some(running) = running else {
-            return false;
-        };
-        applied.insert(running.replica().applied());
-    }
-    applied.len() == 1
+    let mut spaces = 0..world.spaces.len();
+    spaces.all(|space| {
+        let group = world.spaces[space].group;
+        let mut applied = BTreeSet::new();
+        for host in world.holders(space, core) {
+            let node = world.hosts[host].node.as_ref();
+            let running = node.and_then(node::Node::running);
+            let Some(held) = running.zip(group).and_then(|(each, id)| each.group(id)) else {
+                return false;
+            };
+            applied.insert(held.replica().applied());
+        }
+        applied.len() <= 1
+    })
 }

@@ -248,6 +248,28 @@ pub struct Workload {
     pub patience: Micros,
 }
 
+/// A keyspace beside the default one: a group of its own, with clients of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keyspace {
+    /// How its replicas agree.
+    #[serde(default, with = "engine_name")]
+    pub engine: EngineKind,
+    /// How many there are.
+    pub replicas: usize,
+    /// When an operator creates it.
+    pub created: Micros,
+    /// When an operator drops it, if ever.
+    #[serde(default)]
+    pub dropped: Option<Micros>,
+    /// What its clients do.
+    pub workload: Workload,
+}
+
+/// Keyspaces that a run may have beside the default one.
+pub const KEYSPACES_MAX: usize = 3;
+/// Clients that a keyspace may have.
+pub const CLIENTS_MAX: usize = 64;
+
 /// Limits that are set small, so that their edges are reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Small {
@@ -281,6 +303,9 @@ pub struct Scenario {
     /// How they agree.
     #[serde(default, with = "engine_name")]
     pub engine: EngineKind,
+    /// How many hosts elect and how many commit, if not majorities.
+    #[serde(default)]
+    pub quorums: Option<(usize, usize)>,
     /// How long the first phase takes.
     pub duration: Micros,
     /// Hosts whose disks may go bad; never so many that no quorum of sound ones is left.
@@ -298,6 +323,9 @@ pub struct Scenario {
     pub machine: Machine,
     /// The clients.
     pub workload: Workload,
+    /// Other keyspaces.
+    #[serde(default)]
+    pub keyspaces: Vec<Keyspace>,
     /// The limits.
     pub small: Small,
     /// What goes wrong, in order of time.
@@ -344,6 +372,19 @@ impl std::fmt::Display for ScriptError {
 impl std::error::Error for ScriptError {}
 
 impl Scenario {
+    /// How the groups of this run agree.
+    pub fn engines(&self) -> impl Iterator<Item = EngineKind> + '_ {
+        let others = self.keyspaces.iter().map(|keyspace| keyspace.engine);
+        std::iter::once(self.engine).chain(others)
+    }
+
+    /// Lets all groups agree by this engine.
+    pub fn agree_by(&mut self, engine: EngineKind) {
+        self.engine = engine;
+        let others = self.keyspaces.iter_mut();
+        others.for_each(|keyspace| keyspace.engine = engine);
+    }
+
     /// The scenario as a script: one line for the setting, one for each fault.
     #[must_use]
     pub fn to_script(&self) -> String {
@@ -394,13 +435,61 @@ impl Scenario {
         if self.unsound.iter().any(|host| *host >= self.hosts) {
             return Err("an unsound disk of a host that does not exist".to_owned());
         }
-        if self.workload.clients > 64 || self.workload.keys == 0 {
-            return Err("at most 64 clients, at least one key".to_owned());
+        self.small.check()?;
+        self.workload.check()?;
+        if self.keyspaces.len() > KEYSPACES_MAX {
+            return Err(format!("at most {KEYSPACES_MAX} keyspaces"));
         }
-        if self.workload.watches > 64 {
-            return Err("at most 64 clients that watch".to_owned());
+        for keyspace in &self.keyspaces {
+            keyspace.workload.check()?;
+            let Keyspace { replicas, .. } = keyspace;
+            if !matches!(replicas, 1 | 3 | 5 | 7) || *replicas > self.hosts {
+                return Err(format!("a keyspace on {replicas} of {} hosts", self.hosts));
+            }
+            if self.unsound.len() > (replicas - 1) / 2 {
+                return Err("more unsound disks than a minority of a keyspace".to_owned());
+            }
         }
-        if self.workload.shares.iter().sum::<u64>() == 0 {
+        Ok(())
+    }
+}
+
+/// The smallest segment of a journal that a run may ask for.
+const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+
+impl Small {
+    fn check(&self) -> Result<(), String> {
+        if !(SEGMENT_BYTES_MIN..=1 << 30).contains(&self.segment_bytes) {
+            return Err(format!(
+                "segments of {} bytes; they have {SEGMENT_BYTES_MIN} to 1 GiB",
+                self.segment_bytes
+            ));
+        }
+        let counts = [
+            self.checkpoint_log_bytes,
+            self.cache_bytes,
+            self.append_bytes,
+            self.inflight_messages as u64,
+            self.window_entries,
+            self.piece_bytes,
+            self.entry_commands as u64,
+        ];
+        match counts.contains(&0) {
+            true => Err("a limit of zero, with which nothing is ever done".to_owned()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Workload {
+    fn check(&self) -> Result<(), String> {
+        if self.clients > CLIENTS_MAX || self.keys == 0 {
+            return Err(format!("at most {CLIENTS_MAX} clients, at least one key"));
+        }
+        if self.watches > CLIENTS_MAX {
+            return Err(format!("at most {CLIENTS_MAX} clients that watch"));
+        }
+        if self.shares.iter().sum::<u64>() == 0 {
             return Err("clients that do nothing".to_owned());
         }
         Ok(())

@@ -5,7 +5,7 @@ use consensus::EngineKind;
 
 use crate::disk::Crash;
 use crate::scenario::{
-    Fault, Machine, Micros, Network, Planned, Scenario, Shape, Small, Who, Workload,
+    Fault, Keyspace, Machine, Micros, Network, Planned, Scenario, Shape, Small, Who, Workload,
 };
 use crate::streams::Streams;
 
@@ -26,10 +26,17 @@ pub fn draw(seed: u64) -> Scenario {
             unsound.push(host);
         }
     }
+    let quorums = quorums(hosts, &mut streams.named("quorums.plan"));
+    if let Some((elect, commit)) = quorums {
+        // A quorum of sound ones is left, and of those that committed.
+        let may_fail = (hosts - elect.max(commit)).min(commit - 1);
+        unsound.truncate(may_fail);
+    }
     let mut scenario = Scenario {
         seed,
         hosts,
         engine: EngineKind::ALL[streams.named("engine").below(2) as usize],
+        quorums,
         duration,
         unsound,
         beyond: false,
@@ -37,6 +44,7 @@ pub fn draw(seed: u64) -> Scenario {
         network: network(&mut random),
         machine: machine(&mut random),
         workload: workload(&mut streams.named("workload.plan")),
+        keyspaces: Vec::new(),
         small: small(&mut streams.named("limits")),
         faults: Vec::new(),
     };
@@ -49,10 +57,24 @@ pub fn draw(seed: u64) -> Scenario {
     if streams.named("levels.plan").below(4) == 0 {
         upgrade(&mut scenario);
     }
+    if streams.named("keyspaces.plan").below(KEYSPACES_ONE_IN) == 0 {
+        with_keyspaces(&mut scenario);
+    }
     match streams.named("beyond.plan").below(BEYOND_ONE_IN) {
         0 => beyond(scenario),
         _ => scenario,
     }
+}
+
+/// How many elect and commit, if not majorities: one seed in four.
+fn quorums(hosts: usize, random: &mut Random) -> Option<(usize, usize)> {
+    let sizes: &[(usize, usize)] = match hosts {
+        3 => &[(3, 1), (2, 3), (3, 2)],
+        5 => &[(4, 2), (4, 2), (4, 2), (5, 1), (3, 4), (4, 3)],
+        _ => return None,
+    };
+    let chosen = pick(random, sizes);
+    (random.below(4) == 0).then_some(chosen)
 }
 
 /// Draws the scenario of a seed, and lets its nodes agree by Raft.
@@ -68,10 +90,9 @@ pub fn draw_paxos(seed: u64) -> Scenario {
 }
 
 fn draw_for(seed: u64, engine: EngineKind) -> Scenario {
-    Scenario {
-        engine,
-        ..draw(seed)
-    }
+    let mut scenario = draw(seed);
+    scenario.agree_by(engine);
+    scenario
 }
 
 /// What draws scenarios for an engine (for either, if none is named), perhaps with damage beyond
@@ -85,6 +106,37 @@ pub fn drawing(engine: Option<EngineKind>, is_beyond: bool) -> fn(u64) -> Scenar
         (None, true) => |seed| beyond(draw(seed)),
         (Some(EngineKind::Raft), true) => |seed| beyond(draw_raft(seed)),
         (Some(EngineKind::Paxos), true) => |seed| beyond(draw_paxos(seed)),
+    }
+}
+
+/// One seed in so many has other keyspaces than the default one.
+const KEYSPACES_ONE_IN: u64 = 3;
+
+/// Adds keyspaces. Disks go bad only as far as a minority of the replicas of each allows.
+fn with_keyspaces(scenario: &mut Scenario) {
+    let mut random = Streams::of(scenario.seed).named("keyspaces");
+    for _ in 0..random.below(3) + 1 {
+        let engine = EngineKind::ALL[random.below(2) as usize];
+        let replicas = match scenario.hosts {
+            5 => pick(&mut random, &[1, 3, 3, 5, 5]),
+            3 => pick(&mut random, &[1, 3, 3, 3, 3]),
+            _ => 1,
+        };
+        let created = random.below(scenario.duration / 2) + 1;
+        let dropped = match random.below(4) {
+            0 => Some(created + random.below(scenario.duration)),
+            _ => None,
+        };
+        let mut workload = workload(&mut random);
+        workload.clients = workload.clients.div_ceil(2);
+        scenario.keyspaces.push(Keyspace {
+            engine,
+            replicas,
+            created,
+            dropped,
+            workload,
+        });
+        scenario.unsound.truncate((replicas - 1) / 2);
     }
 }
 
@@ -132,6 +184,7 @@ pub fn calm(seed: u64, hosts: usize, clients: usize, pause: Micros, duration: Mi
         seed,
         hosts,
         engine: EngineKind::Raft,
+        quorums: None,
         duration,
         unsound: Vec::new(),
         beyond: false,
@@ -164,6 +217,7 @@ pub fn calm(seed: u64, hosts: usize, clients: usize, pause: Micros, duration: Mi
             watches: 0,
             patience: 10 * SECOND,
         },
+        keyspaces: Vec::new(),
         small: Small {
             segment_bytes: 256 << 10,
             checkpoint_log_bytes: 256 << 10,
@@ -470,6 +524,10 @@ mod tests {
         assert_eq!(error.line, line);
         assert!(error.reason.contains("explode"), "{error}");
         assert_eq!(Scenario::from_script("").unwrap_err().line, 1);
+        let mut wrong = draw(1);
+        wrong.small.window_entries = 0;
+        let error = Scenario::from_script(&wrong.to_script()).unwrap_err();
+        assert!(error.line == 1 && error.reason.contains("zero"), "{error}");
     }
 
     #[test]

@@ -49,3 +49,10 @@ fn a_cluster_forms_although_questions_come_late() {
 fn whoever_leads_too_late_need_not_have_what_later_epochs_chose() {
     is_clean("late-leader.script");
 }
+
+/// A candidate was sent a snapshot by somebody outside its quorum, became leader, executed entries
+/// behind it, and then the snapshot came into force (seed 1064, with a replica in doubt).
+#[test]
+fn nobody_leads_while_a_snapshot_is_installed() {
+    is_clean("snapshot-late-paxos.script");
+}

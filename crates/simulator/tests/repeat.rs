@@ -20,7 +20,7 @@ fn the_same_seed_gives_the_same_trace() {
         assert!(!first.trace.lines().is_empty(), "a run leaves a trace");
         assert_eq!(first.trace.hash(), second.trace.hash(), "seed {seed}");
         assert_eq!(first.trace.to_text(), second.trace.to_text(), "seed {seed}");
-        assert_eq!(first.history, second.history, "seed {seed}");
+        assert_eq!(first.histories, second.histories, "seed {seed}");
     }
 }
 

@@ -75,6 +75,9 @@ pub struct Clients {
     pub recording: Recording,
     /// Requests by how they ended: ok, fail, unknown.
     pub ended: [u64; 3],
+    /// Somebody wants their keyspace to be no more: if it is not there, that may be so only since
+    /// it did what was asked.
+    pub may_vanish: bool,
 }
 
 /// How a call at a node ended.
@@ -102,7 +105,14 @@ impl Clients {
             operations: 0,
             recording: Recording::for_operations(operations),
             ended: [0; 3],
+            may_vanish: false,
         }
+    }
+
+    /// How long each waits for an answer, in microseconds.
+    #[must_use]
+    pub fn patience(&self) -> u64 {
+        self.workload.patience
     }
 
     /// How long a client waits before its next request, in microseconds.
@@ -250,7 +260,7 @@ impl Clients {
         };
         match end {
             End::Lost(reason) => self.unknown(now, client, &pending, reason, marks),
-            End::Answered(Err(error)) => match failure(error) {
+            End::Answered(Err(error)) => match self.failure(error) {
                 Some(certain) => {
                     self.ended[1] += 1;
                     match pending.operation {
@@ -399,7 +409,17 @@ impl Clients {
     }
 }
 
-/// Whether an error says that nothing happened, in the terms of the history.
+impl Clients {
+    /// Whether an error says that nothing happened, in the terms of the history.
+    fn failure(&self, error: etcd::Error) -> Option<checker::history::Failure> {
+        match error {
+            etcd::Error::KeyspaceNotFound if self.may_vanish => None,
+            error => failure(error),
+        }
+    }
+}
+
+/// The same, where no keyspace ends.
 fn failure(error: etcd::Error) -> Option<checker::history::Failure> {
     use checker::history::Failure;
     use etcd::Error;
@@ -414,6 +434,8 @@ fn failure(error: etcd::Error) -> Option<checker::history::Failure> {
         | Error::TooManyRequests
         | Error::NoSpace
         | Error::RequestTooLarge
+        | Error::KeyspaceElsewhere
+        | Error::KeyspaceNotFound
         | Error::DuplicateKey => Some(Failure::Other(error.text().to_owned())),
         _ => None,
     }

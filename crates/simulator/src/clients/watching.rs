@@ -56,6 +56,10 @@ struct Watch {
 /// A client that watches.
 #[derive(Debug, Default)]
 pub(crate) struct WatchStream {
+    /// In which keyspace.
+    space: usize,
+    /// How many keys there are.
+    keys: u64,
     /// The host that it is connected to.
     host: Option<usize>,
     /// Counts its connections.
@@ -80,12 +84,25 @@ pub(crate) struct Watchers {
 
 impl Watchers {
     pub(crate) fn new(scenario: &Scenario, random: Random) -> Watchers {
-        let streams = (0..scenario.workload.watches).map(|_| WatchStream::default());
+        let others = scenario.keyspaces.iter().map(|each| &each.workload);
+        let workloads = std::iter::once(&scenario.workload).chain(others);
+        let streams = workloads.enumerate().flat_map(|(space, workload)| {
+            (0..workload.watches).map(move |_| WatchStream {
+                space,
+                keys: workload.keys,
+                ..WatchStream::default()
+            })
+        });
         Watchers {
             streams: streams.collect(),
             random,
             watches: 0,
         }
+    }
+
+    /// Whether anybody watches in a keyspace.
+    pub(crate) fn has(&self, space: usize) -> bool {
+        self.streams.iter().any(|stream| stream.space == space)
     }
 
     /// How long a client waits before it does something else.
@@ -208,7 +225,7 @@ impl World {
 
     fn watcher_connects(&mut self, client: usize) {
         let host = self.watchers.random.below(self.hosts.len() as u64) as usize;
-        if !self.is_serving(host) {
+        if !self.is_serving(host, self.watchers.streams[client].space) {
             return;
         }
         let credit = [200, 2_000, 64 << 10][self.watchers.random.below(3) as usize];
@@ -246,7 +263,8 @@ impl World {
     fn tell_hub(&mut self, client: usize, input: HubInput) {
         if let Some(host) = self.watchers.streams[client].host {
             let trip = Duration::from_micros(50);
-            self.on_worker(host, trip, Watching::Input(Box::new(input)));
+            let space = self.watchers.streams[client].space;
+            self.on_worker((host, space), trip, Watching::Input(Box::new(input)));
         }
     }
 
@@ -262,8 +280,9 @@ impl World {
         if self.watchers.streams[client].watches.len() >= MOST {
             return;
         }
-        let newest = self.invariants.revisions.newest();
-        let watch = self.watchers.draw(self.scenario.workload.keys, newest);
+        let WatchStream { space, keys, .. } = self.watchers.streams[client];
+        let newest = self.revisions_of(space).newest();
+        let watch = self.watchers.draw(keys, newest);
         let stream = &mut self.watchers.streams[client];
         stream.watches.push(watch);
         let place = stream.watches.len() - 1;
@@ -287,9 +306,9 @@ impl World {
                 start_revision: revision(watch.next),
             },
         };
-        let floor = self.workers[host].answered;
+        let floor = self.workers[host][stream.space].answered;
         stream.awaiting.push_back((watch.id, floor));
-        self.clients.recording.watch(self.now, event);
+        self.recorded(client, event);
         self.watcher_asks(client, RequestUnion::CreateRequest(request));
     }
 
@@ -301,7 +320,7 @@ impl World {
         let lost = EventKind::WatchLost {
             watch: WatchId(watch.id),
         };
-        self.clients.recording.watch(self.now, lost);
+        self.recorded(client, lost);
         let watch_id = watch.wire.expect("it was chosen because it has one");
         let cancel = RequestUnion::CancelRequest(WatchCancelRequest { watch_id });
         self.watcher_asks(client, cancel);
@@ -322,7 +341,8 @@ impl World {
             let lost = EventKind::WatchLost {
                 watch: WatchId(watch.id),
             };
-            self.clients.recording.watch(self.now, lost);
+            let recording = &mut self.spaces[stream.space].clients.recording;
+            recording.watch(self.now, lost);
         }
     }
 
@@ -365,7 +385,8 @@ impl World {
         };
         let reads_at = stream.stalled_until.max(now) + Duration::from_micros(50);
         let reads_after = reads_at.since(now);
-        self.on_worker(host, reads_after, Watching::Input(Box::new(credit)));
+        let place = (host, stream.space);
+        self.on_worker(place, reads_after, Watching::Input(Box::new(credit)));
         let Ok(response) = WatchResponse::decode(bytes) else {
             return self.wrong("watch messages can be read", client, "not a watch response");
         };
@@ -389,6 +410,12 @@ impl World {
         } else {
             self.watch_message(client, header, &response);
         }
+    }
+
+    fn recorded(&mut self, client: usize, event: EventKind) {
+        let space = self.watchers.streams[client].space;
+        let recording = &mut self.spaces[space].clients.recording;
+        recording.watch(self.now, event);
     }
 
     fn wrong(&mut self, invariant: &'static str, client: usize, text: &str) {
@@ -416,7 +443,7 @@ impl World {
                 compact_revision: revision(response.compact_revision),
                 reason: response.cancel_reason.clone(),
             };
-            return self.clients.recording.watch(self.now, cancelled);
+            return self.recorded(client, cancelled);
         }
         let watch = &mut stream.watches[place];
         watch.wire = Some(response.watch_id);
@@ -434,7 +461,7 @@ impl World {
             watch: WatchId(id),
             revision: revision(header),
         });
-        self.clients.recording.watch(self.now, created);
+        self.recorded(client, created);
     }
 
     fn watch_cancelled(&mut self, client: usize, response: &WatchResponse) {
@@ -449,7 +476,8 @@ impl World {
             compact_revision: revision(response.compact_revision),
             reason: response.cancel_reason.clone(),
         };
-        self.clients.recording.watch(self.now, cancelled);
+        let recording = &mut self.spaces[stream.space].clients.recording;
+        recording.watch(self.now, cancelled);
         if response.compact_revision == 0 {
             stream.watches.remove(place);
             return;
@@ -470,7 +498,8 @@ impl World {
                     watch: WatchId(watch.id),
                     revision: revision(header),
                 });
-                self.clients.recording.watch(self.now, progress);
+                let recording = &mut self.spaces[stream.space].clients.recording;
+                recording.watch(self.now, progress);
             }
         }
     }
@@ -502,20 +531,21 @@ impl World {
             fragment: response.fragment,
             events,
         });
-        self.clients.recording.watch(self.now, message);
+        self.recorded(client, message);
         for event in &response.events {
-            if let Err(violation) = self.saw_event(event) {
+            if let Err(violation) = self.saw_event(client, event) {
                 return self.fail(violation);
             }
         }
     }
 
     /// What watches tell fits what others were told.
-    fn saw_event(&mut self, event: &mvccpb::Event) -> Result<(), Violation> {
+    fn saw_event(&mut self, client: usize, event: &mvccpb::Event) -> Result<(), Violation> {
         let Some(kv) = event.kv.as_ref().filter(|kv| kv.key.starts_with(b"k")) else {
             return Ok(());
         };
-        let revisions = &mut self.invariants.revisions;
+        let space = self.watchers.streams[client].space;
+        let revisions = self.revisions_of(space);
         match event.r#type {
             0 => revisions.saw(kv, kv.mod_revision),
             _ => revisions.changed(&kv.key, kv.mod_revision),

@@ -1,4 +1,5 @@
-//! The worker of each host: the production hub, fed as the server's workers feed theirs.
+//! The workers of each host, one for a keyspace: the production hub, fed as the server's workers
+//! feed theirs.
 //!
 //! ```text
 //!   node ──Publication──▶ mailbox ┐
@@ -13,7 +14,6 @@
 use std::time::Duration;
 
 use base::{Instant, Random};
-use node::group::META;
 use node::hub::{HistoryJob, Hub, HubId, HubInput, HubLimits, HubOutput, Publication, StreamId};
 use node::{Answer, Input, Node};
 
@@ -23,6 +23,7 @@ use crate::scenario::Scenario;
 use crate::streams::Streams;
 use crate::world::World;
 use crate::world::event::{Watching, What};
+use crate::world::spaces::DEFAULT;
 
 /// Bits of a stream's number that name the client.
 const STREAM_BITS: u32 = 8;
@@ -41,7 +42,19 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(index: usize, streams: &Streams) -> Worker {
+    /// Those of a host, one for each keyspace.
+    pub(crate) fn of_host(host: usize, scenario: &Scenario, streams: Streams) -> Vec<Worker> {
+        let name = |space| match space {
+            DEFAULT => format!("worker.{host}"),
+            space => format!("worker.{host}.{space}"),
+        };
+        let spaces = 0..=scenario.keyspaces.len();
+        spaces
+            .map(|space| Worker::new(streams.named(&name(space))))
+            .collect()
+    }
+
+    fn new(random: Random) -> Worker {
         Worker {
             hub: None,
             published: Vec::new(),
@@ -49,7 +62,7 @@ impl Worker {
             is_due: false,
             woken_at: None,
             answered: 0,
-            random: streams.named(&format!("worker.{index}")),
+            random,
         }
     }
 
@@ -86,41 +99,43 @@ fn limits(scenario: &Scenario) -> HubLimits {
 }
 
 impl World {
-    /// A node begins on this host, and a worker with it.
-    pub(crate) fn start_worker(&mut self, index: usize) {
-        if self.watchers.streams.is_empty() {
-            return;
-        }
+    /// A node begins on this host, and its workers with it.
+    pub(crate) fn start_workers(&mut self, index: usize) {
         let limits = limits(&self.scenario);
-        let worker = &mut self.workers[index];
-        let seed = worker.random.next_u64();
-        worker.hub = Some(Hub::new(limits, seed));
-        worker.answered = 0;
+        for (space, worker) in self.workers[index].iter_mut().enumerate() {
+            if self.watchers.has(space) {
+                let seed = worker.random.next_u64();
+                worker.hub = Some(Hub::new(limits, seed));
+                worker.answered = 0;
+            }
+        }
     }
 
     /// The process on this host is gone: its streams end, and what was on its way is lost.
-    pub(crate) fn end_worker(&mut self, index: usize) {
-        let worker = &mut self.workers[index];
-        worker.hub = None;
-        worker.published.clear();
-        worker.inbox.clear();
-        worker.is_due = false;
-        worker.woken_at = None;
+    pub(crate) fn end_workers(&mut self, index: usize) {
+        for worker in &mut self.workers[index] {
+            worker.hub = None;
+            worker.published.clear();
+            worker.inbox.clear();
+            worker.is_due = false;
+            worker.woken_at = None;
+        }
         self.streams_lost(index);
     }
 
     /// The node says what has changed.
-    pub(crate) fn published(&mut self, index: usize, publication: Publication) {
-        if self.workers[index].hub.is_some() {
-            self.workers[index].published.push(publication);
-            self.call_worker(index);
+    pub(crate) fn published(&mut self, index: usize, space: usize, publication: Publication) {
+        let worker = &mut self.workers[index][space];
+        if worker.hub.is_some() {
+            worker.published.push(publication);
+            self.call_worker(index, space);
         }
     }
 
     /// The node gives out an answer: what it tells of was published before.
-    pub(crate) fn answer_seen(&mut self, index: usize, answer: &mut Answer) {
+    pub(crate) fn answer_seen(&mut self, index: usize, space: usize, answer: &mut Answer) {
         if let Answer::Etcd(Ok(response)) = answer {
-            let answered = &mut self.workers[index].answered;
+            let answered = &mut self.workers[index][space].answered;
             *answered = (*answered).max(response.header_mut().revision);
         }
     }
@@ -128,39 +143,45 @@ impl World {
     /// The node has made a read of history ready.
     pub(crate) fn history_read(&mut self, index: usize, job: HistoryJob) {
         self.marks.reach(Mark::HistoryRead);
+        let space = job.hub().0 as usize;
         let input = HubInput::History(job.run());
-        let delay = self.workers[index].delay();
-        self.on_worker(index, delay, Watching::Input(Box::new(input)));
+        let delay = self.workers[index][space].delay();
+        self.on_worker((index, space), delay, Watching::Input(Box::new(input)));
     }
 
     /// Something will happen at a host's worker, unless the host's node ends before.
-    pub(super) fn on_worker(&mut self, index: usize, delay: Duration, what: Watching) {
-        self.on_host(delay, index, What::Watching(what));
+    pub(super) fn on_worker(
+        &mut self,
+        (index, space): (usize, usize),
+        delay: Duration,
+        what: Watching,
+    ) {
+        self.on_host(delay, index, What::Watching(space, what));
     }
 
-    fn call_worker(&mut self, index: usize) {
-        let worker = &mut self.workers[index];
+    fn call_worker(&mut self, index: usize, space: usize) {
+        let worker = &mut self.workers[index][space];
         if !std::mem::replace(&mut worker.is_due, true) {
             let delay = worker.delay();
-            self.on_worker(index, delay, Watching::Pass);
+            self.on_worker((index, space), delay, Watching::Pass);
         }
     }
 
     /// Something happens at a worker, or comes from there.
-    pub(crate) fn watching(&mut self, index: usize, what: Watching) {
+    pub(crate) fn watching(&mut self, index: usize, space: usize, what: Watching) {
         match what {
-            Watching::Pass => self.worker_passes(index),
+            Watching::Pass => self.worker_passes(index, space),
             Watching::Wake => {
-                let worker = &mut self.workers[index];
+                let worker = &mut self.workers[index][space];
                 if worker.woken_at == Some(self.now) {
                     worker.woken_at = None;
                     worker.inbox.push(HubInput::Deadline);
-                    self.call_worker(index);
+                    self.call_worker(index, space);
                 }
             }
             Watching::Input(input) => {
-                self.workers[index].inbox.push(*input);
-                self.call_worker(index);
+                self.workers[index][space].inbox.push(*input);
+                self.call_worker(index, space);
             }
             Watching::Message {
                 client,
@@ -171,16 +192,17 @@ impl World {
         }
     }
 
-    fn worker_passes(&mut self, index: usize) {
+    fn worker_passes(&mut self, index: usize, space: usize) {
         let now = self.now;
         let host = &self.hosts[index];
         if host.is_paused(now) {
             let until = host.paused_until;
-            self.on_host_at(until, index, What::Watching(Watching::Pass));
+            let pass = What::Watching(space, Watching::Pass);
+            self.on_host_at(until, index, pass);
             return;
         }
         let local = host.clock.local(now);
-        let worker = &mut self.workers[index];
+        let worker = &mut self.workers[index][space];
         worker.is_due = false;
         let Some(hub) = &mut worker.hub else {
             return;
@@ -204,12 +226,12 @@ impl World {
             self.marks.reach(Mark::WatchLagged);
         }
         for output in out {
-            self.worker_says(index, output);
+            self.worker_says(index, space, output);
         }
-        self.set_worker_alarm(index);
+        self.set_worker_alarm(index, space);
     }
 
-    fn worker_says(&mut self, index: usize, output: HubOutput) {
+    fn worker_says(&mut self, index: usize, space: usize, output: HubOutput) {
         let named = |stream: StreamId| {
             let client = (stream.0 & ((1 << STREAM_BITS) - 1)) as usize;
             (client, stream.0 >> STREAM_BITS)
@@ -223,19 +245,22 @@ impl World {
                     turn,
                     bytes,
                 };
-                self.on_host_at(at, index, What::Watching(message));
+                self.on_host_at(at, index, What::Watching(space, message));
             }
             HubOutput::End { stream, .. } => {
                 let (client, turn) = named(stream);
                 let at = self.arrival(client);
                 let ended = Watching::Ended { client, turn };
-                self.on_host_at(at, index, What::Watching(ended));
+                self.on_host_at(at, index, What::Watching(space, ended));
             }
             HubOutput::ReadHistory(request) => {
-                let delay = self.workers[index].delay();
+                let Some(group) = self.spaces[space].group else {
+                    return;
+                };
+                let delay = self.workers[index][space].delay();
                 let input = Input::ReadHistory {
-                    group: META,
-                    hub: HubId(0),
+                    group,
+                    hub: HubId(space as u32),
                     request,
                 };
                 self.on_host(delay, index, What::Input(Box::new(input)));
@@ -243,9 +268,9 @@ impl World {
         }
     }
 
-    fn set_worker_alarm(&mut self, index: usize) {
+    fn set_worker_alarm(&mut self, index: usize, space: usize) {
         let now = self.now;
-        let worker = &mut self.workers[index];
+        let worker = &mut self.workers[index][space];
         let Some(deadline) = worker.hub.as_ref().and_then(Hub::deadline) else {
             return;
         };
@@ -256,13 +281,17 @@ impl World {
             .is_none_or(|woken| at < woken || woken < now)
         {
             worker.woken_at = Some(at);
-            self.on_host_at(at, index, What::Watching(Watching::Wake));
+            let wake = What::Watching(space, Watching::Wake);
+            self.on_host_at(at, index, wake);
         }
     }
 
-    /// Whether the node on this host can be asked for watches at all.
-    pub(super) fn is_serving(&self, index: usize) -> bool {
+    /// Whether the node on this host can be asked for watches in a keyspace at all.
+    pub(super) fn is_serving(&self, index: usize, space: usize) -> bool {
         let host = &self.hosts[index];
-        !host.is_given_up && host.node.as_ref().and_then(Node::running).is_some()
+        let running = host.node.as_ref().and_then(Node::running);
+        let group = self.spaces[space].group;
+        let held = running.zip(group).and_then(|(each, id)| each.group(id));
+        !host.is_given_up && held.is_some()
     }
 }

@@ -20,7 +20,9 @@ use consensus::{Entry, Membership, Payload, Slots};
 pub struct Ballots {
     /// By acceptor and ballot: what it said that it has accepted, durably.
     accepts: BTreeMap<(NodeId, Epoch), Slots>,
-    /// The same, as far as it must still know it.
+    /// What leaders that are gone may have accepted of their own proposals.
+    credited: BTreeMap<(NodeId, Epoch), Slots>,
+    /// What was said, as far as it must still be known.
     owed: BTreeMap<(NodeId, Epoch), Slots>,
     /// By ballot: who has promised it and told everything that it had accepted before.
     told: BTreeMap<Epoch, BTreeSet<NodeId>>,
@@ -43,7 +45,7 @@ impl Ballots {
     pub fn is_prepared(&self, ballot: Epoch, candidate: NodeId, membership: &Membership) -> bool {
         let told = self.told.get(&ballot);
         let has = |id| id == candidate || told.is_some_and(|told| told.contains(&id));
-        membership.is_quorum(has)
+        membership.elects(has)
     }
 
     /// Who has promised a ballot and told everything.
@@ -64,6 +66,21 @@ impl Ballots {
             owed.merge(durable);
         }
         is_news
+    }
+
+    /// A leader is gone, and with it what it knew of its own acceptances, of which nobody was told:
+    /// they may have counted.
+    pub fn credit(&mut self, leader: NodeId, ballot: Epoch, proposed: &Slots) {
+        let known = self.credited.entry((leader, ballot)).or_default();
+        known.merge(proposed);
+    }
+
+    /// Whether an acceptor has said so, or was the leader and may have told itself.
+    #[must_use]
+    pub fn may_have_accepted(&self, acceptor: NodeId, ballot: Epoch, slot: Slot) -> bool {
+        let credited = self.credited.get(&(acceptor, ballot));
+        self.has_accepted(acceptor, ballot, slot)
+            || credited.is_some_and(|known| known.contains(slot))
     }
 
     /// Whether an acceptor has said that it accepted this slot under this ballot.

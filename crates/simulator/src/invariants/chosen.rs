@@ -172,12 +172,13 @@ impl Chosen {
             let acknowledged = self.acknowledged.get(&(id, epoch));
             acknowledged.is_some_and(|matched| *matched >= slot)
         };
-        let majority = |voters: &BTreeSet<NodeId>| {
-            voters.iter().filter(|id| holds(**id)).count() > voters.len() / 2
-        };
         let is_quorum = |membership: &Membership| {
-            majority(&membership.voters)
-                && (membership.outgoing.is_empty() || majority(&membership.outgoing))
+            let are_enough = |voters: &BTreeSet<NodeId>| {
+                let count = voters.iter().filter(|id| holds(**id)).count();
+                count >= membership.quorums.of(voters.len()).commit
+            };
+            are_enough(&membership.voters)
+                && (membership.outgoing.is_empty() || are_enough(&membership.outgoing))
         };
         let (_, now) = raft.membership_in_force();
         let before = self.memberships.get(&own);
@@ -205,47 +206,57 @@ impl Chosen {
     ) -> Result<(), Violation> {
         let glance = paxos.glance();
         for slot in (self.last().0 + 1..=glance.chosen.0).map(Slot) {
-            let has = paxos.epoch_of(slot);
+            let learnt = paxos.epoch_of(slot);
             let Some((_, membership)) = self.membership_at(slot) else {
                 return violated("chosen by one ballot", "there are no members".to_owned());
             };
             // A leader of a group of one proposes to nobody.
-            let alone = [(glance.epoch, has.unwrap_or_default())];
+            let alone = [(glance.epoch, learnt.unwrap_or_default())];
             let proposals = match ballots.proposals(slot) {
                 [] => &alone[..],
                 proposals => proposals,
             };
-            let counted = proposals.iter().find(|(ballot, _)| {
-                // A leader tells itself of its own proposals, and nobody hears of that. It may have
-                // stepped down in this pass.
-                let leads = elections.leader(*ballot) == Some(own)
-                    && (*ballot == glance.epoch || *ballot == was)
-                    && glance.durable >= slot;
-                let has = |id| id == own && leads || ballots.has_accepted(id, *ballot, slot);
-                membership.is_quorum(has)
-            });
+            // A leader tells itself of its own proposals, and nobody hears of that. It may have
+            // stepped down in this pass.
+            let leads = |ballot: Epoch, id| {
+                id == own
+                    && elections.leader(ballot) == Some(own)
+                    && (ballot == glance.epoch || ballot == was)
+                    && glance.durable >= slot
+            };
+            let is_counted = |(ballot, _): &&(Epoch, Epoch)| {
+                let has = |id| leads(*ballot, id) || ballots.has_accepted(id, *ballot, slot);
+                membership.commits(has)
+            };
+            // What a leader told itself before it was gone may have counted, or not.
+            let may_be = |(ballot, epoch): &&(Epoch, Epoch)| {
+                let has = |id| leads(*ballot, id) || ballots.may_have_accepted(id, *ballot, slot);
+                learnt == Some(*epoch) && membership.commits(has)
+            };
+            let counted = proposals.iter().find(is_counted);
+            let counted = counted.or_else(|| proposals.iter().find(may_be));
             let Some((ballot, epoch)) = counted.copied() else {
                 return violated(
                     "chosen by one ballot",
                     format!(
-                        "{own} says slot {slot} is chosen, with {has:?}; proposed there (ballot, \
-                         epoch): {proposals:?}, and no ballot was accepted by a quorum of \
+                        "{own} says slot {slot} is chosen, with {learnt:?}; proposed there \
+                         (ballot, epoch): {proposals:?}, and no ballot was accepted by a quorum of \
                          {membership:?}; durable at {own} up to {}",
                         glance.durable
                     ),
                 );
             };
-            if has != Some(epoch) {
+            if learnt != Some(epoch) {
                 return violated(
                     "only what was proposed is chosen",
                     format!(
-                        "{own} says slot {slot} is chosen with {has:?}; a quorum accepted what \
+                        "{own} says slot {slot} is chosen with {learnt:?}; a quorum accepted what \
                          ballot {ballot} proposed: {epoch}"
                     ),
                 );
             }
             let without = |id| ballots.has_accepted(id, ballot, slot);
-            if !membership.is_quorum(without) {
+            if !membership.commits(without) {
                 self.own_vote = Some((own, ballot, slot));
             }
             // P2c, for what was proposed before this was known to be chosen.

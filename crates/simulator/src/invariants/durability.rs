@@ -8,14 +8,15 @@
 //! In Paxos each slot counts for itself (*P1b*: what an acceptor accepted it tells to whoever asks
 //! for its promise of a higher ballot, so it must never forget it). What it said that it accepted
 //! must stand on its disk, under that ballot or a higher one, when it says so and when it starts
-//! again; and each promise must name it. A slot of which it is unsure is no empty slot.
+//! again; and each promise must name it. A snapshot leaves in place what was accepted behind it. A
+//! slot of which it is unsure is no empty slot.
 
 use std::collections::BTreeMap;
 
 use base::{Epoch, NodeId, Slot};
 use consensus::message::Accepted;
 use consensus::{AnyEngine, HardState, Slots};
-use node::running::Running;
+use node::group::Group;
 
 use super::ballots::Ballots;
 use super::chosen::Chosen;
@@ -108,6 +109,37 @@ pub fn accepts_on_disk(
     Ok(())
 }
 
+/// An acceptor has taken in a snapshot: what it had said that it accepted behind it is still there,
+/// for whoever asks. Returns whether there was anything.
+///
+/// # Errors
+/// If something is gone.
+pub fn keeps_accepted(
+    acceptor: NodeId,
+    engine: &AnyEngine,
+    ballots: &Ballots,
+) -> Result<bool, Violation> {
+    let from = engine.glance().chosen.next();
+    let mut is_any = false;
+    for (ballot, slots) in ballots.owed(acceptor) {
+        let owed = (from.0..=slots.highest().0).map(Slot);
+        for slot in owed.filter(|slot| slots.contains(*slot)) {
+            is_any = true;
+            if engine.epoch_of(slot).is_none() {
+                violated(
+                    "a snapshot leaves what was accepted behind it",
+                    format!(
+                        "{acceptor} said that it accepted slot {slot} under ballot {ballot}; since \
+                         its log begins behind slot {} it has nothing there",
+                        engine.glance().start
+                    ),
+                )?;
+            }
+        }
+    }
+    Ok(is_any)
+}
+
 /// How many of the last slots of a ballot are compared with the disk.
 const COMPARED: u64 = 512;
 
@@ -158,8 +190,8 @@ pub fn tells_all(
 ///
 /// # Errors
 /// If its own journal did not hold the log that far.
-pub fn lets_go(running: Option<&Running>, checkpoint: Slot) -> Result<(), Violation> {
-    let Some(running) = running else {
+pub fn lets_go(group: Option<&Group>, checkpoint: Slot) -> Result<(), Violation> {
+    let Some(running) = group else {
         return Ok(());
     };
     let durable = running.engine().glance().durable;

@@ -18,6 +18,8 @@
 //!   most once (etcd's API guarantees).
 //! - `refusals`: a node refuses to run only for a reason that the run gave it.
 //!
+//! `groups` holds each group of the cluster to all of them by itself.
+//!
 //! Both engines are held to all of them; what each is called in Paxos stands in its file.
 //! `ballots` writes down what Paxos replicas tell each other, `paxos` reads their frames.
 //!
@@ -30,6 +32,7 @@ pub mod chosen;
 pub mod completeness;
 pub mod durability;
 pub mod elections;
+pub mod groups;
 pub mod leases;
 pub mod levels;
 pub mod log_matching;
@@ -41,13 +44,10 @@ pub mod revisions;
 use std::collections::BTreeSet;
 
 use base::{Epoch, Instant, NodeId, Slot};
-use bytes::Bytes;
 use consensus::message::{Body, FollowerState, PaxosBody};
-use consensus::{EngineKind, Glance, Message, Role, Slots};
+use consensus::{AnyEngine, EngineKind, Glance, Membership, Message, Role, Slots};
 use journal::disk::RequestId;
-use node::Node;
-use node::group::META;
-use node::wire::Frame;
+use node::group::Group;
 
 use crate::marks::Mark;
 
@@ -91,10 +91,24 @@ struct Owed {
     is_told: bool,
 }
 
-/// All invariants and what they remember.
+/// Who belongs to a group, as somebody has it in force who knows most.
+#[derive(Clone, Debug)]
+pub struct Members {
+    /// How they agree.
+    pub engine: EngineKind,
+    /// The slot that the membership stands at.
+    since: Slot,
+    /// Who they are.
+    pub membership: Membership,
+}
+
+/// All invariants of one group and what they remember.
 #[derive(Debug, Default)]
 pub struct Invariants {
     seen: Vec<Option<Seen>>,
+    members: Option<Members>,
+    /// Nodes that ended in the middle of a pass: what they say last nobody could look at.
+    ended: BTreeSet<NodeId>,
     elections: elections::Elections,
     log: log_matching::LogMatching,
     chosen: chosen::Chosen,
@@ -131,6 +145,34 @@ impl Invariants {
     #[must_use]
     pub fn chosen(&self) -> &chosen::Chosen {
         &self.chosen
+    }
+
+    /// How the members agree, and who they are; `None` before anybody ran.
+    #[must_use]
+    pub fn members(&self) -> Option<&Members> {
+        self.members.as_ref()
+    }
+
+    /// Whether this group was running on a host when it was last looked at.
+    #[must_use]
+    pub fn is_seen(&self, host: usize) -> bool {
+        self.seen[host].is_some()
+    }
+
+    /// The group has ended on this host in the pass that was just done: nothing more can be seen of
+    /// it there. What it led may have been chosen in this pass, by its own log too, and it has told
+    /// others so.
+    pub fn halted(&mut self, host: usize) {
+        let Some(Seen { node, glance, .. }) = self.seen[host] else {
+            return;
+        };
+        if glance.role == Role::Leader {
+            self.chosen.acknowledged(node, glance.epoch, glance.last);
+            let proposed = Slots::up_to(glance.last);
+            self.ballots.credit(node, glance.epoch, &proposed);
+        }
+        self.ended.insert(node);
+        self.stopped(host);
     }
 
     /// The node on this host is gone; the next one there starts anew.
@@ -236,22 +278,16 @@ impl Invariants {
         Ok(())
     }
 
-    /// Looks at a node after a pass.
+    /// Looks at the group on a node after a pass.
     ///
     /// # Errors
     /// What does not hold.
-    pub fn after_pass(&mut self, now: Instant, host: usize, node: &Node) -> Result<(), Violation> {
-        let Some(running) = node.running() else {
-            // It has halted in this pass: nothing more can be seen of it. What it led may have been
-            // chosen in this pass, by its own log too, and it has told others so.
-            if let Some(Seen { node, glance, .. }) = self.seen[host]
-                && glance.role == Role::Leader
-            {
-                self.chosen.acknowledged(node, glance.epoch, glance.last);
-            }
-            self.stopped(host);
-            return Ok(());
-        };
+    pub fn after_pass(
+        &mut self,
+        now: Instant,
+        host: usize,
+        running: &Group,
+    ) -> Result<(), Violation> {
         self.elections.passed(running.id());
         let raft = running.engine();
         let glance = raft.glance();
@@ -277,7 +313,9 @@ impl Invariants {
         };
         self.seen[host] = Some(seen);
         self.checks += 1;
+        self.learn_members(raft);
         if before.is_none() {
+            self.ended.remove(&own);
             self.levels.runs(own, running.replica().level_max());
             recovery::recovered(own, raft, running.replica(), &self.chosen)?;
             self.durability.restarted(own, raft, &self.chosen)?;
@@ -289,7 +327,7 @@ impl Invariants {
             let ballots = &self.ballots;
             let is_elected = |given: &BTreeSet<NodeId>| match is_paxos {
                 true => ballots.is_prepared(epoch, own, membership),
-                false => membership.is_quorum(|voter| given.contains(&voter)),
+                false => membership.elects(|voter| given.contains(&voter)),
             };
             let is_new = self.elections.leads(own, epoch, is_elected, membership)?;
             if is_new && !is_paxos {
@@ -298,6 +336,7 @@ impl Invariants {
         }
         if let Some(before) = before {
             completeness::append_only(own, &before.glance, &glance)?;
+            self.snapshot_keeps_votes(own, raft, &before.glance)?;
         }
         let from = before.map_or(Slot(0), |before| before.glance.chosen);
         let was = before.map_or(glance.epoch, |before| before.glance.epoch);
@@ -312,43 +351,62 @@ impl Invariants {
         Ok(())
     }
 
-    /// Looks at a frame that a node sends.
-    ///
-    /// # Errors
-    /// What does not hold.
-    pub fn sent(&mut self, from: NodeId, to: NodeId, frame: &Bytes) -> Result<(), Violation> {
-        let Ok(frame) = Frame::decode(frame.clone()) else {
-            return violated("wire", format!("{from} sends what cannot be decoded"));
-        };
-        for message in of_engine(frame) {
-            self.said(from, to, message)?;
+    fn learn_members(&mut self, engine: &AnyEngine) {
+        let (since, membership) = engine.membership_in_force();
+        if self
+            .members
+            .as_ref()
+            .is_none_or(|known| known.since < since)
+        {
+            self.members = Some(Members {
+                engine: engine.kind(),
+                since,
+                membership: membership.clone(),
+            });
+        }
+    }
+
+    /// Paxos: a snapshot that took the place of a log has left what was accepted behind it.
+    fn snapshot_keeps_votes(
+        &mut self,
+        own: NodeId,
+        engine: &AnyEngine,
+        before: &Glance,
+    ) -> Result<(), Violation> {
+        // A log that begins behind what was known to be chosen came with a snapshot.
+        if engine.kind() != EngineKind::Paxos || engine.glance().start <= before.chosen {
+            return Ok(());
+        }
+        self.checks += 1;
+        if durability::keeps_accepted(own, engine, &self.ballots)? {
+            self.reached.push(Mark::SnapshotUnderAccepted);
         }
         Ok(())
     }
 
-    fn said(&mut self, from: NodeId, to: NodeId, message: Message) -> Result<(), Violation> {
+    fn said(&mut self, from: NodeId, to: NodeId, message: &Message) -> Result<(), Violation> {
         let Message { epoch, body } = message;
         match body {
             Body::Vote { .. } => {
                 self.checks += 1;
-                self.elections.votes(from, epoch, from)
+                self.elections.votes(from, *epoch, from)
             }
             Body::VoteReply { granted: true } => {
                 self.checks += 1;
-                self.votes(from, epoch, to)
+                self.votes(from, *epoch, to)
             }
             Body::Append {
                 previous, entries, ..
             } if !entries.is_empty() => {
                 self.checks += 1;
-                self.log.sent(from, previous.epoch, &entries)
+                self.log.sent(from, previous.epoch, entries)
             }
             Body::AppendReply {
                 matched,
                 state: FollowerState::Matching | FollowerState::Rejecting { .. },
                 ..
-            } => self.acknowledged(from, epoch, matched),
-            Body::Paxos(body) => self.sent_by_paxos(from, to, epoch, body),
+            } => self.acknowledged(from, *epoch, *matched),
+            Body::Paxos(body) => self.sent_by_paxos(from, to, *epoch, body),
             _ => Ok(()),
         }
     }
@@ -364,34 +422,24 @@ impl Invariants {
         }
     }
 
-    /// Looks at a frame that a node gives to its disk, to be sent once a write has ended.
+    /// Looks at what a node gives to its disk, to be said once a write has ended.
     ///
     /// # Errors
     /// If it votes in there as it may not any more.
-    pub fn gives_away(&mut self, from: NodeId, to: NodeId, frame: &Bytes) -> Result<(), Violation> {
-        let messages = Frame::decode(frame.clone()).map_or_else(|_| Vec::new(), of_engine);
-        for Message { epoch, body } in messages {
-            let is_vote = match body {
-                Body::VoteReply { granted } => granted,
-                Body::Paxos(PaxosBody::Promise { granted, .. }) => granted,
-                Body::Paxos(PaxosBody::AcceptReply {
-                    durable, uncertain, ..
-                }) => uncertain.is_none() && durable != Slots::default(),
-                _ => false,
-            };
-            if is_vote {
-                self.checks += 1;
-                self.elections.may_vote(from, epoch, to)?;
-            }
+    fn gives_away(&mut self, from: NodeId, to: NodeId, message: &Message) -> Result<(), Violation> {
+        let is_vote = match &message.body {
+            Body::VoteReply { granted } => *granted,
+            Body::Paxos(PaxosBody::Promise { granted, .. }) => *granted,
+            Body::Paxos(PaxosBody::AcceptReply {
+                durable, uncertain, ..
+            }) => uncertain.is_none() && *durable != Slots::default(),
+            _ => false,
+        };
+        if is_vote {
+            self.checks += 1;
+            self.elections.may_vote(from, message.epoch, to)?;
         }
         Ok(())
-    }
-
-    /// What a frame promises that must be on its sender's disk.
-    pub fn promises(&mut self, to: NodeId, frame: &Bytes) -> Vec<durability::Promise> {
-        let messages = Frame::decode(frame.clone()).map_or_else(|_| Vec::new(), of_engine);
-        let promises = messages.into_iter().filter_map(|each| promise(to, each));
-        promises.collect()
     }
 
     fn acknowledged(&mut self, from: NodeId, epoch: Epoch, matched: Slot) -> Result<(), Violation> {
@@ -408,22 +456,13 @@ impl Invariants {
     }
 }
 
-/// What the engines of the first group say in a frame.
-fn of_engine(frame: Frame) -> Vec<Message> {
-    let Frame::Engine(messages) = frame else {
-        return Vec::new();
-    };
-    let of_first = messages.into_iter().filter(|(group, _)| *group == META);
-    of_first.map(|(_, message)| message).collect()
-}
-
 /// What a message promises that must be on its sender's disk.
-fn promise(to: NodeId, message: Message) -> Option<durability::Promise> {
-    let Message { epoch, body } = message;
-    match body {
+fn promise(to: NodeId, message: &Message) -> Option<durability::Promise> {
+    let epoch = message.epoch;
+    match &message.body {
         Body::VoteReply { granted: true } => Some(durability::Promise::Votes(epoch, to)),
-        Body::AppendReply { matched, .. } if matched > Slot(0) => {
-            Some(durability::Promise::Holds(epoch, matched))
+        Body::AppendReply { matched, .. } if *matched > Slot(0) => {
+            Some(durability::Promise::Holds(epoch, *matched))
         }
         Body::Paxos(PaxosBody::Promise { granted: true, .. }) => {
             Some(durability::Promise::Votes(epoch, to))
@@ -432,7 +471,9 @@ fn promise(to: NodeId, message: Message) -> Option<durability::Promise> {
             durable,
             uncertain: None,
             ..
-        }) if durable != Slots::default() => Some(durability::Promise::Accepts(epoch, to, durable)),
+        }) if *durable != Slots::default() => {
+            Some(durability::Promise::Accepts(epoch, to, durable.clone()))
+        }
         _ => None,
     }
 }

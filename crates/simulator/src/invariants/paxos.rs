@@ -24,7 +24,7 @@ impl Invariants {
         from: NodeId,
         to: NodeId,
         epoch: Epoch,
-        body: PaxosBody,
+        body: &PaxosBody,
     ) -> Result<(), Violation> {
         match body {
             PaxosBody::Prepare { .. } => {
@@ -40,11 +40,11 @@ impl Invariants {
             } => {
                 self.checks += 1;
                 self.votes(from, epoch, to)?;
-                self.claims(from, chosen)?;
+                self.claims(from, *chosen)?;
                 let known = (&self.ballots, &self.chosen);
-                let range = (first, next, chosen);
-                durability::tells_all(from, epoch, range, &accepted, known)?;
-                for each in &accepted {
+                let range = (*first, *next, *chosen);
+                durability::tells_all(from, epoch, range, accepted, known)?;
+                for each in accepted {
                     let ballot = Some(each.ballot);
                     self.log
                         .told(from, ballot, &each.entry, &mut self.ballots)?;
@@ -60,20 +60,20 @@ impl Invariants {
                 chosen,
                 entries,
                 ..
-            } if session != 0 => {
-                self.claims(from, chosen)?;
-                self.proposed(from, epoch, chosen, &entries)
+            } if *session != 0 => {
+                self.claims(from, *chosen)?;
+                self.proposed(from, epoch, *chosen, entries)
             }
             PaxosBody::AcceptReply {
                 durable,
                 uncertain: None,
                 ..
-            } if durable != Slots::default() => self.accepted(from, to, epoch, &durable),
+            } if *durable != Slots::default() => self.accepted(from, to, epoch, durable),
             PaxosBody::Learn {
                 chosen, entries, ..
             } => {
-                self.claims(from, chosen)?;
-                self.taught(from, &entries)
+                self.claims(from, *chosen)?;
+                self.taught(from, entries)
             }
             _ => Ok(()),
         }
@@ -81,7 +81,8 @@ impl Invariants {
 
     /// A node says that everything up to here is chosen.
     fn claims(&self, from: NodeId, chosen: Slot) -> Result<(), Violation> {
-        match chosen <= self.chosen.last() {
+        // What one that ended in its last pass had chosen is counted once others say so too.
+        match chosen <= self.chosen.last() || self.ended.contains(&from) {
             true => Ok(()),
             false => violated(
                 "only what was proposed is chosen",
@@ -163,7 +164,8 @@ impl Invariants {
             self.checks += 1;
             self.log.told(from, None, entry, &mut self.ballots)?;
             let chosen = self.chosen.epoch(entry.slot);
-            if chosen != Some(entry.epoch) {
+            let is_unseen = chosen.is_none() && self.ended.contains(&from);
+            if chosen != Some(entry.epoch) && !is_unseen {
                 return violated(
                     "only what was proposed is chosen",
                     format!(

@@ -16,6 +16,10 @@ use super::{Violation, violated};
 pub struct Reasons {
     /// Its disk was damaged, lied, or lost something.
     pub damaged: bool,
+    /// It was, and its node has made up for that since.
+    pub mended: bool,
+    /// There is no other host, or none with a copy of some keyspace.
+    pub alone: bool,
     /// A sync failed, or its disk was full or unreadable, since it was started.
     pub failed: bool,
     /// It was removed from its cluster, or is being replaced.
@@ -30,7 +34,7 @@ impl Reasons {
     /// What is on its disk can be relied on.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        !self.damaged && !self.wiped
+        (!self.damaged || self.mended) && !self.wiped
     }
 }
 
@@ -105,7 +109,15 @@ fn was_so(reason: &str, reasons: Reasons, injuries: &Injuries) -> Option<(&'stat
         ("a failed write", reasons.failed)
     } else if says("no space left") {
         ("a full disk", injuries.was_full)
+    } else if says("start it again, and it does") {
+        (
+            "damage to what was not executed",
+            injuries.explain(paths(reason)),
+        )
     } else if says("is damaged") || says("is missing") || says("cannot read") {
+        if !reasons.alone {
+            return Some(("damage that others can repair", false));
+        }
         let names_files = paths(reason).next().is_some();
         let hurt = injuries.has_lied || !injuries.files.is_empty();
         (
@@ -115,13 +127,12 @@ fn was_so(reason: &str, reasons: Reasons, injuries: &Injuries) -> Option<(&'stat
                 false => hurt,
             },
         )
-    } else if says("what is between is lost here") {
-        ("a damaged checkpoint", injuries.explain(paths(reason)))
+    } else if says("what is missing is lost here") {
+        let explained = reasons.alone && injuries.explain(paths(reason));
+        ("a damaged checkpoint", explained)
     } else if says("something is lost here") {
         let hurt = injuries.has_lied || !injuries.files.is_empty();
         ("a log with a gap", hurt)
-    } else if says("no checkpoint in this data folder is intact") {
-        ("damaged checkpoints", injuries.explain(paths(reason)))
     } else if says("is empty") || says("data folder") {
         ("a lost folder", reasons.wiped || reasons.removed)
     } else {
@@ -177,6 +188,7 @@ mod tests {
     fn a_message_must_name_the_files_that_were_damaged() {
         let reasons = Reasons {
             damaged: true,
+            alone: true,
             ..Reasons::default()
         };
         let mut injuries = Injuries::default();
@@ -195,12 +207,21 @@ mod tests {
             "the data folder of n1 is empty, and was not before"
         ));
         assert!(!judged("something that nobody has ever said is not right"));
+        let reasons = Reasons {
+            alone: false,
+            ..reasons
+        };
+        let reason = "journal/000000000000001f.segment is damaged at byte 512: a batch is missing.";
+        let judged = refused("n1", reason, reasons, &injuries);
+        assert!(judged.is_err(), "the others can repair it");
     }
 
     #[test]
     fn a_wrong_state_has_no_excuse() {
         let reasons = Reasons {
             damaged: true,
+            mended: false,
+            alone: true,
             failed: true,
             removed: true,
             wiped: true,

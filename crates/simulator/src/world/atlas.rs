@@ -5,9 +5,12 @@
 //! (Protocol-Aware Recovery, FAST'18, section 2). So before a power cut makes such a loss real, the
 //! atlas reads the disk as it would be afterwards, with the production recovery, and compares it
 //! with what the disk had promised. Damage that shows (a flipped bit, a sector that cannot be read)
-//! needs no such question: the node must refuse, and counts as down.
+//! needs no such question: the node notices it, counts for nothing until the others have made up
+//! for it, and is as good as they are from then on.
 
-use base::{NodeId, Slot};
+use std::collections::BTreeMap;
+
+use base::{GroupId, NodeId, Slot};
 use consensus::{EngineKind, HardState};
 use journal::disk::{Completion, File, Operation};
 use journal::{Recovered, Recovery, RecoveryStep};
@@ -17,6 +20,7 @@ use node::group::META;
 use super::World;
 use super::host::Host;
 use crate::disk::{Crash, Disk};
+use crate::invariants::Invariants;
 use crate::invariants::durability::{self, OnDisk};
 use crate::marks::Mark;
 
@@ -24,7 +28,7 @@ use crate::marks::Mark;
 const CREDIT_BYTES: u64 = 1 << 10;
 
 /// What a journal remembers that others rely on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) hard_state: HardState,
     pub(crate) start: Slot,
@@ -55,8 +59,11 @@ impl OnDisk for Memory {
     }
 }
 
+/// What a journal remembers, by group.
+pub(crate) type Memories = BTreeMap<GroupId, Memory>;
+
 /// Reads the journal of a disk as a starting node would; `None` if it would refuse.
-pub(crate) fn read(host: &Host, disk: &Disk) -> Option<Memory> {
+pub(crate) fn read(host: &Host, disk: &Disk) -> Option<Memories> {
     let identity = disk.identity.as_ref()?;
     let Standing::Member { cluster, .. } = identity.standing else {
         return None;
@@ -72,25 +79,33 @@ pub(crate) fn read(host: &Host, disk: &Disk) -> Option<Memory> {
         .filter(|(file, _)| matches!(file, File::Segment(_) | File::SpareSegment(_)))
         .collect();
     let recovered = recover(own, host.config.limits.journal, &files, disk.clone())?;
-    let group = recovered.groups.get(&META).cloned().unwrap_or_default();
-    let hard_state = match group.hard_state {
-        Some(body) => HardState::decode(body).ok()?,
-        None => HardState::default(),
-    };
+    let mut memories = BTreeMap::new();
+    for (group, held) in recovered.groups {
+        let hard_state = match held.hard_state {
+            Some(body) => HardState::decode(body).ok()?,
+            None => HardState::default(),
+        };
+        let memory = Memory {
+            hard_state,
+            start: held.start.0,
+            last: held.last,
+            epochs: held.epochs,
+            ballots: held.ballots,
+            gaps: held.gaps,
+            checkpoint: Slot(0),
+        };
+        memories.insert(group, memory);
+    }
     // What came as a checkpoint stands in no log.
-    let checkpoints = disk.list().into_iter().map(|(file, _)| match file {
-        File::Checkpoint(META, slot) => slot,
-        _ => Slot(0),
-    });
-    Some(Memory {
-        hard_state,
-        start: group.start.0,
-        last: group.last,
-        epochs: group.epochs,
-        ballots: group.ballots,
-        gaps: group.gaps,
-        checkpoint: checkpoints.max().unwrap_or_default(),
-    })
+    for (file, _) in disk.list() {
+        if let File::Checkpoint(group, slot) = file
+            && let Some(memory) = memories.get_mut(&group)
+        {
+            memory.checkpoint = memory.checkpoint.max(slot);
+        }
+    }
+    memories.entry(META).or_default();
+    Some(memories)
 }
 
 fn recover(
@@ -141,25 +156,11 @@ impl World {
         });
         if may {
             self.hosts[index].reasons.damaged = true;
+            self.hosts[index].reasons.mended = false;
             if let Some(node) = self.hosts[index].id() {
                 self.invariants.excuse(node);
             }
         }
-    }
-
-    /// Holds what a node promises against its disk; whether that ends the run.
-    pub(crate) fn observe_promise(
-        &mut self,
-        from: usize,
-        ids: Option<(NodeId, NodeId)>,
-        body: &bytes::Bytes,
-    ) -> bool {
-        let Some((own, to)) = ids else {
-            return false;
-        };
-        let promises = self.invariants.promises(to, body);
-        let mut promises = promises.into_iter();
-        promises.any(|promise| self.hold_to_disk(from, own, promise))
     }
 
     /// Holds a promise against the disk of whoever gave it; whether that ends the run.
@@ -167,7 +168,7 @@ impl World {
         &mut self,
         from: usize,
         own: NodeId,
-        promise: durability::Promise,
+        (group, promise): (GroupId, durability::Promise),
     ) -> bool {
         let host = &mut self.hosts[from];
         let end = match &promise {
@@ -176,10 +177,10 @@ impl World {
             durability::Promise::Votes(..) => None,
         };
         if let Some(matched) = end {
-            if matched == host.promised {
+            if (group, matched) == host.promised {
                 return false;
             }
-            host.promised = matched;
+            host.promised = (group, matched);
             // Reading a disk is dear: each promise pays for a part of it.
             host.promise_credit += CREDIT_BYTES;
             if host.promise_credit < host.disk.length() {
@@ -189,18 +190,20 @@ impl World {
         }
         let host = &self.hosts[from];
         // What a disk lies about, its node cannot know.
-        if host.disk.has_lied() || !host.reasons.is_sound() {
+        let has_closed = self.invariants.has_closed(own, group);
+        if host.disk.has_lied() || !host.reasons.is_sound() || has_closed {
             return false;
         }
-        let Some(memory) = read(host, &host.disk.worst()) else {
+        let Some(mut memories) = read(host, &host.disk.worst()) else {
             return false;
         };
+        let memory = memories.remove(&group).unwrap_or_default();
         let last = memory.last.max(memory.checkpoint);
-        self.invariants.checks += 1;
+        let invariants = self.invariants.of_mut(group);
+        invariants.checks += 1;
         let accepts = match &promise {
             durability::Promise::Accepts(ballot, _, slots) => {
-                self.invariants
-                    .accepts_on_disk(own, (*ballot, slots), &memory)
+                invariants.accepts_on_disk(own, (*ballot, slots), &memory)
             }
             _ => Ok(()),
         };
@@ -217,13 +220,22 @@ impl World {
     /// A node starts: what it has accepted must stand on its disk.
     pub(crate) fn hold_to_start(&mut self, index: usize) {
         let host = &self.hosts[index];
-        if self.scenario.engine != EngineKind::Paxos || !host.reasons.is_sound() {
+        let is_paxos = self
+            .scenario
+            .engines()
+            .any(|kind| kind == EngineKind::Paxos);
+        if !is_paxos || !host.reasons.is_sound() {
             return;
         }
-        let memory = read(host, &host.disk);
-        if let Some((memory, own)) = memory.zip(host.id())
-            && let Err(violation) = self.invariants.starts_from(own, &memory)
-        {
+        let Some((memories, own)) = read(host, &host.disk).zip(host.id()) else {
+            return;
+        };
+        let nothing = Memory::default();
+        let looked = self.invariants.iter_mut().try_for_each(|(group, each)| {
+            let memory = memories.get(&group).unwrap_or(&nothing);
+            each.starts_from(own, memory)
+        });
+        if let Err(violation) = looked {
             self.fail(violation);
         }
     }
@@ -235,23 +247,47 @@ impl World {
             // It is damaged already, and refuses.
             return true;
         };
-        let Some(left) = read(host, loses) else {
+        let Some(mut left) = read(host, loses) else {
             // It notices: that is a node that is down.
             return true;
         };
+        promised.iter().all(|(group, promised)| {
+            let left = left.remove(group).unwrap_or_default();
+            self.may_lose_of(*group, index, promised, &left)
+        })
+    }
+
+    /// The same, for what they hold of one group.
+    fn may_lose_of(&self, group: GroupId, index: usize, promised: &Memory, left: &Memory) -> bool {
         let votes = |memory: &Memory| (memory.hard_state.epoch, memory.hard_state.vote);
-        if votes(&promised) != votes(&left) {
+        if votes(promised) != votes(left) {
             return false;
         }
-        if self.scenario.engine == EngineKind::Paxos {
-            return self.may_lose_accepted(index, &promised, &left);
+        let members = self.invariants.of(group).and_then(Invariants::members);
+        let engine = members.map_or(self.scenario.engine, |members| members.engine);
+        if engine == EngineKind::Paxos {
+            return self.may_lose_accepted(group, index, promised, left);
         }
-        left.last >= promised.last || self.others_hold(index, &promised)
+        left.last >= promised.last || self.others_hold(group, index, promised)
+    }
+
+    /// What hosts other than this one have of a group, whatever happens to them.
+    fn others_have(&self, group: GroupId, index: usize) -> impl Iterator<Item = Memory> + '_ {
+        let others = self.hosts.iter().enumerate().filter(move |(other, host)| {
+            *other != index && host.reasons.is_sound() && !host.reasons.removed
+        });
+        others.filter_map(move |(_, host)| read(host, &host.disk.worst())?.remove(&group))
     }
 
     /// Paxos: each slot counts for itself. What is lost, or stands under a lower ballot, a quorum
     /// of the others must have accepted, under the same ballot or a higher one.
-    fn may_lose_accepted(&self, index: usize, promised: &Memory, left: &Memory) -> bool {
+    fn may_lose_accepted(
+        &self,
+        group: GroupId,
+        index: usize,
+        promised: &Memory,
+        left: &Memory,
+    ) -> bool {
         let slots = (left.covered().next().0..=promised.last.0).map(Slot);
         let lost: Vec<(Slot, (base::Epoch, base::Epoch))> = slots
             .filter_map(|slot| Some((slot, promised.accepted(slot)?)))
@@ -260,42 +296,22 @@ impl World {
         if lost.is_empty() {
             return true;
         }
-        let others = self.hosts.iter().enumerate().filter(|(other, host)| {
-            *other != index && host.reasons.is_sound() && !host.reasons.removed
-        });
-        let others: Vec<Memory> = others
-            .filter_map(|(_, host)| read(host, &host.disk.worst()))
-            .collect();
+        let others: Vec<Memory> = self.others_have(group, index).collect();
         lost.iter().all(|(slot, (ballot, epoch))| {
             let holds = |other: &&Memory| {
                 let held = other.accepted(*slot);
                 held.is_some_and(|held| held.0 >= *ballot && held.1 == *epoch)
             };
-            others.iter().filter(holds).count() > self.hosts.len() / 2
+            others.iter().filter(holds).count() >= self.majority_of(group)
         })
     }
 
     /// Whether a quorum of the others has all of this on their disks, whatever happens to them.
-    fn others_hold(&self, index: usize, promised: &Memory) -> bool {
-        let last = (
-            promised.last,
-            promised.epochs.last().map(|(_, epoch)| *epoch),
-        );
-        let holders: Vec<NodeId> = self
-            .hosts
-            .iter()
-            .enumerate()
-            .filter(|(other, host)| {
-                *other != index && host.reasons.is_sound() && !host.reasons.removed
-            })
-            .filter_map(|(_, host)| {
-                let memory = read(host, &host.disk.worst())?;
-                let held = memory.last >= last.0 && epoch_at(&memory, last.0) == last.1;
-                held.then(|| host.id()).flatten()
-            })
-            .collect();
-        let everyone = self.hosts.len();
-        holders.len() > everyone / 2
+    fn others_hold(&self, group: GroupId, index: usize, promised: &Memory) -> bool {
+        let (last, epoch) = (promised.last, epoch_at(promised, promised.last));
+        let holds = |memory: &Memory| memory.last >= last && epoch_at(memory, last) == epoch;
+        let holders = self.others_have(group, index).filter(holds).count();
+        holders >= self.majority_of(group)
     }
 }
 

@@ -9,6 +9,7 @@
 //! publish to their hubs says what each revision did, and by when: that leaves one explanation of
 //! nearly every revision, and it is one more thing that must fit the answers that clients got.
 
+use base::GroupId;
 use checker::history::{
     ClientId, EventKind, Key, KeyValue, LeaseId, Revision, Value, WatchCreate, WatchEvent, WatchId,
     WatchMessage,
@@ -23,7 +24,7 @@ const AUDITOR: u64 = 2_000;
 /// The revision that an empty keyspace stands at.
 const EMPTY: i64 = 1;
 
-/// How far the auditor has come.
+/// How far the auditor of a keyspace has come.
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
     /// The last revision that is recorded; 0 before the watch is created.
@@ -32,50 +33,63 @@ pub(crate) struct Audit {
 
 impl World {
     /// A node has told its hubs what it has executed.
-    pub(crate) fn audit(&mut self, host: usize, publication: &Publication) {
-        if publication.revision.0 <= self.audit.last {
+    pub(crate) fn audit(
+        &mut self,
+        host: usize,
+        (space, group): (usize, GroupId),
+        publication: &Publication,
+    ) {
+        let audit = &mut self.spaces[space].audit;
+        if publication.revision.0 <= audit.last {
             return;
         }
-        if self.audit.last == 0 {
-            self.audit.last = EMPTY;
-            self.record(EventKind::WatchCreate(whole_keyspace()));
+        if audit.last == 0 {
+            audit.last = EMPTY;
+            self.record(space, EventKind::WatchCreate(whole_keyspace()));
         }
+        let last = self.spaces[space].audit.last;
         let first = publication.batches.first().map(|batch| batch.revision.0);
-        if first.is_some_and(|first| first <= self.audit.last + 1) {
+        if first.is_some_and(|first| first <= last + 1) {
             publication
                 .batches
                 .iter()
-                .for_each(|batch| self.audit_one(batch));
+                .for_each(|batch| self.audit_one(space, group, batch));
             return;
         }
         // Whoever executed what lies between died before it could tell. History has it.
         let node = self.hosts[host].node.as_ref();
-        let Some(running) = node.and_then(node::Node::running) else {
+        let running = node.and_then(node::Node::running);
+        let Some(held) = running.and_then(|running| running.group(group)) else {
             return;
         };
-        let reader = running.replica().reader();
+        let reader = held.replica().reader();
         let floor = reader.compacted().0 - 1;
-        let from = self.audit.last.max(floor);
+        let from = last.max(floor);
         let missed: Vec<EventBatch> = reader.changes(state::Revision(from)).collect();
-        if from > self.audit.last {
+        if from > last {
             let watch = WatchId(AUDITOR);
-            self.record(EventKind::WatchLost { watch });
+            self.record(space, EventKind::WatchLost { watch });
             let start_revision = revision(from + 1);
-            self.record(EventKind::WatchResume {
+            let resumed = EventKind::WatchResume {
                 watch,
                 start_revision,
-            });
-            self.audit.last = from;
+            };
+            self.record(space, resumed);
+            self.spaces[space].audit.last = from;
         }
-        missed.iter().for_each(|batch| self.audit_one(batch));
+        missed
+            .iter()
+            .for_each(|batch| self.audit_one(space, group, batch));
     }
 
-    fn audit_one(&mut self, batch: &EventBatch) {
-        if batch.revision.0 <= self.audit.last {
+    fn audit_one(&mut self, space: usize, group: GroupId, batch: &EventBatch) {
+        let audit = &mut self.spaces[space].audit;
+        if batch.revision.0 <= audit.last {
             return;
         }
-        self.audit.last = batch.revision.0;
-        let executed = self.invariants.revisions.executed(&batch.events);
+        audit.last = batch.revision.0;
+        let revisions = &mut self.invariants.of_mut(group).revisions;
+        let executed = revisions.executed(&batch.events);
         if let Err(violation) = executed {
             self.fail(violation);
         }
@@ -84,17 +98,18 @@ impl World {
         let of_clients = batch.events.iter();
         let of_clients = of_clients.filter(|event| event.space == Space::ETCD);
         events.extend(of_clients.map(watch_event));
-        self.record(EventKind::WatchMessage(WatchMessage {
+        let told = EventKind::WatchMessage(WatchMessage {
             watch: WatchId(AUDITOR),
             revision: revision(batch.revision.0),
             fragment: false,
             events,
-        }));
+        });
+        self.record(space, told);
     }
 
-    fn record(&mut self, event: EventKind) {
+    fn record(&mut self, space: usize, event: EventKind) {
         let at = checker::history::Time(self.now.0);
-        let events = &mut self.clients.recording.events;
+        let events = &mut self.spaces[space].clients.recording.events;
         events.push(checker::history::Event { at, event });
     }
 }

@@ -1,14 +1,15 @@
 //! What clients and the run itself ask of nodes, and how their answers come back.
 //!
 //! A call's number says who asks: with the highest bit set an operator or the run, else a client,
-//! by its lowest bits. Between a node and its client's connection lies another thread, which takes
-//! its time.
+//! by its lowest bits: the keyspace, and which client there. Between a node and its client's
+//! connection lies another thread, which takes its time.
 
 use std::time::Duration;
 
 use node::{Answer, Call, CallId, Input};
 
 use super::event::{What, World as Happening};
+use super::spaces::{Asker, DEFAULT, Stage};
 use super::{World, describe};
 use crate::clients::End;
 use crate::invariants::Violation;
@@ -19,45 +20,67 @@ const OPERATOR: u64 = 1 << 63;
 /// Bits of a call's number that name the client.
 const CLIENT_BITS: u32 = 8;
 
+/// Who asked this, if it was a client.
+fn asker(id: CallId) -> Option<Asker> {
+    let client = id.0 & ((1 << CLIENT_BITS) - 1);
+    (id.0 & OPERATOR == 0).then(|| Asker::of(client))
+}
+
+/// Who it is, in a trace.
+fn named(asker: Option<Asker>) -> Kind {
+    asker.map_or(Kind::Run, |asker| Kind::Client(asker.number() as usize))
+}
+
 impl World {
-    pub(super) fn client_asks(&mut self, client: usize) {
-        if !self.clients_ask || self.clients.clients[client].pending.is_some() {
+    pub(super) fn client_asks(&mut self, asker: Asker) {
+        let Asker { space, client } = asker;
+        let asks = &mut self.spaces[space];
+        let is_over = asks.stage == Stage::Dropped;
+        if !self.clients_ask || is_over || asks.clients.clients[client].pending.is_some() {
             return;
         }
-        let host = self.clients.choose_host(client, self.hosts.len());
+        let host = asks.clients.choose_host(client, self.hosts.len());
         if self.hosts[host].node.is_none() || self.hosts[host].is_given_up {
-            self.clients.unreachable(client);
-            self.next_question(client);
+            asks.clients.unreachable(client);
+            self.next_question(asker);
             return;
         }
-        let newest = self.invariants.revisions.newest();
-        let request = self.clients.draw(self.now, client, newest);
-        if let etcd::Request::LeaseRevoke(revoke) = &request {
-            self.invariants.leases.revoking(state::LeaseId(revoke.id));
+        let group = asks.group;
+        let newest = self.revisions_of(space).newest();
+        let request = self.spaces[space].clients.draw(self.now, client, newest);
+        if let etcd::Request::LeaseRevoke(revoke) = &request
+            && let Some(group) = group
+        {
+            let leases = &mut self.invariants.of_mut(group).leases;
+            leases.revoking(state::LeaseId(revoke.id));
         }
         self.calls += 1;
-        let id = CallId(self.calls << CLIENT_BITS | client as u64);
-        let at = self.elapsed();
-        self.trace.line(at, Kind::Client(client), || {
+        let id = CallId(self.calls << CLIENT_BITS | asker.number());
+        let at = self.now.since(self.began);
+        self.trace.line(at, named(Some(asker)), || {
             format!("asks n{}: {}", host + 1, describe::request(&request))
         });
-        let call = Box::new(Call::Etcd(request.clone()));
-        self.clients
+        let call = Call::Etcd(request.clone());
+        let call = self.spaces[space].within(call);
+        self.spaces[space]
+            .clients
             .asked(self.now, client, host, id, request, newest);
         let trip = Duration::from_micros(50);
+        let call = Box::new(call);
         self.on_host(trip, host, What::Call { id, call });
-        let patience = Duration::from_micros(self.scenario.workload.patience);
-        let turn = self.clients.clients[client].turn;
-        self.schedule(patience, Happening::Patience { client, turn });
+        let patience = Duration::from_micros(self.spaces[space].clients.patience());
+        let turn = self.spaces[space].clients.clients[client].turn;
+        self.schedule(patience, Happening::Patience { asker, turn });
     }
 
-    pub(super) fn next_question(&mut self, client: usize) {
-        let pause = self.clients.pause(self.now, client);
-        self.schedule(Duration::from_micros(pause), Happening::Client(client));
+    pub(super) fn next_question(&mut self, asker: Asker) {
+        let clients = &mut self.spaces[asker.space].clients;
+        let pause = clients.pause(self.now, asker.client);
+        self.schedule(Duration::from_micros(pause), Happening::Client(asker));
     }
 
-    pub(super) fn patience_ends(&mut self, client: usize, turn: u64) {
-        let waiting = &self.clients.clients[client];
+    pub(super) fn patience_ends(&mut self, asker: Asker, turn: u64) {
+        let waiting = &self.spaces[asker.space].clients.clients[asker.client];
         if waiting.turn != turn {
             return;
         }
@@ -65,25 +88,29 @@ impl World {
             return;
         };
         let (host, id) = (pending.host, pending.call);
-        self.client_ends(client, End::Lost("the client's patience ended"));
+        self.client_ends(asker, End::Lost("the client's patience ended"));
         self.deliver(host, Input::Forget { id });
     }
 
-    pub(super) fn client_ends(&mut self, client: usize, end: End) {
+    pub(super) fn client_ends(&mut self, asker: Asker, end: End) {
         let at = self.elapsed();
         if self.trace.keeps_lines()
             && let End::Lost(reason) = &end
         {
             self.trace
-                .line(at, Kind::Client(client), || (*reason).to_owned());
+                .line(at, named(Some(asker)), || (*reason).to_owned());
         }
-        let revisions = &mut self.invariants.revisions;
-        let ended = self
+        let space = &mut self.spaces[asker.space];
+        let revisions = match space.group {
+            Some(group) => &mut self.invariants.of_mut(group).revisions,
+            None => &mut self.nothing,
+        };
+        let ended = space
             .clients
-            .ended(self.now, client, end, revisions, &mut self.marks);
+            .ended(self.now, asker.client, end, revisions, &mut self.marks);
         match ended {
             Err(violation) => self.fail(violation),
-            Ok(true) => self.next_question(client),
+            Ok(true) => self.next_question(asker),
             Ok(false) => {}
         }
     }
@@ -106,28 +133,30 @@ impl World {
     }
 
     pub(super) fn answered(&mut self, index: usize, id: CallId, mut answer: Answer) {
-        self.answer_seen(index, &mut answer);
+        let asker = asker(id);
+        let space = match asker {
+            Some(asker) => asker.space,
+            None => self.asked_elsewhere.remove(&id).unwrap_or(DEFAULT),
+        };
+        self.answer_seen(index, space, &mut answer);
         let at = self.elapsed();
         if self.trace.keeps_lines() {
             let text = describe::answer(&answer);
-            let kind = match id.0 & OPERATOR {
-                0 => Kind::Client((id.0 & ((1 << CLIENT_BITS) - 1)) as usize),
-                _ => Kind::Run,
-            };
-            self.trace
-                .line(at, kind, || format!("is told by n{}: {text}", index + 1));
+            self.trace.line(at, named(asker), || {
+                format!("is told by n{}: {text}", index + 1)
+            });
         }
-        if id.0 & OPERATOR != 0 {
+        let Some(asker) = asker else {
             self.own_answers.insert(id, answer);
             return;
-        }
-        let client = (id.0 & ((1 << CLIENT_BITS) - 1)) as usize;
-        let waits = self.clients.clients[client].pending.as_ref();
+        };
+        let clients = &self.spaces[asker.space].clients.clients;
+        let waits = clients[asker.client].pending.as_ref();
         if waits.is_none_or(|pending| pending.call != id) {
             return;
         }
         match answer {
-            Answer::Etcd(result) => self.client_ends(client, End::Answered(result)),
+            Answer::Etcd(result) => self.client_ends(asker, End::Answered(result)),
             other => self.fail(Violation {
                 invariant: "answers fit their questions",
                 text: format!("{other:?}"),
@@ -137,12 +166,25 @@ impl World {
 
     /// The calls under way at a host have no answer any more.
     pub(super) fn calls_lost(&mut self, host: usize) {
-        for client in 0..self.clients.clients.len() {
-            let pending = self.clients.clients[client].pending.as_ref();
-            if pending.is_some_and(|pending| pending.host == host) {
-                self.client_ends(client, End::Lost("the node is gone"));
+        for space in 0..self.spaces.len() {
+            for client in 0..self.spaces[space].clients.clients.len() {
+                let pending = self.spaces[space].clients.clients[client].pending.as_ref();
+                if pending.is_some_and(|pending| pending.host == host) {
+                    let asker = Asker { space, client };
+                    self.client_ends(asker, End::Lost("the node is gone"));
+                }
             }
         }
+    }
+
+    /// The run itself asks something of a node about a keyspace; the answer comes later.
+    pub(crate) fn call_in(&mut self, space: usize, host: usize, call: Call) -> CallId {
+        let call = self.spaces[space].within(call);
+        let id = self.call(host, call);
+        if space != DEFAULT {
+            self.asked_elsewhere.insert(id, space);
+        }
+        id
     }
 
     /// The run itself asks something of a node; the answer comes later.

@@ -6,9 +6,11 @@ use std::collections::BinaryHeap;
 
 use base::Instant;
 use bytes::Bytes;
-use journal::disk::Lane;
+use journal::disk::{Completion, Lane};
 use node::hub::HubInput;
 use node::{Answer, Call, CallId, ConnectionId, DialId, Identity, Input};
+
+use super::spaces::Asker;
 
 /// Something that will happen on a host.
 #[derive(Debug)]
@@ -44,14 +46,21 @@ pub(crate) enum What {
     Free,
     /// A request arrives at the thread that serves its lane.
     DiskRequest(Box<journal::disk::Request>),
+    /// What came of a request arrives at the node.
+    DiskEnd {
+        /// What came of it.
+        completion: Box<Completion>,
+        /// What was to be sent once it had succeeded has been sent.
+        has_spoken: bool,
+    },
     /// A request that a lane was serving ends, unless it was planned anew.
     Disk(Lane, u64),
     /// The identity file is written.
     Persisted(Box<Identity>),
     /// A connection is tried.
     Dial(DialId),
-    /// Something at the host's worker, or from there to a client that watches.
-    Watching(Watching),
+    /// Something at the host's worker for a keyspace, or from there to a client that watches.
+    Watching(usize, Watching),
     /// A client's connection gets an answer to send.
     Answer(CallId, Box<Answer>),
     /// A client's request arrives.
@@ -111,11 +120,11 @@ pub(crate) enum World {
     /// The links that the nth fault cut are whole again.
     Heal(usize),
     /// A client asks its next question.
-    Client(usize),
+    Client(Asker),
     /// A client's patience for this turn ends.
     Patience {
         /// Which client.
-        client: usize,
+        asker: Asker,
         /// Which of its questions.
         turn: u64,
     },
@@ -125,6 +134,8 @@ pub(crate) enum World {
     Replay(usize),
     /// Operators look after what they do.
     Operators,
+    /// Operators look after the nth keyspace.
+    Keyspace(usize),
 }
 
 /// When something happens, and where it is kept until then.

@@ -11,7 +11,7 @@ use super::event::World as Happening;
 use super::host::{Doom, Host};
 use super::operators::Task;
 use crate::disk::{Crash, Disk};
-use crate::invariants::refusals::Injuries;
+use crate::invariants::refusals::{Injuries, Reasons};
 use crate::marks::Mark;
 use crate::scenario::{Fault, Micros, Shape, Who};
 use crate::trace::Kind;
@@ -202,6 +202,33 @@ impl World {
         }
     }
 
+    /// A host whose disk was damaged is as good as the others once its node has been started since,
+    /// and nothing of it is in doubt. What a disk has lied about, no node can notice.
+    pub(crate) fn mend(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        let running = host.node.as_ref().and_then(node::Node::running);
+        let is_whole =
+            running.is_some_and(|running| running.groups().all(|(_, group)| !group.is_in_doubt()));
+        if is_whole && host.life > host.hurt_in && !host.injuries.has_lied {
+            host.reasons.mended = host.reasons.damaged;
+        }
+    }
+
+    /// Whether a host is to come back by itself, whatever was done to its disk.
+    pub(crate) fn mends_itself(&self, index: usize) -> bool {
+        let host = &self.hosts[index];
+        let Reasons {
+            damaged,
+            mended,
+            alone,
+            removed,
+            wiped,
+            ..
+        } = host.reasons;
+        let is_alone = alone || self.holds_alone(index);
+        damaged && !mended && !is_alone && !removed && !wiped && !host.injuries.has_lied
+    }
+
     /// From its next start on, the node of this host is of a build that knows this level.
     fn change_build(&mut self, host: usize, level: u32, down: Micros) {
         if host >= self.hosts.len() {
@@ -277,7 +304,9 @@ impl World {
             self.start(index);
             self.set_alarm(index);
         }
-        self.clients.recording.calm(now);
+        for space in &mut self.spaces {
+            space.clients.recording.calm(now);
+        }
         let at = self.elapsed();
         self.trace.line(at, Kind::Run, || {
             format!("faults end; left out: {given_up:?}")
@@ -311,6 +340,8 @@ fn rot(host: &mut Host, draw: u64, damage: impl FnOnce(&mut Disk, File, usize, &
     if let Some(sector) = host.disk.used_sector(file, &mut random) {
         damage(&mut host.disk, file, sector, &mut random);
         host.reasons.damaged = true;
+        host.reasons.mended = false;
+        host.hurt_in = host.life;
     }
 }
 

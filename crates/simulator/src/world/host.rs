@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use base::{Instant, NodeId, Random};
 use bytes::Bytes;
+use consensus::QuorumSizes;
 use journal::disk::RequestId;
 use node::leases::LeaseLimits;
+use node::running::scrubbing::ScrubLimits;
 use node::{Config, ConnectionId, DialId, Halt, Identity, Input, Limits, Node, Timing};
 
 use crate::disk::{Crash, Disk};
@@ -44,6 +46,8 @@ pub(crate) struct Host {
     pub(crate) slow: (u32, Instant),
     pub(crate) doom: Option<Doom>,
     pub(crate) reasons: Reasons,
+    /// The life in which its disk was damaged last.
+    pub(crate) hurt_in: u64,
     /// What was done to its disk, since it had this one.
     pub(crate) injuries: Injuries,
     /// What the last node said when it ended.
@@ -57,8 +61,8 @@ pub(crate) struct Host {
     pub(crate) disk_random: Random,
     /// What lies between its node's thread and those of its disk.
     pub(crate) threads: Threads,
-    /// The last slot that its node acknowledged.
-    pub(crate) promised: base::Slot,
+    /// The last slot that its node acknowledged, and of which group.
+    pub(crate) promised: (base::GroupId, base::Slot),
     /// Bytes of its disk that acknowledgements have paid for reading.
     pub(crate) promise_credit: u64,
 }
@@ -101,6 +105,10 @@ pub(crate) fn config(host: usize, scenario: &Scenario) -> Config {
         join: Vec::new(),
         // The one that forms the cluster tells the others.
         engine: (host == 0).then_some(scenario.engine),
+        quorums: scenario
+            .quorums
+            .filter(|_| host == 0)
+            .map(|(elect, commit)| QuorumSizes { elect, commit }),
         timing: Timing::default(),
         limits: Limits {
             // Where machines hear of each other late, the replica is far behind its engine.
@@ -178,6 +186,11 @@ fn limits(small: &Small) -> Limits {
         checkpoint_log_bytes: small.checkpoint_log_bytes,
         checkpoint_chunk_bytes: 16 << 10,
         checkpoint_sync_bytes: 32 << 10,
+        scrub: ScrubLimits {
+            bytes_per_second: small.segment_bytes,
+            chunk_bytes: 16 << 10,
+            rest: Duration::from_millis(500),
+        },
         ..defaults
     }
 }

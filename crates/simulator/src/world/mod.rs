@@ -14,29 +14,32 @@ pub(crate) mod audit;
 pub(crate) mod calling;
 pub mod clock;
 pub(crate) mod describe;
+pub(crate) mod disks;
 pub(crate) mod event;
 pub(crate) mod faults;
 pub(crate) mod host;
 pub(crate) mod network;
 pub(crate) mod operators;
+pub(crate) mod spaces;
 pub(crate) mod threads;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base::{Instant, Random};
+use base::{GroupId, Instant, Random};
 use bytes::Bytes;
 use node::group::META;
 use node::{Answer, CallId, Halt, Input, Node, Note, Output, Startup, rehearsal};
 
-use crate::clients::Clients;
 use crate::clients::sessions;
 use crate::clients::watching::Watchers;
 use crate::clients::workers::Worker;
 use crate::disk::{Crash, Disk};
+use crate::invariants::Violation;
 use crate::invariants::durability;
+use crate::invariants::groups::{Groups, Said, unreadable};
 use crate::invariants::refusals::{self, Injuries, Reasons};
-use crate::invariants::{Invariants, Violation};
+use crate::invariants::revisions::Revisions;
 use crate::marks::{Mark, Marks};
 use crate::scenario::{Scenario, Who};
 use crate::streams::Streams;
@@ -46,6 +49,7 @@ use event::{Heap, What, World as Happening};
 use host::Host;
 use network::Network;
 use operators::Operators;
+use spaces::{Asker, DEFAULT, Space};
 use threads::Threads;
 
 /// A cluster, its clients, and all that may happen to them.
@@ -56,13 +60,16 @@ pub struct World {
     streams: Streams,
     pub(crate) hosts: Vec<Host>,
     pub(crate) network: Network,
-    pub(crate) clients: Clients,
+    /// Keyspaces, the default one first, each with its clients.
+    pub(crate) spaces: Vec<Space>,
     pub(crate) watchers: Watchers,
-    pub(crate) workers: Vec<Worker>,
+    /// By host and keyspace.
+    pub(crate) workers: Vec<Vec<Worker>>,
     pub(crate) operators: Operators,
-    pub(crate) audit: audit::Audit,
     /// What must hold.
-    pub invariants: Invariants,
+    pub invariants: Groups,
+    /// What is known of revisions in keyspaces that are nowhere.
+    nothing: Revisions,
     heap: Heap,
     calls: u64,
     /// What happened, for people.
@@ -74,6 +81,8 @@ pub struct World {
     pub(crate) violation: Option<Violation>,
     /// Faults are over.
     pub(crate) is_calm: bool,
+    /// Calls of the run itself, under way in other keyspaces than the default one.
+    pub(crate) asked_elsewhere: BTreeMap<CallId, usize>,
     /// Answers to calls that the run itself makes.
     pub(crate) own_answers: BTreeMap<CallId, Answer>,
     /// Clients go on asking.
@@ -107,7 +116,11 @@ impl World {
                     woken_at: None,
                     slow: (1, Instant(0)),
                     doom: None,
-                    reasons: Reasons::default(),
+                    reasons: Reasons {
+                        alone: scenario.hosts == 1,
+                        ..Reasons::default()
+                    },
+                    hurt_in: 0,
                     injuries: Injuries::default(),
                     halted: None,
                     is_given_up: false,
@@ -116,7 +129,7 @@ impl World {
                     campaigned: base::Epoch(0),
                     disk_random: streams.named(&format!("disk.{index}")),
                     threads: Threads::new(streams.named(&format!("threads.{index}"))),
-                    promised: base::Slot(0),
+                    promised: (META, base::Slot(0)),
                     promise_credit: 0,
                 }
             })
@@ -127,19 +140,15 @@ impl World {
             began,
             streams,
             network: Network::new(scenario.network.clone(), streams.named("network"), count),
-            clients: Clients::new(
-                scenario.workload.clone(),
-                scenario.duration,
-                streams.named("workload"),
-            ),
+            spaces: spaces::of(&scenario, streams),
             watchers: Watchers::new(&scenario, streams.named("watchers")),
             workers: (0..count)
-                .map(|index| Worker::new(index, &streams))
+                .map(|host| Worker::of_host(host, &scenario, streams))
                 .collect(),
             operators: Operators::default(),
-            audit: audit::Audit::default(),
-            invariants: Invariants::new(count),
+            invariants: Groups::new(count, began, sessions::bounds(&scenario)),
             hosts,
+            nothing: Revisions::default(),
             heap: Heap::default(),
             calls: 0,
             trace: Trace::new(keep_trace),
@@ -147,6 +156,7 @@ impl World {
             struck: BTreeMap::new(),
             violation: None,
             is_calm: false,
+            asked_elsewhere: BTreeMap::new(),
             own_answers: BTreeMap::new(),
             clients_ask: true,
             outputs: Vec::new(),
@@ -156,13 +166,15 @@ impl World {
         for (index, planned) in world.scenario.faults.clone().iter().enumerate() {
             world.schedule(Duration::from_micros(planned.at), Happening::Fault(index));
         }
-        (0..world.clients.clients.len()).for_each(|client| world.next_question(client));
+        for client in 0..world.spaces[DEFAULT].clients.clients.len() {
+            let space = DEFAULT;
+            world.next_question(Asker { space, client });
+        }
         for client in 0..world.watchers.streams.len() {
             let pause = world.watchers.pause();
             world.schedule(pause, Happening::Watcher(client));
         }
-        let bounds = sessions::bounds(&world.scenario);
-        world.invariants.leases.hold_to(began, bounds);
+        world.plan_keyspaces();
         (0..count).for_each(|host| world.start(host));
         world
     }
@@ -225,11 +237,12 @@ impl World {
             }
             Happening::Fault(index) => self.strike(index),
             Happening::Heal(fault) => self.heal(fault),
-            Happening::Client(client) => self.client_asks(client),
-            Happening::Patience { client, turn } => self.patience_ends(client, turn),
+            Happening::Client(asker) => self.client_asks(asker),
+            Happening::Patience { asker, turn } => self.patience_ends(asker, turn),
             Happening::Watcher(client) => self.watcher_acts(client),
             Happening::Replay(index) => self.replay(index),
             Happening::Operators => self.operate(),
+            Happening::Keyspace(space) => self.tend_keyspace(space),
         }
     }
 
@@ -255,13 +268,17 @@ impl World {
                 }
             }
             What::DiskRequest(request) => self.disk_begins(host, *request),
+            What::DiskEnd {
+                completion,
+                has_spoken,
+            } => self.disk_tells(host, *completion, has_spoken),
             What::Disk(lane, turn) => self.disk_ends(host, lane, turn),
             What::Persisted(identity) => {
                 self.hosts[host].disk.identity = Some(*identity);
                 self.deliver(host, Input::IdentityPersisted);
             }
             What::Dial(dial) => self.dial(host, dial),
-            What::Watching(what) => self.watching(host, what),
+            What::Watching(space, what) => self.watching(host, space, what),
             What::Answer(id, answer) => self.answered(host, id, *answer),
             What::Call { id, call } => {
                 let call = *call;
@@ -302,7 +319,7 @@ impl World {
         let at = self.elapsed();
         self.trace
             .line(at, Kind::Node(index), || "starts".to_owned());
-        self.start_worker(index);
+        self.start_workers(index);
         self.hold_to_start(index);
         self.pass(index);
     }
@@ -330,7 +347,7 @@ impl World {
         host.paused_until = Instant(0);
         self.invariants.stopped(index);
         self.calls_lost(index);
-        self.end_worker(index);
+        self.end_workers(index);
         if self.hosts.iter().all(|host| host.node.is_none()) {
             self.marks.reach(Mark::AllDown);
         }
@@ -351,23 +368,29 @@ impl World {
     /// Something has arrived at a node; it looks at that as soon as it can.
     pub(crate) fn deliver(&mut self, index: usize, input: Input) {
         let now = self.now;
+        if !self.put_in_inbox(index, input) {
+            return;
+        }
         let host = &mut self.hosts[index];
-        if host.node.is_none() {
-            return;
-        }
-        if let (Input::Disk(completion), Some(node)) = (&input, host.id()) {
-            self.invariants.told(node, completion.id);
-        }
-        host.inbox.push(input);
-        if host.is_paused(now) {
-            return;
-        }
         if host.busy_until <= now {
             self.pass(index);
         } else if !std::mem::replace(&mut host.is_free_due, true) {
             let at = host.busy_until;
             self.on_host_at(at, index, What::Free);
         }
+    }
+
+    /// Lays something before a node; whether somebody runs there who could look at it.
+    pub(super) fn put_in_inbox(&mut self, index: usize, input: Input) -> bool {
+        let host = &mut self.hosts[index];
+        if host.node.is_none() {
+            return false;
+        }
+        if let (Input::Disk(completion), Some(node)) = (&input, host.id()) {
+            self.invariants.told(node, completion.id);
+        }
+        host.inbox.push(input);
+        !host.is_paused(self.now)
     }
 
     fn wake(&mut self, index: usize) {
@@ -439,17 +462,7 @@ impl World {
         if let Err(violation) = looked {
             self.fail(violation);
         }
-        if std::mem::take(&mut self.invariants.agreement.is_mixed) {
-            self.marks.reach(Mark::LevelsMixed);
-        }
-        let own_vote = self.invariants.take_own_vote();
-        if let Some((vote, own)) = own_vote.zip(self.hosts[index].id()) {
-            self.hold_to_disk(index, own, vote);
-        }
-        for lease in std::mem::take(&mut self.invariants.leases.expired) {
-            self.marks.reach(Mark::LeaseExpired);
-            self.clients.recording.lease_expired(now, lease.0);
-        }
+        self.take_findings(index);
         for output in out.drain(..) {
             if self.hosts[index].node.is_none() {
                 break;
@@ -459,6 +472,29 @@ impl World {
         }
         self.outputs = out;
         self.set_alarm(index);
+    }
+
+    /// Takes what the invariants have found in a pass of this host.
+    fn take_findings(&mut self, index: usize) {
+        let mut own_votes = Vec::new();
+        for (group, found) in self.invariants.iter_mut() {
+            if std::mem::take(&mut found.agreement.is_mixed) {
+                self.marks.reach(Mark::LevelsMixed);
+            }
+            own_votes.extend(found.take_own_vote().map(|vote| (group, vote)));
+            for lease in found.leases.expired.drain(..) {
+                self.marks.reach(Mark::LeaseExpired);
+                let mut spaces = self.spaces.iter_mut();
+                if let Some(space) = spaces.find(|space| space.group == Some(group)) {
+                    space.clients.recording.lease_expired(self.now, lease.0);
+                }
+            }
+        }
+        if let Some(own) = self.hosts[index].id() {
+            for vote in own_votes {
+                self.hold_to_disk(index, own, vote);
+            }
+        }
     }
 
     /// A death that was waiting for so many outputs.
@@ -507,14 +543,16 @@ impl World {
                     What::Input(Box::new(Input::JobDone { id, answer })),
                 );
             }
-            Output::Note(note) => self.noted(index, &note),
-            Output::Publish { group, .. } if group != META => {}
-            Output::Publish { publication, .. } => {
-                self.audit(index, &publication);
-                self.published(index, publication);
+            Output::Note(Note::InGroup { group, note }) => self.noted(index, group, &note),
+            Output::Note(note) => self.noted(index, META, &note),
+            Output::Publish { group, publication } => {
+                if let Some(space) = self.space_in(group) {
+                    self.audit(index, (space, group), &publication);
+                    self.published(index, space, publication);
+                }
             }
-            Output::ReadHistory(job) => self.history_read(index, *job),
-            Output::Ready => {}
+            Output::ReadHistory { job, .. } => self.history_read(index, *job),
+            Output::Ready | Output::Keyspaces(_) | Output::Unpublish { .. } => {}
             Output::Halt(halt) => self.halted(index, halt),
         }
     }
@@ -523,6 +561,7 @@ impl World {
         let at = self.elapsed();
         self.trace
             .line(at, Kind::Node(index), || format!("halts: {halt:?}"));
+        let holds_alone = self.holds_alone(index);
         self.end_node(index, false);
         self.crash_disk(index, Crash::Process);
         let host = &mut self.hosts[index];
@@ -530,7 +569,9 @@ impl World {
             host.refusals += 1;
             host.injuries.hurt(host.disk.injured());
             let name = &host.config.name;
-            let looked = refusals::refused(name, reason, host.reasons, &host.injuries);
+            let mut reasons = host.reasons;
+            reasons.alone |= holds_alone;
+            let looked = refusals::refused(name, reason, reasons, &host.injuries);
             if host.reasons.damaged {
                 self.marks.reach(Mark::DamageRefused);
             } else if host.reasons.failed {
@@ -558,18 +599,38 @@ impl World {
         self.hosts[index].halted = Some(halt);
     }
 
-    fn noted(&mut self, index: usize, note: &Note) {
+    fn noted(&mut self, index: usize, group: GroupId, note: &Note) {
         let at = self.elapsed();
-        self.trace.line(at, Kind::Node(index), || note.to_string());
+        self.trace.line(at, Kind::Node(index), || match group {
+            META => note.to_string(),
+            group => format!("group {group}: {note}"),
+        });
         match note {
+            Note::GroupOpened { name } => self.space_lives_in(name, group),
+            Note::SnapshotInstalled { .. } if group != META => {
+                self.marks.reach(Mark::GroupSnapshot);
+            }
             Note::SnapshotInstalled { .. } => self.marks.reach(Mark::SnapshotInstalled),
             Note::CheckpointWritten { slot, .. } => {
                 self.marks.reach(Mark::CheckpointWritten);
                 let node = self.hosts[index].node.as_ref();
-                let looked = durability::lets_go(node.and_then(Node::running), *slot);
+                let running = node.and_then(Node::running);
+                let looked = durability::lets_go(running.and_then(|each| each.group(group)), *slot);
                 looked.unwrap_or_else(|violation| self.fail(violation));
             }
             Note::TornTailCut { .. } => self.marks.reach(Mark::TornTailCut),
+            Note::JournalLost { .. } => self.marks.reach(Mark::JournalBegunAnew),
+            Note::Doubtful { .. } => {
+                self.marks.reach(Mark::StartedInDoubt);
+                if let Some(node) = self.hosts[index].id() {
+                    self.invariants.excuse(node);
+                }
+            }
+            Note::DoubtEnded => {
+                self.marks.reach(Mark::DoubtEnded);
+                self.mend(index);
+            }
+            Note::LogMended { .. } => self.marks.reach(Mark::LogMended),
             Note::CheckpointDamaged { .. } => self.marks.reach(Mark::CheckpointDamaged),
             Note::Engine(consensus::Note::LogCut { .. }) => self.marks.reach(Mark::LogCut),
             Note::Engine(consensus::Note::SteppedDown { reason, .. }) => {
@@ -624,66 +685,21 @@ impl World {
 
     /// Looks at an engine's message; whether that ends the run.
     pub(crate) fn observe_frame(&mut self, from: usize, to: usize, body: &Bytes) -> bool {
-        let ids = self.hosts[from].id().zip(self.hosts[to].id());
-        if let Some((from, to)) = ids
-            && let Err(violation) = self.invariants.sent(from, to, body)
-        {
+        let Some((own, other)) = self.hosts[from].id().zip(self.hosts[to].id()) else {
+            return false;
+        };
+        let said = Said::in_frame(body);
+        let looked = match &said {
+            Some(said) => self.invariants.sent(own, other, said),
+            None => unreadable(own),
+        };
+        if let Err(violation) = looked {
             self.fail(violation);
             return true;
         }
-        for mark in self.invariants.reached.drain(..) {
-            self.marks.reach(mark);
-        }
-        self.observe_promise(from, ids, body)
-    }
-
-    // --- disks
-
-    pub(crate) fn disk_begins(&mut self, index: usize, request: journal::disk::Request) {
-        let lane = request.lane;
-        if self.hosts[index].disk.submit(request) {
-            self.serve_disk(index, lane);
-        }
-    }
-
-    /// A lane turns to its next request; a fault that ends lets it begin anew.
-    pub(crate) fn serve_disk(&mut self, index: usize, lane: journal::disk::Lane) {
-        let machine = &self.scenario.machine;
-        let (delay, jitter) = (machine.disk_delay, machine.disk_jitter);
-        let host = &mut self.hosts[index];
-        if let Some((turn, times)) = host.disk.serve(self.now, lane) {
-            let takes = Duration::from_micros(delay)
-                + Duration::from_nanos(host.disk_random.below(jitter * 1000 + 1));
-            self.on_host(takes * times, index, What::Disk(lane, turn));
-        }
-    }
-
-    fn disk_ends(&mut self, index: usize, lane: journal::disk::Lane, turn: u64) {
-        let now = self.now;
-        let host = &mut self.hosts[index];
-        if !host.disk.is_at(lane, turn) {
-            return;
-        }
-        let stalled_until = host.disk.ailments.stalled_until(lane);
-        if stalled_until > now {
-            self.on_host_at(stalled_until, index, What::Disk(lane, turn));
-            return;
-        }
-        let (request, result) = host.disk.complete(now, lane);
-        if result.is_err() {
-            host.reasons.failed = true;
-        }
-        let id = request.id;
-        let frames = host.departing.remove(&id).filter(|_| result.is_ok());
-        self.serve_disk(index, lane);
-        // Nobody waits for the node, which may be busy or paused.
-        self.invariants.disk_speaks(Some(id));
-        for (connection, body) in frames.into_iter().flatten() {
-            self.send(connection, body);
-        }
-        self.invariants.disk_speaks(None);
-        let completion = journal::disk::Completion { id, result };
-        self.hand_from_disk(index, lane, completion);
+        self.invariants.take_reached(|mark| self.marks.reach(mark));
+        let mut promises = said.iter().flat_map(|said| said.promises(other));
+        promises.any(|promise| self.hold_to_disk(from, own, promise))
     }
 
     // --- looking around

@@ -241,8 +241,8 @@ impl World {
         self.transmit(connection, body);
     }
 
-    /// Which host hears what is sent over a connection: nobody if the process that it led to is gone.
-    /// Whoever has come after that one on its host, perhaps as another node, is not meant.
+    /// Which host hears what is sent over a connection: nobody if the process that it led to is
+    /// gone. Whoever has come after that one on its host, perhaps as another node, is not meant.
     pub(crate) fn hearer(&self, connection: ConnectionId) -> Option<usize> {
         let (host, life) = self.network.other(connection);
         (self.hosts[host].life == life).then_some(host)

@@ -139,7 +139,7 @@ impl World {
         self.hosts[job.host].disk = crate::disk::Disk::default();
         self.hosts[job.host].injuries = Injuries::default();
         let reasons = &mut self.hosts[job.host].reasons;
-        (reasons.damaged, reasons.wiped) = (false, false);
+        (reasons.damaged, reasons.mended, reasons.wiped) = (false, false, false);
         self.start(job.host);
         job.step = Step::Promote;
     }

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use base::{Instant, Random};
 use journal::disk::{Completion, Lane, Request};
-use node::Input;
 
 use super::World;
 use super::event::What;
@@ -59,11 +58,23 @@ impl World {
     }
 
     /// What came of a request goes back to the node.
-    pub(super) fn hand_from_disk(&mut self, index: usize, lane: Lane, completion: Completion) {
-        let input = Input::Disk(completion);
+    pub(super) fn hand_from_disk(
+        &mut self,
+        index: usize,
+        lane: Lane,
+        completion: Completion,
+        has_spoken: bool,
+    ) {
         match self.crossing(index, Way::FromDisk, lane) {
-            None => self.deliver(index, input),
-            Some(at) => self.on_host_at(at, index, What::Input(Box::new(input))),
+            None => self.disk_tells(index, completion, has_spoken),
+            Some(at) => {
+                let completion = Box::new(completion);
+                let end = What::DiskEnd {
+                    completion,
+                    has_spoken,
+                };
+                self.on_host_at(at, index, end);
+            }
         }
     }
 

@@ -1,0 +1,301 @@
+//! Keyspaces: the default one, and those that operators create and drop while faults strike.
+//!
+//! ```text
+//!   planned ──its time──▶ creating ──told that it is there──▶ open ──its time──▶ dropping
+//!               asked of whoever runs, again and again           clients ask
+//! ```
+//!
+//! Each has clients, an auditor and a history of its own, which the checker judges by itself: they
+//! share nothing. A name is never used twice: nodes that have not heard of a drop go on serving
+//! what was dropped, so one name would stand for two histories.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{GroupId, NodeId, Random};
+use node::group::META;
+use node::{Answer, Call, CallId};
+
+use super::World;
+use super::audit::Audit;
+use super::event::World as Happening;
+use crate::clients::Clients;
+use crate::invariants::Violation;
+use crate::invariants::revisions::Revisions;
+use crate::marks::Mark;
+use crate::scenario::{self, Micros, Scenario};
+use crate::streams::Streams;
+
+/// How often operators look.
+const LOOK: Duration = Duration::from_millis(150);
+/// The place of the default keyspace.
+pub(crate) const DEFAULT: usize = 0;
+
+/// How far a keyspace has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    Planned,
+    Creating,
+    Open,
+    Dropping,
+    Dropped,
+}
+
+/// A keyspace.
+pub(crate) struct Space {
+    pub(crate) name: Arc<str>,
+    /// Where it lives, once a node has said so.
+    pub(crate) group: Option<GroupId>,
+    pub(crate) stage: Stage,
+    pub(crate) clients: Clients,
+    pub(crate) audit: Audit,
+    plan: Option<scenario::Keyspace>,
+    /// What an operator has asked, of whom, and in which life of it.
+    asked: Option<(CallId, usize, u64)>,
+    random: Random,
+}
+
+/// A client: of which keyspace, and which one there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    pub(crate) space: usize,
+    pub(crate) client: usize,
+}
+
+impl Asker {
+    /// A number below 256 that stands for this client in the numbers of its calls.
+    pub(crate) fn number(self) -> u64 {
+        (self.space * scenario::CLIENTS_MAX + self.client) as u64
+    }
+
+    /// The client that has this number.
+    pub(crate) fn of(number: u64) -> Asker {
+        Asker {
+            space: number as usize / scenario::CLIENTS_MAX,
+            client: number as usize % scenario::CLIENTS_MAX,
+        }
+    }
+}
+
+impl Space {
+    /// A call to this keyspace.
+    pub(crate) fn within(&self, call: Call) -> Call {
+        match self.plan {
+            None => call,
+            Some(_) => Call::In {
+                keyspace: Arc::clone(&self.name),
+                call: Box::new(call),
+            },
+        }
+    }
+}
+
+/// All keyspaces of a run, the default one first.
+pub(crate) fn of(scenario: &Scenario, streams: Streams) -> Vec<Space> {
+    let duration = scenario.duration;
+    let default = Space {
+        name: Arc::from("default"),
+        group: Some(META),
+        stage: Stage::Open,
+        clients: Clients::new(
+            scenario.workload.clone(),
+            duration,
+            streams.named("workload"),
+        ),
+        audit: Audit::default(),
+        plan: None,
+        asked: None,
+        random: streams.named("operators.default"),
+    };
+    let others = scenario.keyspaces.iter().enumerate();
+    let others = others.map(|(index, plan)| {
+        let workload = streams.named(&format!("workload.{index}"));
+        Space {
+            name: Arc::from(format!("space-{}", index + 1)),
+            group: None,
+            stage: Stage::Planned,
+            clients: Clients::new(plan.workload.clone(), duration, workload),
+            audit: Audit::default(),
+            plan: Some(plan.clone()),
+            asked: None,
+            random: streams.named(&format!("operators.{index}")),
+        }
+    });
+    std::iter::once(default).chain(others).collect()
+}
+
+impl World {
+    /// What clients of a keyspace were told of revisions. As long as nobody knows where it lives,
+    /// nobody was told anything.
+    pub(crate) fn revisions_of(&mut self, space: usize) -> &mut Revisions {
+        match self.spaces[space].group {
+            Some(group) => &mut self.invariants.of_mut(group).revisions,
+            None => &mut self.nothing,
+        }
+    }
+
+    /// The keyspace that lives in a group, if anybody knows.
+    pub(crate) fn space_in(&self, group: GroupId) -> Option<usize> {
+        let mut spaces = self.spaces.iter();
+        spaces.position(|space| space.group == Some(group))
+    }
+
+    /// A node says in which group a keyspace lives.
+    pub(crate) fn space_lives_in(&mut self, name: &str, group: GroupId) {
+        let Some(space) = self.spaces.iter_mut().find(|each| &*each.name == name) else {
+            return;
+        };
+        match space.group.replace(group) {
+            Some(other) if other != group => self.fail(Violation {
+                invariant: "a keyspace is one group",
+                text: format!("{name} lives in {other} and in {group}"),
+            }),
+            _ => {}
+        }
+    }
+
+    /// Plans when keyspaces are created.
+    pub(crate) fn plan_keyspaces(&mut self) {
+        for space in 0..self.spaces.len() {
+            if let Some(plan) = &self.spaces[space].plan {
+                let created = Duration::from_micros(plan.created);
+                self.schedule(created, Happening::Keyspace(space));
+            }
+        }
+    }
+
+    /// An operator looks after a keyspace.
+    pub(crate) fn tend_keyspace(&mut self, index: usize) {
+        if self.is_calm {
+            return;
+        }
+        let elapsed = self.elapsed().as_micros() as Micros;
+        let space = &mut self.spaces[index];
+        let dropped = space.plan.as_ref().and_then(|plan| plan.dropped);
+        match space.stage {
+            Stage::Planned => space.stage = Stage::Creating,
+            Stage::Open if dropped.is_some_and(|at| at <= elapsed) => {
+                space.stage = Stage::Dropping;
+                space.clients.may_vanish = true;
+            }
+            Stage::Open | Stage::Dropped => {}
+            Stage::Creating | Stage::Dropping => self.hear_operator(index),
+        }
+        self.ask_about_keyspace(index);
+        match (self.spaces[index].stage, dropped) {
+            (Stage::Open, Some(at)) => {
+                let left = Duration::from_micros(at.saturating_sub(elapsed) + 1);
+                self.schedule(left, Happening::Keyspace(index));
+            }
+            (Stage::Creating | Stage::Dropping, _) => {
+                self.schedule(LOOK, Happening::Keyspace(index));
+            }
+            _ => {}
+        }
+    }
+
+    /// What has become of what an operator asked.
+    fn hear_operator(&mut self, index: usize) {
+        let Some((id, through, life)) = self.spaces[index].asked else {
+            return;
+        };
+        let answer = self.own_answers.remove(&id);
+        if answer.is_some() || self.hosts[through].life != life {
+            self.spaces[index].asked = None;
+        }
+        let Some(Answer::Operator(result)) = answer else {
+            return;
+        };
+        // Asked before, without an answer.
+        let is_done = |words: &str| match &result {
+            Ok(_) => true,
+            Err(text) => text.contains(words),
+        };
+        match self.spaces[index].stage {
+            Stage::Creating if is_done("already") => self.keyspace_opens(index),
+            Stage::Dropping if is_done("there is no keyspace") => {
+                self.spaces[index].stage = Stage::Dropped;
+                self.marks.reach(Mark::KeyspaceDropped);
+            }
+            _ => {}
+        }
+    }
+
+    fn keyspace_opens(&mut self, index: usize) {
+        self.spaces[index].stage = Stage::Open;
+        self.marks.reach(Mark::KeyspaceCreated);
+        for client in 0..self.spaces[index].clients.clients.len() {
+            let space = index;
+            self.next_question(Asker { space, client });
+        }
+    }
+
+    fn ask_about_keyspace(&mut self, index: usize) {
+        let hosts = self.hosts.len() as u64;
+        let space = &mut self.spaces[index];
+        let Some(plan) = space.plan.as_ref().filter(|_| space.asked.is_none()) else {
+            return;
+        };
+        let name = space.name.to_string();
+        let call = match space.stage {
+            Stage::Creating => Call::KeyspaceCreate {
+                name,
+                replicas: plan.replicas,
+                engine: plan.engine,
+                quorums: None,
+            },
+            Stage::Dropping => Call::KeyspaceDrop { name },
+            _ => return,
+        };
+        let through = space.random.below(hosts) as usize;
+        if self.hosts[through].node.is_some() {
+            let life = self.hosts[through].life;
+            let id = self.call(through, call);
+            self.spaces[index].asked = Some((id, through, life));
+        }
+    }
+
+    /// Which of these hosts hold a keyspace; none if they are too few to serve it, or nobody need
+    /// serve it.
+    pub(crate) fn holders(&self, index: usize, hosts: &[usize]) -> Vec<usize> {
+        let space = &self.spaces[index];
+        if index == DEFAULT {
+            return hosts.to_vec();
+        }
+        let group = space.group.filter(|_| space.stage == Stage::Open);
+        let members = group.and_then(|group| self.invariants.of(group)?.members());
+        let Some(members) = members else {
+            return Vec::new();
+        };
+        let id = |host: &usize| self.hosts[*host].id();
+        let has = |node: NodeId| hosts.iter().any(|host| id(host) == Some(node));
+        if !(members.membership.elects(has) && members.membership.commits(has)) {
+            return Vec::new();
+        }
+        let belongs = |host: &&usize| {
+            let id = id(host);
+            id.is_some_and(|id| members.membership.members.contains_key(&id))
+        };
+        hosts.iter().filter(belongs).copied().collect()
+    }
+
+    /// Whether a host holds all that there is of some keyspace: nobody can repair that for it.
+    pub(crate) fn holds_alone(&self, host: usize) -> bool {
+        let Some(own) = self.hosts[host].id() else {
+            return false;
+        };
+        let groups = self.spaces[1..].iter().filter_map(|space| space.group);
+        let mut members = groups.filter_map(|group| self.invariants.of(group)?.members());
+        members.any(|members| members.membership.voters.iter().eq([&own]))
+    }
+
+    /// How many copies make a group's majority.
+    pub(crate) fn majority_of(&self, group: GroupId) -> usize {
+        let members = self.invariants.of(group).and_then(|each| each.members());
+        let voters = members.map(|members| members.membership.voters.len());
+        match voters {
+            Some(voters) if group != META => voters / 2 + 1,
+            _ => self.hosts.len() / 2 + 1,
+        }
+    }
+}
