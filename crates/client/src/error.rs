@@ -16,6 +16,8 @@ pub enum Error {
     Unreachable(Box<Status>),
     /// An endpoint that is no address, or none at all.
     BadEndpoint(String),
+    /// What cannot be the name of a keyspace.
+    BadKeyspace(String),
 }
 
 impl Error {
@@ -30,7 +32,7 @@ impl Error {
             Error::Refused(status) | Error::OutcomeUnknown(status) | Error::Unreachable(status) => {
                 status.code()
             }
-            Error::BadEndpoint(_) => Code::InvalidArgument,
+            Error::BadEndpoint(_) | Error::BadKeyspace(_) => Code::InvalidArgument,
         }
     }
 }
@@ -50,6 +52,7 @@ impl fmt::Display for Error {
                 write!(formatter, "no endpoint could answer: {}", status.message())
             }
             Error::BadEndpoint(what) => write!(formatter, "not an endpoint: {what}"),
+            Error::BadKeyspace(name) => write!(formatter, "not the name of a keyspace: {name:?}"),
         }
     }
 }

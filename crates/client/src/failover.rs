@@ -7,10 +7,11 @@ use std::time::Duration;
 use etcd::proto::etcdserverpb::TxnRequest;
 use etcd::proto::etcdserverpb::request_op::Request as Operation;
 use tokio::time::{Instant, timeout_at};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, ConnectError, Status};
 
-use crate::{Error, Options};
+use crate::security::Signing;
+use crate::{Error, Options, Security, Tls};
 
 /// A connection that waits for an answer is probed this often; servers bear a probe per 5 s.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -85,14 +86,17 @@ pub(crate) struct Endpoints {
     channels: Vec<Channel>,
     current: AtomicUsize,
     options: Options,
+    signing: Signing,
 }
 
 impl Endpoints {
     pub(crate) fn new<E: AsRef<str>>(
         endpoints: impl IntoIterator<Item = E>,
         options: Options,
+        security: Security,
     ) -> Result<Endpoints, Error> {
-        let channel = |address: E| channel(address.as_ref(), &options);
+        let tls = security.tls.map(Tls::config).transpose()?;
+        let channel = |address: E| channel(address.as_ref(), &options, tls.as_ref());
         let channels = endpoints
             .into_iter()
             .map(channel)
@@ -104,7 +108,27 @@ impl Endpoints {
             channels,
             current: AtomicUsize::new(0),
             options,
+            signing: Signing::new(security.user),
         })
+    }
+
+    pub(crate) fn signing(&self) -> &Signing {
+        &self.signing
+    }
+
+    /// Whether there is a user who signs in.
+    pub(crate) fn has_user(&self) -> bool {
+        self.signing.user().is_some()
+    }
+
+    /// Whether signing in has been tried and has told what to show.
+    pub(crate) fn is_signed_in(&self) -> bool {
+        self.signing.is_signed_in()
+    }
+
+    /// The request with the token, if there is one.
+    pub(crate) fn with_token<Message>(&self, message: Message) -> tonic::Request<Message> {
+        self.signing.with_token(message)
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -184,16 +208,25 @@ impl Endpoints {
 }
 
 /// A connection that is made when it is first needed, and again whenever it is lost.
-fn channel(address: &str, options: &Options) -> Result<Channel, Error> {
+fn channel(
+    address: &str,
+    options: &Options,
+    tls: Option<&ClientTlsConfig>,
+) -> Result<Channel, Error> {
     let bad = || Error::BadEndpoint(address.to_owned());
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let uri = if address.contains("://") {
         address.to_owned()
     } else {
-        format!("http://{address}")
+        format!("{scheme}://{address}")
     };
-    let endpoint = Endpoint::from_shared(uri).map_err(|_| bad())?;
-    if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().port().is_none() {
+    let mut endpoint = Endpoint::from_shared(uri).map_err(|_| bad())?;
+    if endpoint.uri().scheme_str() != Some(scheme) || endpoint.uri().port().is_none() {
         return Err(bad());
+    }
+    if let Some(tls) = tls {
+        let secured = endpoint.tls_config(tls.clone());
+        endpoint = secured.map_err(|error| Error::BadEndpoint(format!("{address}: {error}")))?;
     }
     let endpoint = endpoint
         .connect_timeout(options.connect_timeout)

@@ -1,4 +1,4 @@
-//! The remote client: etcd's key-value calls, typed, over several endpoints, with failover.
+//! The remote client: etcd's calls, typed, over several endpoints, with failover, TLS and users.
 //!
 //! ```text
 //!            ┌─ answered ──────────────────────────────────────────► Ok, or Error::Refused
@@ -14,7 +14,8 @@
 //! caller alone knows whether to read first or to set [`Options::retry_writes`].
 //!
 //! One endpoint is used until it fails; all clones of a [`Client`] share that choice and one
-//! connection per endpoint.
+//! connection per endpoint. A client that knows a user signs in before its first call, and again
+//! whenever the server says that its token is not good any more.
 //!
 //! ```no_run
 //! use client::{Client, Options};
@@ -36,6 +37,10 @@
 
 mod error;
 mod failover;
+mod leases;
+mod security;
+mod users;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,14 +50,18 @@ use etcd::proto::etcdserverpb::{
     MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
 };
+use tonic::Status;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 
 pub use error::Error;
 pub use etcd;
 use failover::{Endpoints, Kind};
+pub use security::{Security, Tls};
 use stubs::cluster_client::ClusterClient;
 use stubs::kv_client::KvClient;
 use stubs::maintenance_client::MaintenanceClient;
+pub use watch::Watch;
 
 mod stubs {
     #![allow(
@@ -64,6 +73,9 @@ mod stubs {
     )]
     include!(concat!(env!("OUT_DIR"), "/client/etcdserverpb.rs"));
 }
+
+/// The metadata that names a keyspace.
+const KEYSPACE: &str = "quorate-keyspace";
 
 /// How patient a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,9 +130,10 @@ macro_rules! call {
                 .$method(request)
                 .await
         };
-        $self.endpoints.call($kind, $request, send).await
+        $self.signed($kind, $request, send).await
     }};
 }
+use call;
 
 impl Client {
     /// A client of the cluster that these endpoints belong to: `host:port`, or `http://host:port`.
@@ -134,8 +147,51 @@ impl Client {
         endpoints: impl IntoIterator<Item = E>,
         options: Options,
     ) -> Result<Client, Error> {
-        let endpoints = Arc::new(Endpoints::new(endpoints, options)?);
+        Client::secured(endpoints, options, Security::default())
+    }
+
+    /// The same, for a cluster that wants TLS, a certificate or a user. With TLS an endpoint may
+    /// begin with `https://`.
+    ///
+    /// # Errors
+    /// As [`Client::new`]; also if the certificates cannot be used.
+    pub fn secured<E: AsRef<str>>(
+        endpoints: impl IntoIterator<Item = E>,
+        options: Options,
+        security: Security,
+    ) -> Result<Client, Error> {
+        let endpoints = Arc::new(Endpoints::new(endpoints, options, security)?);
         Ok(Client { endpoints })
+    }
+
+    /// Sends a request with the user's token, if there is one, and once more with a new token if
+    /// that one was refused: nothing was done then.
+    async fn signed<Message, Response, Answer>(
+        &self,
+        kind: Kind,
+        message: Message,
+        send: impl Fn(Channel, tonic::Request<Message>) -> Answer,
+    ) -> Result<Response, Error>
+    where
+        Message: Clone,
+        Answer: Future<Output = Result<tonic::Response<Response>, Status>>,
+    {
+        let endpoints = &*self.endpoints;
+        let send = |channel, message| send(channel, endpoints.with_token(message));
+        if !endpoints.has_user() {
+            return endpoints.call(kind, message, send).await;
+        }
+        if !endpoints.is_signed_in() {
+            self.sign_in().await?;
+        }
+        let outcome = endpoints.call(kind, message.clone(), &send).await;
+        match outcome {
+            Err(error) if security::is_about_the_token(&error) => {
+                self.sign_in().await?;
+                endpoints.call(kind, message, &send).await
+            }
+            outcome => outcome,
+        }
     }
 
     /// Reads keys.
@@ -192,14 +248,32 @@ impl Client {
         call!(self, Kind::Read, MaintenanceClient, status, request)
     }
 
-    /// The whole state of the member behind some endpoint, as a file in pieces. Never tried again:
-    /// an error in the middle is one of the stream.
+    /// The whole state of a keyspace, at the member behind some endpoint, as a file in pieces; that
+    /// of `default` without a name. Never tried again: an error in the middle is one of the stream.
     ///
     /// # Errors
-    /// [`Error::Refused`] or [`Error::Unreachable`].
-    pub async fn snapshot(&self) -> Result<tonic::Streaming<SnapshotResponse>, Error> {
-        let request = SnapshotRequest {};
-        call!(self, Kind::Read, MaintenanceClient, snapshot, request)
+    /// [`Error::Refused`], [`Error::Unreachable`] or [`Error::BadKeyspace`].
+    pub async fn snapshot(
+        &self,
+        keyspace: Option<&str>,
+    ) -> Result<tonic::Streaming<SnapshotResponse>, Error> {
+        let name = keyspace.map(|name| {
+            let value = name.parse::<AsciiMetadataValue>();
+            value.map_err(|_| Error::BadKeyspace(name.to_owned()))
+        });
+        let name = name.transpose()?;
+        let limit = self.endpoints.options().max_response_bytes;
+        let send = move |channel: Channel, mut request: tonic::Request<SnapshotRequest>| {
+            if let Some(name) = &name {
+                request.metadata_mut().insert(KEYSPACE, name.clone());
+            }
+            async move {
+                let client = MaintenanceClient::new(channel);
+                let mut client = client.max_decoding_message_size(limit);
+                client.snapshot(request).await
+            }
+        };
+        self.signed(Kind::Read, SnapshotRequest {}, send).await
     }
 
     /// Every member. A `linearizable` answer is confirmed by the leader; otherwise it is what the

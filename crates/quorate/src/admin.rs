@@ -100,6 +100,12 @@ pub struct Status {
     pub quota_bytes: u64,
     /// The members of the group.
     pub members: Vec<Member>,
+    /// How many voters elect a leader; 0: not said.
+    #[serde(default)]
+    pub elect: usize,
+    /// How many voters commit a write; 0: not said.
+    #[serde(default)]
+    pub commit: usize,
     /// The level of the replicated state.
     #[serde(default)]
     pub level: u32,

@@ -9,6 +9,8 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use server::configuration::{KEYS, SWITCH, Sources};
 
 use crate::bench::options::Bench;
+use crate::migrate::options::Migrate;
+use crate::record::Record;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -168,6 +170,8 @@ pub(crate) enum Task {
         #[command(subcommand)]
         task: SnapshotTask,
     },
+    /// Copy a live etcd into this cluster, and follow it until told to cut over
+    Migrate(Box<Migrate>),
     /// Watch a cluster on this machine survive the death of its leader
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(Demo),
@@ -184,6 +188,8 @@ pub(crate) enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Have clients work on a cluster, and write down what they are told, for `quorate-sim check`
+    Record(Box<Record>),
     /// Measure how fast servers answer, ours or etcd's own
     Bench(Box<Bench>),
 }
@@ -306,6 +312,10 @@ pub(crate) enum KeyspaceTask {
         /// How its group agrees: raft or paxos
         #[arg(long, default_value = "raft")]
         engine: String,
+        /// How many replicas elect a leader, and how many must have a write on disk; if not said,
+        /// majorities
+        #[arg(long, value_name = "elect=N,commit=N")]
+        quorums: Option<String>,
         #[command(flatten)]
         admin: Admin,
     },
@@ -340,6 +350,9 @@ pub(crate) enum SnapshotTask {
     Save {
         /// The file to write
         file: PathBuf,
+        /// The keyspace to save; a snapshot holds one
+        #[arg(long, value_name = "NAME", default_value = "default")]
+        keyspace: String,
         /// Nodes to ask, by their addresses for etcd's clients
         #[arg(
             long,

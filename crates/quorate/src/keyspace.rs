@@ -15,6 +15,8 @@ struct Keyspace {
     name: String,
     group: u64,
     engine: String,
+    #[serde(default)]
+    quorums: String,
     replicas: Vec<String>,
 }
 
@@ -25,9 +27,12 @@ pub(crate) async fn keyspace(task: &KeyspaceTask) -> Result<String, AdminError> 
             name,
             replicas,
             engine,
+            quorums,
             admin,
         } => {
-            let body = json!({ "name": name, "replicas": replicas, "engine": engine });
+            let body = json!({
+                "name": name, "replicas": replicas, "engine": engine, "quorums": quorums,
+            });
             let path = "/keyspaces/create";
             admin::request(&admin.address, Method::POST, path, Some(&body)).await
         }
@@ -69,10 +74,11 @@ async fn keyspaces(address: &str) -> Result<Vec<Keyspace>, AdminError> {
 
 fn description(keyspace: &Keyspace) -> String {
     format!(
-        "name      {}\ngroup     {}\nengine    {}\nreplicas  {}",
+        "name      {}\ngroup     {}\nengine    {}\nquorums   {}\nreplicas  {}",
         keyspace.name,
         keyspace.group,
         keyspace.engine,
+        keyspace.quorums,
         keyspace.replicas.join(", ")
     )
 }
@@ -100,7 +106,8 @@ mod tests {
     fn keyspaces_are_shown_with_who_holds_them() {
         let found: Vec<Keyspace> = serde_json::from_str(
             r#"[{"name": "default", "group": 0, "engine": "raft", "replicas": ["n1", "n2"]},
-                {"name": "pods", "group": 1, "engine": "paxos", "replicas": ["n2"]}]"#,
+                {"name": "pods", "group": 1, "engine": "paxos", "quorums": "elect=1,commit=1",
+                 "replicas": ["n2"]}]"#,
         )
         .unwrap();
         assert_eq!(
@@ -111,7 +118,7 @@ mod tests {
         );
         assert_eq!(
             description(&found[1]),
-            "name      pods\ngroup     1\nengine    paxos\nreplicas  n2"
+            "name      pods\ngroup     1\nengine    paxos\nquorums   elect=1,commit=1\nreplicas  n2"
         );
     }
 }

@@ -5,9 +5,11 @@
 //!                        ├──> operator    status, member: ask a running node's admin listener
 //!                        ├──> doctor      what is wrong with a cluster, and what to do
 //!                        ├──> snapshot    a cluster's data as one file, a new cluster from it
+//!                        ├──> migrate     a live etcd copied into a new cluster
 //!                        ├──> demo        a cluster of processes that loses its leader
 //!                        ├──> as_etcd     a node, by etcd's flags and under its name
 //!                        ├──> cert        a private authority, certificates
+//!                        ├──> record      clients at work, and a history for the checker
 //!                        └──> bench       a load on servers, and how they bear it
 //!
 //!   local    processes that can be killed, paused and started again ┐ shared by the
@@ -34,7 +36,9 @@ mod doctor;
 mod keyspace;
 pub mod load;
 pub mod local;
+mod migrate;
 mod operator;
+mod record;
 mod run;
 mod serve;
 mod snapshot;

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::command_line::{CommandLine, Task};
-use crate::{as_etcd, bench, cert, demo, doctor, keyspace, operator, serve, snapshot};
+use crate::{
+    as_etcd, bench, cert, demo, doctor, keyspace, migrate, operator, record, serve, snapshot,
+};
 
 /// Runs the program: 0 if all went well, 1 if not, 2 if it was called in a wrong way.
 #[must_use]
@@ -65,6 +67,8 @@ pub fn run() -> ExitCode {
             Task::Member { task } => Ok(operator::member(&task).await?),
             Task::Keyspace { task } => Ok(keyspace::keyspace(&task).await?),
             Task::Snapshot { task } => Ok(snapshot::snapshot(&task).await?),
+            Task::Migrate(options) => Ok(migrate::migrate(&options).await?),
+            Task::Record(options) => Ok(record::record(&options).await?),
             Task::Demo(options) => Ok(demo::demo(&options).await?),
         }
     });

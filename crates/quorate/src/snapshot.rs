@@ -50,7 +50,11 @@ pub(crate) enum Error {
 /// What `quorate snapshot ...` prints.
 pub(crate) async fn snapshot(task: &SnapshotTask) -> Result<String, Error> {
     match task {
-        SnapshotTask::Save { file, endpoints } => save(file, endpoints).await,
+        SnapshotTask::Save {
+            file,
+            keyspace,
+            endpoints,
+        } => save(file, keyspace, endpoints).await,
         SnapshotTask::Status { file, json } => status(file, *json),
         SnapshotTask::Restore {
             file,
@@ -67,9 +71,9 @@ pub(crate) async fn snapshot(task: &SnapshotTask) -> Result<String, Error> {
     }
 }
 
-async fn save(path: &Path, endpoints: &[String]) -> Result<String, Error> {
+async fn save(path: &Path, keyspace: &str, endpoints: &[String]) -> Result<String, Error> {
     let client = Client::new(endpoints, Options::default())?;
-    let mut stream = client.snapshot().await?;
+    let mut stream = client.snapshot(Some(keyspace)).await?;
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);

@@ -108,7 +108,7 @@ async fn watches_get_every_event_and_leases_are_kept() {
     assert_eq!(count(&watch, "put"), 50, "{watch}");
     assert_eq!(count(&watch, "event"), 50 * 30, "{watch}");
 
-    let line = "lease --leases 40 --streams 4 --interval 100ms --duration 1s --ttl 5";
+    let line = "lease --leases 40 --streams 4 --interval 300ms --duration 1s --ttl 5";
     let lease = bench(&cluster, line);
     assert_eq!(lease["errors"], 0, "{lease}");
     assert_eq!(count(&lease, "grant"), 40, "{lease}");

@@ -145,6 +145,7 @@ struct NewKeyspace {
     name: String,
     replicas: usize,
     engine: String,
+    quorums: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -158,13 +159,16 @@ async fn create_keyspace(State(site): State<Site>, Json(body): Json<NewKeyspace>
         name,
         replicas,
         engine,
+        quorums,
     } = body;
-    match engine.parse() {
-        Ok(engine) => {
+    let quorums = quorums.as_deref().map(str::parse).transpose();
+    match engine.parse().and_then(|engine| Ok((engine, quorums?))) {
+        Ok((engine, quorums)) => {
             let call = Call::KeyspaceCreate {
                 name,
                 replicas,
                 engine,
+                quorums,
             };
             operate(&site, call).await
         }
@@ -184,6 +188,7 @@ async fn keyspaces(State(site): State<Site>) -> Response {
                     "name": each.name,
                     "group": each.group.0,
                     "engine": each.engine.name(),
+                    "quorums": each.quorums.to_string(),
                     "replicas": each.replicas,
                 })
             });

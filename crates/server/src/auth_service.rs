@@ -28,7 +28,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::authority::{PasswordError, TokenError};
 use crate::calls::{Calls, Identity};
 use crate::etcd_service::generated::auth_server::{Auth, AuthServer};
-use crate::etcd_service::{calls_of_default, key_value, mismatch, status};
+use crate::etcd_service::{calls_of, key_value, mismatch, status};
 use crate::limits::ClientLimits;
 
 /// How often a password is compared while users and roles go on changing.
@@ -64,7 +64,7 @@ impl AuthService {
         request: Request<T>,
         make: impl FnOnce(T) -> AuthRequest,
     ) -> Result<AuthResponse, Status> {
-        let calls = calls_of_default(&self.calls, &request)?;
+        let calls = calls_of(&self.calls, &request);
         ask(&calls, make(request.into_inner())).await
     }
 
@@ -203,7 +203,7 @@ impl Auth for AuthService {
         &self,
         request: Request<AuthUserAddRequest>,
     ) -> Result<Response<AuthUserAddResponse>, Status> {
-        let calls = calls_of_default(&self.calls, &request)?;
+        let calls = calls_of(&self.calls, &request);
         let AuthUserAddRequest {
             name,
             password,
@@ -256,7 +256,7 @@ impl Auth for AuthService {
         &self,
         request: Request<AuthUserChangePasswordRequest>,
     ) -> Result<Response<AuthUserChangePasswordResponse>, Status> {
-        let calls = calls_of_default(&self.calls, &request)?;
+        let calls = calls_of(&self.calls, &request);
         let AuthUserChangePasswordRequest { name, password, .. } = request.into_inner();
         let password_hash = self.hash(&calls, password).await?;
         let request = AuthRequest::UserChangePassword {

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use base::GroupId;
 use etcd::auth::Caller;
 use http::HeaderMap;
 use node::{Answer, Call, CallId};
@@ -16,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::authority::{self, Authority, TokenCache};
 use crate::inbox::Sender;
-use crate::keyspace;
+use crate::keyspace::{self, Keyspaces};
 use crate::limits::ClientLimits;
 use crate::metrics::Metrics;
 use crate::node_loop::{Asked, Event};
@@ -52,6 +53,7 @@ struct Inner {
     limits: ClientLimits,
     metrics: Metrics,
     authority: Authority,
+    keyspaces: Keyspaces,
 }
 
 /// Calls the node, on somebody's behalf or nobody's; cloning shares the bounds.
@@ -80,9 +82,9 @@ impl Identity {
         }
     }
 
-    /// Whether it names another keyspace than the default one.
-    pub(crate) fn names_keyspace(&self) -> bool {
-        self.keyspace.is_some()
+    /// The keyspace that it names, unless that is the default one.
+    pub(crate) fn keyspace(&self) -> Option<&Arc<str>> {
+        self.keyspace.as_ref()
     }
 
     /// Whether it says anything.
@@ -107,6 +109,7 @@ impl Calls {
         limits: ClientLimits,
         metrics: Metrics,
         authority: Authority,
+        keyspaces: Keyspaces,
     ) -> Calls {
         let turns = Semaphore::new(max_calls);
         let reserve = Semaphore::new(limits.reserved_calls);
@@ -119,6 +122,7 @@ impl Calls {
             limits,
             metrics,
             authority,
+            keyspaces,
         };
         Calls {
             inner: Arc::new(inner),
@@ -137,6 +141,20 @@ impl Calls {
     /// Who knows who calls.
     pub(crate) fn authority(&self) -> &Authority {
         &self.inner.authority
+    }
+
+    /// Which keyspaces there are.
+    pub(crate) fn keyspaces(&self) -> &Keyspaces {
+        &self.inner.keyspaces
+    }
+
+    /// The group of the keyspace that this is about.
+    ///
+    /// # Errors
+    /// There is no such keyspace, or not here.
+    pub(crate) fn group(&self) -> Result<GroupId, etcd::Error> {
+        let keyspace = self.identity.keyspace.as_deref();
+        self.inner.keyspaces.group(keyspace)
     }
 
     /// Who calls; `None` if nobody has signed in, or nobody has to.

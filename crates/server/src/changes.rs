@@ -12,7 +12,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use base::GroupId;
 use bytes::Bytes;
+use node::group::META;
 use node::hub::Publication;
 use state::{Event, Space};
 use tokio::sync::oneshot;
@@ -41,12 +43,14 @@ type Waiters = HashMap<u64, oneshot::Sender<()>>;
 struct Inner {
     last: u64,
     count: usize,
-    waiters: HashMap<Watched, Waiters>,
+    waiters: HashMap<(GroupId, Watched), Waiters>,
 }
 
 /// Everybody who waits on this node; a clone shares them.
 #[derive(Clone)]
 pub(crate) struct Changes {
+    /// Of which group the keys are that are waited for.
+    group: GroupId,
     inner: Arc<Mutex<Inner>>,
     most: usize,
 }
@@ -59,9 +63,17 @@ impl Changes {
     /// At most `most` wait at a time.
     pub(crate) fn new(most: usize) -> Changes {
         Changes {
+            group: META,
             inner: Arc::default(),
             most,
         }
+    }
+
+    /// The same for keys of another group.
+    pub(crate) fn of(&self, group: GroupId) -> Changes {
+        let mut changes = self.clone();
+        changes.group = group;
+        changes
     }
 
     /// Begins to wait: whatever is published from now on counts.
@@ -74,6 +86,7 @@ impl Changes {
         inner.count += 1;
         inner.last += 1;
         let number = inner.last;
+        let watched = (self.group, watched);
         let waiters = inner.waiters.entry(watched.clone()).or_default();
         waiters.insert(number, wake);
         drop(inner);
@@ -85,20 +98,25 @@ impl Changes {
         })
     }
 
-    /// Wakes whom a publication concerns. Called on the node's thread.
-    pub(crate) fn published(&self, publication: &Publication) {
+    /// Wakes whom a publication of a group concerns. Called on the node's thread.
+    pub(crate) fn published(&self, group: GroupId, publication: &Publication) {
         let mut inner = self.lock();
         if inner.count == 0 {
             return;
         }
         if publication.reset {
-            inner.wake_all();
+            inner.wake_all(group);
             return;
         }
         let events = publication.batches.iter().flat_map(|batch| &batch.events);
         for event in events.filter(|event| event.space == Space::ETCD) {
-            inner.wake(event);
+            inner.wake(group, event);
         }
+    }
+
+    /// A group is no longer on this node: whoever waits asks again, and hears so.
+    pub(crate) fn gone(&self, group: GroupId) {
+        self.lock().wake_all(group);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -108,20 +126,23 @@ impl Changes {
 }
 
 impl Inner {
-    fn wake(&mut self, event: &Event) {
+    fn wake(&mut self, group: GroupId, event: &Event) {
         let key = &event.key_value.key;
         let itself = std::iter::once(Watched::Key(key.clone()));
         for watched in itself.chain(Watched::folders_of(key)) {
-            if let Some(waiters) = self.waiters.remove(&watched) {
+            if let Some(waiters) = self.waiters.remove(&(group, watched)) {
                 self.count -= waiters.len();
                 wake_each(waiters);
             }
         }
     }
 
-    fn wake_all(&mut self) {
-        self.count = 0;
-        self.waiters.drain().for_each(|(_, each)| wake_each(each));
+    fn wake_all(&mut self, group: GroupId) {
+        let all = self.waiters.extract_if(|(of, _), _| *of == group);
+        for (_, waiters) in all {
+            self.count -= waiters.len();
+            wake_each(waiters);
+        }
     }
 }
 
@@ -135,7 +156,7 @@ fn wake_each(waiters: Waiters) {
 /// A place among those who wait; given up by dropping it.
 pub(crate) struct Waiter {
     changes: Changes,
-    watched: Watched,
+    watched: (GroupId, Watched),
     number: u64,
     woken: oneshot::Receiver<()>,
 }
@@ -217,15 +238,25 @@ mod tests {
         let mut deeper = changes.register(folder).unwrap();
         drop(second);
         second = changes.register(key("a/1")).unwrap();
-        changes.published(&publication(&["b/1", "a/1"], false));
+        changes.published(META, &publication(&["b/1", "a/1"], false));
         assert!(woken(&mut first) && woken(&mut second) && woken(&mut any));
         assert!(woken(&mut deeper) && !woken(&mut other));
+        let mut elsewhere = changes.of(GroupId(3)).register(key("c/d/e")).unwrap();
         let mut above = changes
             .register(Watched::Folder(Bytes::from_static(b"c/")))
             .unwrap();
-        changes.published(&publication(&["c/d/e"], false));
+        changes.published(META, &publication(&["c/d/e"], false));
         assert!(woken(&mut above), "a key deep within a folder lies in it");
-        changes.published(&publication(&[], true));
+        changes.published(META, &publication(&[], true));
+        assert!(
+            !woken(&mut elsewhere),
+            "a key of another group has its name"
+        );
+        changes.published(GroupId(3), &publication(&["c/d/e"], false));
+        assert!(woken(&mut elsewhere));
+        let mut elsewhere = changes.of(GroupId(3)).register(key("c/d/e")).unwrap();
+        changes.gone(GroupId(3));
+        assert!(woken(&mut elsewhere), "what is gone is not waited for");
         assert!(woken(&mut other), "what a snapshot jumped over is unknown");
         assert_eq!(changes.lock().count, 0);
         assert!(changes.lock().waiters.is_empty());

@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use consensus::EngineKind;
+use consensus::{EngineKind, QuorumSizes};
 
 use crate::tls::{TlsRules, TlsSettings};
 
@@ -92,6 +92,10 @@ pub struct Configuration {
     pub listen_etcd: Listen,
     /// Where else they connect.
     pub listen_etcd_also: Vec<Listen>,
+    /// Where clients connect who name no keyspace and mean this one.
+    pub listen_etcd_keyspace: Vec<(String, Listen)>,
+    /// `NAME.domain` as the host of a request names the keyspace NAME; `None`: hosts name none.
+    pub keyspace_domain: Option<String>,
     /// Where operators and scrapers connect.
     pub listen_admin: Listen,
     /// Where probes and scrapers connect that are to see nothing else; never encrypted.
@@ -116,6 +120,8 @@ pub struct Configuration {
     /// How the group agrees that is created at the first start; `None`: by Raft, and later as the
     /// data folder says.
     pub engine: Option<EngineKind>,
+    /// How many nodes elect and how many commit in the cluster that is formed; `None`: majorities.
+    pub quorums: Option<QuorumSizes>,
     /// TLS with clients.
     pub client_tls: TlsSettings,
     /// TLS with peers.
@@ -151,6 +157,10 @@ pub struct Configuration {
     pub auth_token: AuthToken,
     /// How long a simple token is good that is not used.
     pub auth_token_ttl: Duration,
+    /// Changes of members are refused that could cost the cluster its quorum.
+    pub strict_members: bool,
+    /// Origins whose web pages may send requests; `*` stands for all.
+    pub cors: Vec<String>,
     /// The cost of hashing a password, from 4 to 31: one more takes twice as long.
     pub bcrypt_cost: u32,
 }
@@ -163,6 +173,8 @@ impl Default for Configuration {
             listen_peer: None,
             listen_etcd: Listen::Tcp("127.0.0.1:2379".into()),
             listen_etcd_also: Vec::new(),
+            listen_etcd_keyspace: Vec::new(),
+            keyspace_domain: None,
             listen_admin: Listen::Tcp("127.0.0.1:2390".into()),
             listen_metrics: Vec::new(),
             advertise_peer: None,
@@ -174,6 +186,7 @@ impl Default for Configuration {
             zone: String::new(),
             rack: String::new(),
             engine: None,
+            quorums: None,
             client_tls: TlsSettings::default(),
             peer_tls: TlsSettings::default(),
             tls_rules: TlsRules::default(),
@@ -191,6 +204,8 @@ impl Default for Configuration {
             shutdown_timeout: Duration::from_secs(3),
             auth_token: AuthToken::Simple,
             auth_token_ttl: Duration::from_secs(300),
+            strict_members: true,
+            cors: Vec::new(),
             bcrypt_cost: 10,
         }
     }

@@ -16,7 +16,6 @@ use tonic_health::ServingStatus;
 
 use crate::calls::{CallError, Calls, Identity};
 use crate::changes::Changes;
-use crate::keyspace;
 use crate::limits::ClientLimits;
 use crate::lines::Lines;
 use crate::lock_service::LockService;
@@ -137,14 +136,6 @@ pub(crate) fn calls_of<T>(calls: &Calls, request: &Request<T>) -> Calls {
     let common_name = request.extensions().get::<CommonName>();
     let headers = request.metadata().as_ref();
     calls.on_behalf_of(Identity::new(headers, common_name))
-}
-
-/// The same for what is served in the default keyspace only.
-pub(crate) fn calls_of_default<T>(calls: &Calls, request: &Request<T>) -> Result<Calls, Status> {
-    match keyspace::named(request.metadata().as_ref()) {
-        None => Ok(calls_of(calls, request)),
-        Some(_) => Err(status(&etcd::Error::KeyspaceHasNoStreams)),
-    }
 }
 
 /// etcd's error as a gRPC status.

@@ -4,6 +4,7 @@
 //!   quorate-data/            mode 0700
 //!     lock                   held by the process that uses the folder; holds its process id
 //!     identity.toml          whom the folder belongs to; replaced as a whole or not at all
+//!     identity.copy.toml     the same, so that one of the two may be damaged
 //!     journal/               NNNNNNNNNNNNNNNN.segment, .spare       (16 hexadecimal digits)
 //!     checkpoints/           GGGGGGGGGGGGGGGG-NNNNNNNNNNNNNNNN.checkpoint, .partial, .incoming
 //! ```
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 
 const IDENTITY: &str = "identity.toml";
 const IDENTITY_DRAFT: &str = "identity.toml.new";
+const IDENTITY_COPY: &str = "identity.copy.toml";
 const LOCK: &str = "lock";
 const JOURNAL: &str = "journal";
 const CHECKPOINTS: &str = "checkpoints";
@@ -105,7 +107,21 @@ impl Folder {
     /// # Errors
     /// The identity file is damaged, of a newer format, or unreadable.
     pub fn identity(&self) -> Result<Option<Identity>, FolderError> {
-        let path = self.path.join(IDENTITY);
+        let copies = [IDENTITY, IDENTITY_COPY].map(|name| self.read_identity(name));
+        let newest = |identity: &&Identity| (identity.incarnation, identity.epochs);
+        let known = copies.iter().flatten().flatten();
+        if let Some(identity) = known.max_by_key(newest) {
+            return Ok(Some(identity.clone()));
+        }
+        // Whichever is damaged, it is told; else there is none.
+        copies.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(None)
+    }
+
+    /// One of the two copies of the identity. One that is of a newer format counts as damaged, and
+    /// only if the other one cannot be read either.
+    fn read_identity(&self, name: &str) -> Result<Option<Identity>, FolderError> {
+        let path = self.path.join(name);
         match fs::read(&path) {
             Ok(bytes) => identity::decode(&bytes)
                 .map(Some)
@@ -169,15 +185,18 @@ impl IdentityWriter {
     /// The file cannot be written.
     pub fn write(&self, identity: &Identity) -> Result<(), FolderError> {
         let draft = self.folder.join(IDENTITY_DRAFT);
-        let path = self.folder.join(IDENTITY);
-        let replace = || -> io::Result<()> {
-            let mut file = File::create(&draft)?;
-            file.write_all(identity::encode(identity).as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&draft, &path)?;
-            sync_folder(&self.folder)
-        };
-        replace().map_err(|error| FolderError::access(&path, "written", &error))?;
+        let text = identity::encode(identity);
+        for name in [IDENTITY, IDENTITY_COPY] {
+            let path = self.folder.join(name);
+            let replace = || -> io::Result<()> {
+                let mut file = File::create(&draft)?;
+                file.write_all(text.as_bytes())?;
+                file.sync_all()?;
+                fs::rename(&draft, &path)?;
+                sync_folder(&self.folder)
+            };
+            replace().map_err(|error| FolderError::access(&path, "written", &error))?;
+        }
         self.written.send_replace(Some(identity.clone()));
         Ok(())
     }
@@ -257,7 +276,7 @@ pub(crate) fn kind_of(name: &Path) -> &'static str {
     let (Some(below), Some(file)) = (below, file) else {
         return "unknown";
     };
-    if below.is_empty() && matches!(file, IDENTITY | IDENTITY_DRAFT | LOCK) {
+    if below.is_empty() && matches!(file, IDENTITY | IDENTITY_DRAFT | IDENTITY_COPY | LOCK) {
         return "own";
     }
     match parse_name(below, file) {

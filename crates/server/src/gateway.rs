@@ -36,6 +36,7 @@ use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::keyspace::KEYSPACE;
 use crate::limits::ClientLimits;
 use crate::serving::{Status, Workers};
 use json::Objects;
@@ -341,14 +342,16 @@ fn refuse(status: &Status) -> Response {
     json_response(http_status(status.code), json::error(status).into())
 }
 
-/// What of a request's headers goes along with the call: the token, and whatever a client marks as
-/// meant for gRPC. All calls share a connection, which must not end by what one of them brings.
+/// What of a request's headers goes along with the call: the token, the keyspace, and whatever a
+/// client marks as meant for gRPC. All calls share a connection, which must not end by what one of
+/// them brings.
 fn metadata(headers: &HeaderMap, longest: usize) -> Result<HeaderMap, Status> {
     let mut metadata = HeaderMap::new();
     let mut length = 0;
     for (name, value) in headers {
         let name = match name.as_str() {
             "authorization" | "grpc-timeout" => name.clone(),
+            _ if *name == KEYSPACE => name.clone(),
             other => match other.strip_prefix("grpc-metadata-") {
                 // Those are the link's own.
                 Some(marked) if !marked.starts_with("grpc-") && !OWN.contains(&marked) => {
@@ -389,3 +392,43 @@ const OWN: &[&str] = &[
     "transfer-encoding",
     "upgrade",
 ];
+
+/// A stream of objects, in pieces; see [`crate::fuzzing`].
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_objects<'a>(pieces: impl Iterator<Item = &'a [u8]>) {
+    let mut objects = Objects::new(1 << 16);
+    for piece in pieces {
+        objects.push(piece);
+        loop {
+            match objects.next() {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+    let _ = objects.finish();
+}
+
+/// A text as the message of a call, and that as a text again; see [`crate::fuzzing`].
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_call(call: usize, text: &[u8]) {
+    static POOL: OnceLock<DescriptorPool> = OnceLock::new();
+    let pool = POOL.get_or_init(|| {
+        DescriptorPool::decode(etcd::FILE_DESCRIPTOR_SET).expect("the definitions are sound")
+    });
+    let (_, service, method) = paths::PATHS[call % paths::PATHS.len()];
+    let service = pool.get_service_by_name(service).expect("it is defined");
+    let mut methods = service.methods();
+    let method = methods.find(|each| each.name() == method);
+    let input = method.expect("it is defined").input();
+    if let Ok(message) = json::to_message(input.clone(), text) {
+        let again = json::from_message(input.clone(), message.clone());
+        let again = again.ok().expect("a message that was read has a text");
+        let again = json::to_message(input, &again);
+        assert!(
+            again.is_ok_and(|again| again == message),
+            "it stays the same message"
+        );
+    }
+}

@@ -13,38 +13,38 @@
 use std::fmt;
 use std::io;
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use node::{Config, Halt, Node, Startup, Timing};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::authority::{Authority, Tokens};
-use crate::calls::Calls;
 use crate::changes::Changes;
 use crate::configuration::{Configuration, ConfigurationError, Listen};
 use crate::disks::{Completed, Disks};
 use crate::folder::{Folder, FolderError};
-use crate::gateway::Gateway;
-use crate::http::{QUORATE_VERSION, Site};
+use crate::http::QUORATE_VERSION;
 use crate::inbox::{Sender, inbox};
-use crate::limits::{AuthLimits, ClientLimits, Limits};
-use crate::listeners::{Acceptor, Listener, Service};
-use crate::metrics::{Exposition, Metrics};
+use crate::keyspace::Keyspaces;
+use crate::limits::{AuthLimits, Limits};
+use crate::metrics::Metrics;
 use crate::node_loop::{Clock, Event, Machine, NodeLoop, Phase, World};
-use crate::serving::{Deliveries, Mailboxes, Seat, Setting, Workers};
+use crate::seed;
+use crate::serving::{Deliveries, Mailboxes, Seat, Workers};
 use crate::tls::{Side, Tls, TlsError};
 use crate::transport::{Asker, PeerEvent, Transport};
-use crate::{admin, etcd_service, http, seed};
 
+mod clients;
 mod signals;
 mod sockets;
 mod talk;
 
+use clients::{Clients, Listeners};
 use signals::{Told, notify};
 use sockets::{Sockets, move_to};
 use talk::Talk;
@@ -196,6 +196,7 @@ fn start_by<M: Machine>(
         .build()
         .map_err(Error::system("start the node's thread"))?;
     let (asked, questions) = mpsc::channel(limits.transport.questions);
+    let (relays, relayed) = mpsc::channel(limits.transport.relay_connections);
     let asker = Asker {
         limits: limits.transport.clone(),
         tls: security.peers.clone(),
@@ -208,15 +209,16 @@ fn start_by<M: Machine>(
         metrics.clone(),
         peer_events(&events),
         security.peers.clone(),
-        asked,
+        (asked, relays),
     );
     security.keep_fresh(&runtime, limits.tls.refresh_interval);
     let changes = Changes::new(limits.clients.waiters);
     let authority = start_authority(&configuration, &limits, clock)?;
-    let mailboxes = match sockets.etcd.first() {
-        Some(_) => Workers::mailboxes(limits.clients.workers),
+    let keyspaces = Keyspaces::default();
+    let mailboxes = match sockets.etcd.is_empty() && sockets.keyspaces.is_empty() {
+        false => Workers::mailboxes(limits.clients.workers),
         // Nobody would take out what is put in.
-        None => Mailboxes::default(),
+        true => Mailboxes::default(),
     };
     let world = World {
         clock,
@@ -232,6 +234,7 @@ fn start_by<M: Machine>(
         phase,
         deliveries: Deliveries::new(mailboxes.clone()),
         authority: authority.clone(),
+        keyspaces: keyspaces.clone(),
     };
     let node_loop = NodeLoop::new(make(startup), world);
     let clients = Clients {
@@ -243,9 +246,16 @@ fn start_by<M: Machine>(
         clock,
         mailboxes,
         authority,
+        keyspaces,
         tls: security.clients,
     };
-    let listeners = (sockets.etcd, sockets.admin, sockets.metrics);
+    let listeners = Listeners {
+        etcd: sockets.etcd,
+        keyspaces: sockets.keyspaces,
+        relayed,
+        admin: sockets.admin,
+        probed: sockets.metrics,
+    };
     let (acceptors, mut seats) = clients.start(&runtime, listeners, talk, &events, &phases);
     let own_seat = if limits.clients.workers == 0 {
         seats.pop()
@@ -368,9 +378,12 @@ impl Handle {
 
     /// Stops when the process gets SIGTERM or SIGINT; a second one, a
     /// second later or more, ends the process at once.
-    pub(crate) fn stop_on_signals(&self) -> Result<(), Error> {
+    ///
+    /// What is returned holds the number of the first signal, once one has come.
+    pub(crate) fn stop_on_signals(&self) -> Result<Arc<OnceLock<i32>>, Error> {
+        let told = Arc::new(OnceLock::new());
         let Some(running) = &self.running else {
-            return Ok(());
+            return Ok(told);
         };
         let _context = running.runtime.enter();
         let mut terminate =
@@ -378,15 +391,16 @@ impl Handle {
         let mut interrupt =
             signal(SignalKind::interrupt()).map_err(Error::system("take signals"))?;
         let events = self.events.clone();
+        let number = Arc::clone(&told);
         running.runtime.spawn(async move {
             let mut first = None;
             loop {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
+                let kind = tokio::select! {
+                    _ = terminate.recv() => SignalKind::terminate(),
+                    _ = interrupt.recv() => SignalKind::interrupt(),
+                };
                 match Told::at(&mut first, std::time::Instant::now()) {
-                    Told::First => {}
+                    Told::First => drop(number.set(kind.as_raw_value())),
                     Told::Echo => continue,
                     Told::Again => {
                         tracing::warn!("told to stop a second time: stopping at once");
@@ -397,7 +411,7 @@ impl Handle {
                 let _ = events.send(Event::Shutdown);
             }
         });
-        Ok(())
+        Ok(told)
     }
 }
 
@@ -483,6 +497,7 @@ fn startup(
         cluster: configuration.cluster.clone(),
         join: configuration.join.clone(),
         engine: configuration.engine,
+        quorums: configuration.quorums,
         timing: Timing {
             election_timeout: configuration.election_timeout,
             heartbeat_interval: configuration.heartbeat_interval,
@@ -505,6 +520,7 @@ fn node_limits(configuration: &Configuration) -> node::Limits {
     limits.space.quota_bytes = configuration.quota_bytes;
     limits.space.alarm_ends_by_itself = configuration.alarm_ends_by_itself;
     limits.space.retention = configuration.history;
+    limits.members.strict = configuration.strict_members;
     limits
 }
 
@@ -582,157 +598,6 @@ impl Security {
             runtime.spawn(Arc::clone(tls).keep_fresh(interval));
         }
     }
-}
-
-/// What the client side is started with.
-struct Clients<'a> {
-    changes: Changes,
-    configuration: &'a Configuration,
-    limits: &'a Limits,
-    metrics: &'a Metrics,
-    /// How many files may be open, if that is bounded.
-    open_files: Option<u64>,
-    clock: Clock,
-    mailboxes: Mailboxes,
-    authority: Authority,
-    tls: Option<Arc<Tls>>,
-}
-
-/// For etcd's clients, for operators, for probes alone.
-type Listeners = (Vec<Listener>, Option<Listener>, Vec<Listener>);
-
-impl Clients<'_> {
-    fn start(
-        &self,
-        runtime: &Runtime,
-        (etcd, admin, probed): Listeners,
-        talk: Talk,
-        events: &Sender<Event>,
-        phases: &watch::Receiver<Phase>,
-    ) -> (JoinSet<()>, Vec<Seat>) {
-        let limits = &self.client_limits();
-        let max_calls = self.configuration.max_calls;
-        let calls = Calls::new(
-            events.clone(),
-            max_calls,
-            limits.clone(),
-            self.metrics.clone(),
-            self.authority.clone(),
-        );
-        let exposition = Exposition::new(self.metrics);
-        let (of_node, clock) = (calls.clone(), self.clock);
-        let witness = talk.witness(of_node, exposition.clone(), clock, self.limits);
-        let _context = runtime.enter();
-        let site = Site {
-            calls,
-            limits: limits.clone(),
-            exposition,
-            metrics: self.metrics.clone(),
-            gateway: Gateway::new(limits),
-            asker: talk.asker.clone(),
-            witness: witness.clone(),
-        };
-        let acceptor = |places| Acceptor {
-            limits: limits.clone(),
-            metrics: self.metrics.clone(),
-            places: Arc::new(Semaphore::new(places)),
-            phase: phases.clone(),
-            tls: None,
-        };
-        let mut acceptors = JoinSet::new();
-        talk.begin(witness, self.limits, self.metrics, phases, &mut acceptors);
-        let mut seats = Vec::new();
-        if !etcd.is_empty() {
-            let grpc = etcd_service::routes(&site.calls, &self.changes, limits);
-            let grpc = etcd_service::with_health_and_reflection(grpc, phases.clone());
-            let setting = Setting {
-                calls: site.calls.clone(),
-                limits: limits.clone(),
-                metrics: self.metrics.clone(),
-                clock: self.clock,
-                router: http::client_router(&site, grpc),
-            };
-            let (workers, all_seats) = Workers::new(&setting, &self.mailboxes);
-            seats = all_seats;
-            site.gateway.attach(&workers);
-            let service = Service {
-                router: setting.router,
-                workers: Some(workers),
-            };
-            let acceptor = Acceptor {
-                tls: self.tls.clone(),
-                ..acceptor(self.places())
-            };
-            let joins = !self.configuration.join.is_empty();
-            for listener in etcd {
-                let (acceptor, service) = (acceptor.clone(), service.clone());
-                let mut phases = phases.clone();
-                acceptors.spawn(async move {
-                    // As in etcd: whoever connects to a node that is still joining waits, and a
-                    // client that knows others goes there, instead of hearing that nobody leads.
-                    if joins {
-                        let _ = phases.wait_for(|phase| *phase != Phase::Starting).await;
-                    }
-                    acceptor.serve(listener, service).await;
-                });
-            }
-        }
-        for listener in probed {
-            let acceptor = acceptor(limits.operator_connections);
-            let service = Service {
-                router: http::probe_router(&site),
-                workers: None,
-            };
-            acceptors.spawn(acceptor.serve(listener, service));
-        }
-        if let Some(listener) = admin {
-            let acceptor = acceptor(limits.operator_connections);
-            let service = Service {
-                router: admin::router(&site),
-                workers: None,
-            };
-            acceptors.spawn(acceptor.serve(listener, service));
-        }
-        (acceptors, seats)
-    }
-
-    /// The limits, with what the configuration says of them.
-    fn client_limits(&self) -> ClientLimits {
-        let mut limits = self.limits.clients.clone();
-        limits.hub.progress_interval = self.configuration.watch_progress_interval;
-        // As in etcd.
-        limits.hub.leaderless_patience = self.configuration.election_timeout * 3;
-        limits
-    }
-
-    /// How many connections of clients are held at a time.
-    fn places(&self) -> usize {
-        let wanted = self.configuration.max_connections;
-        let places = places(wanted, self.open_files, self.limits);
-        if places < wanted {
-            let files = self.open_files.unwrap_or(u64::MAX);
-            tracing::warn!(
-                "only {places} client connections are held at a time, not max-connections \
-                 ({wanted}): the system allows {files} open files"
-            );
-        }
-        places
-    }
-}
-
-/// Acceptors wait for a place rather than fail for want of a file, which would hit peers and disks
-/// as well.
-fn places(wanted: usize, open_files: Option<u64>, limits: &Limits) -> usize {
-    let Some(open_files) = open_files else {
-        return wanted;
-    };
-    let clients = &limits.clients;
-    let others = limits.disk.open_files
-        + limits.transport.accepted_connections
-        + clients.operator_connections
-        + clients.spare_files;
-    let left = usize::try_from(open_files).map_or(usize::MAX, |files| files.saturating_sub(others));
-    wanted.min(left.max(clients.fewest_connections))
 }
 
 /// Says the one line that scripts and people wait for.

@@ -42,10 +42,13 @@ mod calls;
 mod changes;
 mod cluster_service;
 pub mod configuration;
+mod cors;
 mod disks;
 mod etcd_service;
 mod evidence;
 pub mod folder;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gateway;
 mod gossip;
 mod health;
@@ -80,14 +83,17 @@ pub use host::{Endpoints, Error, Handle, Server};
 /// The server could not be started, or the node refused to go on; the text says what is wrong,
 /// where, and what to do.
 pub fn run(configuration: Configuration) -> Result<(), Error> {
-    run_with_warnings(configuration, &[])
+    run_with_warnings(configuration, &[]).map(drop)
 }
 
-/// The same, with something to be said first.
+/// The same, with something to be said first. The signal that it was told to stop by, if it was.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with_warnings(configuration: Configuration, warnings: &[String]) -> Result<(), Error> {
+pub fn run_with_warnings(
+    configuration: Configuration,
+    warnings: &[String],
+) -> Result<Option<i32>, Error> {
     logging::start(configuration.log_level, configuration.log_format);
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -96,7 +102,8 @@ pub fn run_with_warnings(configuration: Configuration, warnings: &[String]) -> R
         tracing::warn!("{hint}");
     }
     let handle = Server::start(configuration)?;
-    handle.stop_on_signals()?;
+    let told = handle.stop_on_signals()?;
     handle.tell_supervisor();
-    handle.wait()
+    handle.wait()?;
+    Ok(told.get().copied())
 }

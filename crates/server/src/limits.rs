@@ -86,6 +86,9 @@ pub struct TransportLimits {
     pub frames_per_write: usize,
     /// How many connections are accepted at a time.
     pub accepted_connections: usize,
+    /// How many connections of other nodes are accepted at a time that carry on their clients'
+    /// calls.
+    pub relay_connections: usize,
     /// The longest question, and the longest answer.
     pub question_bytes: usize,
     /// How long answering a question may take.
@@ -121,6 +124,7 @@ impl Default for TransportLimits {
             copied_body_bytes: 16 << 10,
             frames_per_write: 256,
             accepted_connections: 256,
+            relay_connections: 1024,
             question_bytes: 16 << 20,
             question_timeout: Duration::from_secs(10),
             questions: 64,
@@ -181,6 +185,9 @@ pub struct ClientLimits {
     pub stream_credit_bytes: usize,
     /// What bounds the watches of one worker.
     pub hub: node::HubLimits,
+    /// Bytes of events, and of messages made of them, that a hub of another keyspace than the
+    /// default one keeps: there may be many.
+    pub keyspace_hub_bytes: usize,
     /// How many streams of streaming services one worker holds.
     pub streams_per_worker: usize,
     /// So many messages of one stream of a streaming service are read at a time, before others
@@ -248,6 +255,51 @@ pub struct ClientLimits {
     pub fewest_connections: usize,
     /// Of users who sign in.
     pub auth: AuthLimits,
+    /// Of calls that are carried on to other nodes.
+    pub relays: RelayLimits,
+}
+
+/// Limits of calls in keyspaces that other nodes hold.
+#[derive(Clone, Debug)]
+pub struct RelayLimits {
+    /// How many calls one worker carries on at a time.
+    pub calls: usize,
+    /// For so long a node is looked for that serves a call.
+    pub patience: Duration,
+    /// So long after nobody served a call all are asked again, and a node that could not be
+    /// reached is dialed again.
+    pub pause: Duration,
+    /// For so long a node that could not be reached is asked last.
+    pub avoided: Duration,
+    /// What of a call is kept at most in case that another node has to be asked.
+    pub replay_bytes: usize,
+    /// How long connecting to a node may take, with all that belongs to it.
+    pub connect_timeout: Duration,
+    /// The window of one call.
+    pub stream_window_bytes: u32,
+    /// The window of all calls over one connection.
+    pub connection_window_bytes: u32,
+    /// The other node is probed this often.
+    pub probe_interval: Duration,
+    /// ... and given up when a probe is not answered for this long.
+    pub probe_timeout: Duration,
+}
+
+impl Default for RelayLimits {
+    fn default() -> RelayLimits {
+        RelayLimits {
+            calls: 16 << 10,
+            patience: Duration::from_secs(3),
+            pause: Duration::from_millis(50),
+            avoided: Duration::from_secs(5),
+            replay_bytes: 4 << 20,
+            connect_timeout: Duration::from_secs(1),
+            stream_window_bytes: 256 << 10,
+            connection_window_bytes: (1 << 31) - 1,
+            probe_interval: Duration::from_secs(1),
+            probe_timeout: Duration::from_secs(3),
+        }
+    }
 }
 
 /// Limits of users who sign in.
@@ -297,6 +349,7 @@ impl Default for ClientLimits {
             gateway_window_bytes: 256 << 10,
             gateway_pipe_bytes: 256 << 10,
             hub: node::HubLimits::default(),
+            keyspace_hub_bytes: 4 << 20,
             streams_per_worker: 256 << 10,
             messages_per_look: 64,
             renewal_gathering: Duration::from_millis(10),
@@ -332,6 +385,18 @@ impl Default for ClientLimits {
             spare_files: 64,
             fewest_connections: 16,
             auth: AuthLimits::default(),
+            relays: RelayLimits::default(),
+        }
+    }
+}
+
+impl ClientLimits {
+    /// What bounds the watches of one worker in another keyspace than the default one.
+    pub(crate) fn keyspace_hub(&self) -> node::HubLimits {
+        node::HubLimits {
+            ring_bytes: self.hub.ring_bytes.min(self.keyspace_hub_bytes),
+            shared_bytes: self.hub.shared_bytes.min(self.keyspace_hub_bytes),
+            ..self.hub
         }
     }
 }

@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status};
 
 use crate::calls::Calls;
 use crate::changes::{Changes, Watched};
-use crate::etcd_service::{STOPPED, calls_of_default, key_value, mismatch};
+use crate::etcd_service::{STOPPED, calls_of, key_value, mismatch, status};
 
 /// How long the leases live that are made for callers who bring none, as etcd's.
 const SESSION_SECONDS: i64 = 60;
@@ -48,8 +48,9 @@ impl Lines {
 
     /// The same, on behalf of whoever a request is from.
     pub(crate) fn of<T>(&self, request: &Request<T>) -> Result<Lines, Status> {
-        let calls = calls_of_default(&self.calls, request)?;
-        Ok(Lines::new(calls, self.changes.clone()))
+        let calls = calls_of(&self.calls, request);
+        let group = calls.group().map_err(|error| status(&error))?;
+        Ok(Lines::new(calls, self.changes.of(group)))
     }
 
     /// Takes a place in the line, or finds the one that the lease has.
@@ -146,11 +147,7 @@ impl Lines {
             match self.ask(etcd::Request::Range(request.clone())).await {
                 Ok(etcd::Response::Range(response)) => return Ok(response),
                 Ok(_) => return Err(mismatch()),
-                Err(status)
-                    if status.code() == Code::Unavailable && status.message() != STOPPED =>
-                {
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
+                Err(status) if may_pass(&status) => tokio::time::sleep(RETRY_PAUSE).await,
                 Err(status) => return Err(relayed(status)),
             }
         }
@@ -205,6 +202,12 @@ impl Lines {
             let _ = lines.transact(request).await;
         });
     }
+}
+
+/// Whether what nobody could answer may be answered soon, by this node.
+fn may_pass(status: &Status) -> bool {
+    let lasting = [STOPPED, etcd::Error::KeyspaceElsewhere.text()];
+    status.code() == Code::Unavailable && !lasting.contains(&status.message())
 }
 
 /// An error as etcd's Lock and Election services pass it on: they are clients of its other

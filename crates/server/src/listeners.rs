@@ -27,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt as _;
 
 use crate::configuration::Listen;
+use crate::keyspace::Choice;
 use crate::limits::ClientLimits;
 use crate::metrics::Metrics;
 use crate::node_loop::Phase;
@@ -45,6 +46,8 @@ pub(crate) enum Source {
     UnixSocket,
     /// From the gateway of this server, on behalf of one of its clients.
     Gateway,
+    /// From another node, on behalf of one of its clients.
+    Peer,
 }
 
 /// A bound socket.
@@ -150,6 +153,8 @@ pub(crate) struct Acceptor {
     pub(crate) phase: watch::Receiver<Phase>,
     /// How connections over TCP are encrypted, if they are.
     pub(crate) tls: Option<Arc<Tls>>,
+    /// What chooses a keyspace for those who name none.
+    pub(crate) choice: Choice,
 }
 
 /// After a failure to accept (most often: too many open files) nothing is accepted this long.
@@ -207,6 +212,7 @@ impl Acceptor {
         let mut phase = self.phase.clone();
         let patience = self.limits.header_timeout;
         let tls = self.tls.clone();
+        let choice = self.choice.clone();
         let names_clients = tls.as_ref().is_some_and(|tls| tls.names_clients());
         tokio::spawn(async move {
             let opened = tokio::select! {
@@ -218,6 +224,7 @@ impl Acceptor {
                 Ok(stream) => stream,
             };
             let common_name = stream.get_ref().common_name().filter(|_| names_clients);
+            let choice = choice.with_server_name(stream.get_ref().server_name());
             if let Some(workers) = workers
                 && stream.is_http2()
             {
@@ -227,12 +234,15 @@ impl Acceptor {
                         stream,
                         source,
                         common_name,
+                        choice,
                         held,
                     }),
                 };
             }
             let service =
                 hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+                    let uri = request.uri().clone();
+                    choice.apply(&uri, request.headers_mut());
                     let extensions = request.extensions_mut();
                     extensions.insert(source);
                     if let Some(name) = &common_name {
@@ -258,6 +268,8 @@ impl Acceptor {
 pub(crate) struct Held {
     /// The gateway's own connection has none, and is not counted.
     listed: Option<(OwnedSemaphorePermit, Metrics)>,
+    /// Another node's connection has a place among those of nodes.
+    _place: Option<OwnedSemaphorePermit>,
     closed: Closed,
 }
 
@@ -266,6 +278,7 @@ impl Held {
         metrics.client_connections.inc();
         Held {
             listed: Some((place, metrics.clone())),
+            _place: None,
             closed: Closed::Ended,
         }
     }
@@ -274,6 +287,16 @@ impl Held {
     pub(crate) fn by_the_server() -> Held {
         Held {
             listed: None,
+            _place: None,
+            closed: Closed::Ended,
+        }
+    }
+
+    /// Of another node's connection.
+    pub(crate) fn by_a_node(place: OwnedSemaphorePermit) -> Held {
+        Held {
+            listed: None,
+            _place: Some(place),
             closed: Closed::Ended,
         }
     }

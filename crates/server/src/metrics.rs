@@ -74,6 +74,31 @@ pub(crate) struct Metrics {
     pub(crate) health_checks: HealthChecks,
     /// Gossip.
     pub(crate) gossip: GossipMetrics,
+    /// Calls in keyspaces that other nodes hold.
+    pub(crate) relay: RelayMetrics,
+}
+
+/// Calls that are carried on to other nodes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RelayMetrics {
+    pub(crate) calls: Counter,
+    /// Those that no other node has answered.
+    pub(crate) failures: Counter,
+}
+
+impl RelayMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "quorate_relayed_calls",
+            "Calls in keyspaces of other nodes that were carried on to them",
+            self.calls.clone(),
+        );
+        registry.register(
+            "quorate_relayed_calls_failed",
+            "Calls in keyspaces of other nodes that none of those has answered",
+            self.failures.clone(),
+        );
+    }
 }
 
 /// Answers of `/health`.
@@ -169,6 +194,7 @@ impl Default for Metrics {
             peer_failures: Counter::default(),
             health_checks: HealthChecks::default(),
             gossip: GossipMetrics::default(),
+            relay: RelayMetrics::default(),
         }
     }
 }
@@ -242,6 +268,7 @@ impl Metrics {
         self.watch.register(registry);
         self.rpc.register(registry);
         self.gossip.register(registry);
+        self.relay.register(registry);
         self.register_networks(registry);
         let health = &self.health_checks;
         registry.register(
@@ -458,6 +485,26 @@ fn register_counted(counted: &node::Metrics, registry: &mut Registry) {
             counted.checkpoints_failed,
         ),
         (
+            "quorate_damage_found",
+            "Times that something on this disk was not as it was written",
+            counted.damage_found,
+        ),
+        (
+            "quorate_doubts_ended",
+            "Replicas for which a leader has made up for what was lost here",
+            counted.doubts_ended,
+        ),
+        (
+            "quorate_scrubbed_bytes",
+            "Bytes read only to see whether they are as they were written",
+            counted.scrubbed_bytes,
+        ),
+        (
+            "quorate_scrub_rounds",
+            "Times that everything on this disk was read for that",
+            counted.scrub_rounds,
+        ),
+        (
             "quorate_calls_without_room",
             "Calls refused because too many bytes wait already",
             counted.calls_refused,
@@ -482,6 +529,11 @@ fn register_counted(counted: &node::Metrics, registry: &mut Registry) {
         counter(registry, name, help, value);
     }
     let gauges = [
+        (
+            "quorate_groups_in_doubt",
+            "Replicas here that have lost something, and for which no leader has made up",
+            counted.groups_in_doubt,
+        ),
         (
             "quorate_journal_segments",
             "Segments in use",

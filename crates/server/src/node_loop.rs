@@ -23,11 +23,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use base::{Instant, WallTime};
+use base::{GroupId, Instant, WallTime};
 use bytes::Bytes;
 use journal::disk::{Completion, RequestId};
 use node::group::META;
-use node::hub::{HistoryJob, HistoryRequest, HubId};
+use node::hub::{HistoryJob, HistoryRequest, HubId, Publication};
 use node::{Answer, Call, CallId, ConnectionId, Halt, Identity, Input, Job, Level, Note, Output};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -37,9 +37,10 @@ use crate::changes::Changes;
 use crate::disks::{Disks, Errand};
 use crate::folder::{FolderError, IdentityWriter};
 use crate::inbox::{Receiver, Sender};
+use crate::keyspace::Keyspaces;
 use crate::limits::NodeLimits;
 use crate::metrics::Metrics;
-use crate::serving::Deliveries;
+use crate::serving::{Deliveries, News};
 use crate::transport::{PeerEvent, SendQueue, Transport};
 
 /// What reaches the node's thread.
@@ -79,6 +80,7 @@ pub(crate) enum Asked {
     Forget(CallId),
     /// The worker's watches need history.
     ReadHistory {
+        group: GroupId,
         hub: HubId,
         request: Box<HistoryRequest>,
     },
@@ -194,6 +196,8 @@ pub(crate) struct World {
     pub(crate) deliveries: Deliveries,
     /// Who knows who calls.
     pub(crate) authority: Authority,
+    /// Who knows which keyspaces there are.
+    pub(crate) keyspaces: Keyspaces,
 }
 
 /// A connection to a peer, and what this pass sends over it.
@@ -344,8 +348,12 @@ impl<M: Machine> NodeLoop<M> {
                     let input = match each {
                         Asked::Call { id, call } => Input::Call { id, call },
                         Asked::Forget(id) => Input::Forget { id },
-                        Asked::ReadHistory { hub, request } => Input::ReadHistory {
-                            group: META,
+                        Asked::ReadHistory {
+                            group,
+                            hub,
+                            request,
+                        } => Input::ReadHistory {
+                            group,
                             hub,
                             request,
                         },
@@ -510,16 +518,13 @@ impl<M: Machine> NodeLoop<M> {
             }
             Output::PersistIdentity(identity) => self.persist(identity),
             Output::Offload { id, job } => self.offload(id, job),
-            // Watches are served in the default keyspace only.
-            Output::Publish { group, .. } if group != META => {}
-            Output::Publish { publication, .. } => {
-                if let Some(access) = &publication.access {
-                    self.world.authority.told(Arc::clone(access));
-                }
-                self.world.changes.published(&publication);
-                self.world.deliveries.publish(&publication);
+            Output::Publish { group, publication } => self.publish(group, publication),
+            Output::Unpublish { group, error } => {
+                self.world.changes.gone(group);
+                self.world.deliveries.tell(&News::Gone { group, error });
             }
-            Output::ReadHistory(job) => self.read_history(*job),
+            Output::Keyspaces(directory) => self.world.keyspaces.told(directory),
+            Output::ReadHistory { group, job } => self.read_history(group, *job),
             Output::Note(note) => self.note(&note),
             Output::Ready => {
                 self.world.phase.send_if_modified(|phase| {
@@ -535,6 +540,19 @@ impl<M: Machine> NodeLoop<M> {
                 unreachable!("disk requests and frames are carried out before all others")
             }
         }
+    }
+
+    fn publish(&mut self, group: GroupId, mut publication: Publication) {
+        // Users are those of the cluster; another group's state has none.
+        if group != META {
+            publication.access = None;
+        }
+        if let Some(access) = &publication.access {
+            self.world.authority.told(Arc::clone(access));
+        }
+        self.world.changes.published(group, &publication);
+        let news = News::Published { group, publication };
+        self.world.deliveries.tell(&news);
     }
 
     fn persist(&mut self, identity: Identity) {
@@ -561,14 +579,14 @@ impl<M: Machine> NodeLoop<M> {
         });
     }
 
-    fn read_history(&self, job: HistoryJob) {
+    fn read_history(&self, group: GroupId, job: HistoryJob) {
         let Some(reader) = self.world.deliveries.reader(job.hub()) else {
             return;
         };
         let number = job.number();
         self.world.runtime.spawn_blocking(move || {
             let result = catch_unwind(AssertUnwindSafe(|| job.run()));
-            reader.tell(result.unwrap_or_else(|_| HistoryJob::failed(number)));
+            reader.tell(group, result.unwrap_or_else(|_| HistoryJob::failed(number)));
         });
     }
 

@@ -28,6 +28,7 @@
 //! - [`connection`]: one connection, from its first bytes to its end. [`outgoing`]: its writes.
 //!   [`socket`]: its kinds. [`visited`]: those that are read a few times a second only.
 //! - [`unary`]: calls with one answer. [`streams`]: calls with many. [`routed`]: all others.
+//! - [`relaying`]: calls in keyspaces that other nodes hold.
 //! - [`watching`]: etcd's watches, on streams. [`renewing`]: its keep-alives.
 //! - [`grpc`]: what stands around the messages.
 
@@ -35,6 +36,7 @@ mod connection;
 mod grpc;
 mod mailbox;
 mod outgoing;
+mod relaying;
 mod renewing;
 mod routed;
 mod slots;
@@ -47,16 +49,26 @@ mod worker;
 
 use std::sync::Arc;
 
-use node::hub::{HistoryResult, HubId};
+use base::GroupId;
+use node::hub::{HistoryResult, HubId, Publication};
 use node::{Answer, CallId};
 
 pub(crate) use connection::Accepted;
 pub(crate) use grpc::{Deframer, Status};
-pub(crate) use socket::{ClientStream, Socket};
+pub(crate) use socket::{ClientStream, PeerConnection, Socket};
 pub(crate) use worker::{Seat, Setting, WeakWorkers, Workers};
 
-/// What the node publishes to all workers.
-pub(crate) type Publication = node::hub::Publication;
+/// What the node tells all workers.
+#[derive(Clone, Debug)]
+pub(crate) enum News {
+    /// What a group has executed, and where it stands.
+    Published {
+        group: GroupId,
+        publication: Publication,
+    },
+    /// A group is no longer on this node, and what its streams are told.
+    Gone { group: GroupId, error: etcd::Error },
+}
 
 /// Where the node's thread leaves what it has for the workers.
 #[derive(Clone, Debug, Default)]
@@ -67,15 +79,15 @@ pub(crate) struct Mailboxes(Vec<Arc<mailbox::Mailbox>>);
 pub(crate) struct HistoryReader(Arc<mailbox::Mailbox>);
 
 impl HistoryReader {
-    pub(crate) fn tell(&self, result: HistoryResult) {
-        self.0.tell_history(result);
+    pub(crate) fn tell(&self, group: GroupId, result: HistoryResult) {
+        self.0.tell_history(group, result);
     }
 }
 
 /// What a pass has for one worker.
 #[derive(Debug, Default)]
 struct Pile {
-    publications: Vec<Publication>,
+    news: Vec<News>,
     answers: Vec<(CallId, Answer)>,
 }
 
@@ -104,9 +116,9 @@ impl Deliveries {
     }
 
     /// Tells all workers. Whatever is published in a pass reaches them before its answers.
-    pub(crate) fn publish(&mut self, publication: &Publication) {
+    pub(crate) fn tell(&mut self, news: &News) {
         for pile in &mut self.piles {
-            pile.publications.push(publication.clone());
+            pile.news.push(news.clone());
         }
     }
 
@@ -122,8 +134,8 @@ impl Deliveries {
     /// worker may ask the next question of another.
     pub(crate) fn deliver(&mut self) {
         for (pile, mailbox) in self.piles.iter_mut().zip(&self.mailboxes.0) {
-            if !pile.publications.is_empty() {
-                mailbox.publish(&mut pile.publications);
+            if !pile.news.is_empty() {
+                mailbox.publish(&mut pile.news);
             }
         }
         for (pile, mailbox) in self.piles.iter_mut().zip(&self.mailboxes.0) {
@@ -138,6 +150,37 @@ impl Drop for Deliveries {
     /// Nothing more will come, even if the node's thread has failed.
     fn drop(&mut self) {
         self.mailboxes.0.iter().for_each(|mailbox| mailbox.stop());
+    }
+}
+
+/// Messages of gRPC, in pieces; see [`crate::fuzzing`].
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(pieces: impl Iterator<Item = bytes::Bytes>) {
+    const LONGEST: usize = 1 << 16;
+    let mut headers = http::HeaderMap::new();
+    let mut deframer = Deframer::new(LONGEST);
+    for piece in pieces {
+        if let Ok(value) = http::HeaderValue::from_bytes(&piece) {
+            for name in [
+                "grpc-timeout",
+                "grpc-encoding",
+                "grpc-status",
+                "grpc-message",
+            ] {
+                headers.insert(name, value.clone());
+            }
+            let _ = grpc::time_allowed(&headers);
+            let _ = grpc::check_encoding(&headers);
+            let _ = Status::from_headers(&headers);
+        }
+        deframer.push(piece);
+        loop {
+            match deframer.next() {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
     }
 }
 

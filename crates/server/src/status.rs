@@ -31,6 +31,10 @@ pub(crate) struct StatusBody {
     live_bytes: u64,
     quota_bytes: u64,
     alarms: Vec<String>,
+    /// How many voters elect a leader.
+    elect: usize,
+    /// How many voters commit a write.
+    commit: usize,
     /// By this node's wall clock, since 1970.
     wall_milliseconds: u64,
     members: Vec<MemberBody>,
@@ -107,6 +111,8 @@ impl StatusBody {
             live_bytes: status.live_bytes,
             quota_bytes: status.quota_bytes,
             alarms: status.alarms,
+            elect: status.quorums.elect,
+            commit: status.quorums.commit,
             wall_milliseconds: clock.wall().0,
             members: members.collect(),
             gossip: gossip(view, clock),

@@ -20,6 +20,7 @@
 //! - [`queue`]: what waits to be sent over one connection.
 //! - [`connection`]: one connection from its preamble to its end.
 //! - [`stream`]: the kinds of connection, plain and TLS.
+//! - [`relay`]: calls of clients that one node carries on to another.
 //! - [`question`]: a question and its answer, for everything beside the frames of nodes.
 //! - [`dial`]: dialing, and dialing again.
 
@@ -28,6 +29,7 @@ mod dial;
 mod frame;
 mod question;
 mod queue;
+mod relay;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -40,7 +42,7 @@ use bytes::Bytes;
 use node::{ConnectionId, DialId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::limits::TransportLimits;
@@ -48,6 +50,7 @@ use crate::metrics::Metrics;
 use crate::tls::Tls;
 pub(crate) use question::{Asked, Asker, Subject};
 pub(crate) use queue::SendQueue;
+pub(crate) use relay::Relayed;
 use stream::PeerStream;
 
 /// What the node's thread is told.
@@ -85,6 +88,9 @@ struct Shared {
     tls: Option<Arc<Tls>>,
     /// Who answers questions.
     questions: mpsc::Sender<Asked>,
+    /// Who serves what other nodes carry on.
+    relays: mpsc::Sender<Relayed>,
+    relay_places: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -113,7 +119,7 @@ pub(crate) struct Transport {
 
 impl Transport {
     /// Begins to accept, if there is a listener. `runtime` runs the tasks; `questions` are
-    /// answered elsewhere.
+    /// answered elsewhere, and so are the calls that other nodes carry on.
     pub(crate) fn start(
         runtime: Handle,
         listener: Option<TcpListener>,
@@ -121,9 +127,10 @@ impl Transport {
         metrics: Metrics,
         events: Events,
         tls: Option<Arc<Tls>>,
-        questions: mpsc::Sender<Asked>,
+        (questions, relays): (mpsc::Sender<Asked>, mpsc::Sender<Relayed>),
     ) -> Transport {
         let next_connection = AtomicU64::new(1);
+        let relay_places = Arc::new(Semaphore::new(limits.relay_connections));
         let shared = Arc::new(Shared {
             limits,
             metrics,
@@ -131,6 +138,8 @@ impl Transport {
             next_connection,
             tls,
             questions,
+            relays,
+            relay_places,
         });
         let accepting = listener.map(|listener| {
             let (running, stop) = oneshot::channel();
@@ -254,6 +263,27 @@ async fn accept_secured(stream: TcpStream, shared: &Shared) -> io::Result<PeerSt
     let secured = timeout(shared.limits.preamble_timeout, tls.accept_peer(stream)).await;
     let secured = secured.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     Ok(PeerStream::Secured(Box::new(secured)))
+}
+
+/// Frames of a peer, in pieces; see [`crate::fuzzing`].
+#[cfg(fuzzing)]
+pub(crate) fn fuzz<'a>(pieces: impl Iterator<Item = &'a [u8]>) {
+    const LONGEST: usize = 1 << 16;
+    let mut buffer = bytes::BytesMut::new();
+    for piece in pieces {
+        if let Ok(preamble) = piece.try_into() {
+            let _ = frame::negotiate(preamble);
+        }
+        buffer.extend_from_slice(piece);
+        loop {
+            match frame::take(&mut buffer, LONGEST, LONGEST / 2) {
+                Ok(Some(body)) => drop(node::wire::Frame::decode(body)),
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+        let _ = frame::missing(&buffer);
+    }
 }
 
 #[cfg(test)]

@@ -55,7 +55,10 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         }
         Ok(Prepared::Run(configuration, warnings)) => {
             match server::run_with_warnings(*configuration, &warnings) {
-                Ok(()) => ExitCode::SUCCESS,
+                Ok(signal) => {
+                    end_by(signal);
+                    ExitCode::SUCCESS
+                }
                 Err(error) => {
                     eprintln!("etcd: {error}");
                     ExitCode::FAILURE
@@ -66,6 +69,18 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
             eprintln!("etcd: {problem}");
             ExitCode::from(2)
         }
+    }
+}
+
+/// Ends the process by the signal that it was told to stop by, as etcd does, so that a supervisor
+/// sees the same. The first process of a container cannot end that way, and ends with status 0, as
+/// etcd's.
+fn end_by(signal: Option<i32>) {
+    if let Some(signal) = signal
+        && std::process::id() != 1
+    {
+        // If it fails, status 0 says that all went well.
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
     }
 }
 

@@ -118,12 +118,7 @@ impl Translation<'_> {
     }
 
     fn is_on(&self, name: &str) -> Result<bool, String> {
-        // As Go reads truth.
-        match self.text(name) {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-            "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            other => Err(format!("--{name}: {other:?} is neither true nor false")),
-        }
+        truth(self.text(name)).map_err(|problem| format!("--{name}: {problem}"))
     }
 
     fn set(&mut self, key: &'static str, value: String, flag: &'static str) {
@@ -394,6 +389,15 @@ impl Translation<'_> {
     }
 }
 
+/// Truth as Go reads it.
+fn truth(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        other => Err(format!("{other:?} is neither true nor false")),
+    }
+}
+
 /// What a flag of another form is as a value of our key; inner `None` if it says nothing alone.
 fn value_of_key(flag: &str, text: &str, compaction_mode: &str) -> Option<Option<String>> {
     Some(Some(match flag {
@@ -413,6 +417,7 @@ fn value_of_key(flag: &str, text: &str, compaction_mode: &str) -> Option<Option<
             },
             _ => return None,
         },
+        "strict-reconfig-check" => truth(text).ok()?.to_string(),
         "auth-token-ttl" => format!("{}s", text.parse::<u32>().ok()?),
         _ => text.to_owned(),
     }))
@@ -498,6 +503,9 @@ mod tests {
             ("quota-backend-bytes", "8589934592", "", Some("8589934592")),
             ("quota-backend-bytes", "-1", "", Some("9223372036854775807")),
             ("quota-backend-bytes", "5120", "", Some("5120")),
+            ("strict-reconfig-check", "F", "", Some("false")),
+            ("strict-reconfig-check", "maybe", "", None),
+            ("cors", "*", "", Some("*")),
             ("quota-backend-bytes", "8GiB", "", None),
             ("auto-compaction-retention", "8", "periodic", Some("8h")),
             (

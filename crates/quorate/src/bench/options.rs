@@ -262,7 +262,7 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 /// `10s`, `500ms`, `2m`; a number alone means seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let number_ends = text
         .find(|character: char| !character.is_ascii_digit() && character != '.')
         .unwrap_or(text.len());

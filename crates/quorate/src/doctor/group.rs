@@ -2,6 +2,7 @@
 //! replicas agree, and how full it is.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::evidence::{Case, Looked};
 use super::{Finding, Severity, Thresholds};
@@ -19,12 +20,53 @@ pub(super) fn examine(case: &Case, thresholds: &Thresholds, findings: &mut Vec<F
     room(case, thresholds, findings);
 }
 
-/// Votes, votes of members that answer, and how many a majority is.
-pub(super) fn votes(case: &Case) -> (usize, usize, usize) {
+/// The members with a vote, counted.
+pub(super) struct Votes {
+    pub(super) all: usize,
+    /// Those of members that answer.
+    pub(super) alive: usize,
+    /// How many elect a leader.
+    elect: usize,
+    /// How many commit a write.
+    commit: usize,
+}
+
+impl Votes {
+    /// How many must be there for everything.
+    pub(super) fn needed(&self) -> usize {
+        self.elect.max(self.commit)
+    }
+}
+
+impl fmt::Display for Votes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Votes { all, alive, .. } = self;
+        write!(formatter, "{alive} of {all} members with a vote answer; ")?;
+        match self.elect == self.commit {
+            true => write!(formatter, "a majority is {}", self.needed()),
+            false => {
+                let Votes { elect, commit, .. } = self;
+                write!(formatter, "{elect} elect a leader, {commit} commit a write")
+            }
+        }
+    }
+}
+
+/// Counts the members with a vote.
+pub(super) fn votes(case: &Case) -> Votes {
     let voters = case.members.iter().filter(|looked| looked.member.voter);
     let alive = voters.clone().filter(|looked| looked.status().is_some());
-    let count = voters.count();
-    (count, alive.count(), count / 2 + 1)
+    let (all, alive) = (voters.count(), alive.count());
+    let mut statuses = case.members.iter().filter_map(|looked| looked.status());
+    let sizes = statuses.find(|status| status.elect > 0 && status.commit > 0);
+    let majority = all / 2 + 1;
+    let (elect, commit) = sizes.map_or((majority, majority), |said| (said.elect, said.commit));
+    Votes {
+        all,
+        alive,
+        elect,
+        commit,
+    }
 }
 
 fn unreached(case: &Case, findings: &mut Vec<Finding>) {
@@ -54,9 +96,9 @@ fn unreached(case: &Case, findings: &mut Vec<Finding>) {
 }
 
 fn quorum(case: &Case, findings: &mut Vec<Finding>) {
-    let (voters, alive, majority) = votes(case);
-    let evidence =
-        format!("{alive} of {voters} members with a vote answer; a majority is {majority}");
+    let votes = votes(case);
+    let (voters, alive, needed) = (votes.all, votes.alive, votes.needed());
+    let evidence = votes.to_string();
     let silent: Vec<&str> = case
         .members
         .iter()
@@ -73,14 +115,14 @@ fn quorum(case: &Case, findings: &mut Vec<Finding>) {
             remedy,
         });
     };
-    if alive < majority {
+    if alive < needed {
         let remedy = format!("bring back {}; do not remove members", silent.join(", "));
-        found(
-            Severity::Critical,
-            "there is no majority: nothing can be written",
-            remedy,
-        );
-    } else if alive == majority && alive < voters {
+        let what = match alive < votes.commit {
+            true => "there is no majority: nothing can be written",
+            false => "too few are left to elect a leader: writes go on while this one leads",
+        };
+        found(Severity::Critical, what, remedy);
+    } else if alive == needed && alive < voters {
         let remedy = format!(
             "bring back or replace {} before anything else",
             silent.join(", ")

@@ -34,7 +34,7 @@ fn harmless(text: &str) -> String {
 }
 
 fn summary(case: &Case) -> String {
-    let (voters, alive, majority) = votes(case);
+    let votes = votes(case);
     let answered = case
         .members
         .iter()
@@ -43,9 +43,9 @@ fn summary(case: &Case) -> String {
         || "nobody leads".to_owned(),
         |leader| format!("{} leads in term {}", leader.name, leader.term),
     );
-    let margin = match alive.checked_sub(majority) {
+    let margin = match votes.alive.checked_sub(votes.needed()) {
         None => "no majority".to_owned(),
-        Some(margin) => format!("{margin} of {voters} votes may still fail"),
+        Some(margin) => format!("{margin} of {} votes may still fail", votes.all),
     };
     format!(
         "{} of {} members answer; {leader}; {margin}",
@@ -73,7 +73,7 @@ fn verdict(findings: &[Finding]) -> String {
 
 /// For programs.
 pub(super) fn json(case: &Case, findings: &[Finding]) -> String {
-    let (voters, alive, majority) = votes(case);
+    let votes = votes(case);
     let members = case.members.iter().map(|looked| {
         json!({
             "name": looked.name(),
@@ -100,9 +100,9 @@ pub(super) fn json(case: &Case, findings: &[Finding]) -> String {
     let whole = json!({
         "worst": worst.map(Severity::name),
         "leader": case.leader().map(|leader| leader.name.clone()),
-        "voters": voters,
-        "voters_that_answer": alive,
-        "majority": majority,
+        "voters": votes.all,
+        "voters_that_answer": votes.alive,
+        "majority": votes.needed(),
         "members": members.collect::<Vec<_>>(),
         "findings": found.collect::<Vec<_>>(),
     });

@@ -244,6 +244,22 @@ impl About<'_> {
                 "make room; until one is written the log grows",
             ),
             (
+                counted("quorate_damage_found"),
+                Severity::Warning,
+                "damage",
+                "the disk did not hold what was written",
+                "it is repaired, or being repaired, from the other members; the log names the \
+                 files. If it happens again, replace the disk",
+            ),
+            (
+                value(metrics, "quorate_groups_in_doubt"),
+                Severity::Warning,
+                "damage",
+                "replicas wait for what they have lost",
+                "see that a majority of the other members runs and that this one reaches them: \
+                 until a leader has made up for the loss, these replicas give no vote",
+            ),
+            (
                 counted("quorate_bad_frames"),
                 Severity::Warning,
                 "peers",
@@ -254,7 +270,10 @@ impl About<'_> {
         for (count, severity, kind, what, remedy) in all {
             if count > 0.0 {
                 let what = format!("{what} at {}", self.subject);
-                let evidence = format!("{count:.0} since the start");
+                let evidence = match what.starts_with("replicas wait") {
+                    true => format!("{count:.0} now"),
+                    false => format!("{count:.0} since the start"),
+                };
                 self.found(severity, kind, what, evidence, remedy);
             }
         }

@@ -121,6 +121,26 @@ fn members_that_do_not_answer_count_against_the_quorum() {
 }
 
 #[test]
+fn the_sizes_of_quorums_count_where_they_were_chosen() {
+    let mut case = healthy();
+    for (index, member) in case.members.iter_mut().enumerate() {
+        let mut told = evidence(index);
+        (told["status"]["elect"], told["status"]["commit"]) = (json!(3), json!(1));
+        *member = looked(index, told);
+    }
+    let text = report::text(&case, &[]);
+    assert!(text.contains("0 of 3 votes may still fail"), "{text}");
+    case.members[2].looks = Err("refused".into());
+    let worst = examine(&case, &Thresholds::default()).remove(0);
+    assert!(
+        worst.what.contains("too few are left to elect"),
+        "{worst:?}"
+    );
+    let shown = "2 of 3 members with a vote answer; 3 elect a leader, 1 commit a write";
+    assert_eq!(worst.evidence, shown);
+}
+
+#[test]
 fn few_votes_and_learners_are_named() {
     let mut case = healthy();
     case.members.pop();
@@ -264,6 +284,14 @@ fn disks_and_files_are_judged() {
     assert_eq!(findings(&of("/metrics", syncs("0.05"))), []);
     let failures = json!("quorate_disk_failures_total{lane=\"journal\"} 2\n");
     finds(&of("/metrics", failures), Critical, "disk", "n3");
+    let damage = json!("quorate_damage_found_total 2\n");
+    finds(&of("/metrics", damage), Warning, "damage", "n3");
+    let doubt = json!("quorate_groups_in_doubt 1\n");
+    finds(&of("/metrics", doubt), Warning, "damage", "n3");
+    assert_eq!(
+        findings(&of("/metrics", json!("quorate_groups_in_doubt 0\n"))),
+        []
+    );
     let files = json!("process_open_fds 90\nprocess_max_fds 100\n");
     finds(&of("/metrics", files), Warning, "process", "n3");
 }

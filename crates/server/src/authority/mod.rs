@@ -321,5 +321,11 @@ pub(crate) fn token_of(headers: &HeaderMap) -> Option<&[u8]> {
     Some(value.strip_prefix(b"Bearer ").unwrap_or(value))
 }
 
+/// A token that somebody shows; see [`crate::fuzzing`].
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(token: &[u8]) {
+    let _ = Tokens::Simple.read(token, Some(&[1; TOKEN_KEY_BYTES]));
+}
+
 #[cfg(test)]
 mod tests;

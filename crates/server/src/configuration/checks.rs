@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use consensus::QuorumRule;
+
 use super::sources::Origins;
 use super::{Configuration, ConfigurationError, Listen};
 
@@ -35,6 +37,12 @@ pub(super) fn check(
     }
     if let Err((key, problem)) = check_cluster(configuration) {
         return wrong(key, problem);
+    }
+    if let Some(sizes) = configuration.quorums
+        && configuration.join.is_empty()
+        && let Err(flaw) = QuorumRule::new(configuration.cluster.len().max(1), sizes)
+    {
+        return wrong("quorums", flaw);
     }
     if let Err((key, problem)) = check_peer_addresses(configuration) {
         return wrong(key, problem);
@@ -232,6 +240,15 @@ pub(super) fn hints(configuration: &Configuration) -> Vec<String> {
     if size > 7 {
         hints.push(format!(
             "cluster has {size} nodes: more than 7 voters slow down every write"
+        ));
+    }
+    if let Some(sizes) = configuration.quorums
+        && sizes.commit < size / 2 + 1
+    {
+        hints.push(format!(
+            "quorums {sizes}: a write is acknowledged on {} disks, fewer than a majority, and \
+             survives the loss of one less than that",
+            sizes.commit
         ));
     }
     let hosts = configuration

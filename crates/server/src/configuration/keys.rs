@@ -81,6 +81,27 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "listen-etcd-keyspace",
+        value: "NAME=ADDRESS,...",
+        default: "none",
+        meaning: "Where clients connect who name no keyspace and mean this one.",
+        apply: |configuration, text| {
+            configuration.listen_etcd_keyspace = list(text, keyspace_listener)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "keyspace-domain",
+        value: "DOMAIN",
+        default: "none: hosts name no keyspaces",
+        meaning: "A request to the host NAME.DOMAIN is about the keyspace NAME, by its host or by \
+                  the server name of TLS.",
+        apply: |configuration, text| {
+            configuration.keyspace_domain = Some(domain(text)?);
+            Ok(())
+        },
+    },
+    Key {
         name: "listen-admin",
         value: "ADDRESS",
         default: "127.0.0.1:2390",
@@ -192,6 +213,20 @@ pub const KEYS: &[Key] = &[
                   told another one here refuses to start, and names both.",
         apply: |configuration, text| {
             configuration.engine = Some(text.parse()?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "quorums",
+        value: "elect=N,commit=N",
+        default: "majorities at the first start, then what the data folder holds",
+        meaning: "How many nodes of a new cluster elect a leader, and how many must have a write \
+                  on disk: the two sums elect + commit and 2 * elect must be more than the number \
+                  of nodes. With another number of voters, majorities do both. As with engine, it \
+                  is enough to tell the node whose name sorts first, and a node that is told other \
+                  sizes than its cluster was formed with refuses to start.",
+        apply: |configuration, text| {
+            configuration.quorums = Some(text.parse()?);
             Ok(())
         },
     },
@@ -516,6 +551,28 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "strict-members",
+        value: SWITCH,
+        default: "true",
+        meaning: "Clients' changes of members are refused that could cost the cluster its quorum; \
+                  the leader's setting counts.",
+        apply: |configuration, text| {
+            configuration.strict_members = switch(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "cors",
+        value: "ORIGIN,...",
+        default: "none",
+        meaning: "Whose web pages may send requests to the ports of clients: * or origins such as \
+                  https://console.example.",
+        apply: |configuration, text| {
+            configuration.cors = origins(text)?;
+            Ok(())
+        },
+    },
+    Key {
         name: "bcrypt-cost",
         value: "COST",
         default: "10",
@@ -539,6 +596,22 @@ pub const KEYS: &[Key] = &[
         },
     },
 ];
+
+/// Origins as browsers write them.
+fn origins(text: &str) -> Result<Vec<String>, String> {
+    let all = text
+        .split(',')
+        .map(str::trim)
+        .filter(|each| !each.is_empty());
+    let check = |origin: &str| {
+        let is_text = origin.bytes().all(|byte| byte.is_ascii_graphic());
+        match is_text && (origin == "*" || origin.contains("://")) {
+            true => Ok(origin.to_owned()),
+            false => Err("expected * or origins such as https://console.example".to_owned()),
+        }
+    };
+    all.map(check).collect()
+}
 
 /// What a value of a key looks like that is on or off; as a flag it may stand without one.
 pub const SWITCH: &str = "true|false";
@@ -620,6 +693,26 @@ fn listen(text: &str) -> Result<Listen, String> {
         Some(path) if path.starts_with('/') => Ok(Listen::Unix(PathBuf::from(path))),
         Some(_) => Err("expected unix:/ and an absolute path".into()),
         None => tcp_listen(text).map_err(|_| "expected host:port, unix:/path or none".into()),
+    }
+}
+
+fn keyspace_listener(text: &str) -> Result<(String, Listen), String> {
+    let (name, address) = text.split_once('=').ok_or("expected NAME=ADDRESS")?;
+    let name = name.trim();
+    cluster::meta::check_name(name)?;
+    match listen(address.trim())? {
+        Listen::None => Err("expected host:port or unix:/path".into()),
+        listen => Ok((name.to_owned(), listen)),
+    }
+}
+
+/// A name of the domain name system, with at least one label, without a dot at its ends.
+fn domain(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let is_label = |label: &str| !label.is_empty() && label.chars().all(allowed);
+    match text.len() <= 190 && text.split('.').all(is_label) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("expected a domain such as quorate.example".into()),
     }
 }
 

@@ -12,7 +12,12 @@ use super::keys::{KEYS, Key};
 
 /// Variables that begin like ours and mean something else: the command line's own, and those that
 /// Kubernetes puts into every container for a service that happens to be called `quorate`.
-const FOREIGN_VARIABLES: &[&str] = &["QUORATE_ENDPOINTS", "QUORATE_ADMIN"];
+const FOREIGN_VARIABLES: &[&str] = &[
+    "QUORATE_ENDPOINTS",
+    "QUORATE_ADMIN",
+    "QUORATE_FROM_USER",
+    "QUORATE_TO_USER",
+];
 const FOREIGN_PREFIXES: &[&str] = &["QUORATE_SERVICE_", "QUORATE_PORT"];
 
 /// What there is to read.

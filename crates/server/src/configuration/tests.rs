@@ -73,12 +73,16 @@ fn every_key_can_be_set_in_all_three_ways() {
         "NAME" | "FOLDER" => "n1",
         "ADDRESS" | "ADDRESS,..." | "HOST:PORT" | "HOST:PORT,..." => "127.0.0.1:2380",
         "FILE" | "HOST,..." | "NAME,..." | "SUITE,..." => "x",
-        SWITCH if key.name == "gossip" => "false",
+        SWITCH if matches!(key.name, "gossip" | "strict-members") => "false",
         SWITCH => "true",
         "VERSION" if key.name == "tls-min-version" => "TLS1.3",
         "VERSION" => "TLS1.2",
         "URL,..." => "http://127.0.0.1:2379",
         "NAME=HOST:PORT,..." => "n1=127.0.0.1:2380",
+        "NAME=ADDRESS,..." => "pods=127.0.0.1:2378",
+        "DOMAIN" => "quorate.example",
+        "ORIGIN,..." => "https://example.org",
+        "elect=N,commit=N" => "elect=1,commit=1",
         "LEVEL" => "error",
         "FORMAT" => "json",
         "ENGINE" => "paxos",
@@ -350,6 +354,43 @@ fn an_even_cluster_is_allowed_with_a_hint() {
         "{hints:?}"
     );
     assert!(hints[1].contains("mixes loopback"), "{hints:?}");
+}
+
+#[test]
+fn quorums_that_may_miss_each_other_are_refused_with_the_sum() {
+    let five = "a=127.0.0.1:1,b=127.0.0.1:2,c=127.0.0.1:3,d=127.0.0.1:4,e=127.0.0.1:5";
+    let with = |sizes| flags(&[("name", "a"), ("cluster", five), ("quorums", sizes)]);
+    let refused = |sizes| with(sizes).unwrap_err().to_string();
+    let fewer = with("elect=4,commit=2").unwrap();
+    let sizes = QuorumSizes {
+        elect: 4,
+        commit: 2,
+    };
+    assert_eq!(fewer.quorums, Some(sizes));
+    let hints = fewer.hints();
+    assert!(hints[0].contains("is acknowledged on 2 disks"), "{hints:?}");
+    assert_eq!(
+        with("elect=3,commit=4").unwrap().hints(),
+        Vec::<String>::new()
+    );
+    let sum = refused("elect=3,commit=2");
+    assert!(
+        sum.contains("3 + 2 = 5 is not more than the 5 voters"),
+        "{sum}"
+    );
+    assert!(sum.contains("quorums"), "{sum}");
+    let twice = refused("elect=2,commit=5");
+    assert!(
+        twice.contains("2 * 2 = 4 is not more than the 5 voters"),
+        "{twice}"
+    );
+    assert!(refused("elect=6,commit=2").contains("not between 1 and the 5 voters"));
+    assert!(refused("4").contains("expected elect=NUMBER,commit=NUMBER"));
+    let alone = flags(&[("quorums", "elect=2,commit=2")]).unwrap_err();
+    assert!(
+        alone.to_string().contains("between 1 and the 1 voters"),
+        "{alone}"
+    );
 }
 
 #[test]

@@ -8,6 +8,8 @@
 //!   disk = "51b8b3fe6a2f3c07"
 //!   incarnation = 3
 //!   journal-created = true
+//!   epochs = "0000000000100000"          nothing was promised in this epoch or a later one
+//!   doubtful = false                     what was promised is not known of all groups
 //!   standing = "member"                  alone, forming or member
 //!   cluster = "0d6e8ad1f4b7c2a9"         not if alone
 //!   engine = "raft"                      likewise: how its members agree
@@ -23,9 +25,9 @@
 //! The checksum is there because a flipped bit in `node` would make this node another one, whose
 //! vote could be cast twice.
 
-use base::{ClusterId, DiskId, Incarnation, NodeId};
+use base::{ClusterId, DiskId, Epoch, Incarnation, NodeId};
 use consensus::membership::Member;
-use consensus::{EngineKind, Membership};
+use consensus::{EngineKind, Membership, QuorumRule};
 use node::{Identity, Standing};
 use serde::{Deserialize, Serialize};
 
@@ -77,9 +79,13 @@ struct Contents {
     disk: String,
     incarnation: u64,
     journal_created: bool,
+    epochs: String,
+    doubtful: bool,
     standing: String,
     cluster: Option<String>,
     engine: Option<String>,
+    /// `elect=N,commit=N`, unless majorities do both.
+    quorums: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     genesis: Vec<GenesisMember>,
 }
@@ -116,9 +122,14 @@ pub(super) fn encode(identity: &Identity) -> String {
         disk: identity.disk.to_string(),
         incarnation: identity.incarnation.0,
         journal_created: identity.journal_created,
+        epochs: format!("{:016x}", identity.epochs.0),
+        doubtful: identity.is_doubtful,
         standing: standing.to_owned(),
         cluster: group.map(|(cluster, _, _)| cluster.to_string()),
         engine: group.map(|(_, _, engine)| engine.to_string()),
+        quorums: group
+            .and_then(|(_, genesis, _)| genesis.quorums.chosen())
+            .map(|(_, sizes)| sizes.to_string()),
         genesis: group
             .map(|(_, genesis, _)| members(genesis))
             .unwrap_or_default(),
@@ -183,6 +194,11 @@ fn identity(contents: Contents) -> Result<Identity, Damage> {
             genesis.outgoing.insert(id);
         }
     }
+    if let Some(sizes) = &contents.quorums {
+        let sizes = sizes.parse().map_err(Damage::Content)?;
+        let rule = QuorumRule::new(genesis.voters.len(), sizes);
+        genesis.quorums = rule.map_err(Damage::Content)?;
+    }
     let cluster = contents
         .cluster
         .as_deref()
@@ -215,6 +231,8 @@ fn identity(contents: Contents) -> Result<Identity, Damage> {
         name: contents.name,
         incarnation: Incarnation(contents.incarnation),
         journal_created: contents.journal_created,
+        epochs: Epoch(number(&contents.epochs)?),
+        is_doubtful: contents.doubtful,
         standing,
     })
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use base::{ClusterId, DiskId, GroupId, Incarnation, NodeId};
 use consensus::membership::Member;
-use consensus::{EngineKind, Membership};
+use consensus::{EngineKind, Membership, QuorumRule, QuorumSizes};
 use node::Standing;
 
 use super::*;
@@ -16,6 +16,8 @@ fn example(standing: Standing) -> Identity {
         name: "n1".into(),
         incarnation: Incarnation(3),
         journal_created: standing != Standing::Alone,
+        epochs: base::Epoch(7),
+        is_doubtful: false,
         standing,
     }
 }
@@ -31,6 +33,11 @@ fn membership() -> Membership {
     }
     membership.voters.extend([NodeId(1), NodeId(2)]);
     membership.outgoing.insert(NodeId(3));
+    let sizes = QuorumSizes {
+        elect: 2,
+        commit: 1,
+    };
+    membership.quorums = QuorumRule::new(2, sizes).expect("2 + 1 > 2");
     membership
 }
 
@@ -74,9 +81,20 @@ fn any_changed_byte_of_an_identity_is_noticed_and_the_file_left_alone() {
         genesis: membership(),
         engine: EngineKind::Raft,
     };
-    folder.identity_writer().write(&example(standing)).unwrap();
+    let identity = example(standing);
+    folder.identity_writer().write(&identity).unwrap();
     let path = folder.path().join(IDENTITY);
+    let copy = folder.path().join(IDENTITY_COPY);
     let good = fs::read(&path).unwrap();
+    // Either of the two is enough.
+    for damaged in [&path, &copy] {
+        fs::write(damaged, &good[1..]).unwrap();
+        assert_eq!(folder.identity(), Ok(Some(identity.clone())));
+        fs::remove_file(damaged).unwrap();
+        assert_eq!(folder.identity(), Ok(Some(identity.clone())));
+        fs::write(damaged, &good).unwrap();
+    }
+    fs::remove_file(&copy).unwrap();
     for position in 0..good.len() {
         let mut bad = good.clone();
         bad[position] ^= 0x01;

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Request, header};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
+use crate::keyspace::Choice;
 use crate::limits::ClientLimits;
 use crate::listeners::{Held, Source};
 use crate::opening::Opened;
@@ -119,6 +120,7 @@ impl Link {
             stream: Opened::unread(Socket::Memory(other)),
             source: Source::Gateway,
             common_name: None,
+            choice: Choice::default(),
             held: Held::by_the_server(),
         });
         let mut builder = h2::client::Builder::new();

@@ -95,3 +95,22 @@ fn a_message_survives_the_way_through_json() {
     let txn = pool.get_message_by_name("etcdserverpb.TxnRequest").unwrap();
     assert_eq!(json::to_message(txn, deep.as_bytes()).unwrap_err().code, 3);
 }
+
+#[test]
+fn what_is_meant_for_grpc_goes_along() {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("authorization", "token"),
+        ("quorate-keyspace", "pods"),
+        ("grpc-metadata-trace", "7"),
+        ("grpc-metadata-grpc-status", "0"),
+        ("cookie", "none of its business"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let passed = metadata(&headers, 1000).expect("they are short");
+    let mut names: Vec<&str> = passed.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["authorization", "quorate-keyspace", "trace"]);
+    assert!(metadata(&headers, 50).is_err(), "they are bounded");
+}

@@ -64,7 +64,7 @@ async fn means_of(index: u64) -> (Startup, Means, watch::Receiver<View>, Transpo
         Metrics::default(),
         Arc::new(|_| panic!("no peer connects")),
         None,
-        asked,
+        (asked, mpsc::channel(1).0),
     );
     let (view, seen) = watch::channel(View::default());
     let means = Means {

@@ -14,6 +14,8 @@ use crate::listeners::Listener;
 /// The sockets, bound before anything else is done.
 pub(super) struct Sockets {
     pub(super) etcd: Vec<Listener>,
+    /// With the keyspace of those who name none.
+    pub(super) keyspaces: Vec<(String, Listener)>,
     pub(super) admin: Option<Listener>,
     pub(super) metrics: Vec<Listener>,
     pub(super) peer: Option<TcpListener>,
@@ -42,12 +44,18 @@ impl Sockets {
         {
             etcd.extend(bind("listen-etcd", listen).await?);
         }
+        let mut keyspaces = Vec::new();
+        for (name, listen) in &configuration.listen_etcd_keyspace {
+            let bound = bind("listen-etcd-keyspace", listen).await?;
+            keyspaces.extend(bound.map(|listener| (name.clone(), listener)));
+        }
         let mut metrics = Vec::new();
         for listen in &configuration.listen_metrics {
             metrics.extend(bind("listen-metrics", listen).await?);
         }
         Ok(Sockets {
             etcd,
+            keyspaces,
             metrics,
             admin: bind("listen-admin", &configuration.listen_admin).await?,
             peer,

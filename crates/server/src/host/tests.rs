@@ -126,6 +126,7 @@ impl Simple {
             live_bytes: 0,
             quota_bytes: 0,
             alarms: Vec::new(),
+            quorums: consensus::QuorumSizes::majorities(1),
             members: Vec::new(),
         }
     }

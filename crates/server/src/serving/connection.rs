@@ -12,6 +12,7 @@ use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,11 +24,13 @@ use tokio::time::{Instant, Sleep};
 
 use super::grpc::{self, Payload, Prebuilt};
 use super::outgoing::Outgoing;
+use super::relaying;
 use super::routed;
 use super::socket::{ClientStream, Socket};
 use super::unary::{self, Method};
 use super::visited::{Traffic, Visiting, Visits};
 use super::worker::Worker;
+use crate::keyspace::{self, Choice, Found};
 use crate::limits::ClientLimits;
 use crate::listeners::{Closed, Held, Source};
 use crate::opening::Opened;
@@ -39,6 +42,8 @@ pub(crate) struct Accepted {
     pub(crate) source: Source,
     /// Who the client is, as a certificate says.
     pub(crate) common_name: Option<CommonName>,
+    /// What chooses a keyspace for requests that name none.
+    pub(crate) choice: Choice,
     pub(crate) held: Held,
 }
 
@@ -48,6 +53,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, number: u64, accepted: Accepted) 
         stream,
         source,
         common_name,
+        choice,
         held,
     } = accepted;
     let client = Client {
@@ -55,6 +61,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, number: u64, accepted: Accepted) 
         number,
         source,
         common_name,
+        choice,
+        is_a_nodes: matches!(stream.get_ref(), Socket::Peer(_)),
         traffic: Rc::default(),
     };
     held.end(match stream.try_map(Socket::arrive) {
@@ -69,6 +77,10 @@ struct Client<'a> {
     number: u64,
     source: Source,
     common_name: Option<CommonName>,
+    choice: Choice,
+    /// The connection is another node's, and encrypted: only then is believed what is said of its
+    /// clients' certificates.
+    is_a_nodes: bool,
     traffic: Rc<Traffic>,
 }
 
@@ -136,17 +148,85 @@ impl Client<'_> {
     }
 
     /// Takes in a call.
-    fn begin(&self, request: Request<RecvStream>, mut respond: SendResponse<Payload>) {
-        let worker = self.worker;
+    fn begin(&self, mut request: Request<RecvStream>, respond: SendResponse<Payload>) {
         self.traffic.urgent();
+        let of_relay = match self.source {
+            // Chosen where it came from; and that node knows whom it serves.
+            Source::Peer if self.is_a_nodes => relaying::common_name(request.headers()),
+            Source::Peer => None,
+            _ => {
+                self.choose(&mut request);
+                None
+            }
+        };
+        let common_name = of_relay.as_ref().or(self.common_name.as_ref());
+        match self.place(&request) {
+            Where::Here => self.serve_here(request, common_name, respond),
+            Where::There(keyspace) => {
+                relaying::begin(self.worker, keyspace, request, common_name, respond);
+            }
+            Where::Nowhere(error) => self.refuse(&error, request, respond),
+        }
+    }
+
+    /// Writes into a request which keyspace it is about, where the connection says so.
+    fn choose(&self, request: &mut Request<RecvStream>) {
+        if self.choice.says_something() {
+            let uri = request.uri().clone();
+            self.choice.apply(&uri, request.headers_mut());
+        }
+    }
+
+    /// Where a call is to be served.
+    fn place(&self, request: &Request<RecvStream>) -> Where {
+        let Some(keyspace) = keyspace::named(request.headers()) else {
+            return Where::Here;
+        };
+        if !keyspace::is_served_by_keyspace(request.uri().path()) {
+            return Where::Here;
+        }
+        let keyspaces = self.worker.setting.calls.keyspaces();
+        match keyspaces.find(Some(&keyspace)) {
+            Ok(Found::Here(_)) => Where::Here,
+            Ok(Found::Elsewhere(_)) if self.source == Source::Peer => {
+                Where::Nowhere(etcd::Error::KeyspaceElsewhere)
+            }
+            Ok(Found::Elsewhere(_)) => Where::There(keyspace),
+            Err(error) => Where::Nowhere(error),
+        }
+    }
+
+    fn refuse(
+        &self,
+        error: &etcd::Error,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Payload>,
+    ) {
+        if let Err(status) = grpc::check(&request) {
+            return Prebuilt::refuse_stranger(&mut respond, status);
+        }
+        match self.source {
+            // The node that asks may know more of the table than this one, or less.
+            Source::Peer => relaying::refuse(self.worker, &mut respond),
+            _ => self.worker.prebuilt.refuse(&mut respond, &error.into()),
+        }
+    }
+
+    /// Serves a call on this node.
+    fn serve_here(
+        &self,
+        request: Request<RecvStream>,
+        common_name: Option<&CommonName>,
+        mut respond: SendResponse<Payload>,
+    ) {
+        let worker = self.worker;
         let path = request.uri().path();
         let (method, service) = (Method::of(path), worker.service_of(path));
-        let common_name = self.common_name.as_ref();
         if method.is_none() && service.is_none() {
             let mut request = request;
             let extensions = request.extensions_mut();
             extensions.insert(self.source);
-            if let Some(name) = &self.common_name {
+            if let Some(name) = common_name {
                 extensions.insert(name.clone());
             }
             return routed::begin(worker, request, respond);
@@ -165,6 +245,16 @@ impl Client<'_> {
             worker.open_stream(service, &head.headers, common_name, traffic, body, respond);
         }
     }
+}
+
+/// Where a call is to be served.
+enum Where {
+    /// On this node.
+    Here,
+    /// On another one, which holds this keyspace.
+    There(Arc<str>),
+    /// Nowhere that is known.
+    Nowhere(etcd::Error),
 }
 
 fn failed(error: &dyn std::error::Error) -> Closed {

@@ -101,7 +101,7 @@ impl Status {
     }
 
     /// The headers that say it.
-    fn headers(&self) -> HeaderMap {
+    pub(super) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(3);
         self.write(&mut headers);
         headers
@@ -330,10 +330,15 @@ impl Prebuilt {
 
     /// Answers a call with nothing but a status.
     pub(super) fn refuse(&self, respond: &mut SendResponse<Payload>, status: &Status) {
+        // A client that has gone needs no answer.
+        let _ = respond.send_response(self.refusal(status), true);
+    }
+
+    /// An answer that is nothing but a status.
+    pub(super) fn refusal(&self, status: &Status) -> Response<()> {
         let mut response = self.head();
         status.write(response.headers_mut());
-        // A client that has gone needs no answer.
-        let _ = respond.send_response(response, true);
+        response
     }
 }
 

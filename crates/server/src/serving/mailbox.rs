@@ -2,21 +2,22 @@
 
 use std::sync::{Arc, Mutex};
 
+use base::GroupId;
 use node::hub::HistoryResult;
 use node::{Answer, CallId};
 use tokio::sync::Notify;
 
-use super::Publication;
+use super::News;
 
 /// What has come since the worker last looked.
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
     /// To be taken in before the answers: whoever was answered must find its own writes published.
-    pub(super) publications: Vec<Publication>,
+    pub(super) news: Vec<News>,
     /// To calls of this worker.
     pub(super) answers: Vec<(CallId, Answer)>,
     /// Reads of history that have ended, for the watches.
-    pub(super) histories: Vec<HistoryResult>,
+    pub(super) histories: Vec<(GroupId, HistoryResult)>,
     /// The node does nothing any more.
     pub(super) stopped: bool,
 }
@@ -30,10 +31,10 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
-    /// Adds publications to what waits and wakes the worker; the vector is empty afterwards.
-    pub(super) fn publish(&self, publications: &mut Vec<Publication>) {
+    /// Adds news to what waits and wakes the worker; the vector is empty afterwards.
+    pub(super) fn publish(&self, news: &mut Vec<News>) {
         let mut delivery = self.delivery.lock().expect("nobody panics holding it");
-        delivery.publications.append(publications);
+        delivery.news.append(news);
         drop(delivery);
         self.turn.notify_one();
     }
@@ -51,9 +52,9 @@ impl Mailbox {
     }
 
     /// Adds the result of a read of history.
-    pub(super) fn tell_history(&self, result: HistoryResult) {
+    pub(super) fn tell_history(&self, group: GroupId, result: HistoryResult) {
         let mut delivery = self.delivery.lock().expect("nobody panics holding it");
-        delivery.histories.push(result);
+        delivery.histories.push((group, result));
         drop(delivery);
         self.turn.notify_one();
     }

@@ -10,13 +10,17 @@
 //! goes to the node at once, those that come within [`ClientLimits::renewal_gathering`] of it go
 //! together. That time is short beside the round trip of a client and the seconds of a lease.
 //!
+//! Keep-alives of one keyspace go together, in a line of their own: a keyspace in which nobody
+//! leads holds up no other one's.
+//!
 //! A stream may owe its client so many answers ([`ClientLimits::renewals_per_stream`]), from when
 //! the message is read until the connection has taken the answer; then it is not read. And a worker
 //! has so many batches under way ([`ClientLimits::renewal_batches`]); then they grow, to
 //! [`ClientLimits::renewals_per_batch`]: one call must not hold up the node for all others. So what
 //! renewals hold is bounded without a place among the ordinary calls, which others could fill.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::Instant;
@@ -27,18 +31,23 @@ use node::{Answer, Call, RenewedLeases};
 use prost::Message as _;
 use state::LeaseId;
 
-use super::Publication;
+use super::News;
 use super::grpc::{self, PREFIX_BYTES, Status};
 use super::streams::{Answered, Effect, StreamId, StreamService, Ticket};
 use crate::calls::Identity;
+use crate::keyspace;
 use crate::limits::ClientLimits;
 
 /// Where the service is found.
 pub(super) const PATH: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
+/// A keyspace, unless it is the default one.
+type Keyspace = Option<Arc<str>>;
+
 /// What is known of a stream.
 #[derive(Default)]
 struct Client {
+    keyspace: Keyspace,
     /// Messages that were read and not answered yet.
     unanswered: usize,
     /// Messages whose answers the connection has not taken yet, those included.
@@ -55,13 +64,11 @@ struct Batch {
     answered: Option<Answered>,
 }
 
-/// The keep-alives of one worker.
-pub(super) struct RenewalService {
-    gathering: Duration,
-    batch_max: usize,
-    batches_max: usize,
-    owed_max: usize,
-    clients: HashMap<StreamId, Client>,
+/// The keep-alives of one keyspace.
+#[derive(Default)]
+struct Line {
+    /// Streams that are open.
+    clients: usize,
     /// What the next calls renew, and for whom.
     streams: Vec<StreamId>,
     leases: Vec<LeaseId>,
@@ -69,6 +76,47 @@ pub(super) struct RenewalService {
     next_call: Instant,
     /// The oldest is at the front.
     batches: VecDeque<Batch>,
+}
+
+impl Line {
+    /// When the next call is to be made, if one is.
+    fn due(&self, batches_max: usize) -> Option<Instant> {
+        let may_call = !self.leases.is_empty() && self.batches.len() < batches_max;
+        may_call.then_some(self.next_call)
+    }
+
+    /// The oldest of what is gathered, as many as go into one call.
+    fn take_batch(&mut self, most: usize) -> (Vec<LeaseId>, Vec<StreamId>) {
+        let count = self.leases.len().min(most);
+        let later = (self.leases.split_off(count), self.streams.split_off(count));
+        (
+            std::mem::replace(&mut self.leases, later.0),
+            std::mem::replace(&mut self.streams, later.1),
+        )
+    }
+
+    /// Takes the oldest batch, if it is answered.
+    fn take_answered(&mut self) -> Option<(Batch, Answered)> {
+        let answered = self.batches.front_mut()?.answered.take()?;
+        let batch = self.batches.pop_front().expect("it is at the front");
+        Some((batch, answered))
+    }
+
+    fn is_unused(&self) -> bool {
+        self.clients == 0 && self.leases.is_empty() && self.batches.is_empty()
+    }
+}
+
+/// The keep-alives of one worker.
+pub(super) struct RenewalService {
+    gathering: Duration,
+    batch_max: usize,
+    batches_max: usize,
+    owed_max: usize,
+    clients: HashMap<StreamId, Client>,
+    lines: BTreeMap<Keyspace, Line>,
+    /// Calls that are not answered, and whose line they belong to.
+    under_way: BTreeMap<u64, Keyspace>,
     last_ticket: u64,
 }
 
@@ -80,29 +128,45 @@ impl RenewalService {
             batches_max: limits.renewal_batches.max(1),
             owed_max: limits.renewals_per_stream.max(1),
             clients: HashMap::new(),
-            streams: Vec::new(),
-            leases: Vec::new(),
-            next_call: Instant::default(),
-            batches: VecDeque::new(),
+            lines: BTreeMap::new(),
+            under_way: BTreeMap::new(),
             last_ticket: 0,
         }
     }
 
-    /// The oldest of what is gathered, as many as go into one call.
-    fn take_batch(&mut self) -> (Vec<LeaseId>, Vec<StreamId>) {
-        let count = self.leases.len().min(self.batch_max);
-        let later = (self.leases.split_off(count), self.streams.split_off(count));
-        (
-            std::mem::replace(&mut self.leases, later.0),
-            std::mem::replace(&mut self.streams, later.1),
-        )
+    /// Forgets a stream; whether it was there.
+    fn forget(&mut self, stream: StreamId) -> bool {
+        let Some(client) = self.clients.remove(&stream) else {
+            return false;
+        };
+        if let Some(line) = self.lines.get_mut(&client.keyspace) {
+            line.clients -= 1;
+            if line.is_unused() {
+                self.lines.remove(&client.keyspace);
+            }
+        }
+        true
+    }
+
+    /// Gives out what a batch has come to.
+    fn settle(&mut self, batch: &Batch, answered: Answered, out: &mut Vec<Effect>) {
+        match answered {
+            Ok(Answer::LeasesRenewed(Ok(renewed)))
+                if renewed.seconds.len() == batch.leases.len() =>
+            {
+                self.give_out(batch, &renewed, out);
+            }
+            Ok(Answer::LeasesRenewed(Err(error))) => self.fail(batch, &Status::from(&error), out),
+            Err(status) => self.fail(batch, &status, out),
+            Ok(_) => self.fail(batch, &Status::mismatch(), out),
+        }
     }
 
     /// Ends a stream that waits for nothing and whose client has said everything.
     fn end_if_done(&mut self, stream: StreamId, out: &mut Vec<Effect>) {
         let is_done = |client: &mut Client| client.has_finished && client.unanswered == 0;
         if self.clients.get_mut(&stream).is_some_and(is_done) {
-            self.clients.remove(&stream);
+            self.forget(stream);
             let status = Status::OK;
             out.push(Effect::End { stream, status });
         }
@@ -145,7 +209,7 @@ impl RenewalService {
     /// Ends the streams of a batch that nobody knows the outcome of.
     fn fail(&mut self, batch: &Batch, status: &Status, out: &mut Vec<Effect>) {
         for stream in &batch.streams {
-            if self.clients.remove(stream).is_some() {
+            if self.forget(*stream) {
                 out.push(Effect::End {
                     stream: *stream,
                     status: status.clone(),
@@ -156,9 +220,16 @@ impl RenewalService {
 }
 
 impl StreamService for RenewalService {
-    /// Whoever knows a lease's id may keep it alive, as in etcd.
-    fn opened(&mut self, stream: StreamId, _: &HeaderMap, _: Identity, _: &mut Vec<Effect>) {
-        self.clients.insert(stream, Client::default());
+    /// Whoever knows a lease's id may keep it alive, as in etcd; who may open a stream in another
+    /// keyspace than the default one has been looked at.
+    fn opened(&mut self, stream: StreamId, _: &HeaderMap, identity: Identity, _: &mut Vec<Effect>) {
+        let keyspace = identity.keyspace().cloned();
+        self.lines.entry(keyspace.clone()).or_default().clients += 1;
+        let client = Client {
+            keyspace,
+            ..Client::default()
+        };
+        self.clients.insert(stream, client);
     }
 
     fn is_patient(&self) -> bool {
@@ -176,8 +247,10 @@ impl StreamService for RenewalService {
                 if let Some(client) = self.clients.get_mut(&stream) {
                     client.unanswered += 1;
                     client.owed += 1;
-                    self.streams.push(stream);
-                    self.leases.push(LeaseId(id));
+                    let line = self.lines.get_mut(&client.keyspace);
+                    let line = line.expect("a stream that is open has a line");
+                    line.streams.push(stream);
+                    line.leases.push(LeaseId(id));
                 }
             }
             Err(error) => {
@@ -198,7 +271,7 @@ impl StreamService for RenewalService {
 
     fn closed(&mut self, stream: StreamId) {
         // What it has asked for is renewed, and answered to nobody.
-        self.clients.remove(&stream);
+        self.forget(stream);
     }
 
     fn taken(&mut self, stream: StreamId, _: usize, messages: usize, _: &mut Vec<Effect>) {
@@ -208,53 +281,51 @@ impl StreamService for RenewalService {
     }
 
     fn answered(&mut self, ticket: Ticket, answered: Answered, out: &mut Vec<Effect>) {
-        let waiting = self.batches.iter_mut().find(|each| each.ticket == ticket);
+        let Some(keyspace) = self.under_way.remove(&ticket.0) else {
+            return;
+        };
+        let Some(line) = self.lines.get_mut(&keyspace) else {
+            return;
+        };
+        let waiting = line.batches.iter_mut().find(|each| each.ticket == ticket);
         if let Some(batch) = waiting {
             batch.answered = Some(answered);
         }
-        while let Some(answered) = self
-            .batches
-            .front_mut()
-            .and_then(|each| each.answered.take())
-        {
-            let batch = self.batches.pop_front().expect("it is at the front");
-            match answered {
-                Ok(Answer::LeasesRenewed(Ok(renewed)))
-                    if renewed.seconds.len() == batch.leases.len() =>
-                {
-                    self.give_out(&batch, &renewed, out);
-                }
-                Ok(Answer::LeasesRenewed(Err(error))) => {
-                    self.fail(&batch, &Status::from(&error), out);
-                }
-                Err(status) => self.fail(&batch, &status, out),
-                Ok(_) => self.fail(&batch, &Status::mismatch(), out),
-            }
+        let settled: Vec<_> = std::iter::from_fn(|| line.take_answered()).collect();
+        for (batch, answered) in settled {
+            self.settle(&batch, answered, out);
+        }
+        if self.lines.get(&keyspace).is_some_and(Line::is_unused) {
+            self.lines.remove(&keyspace);
         }
     }
 
-    fn published(&mut self, _: Instant, _: &Publication, _: &mut Vec<Effect>) {}
+    fn told(&mut self, _: Instant, _: &News, _: &mut Vec<Effect>) {}
 
     fn flush(&mut self, now: Instant, _: &mut Vec<Effect>, calls: &mut Vec<(Ticket, Call)>) {
-        if self.deadline().is_none_or(|due| due > now) {
-            return;
+        for (keyspace, line) in &mut self.lines {
+            if line.due(self.batches_max).is_none_or(|due| due > now) {
+                continue;
+            }
+            line.next_call = now + self.gathering;
+            self.last_ticket += 1;
+            let ticket = Ticket(self.last_ticket);
+            let (leases, streams) = line.take_batch(self.batch_max);
+            line.batches.push_back(Batch {
+                ticket,
+                streams,
+                leases: leases.iter().map(|lease| lease.0).collect(),
+                answered: None,
+            });
+            self.under_way.insert(ticket.0, keyspace.clone());
+            let call = keyspace::within(keyspace.clone(), Call::RenewLeases(leases));
+            calls.push((ticket, call));
         }
-        self.next_call = now + self.gathering;
-        self.last_ticket += 1;
-        let ticket = Ticket(self.last_ticket);
-        let (leases, streams) = self.take_batch();
-        self.batches.push_back(Batch {
-            ticket,
-            streams,
-            leases: leases.iter().map(|lease| lease.0).collect(),
-            answered: None,
-        });
-        calls.push((ticket, Call::RenewLeases(leases)));
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let may_call = !self.leases.is_empty() && self.batches.len() < self.batches_max;
-        may_call.then_some(self.next_call)
+        let lines = self.lines.values();
+        lines.filter_map(|line| line.due(self.batches_max)).min()
     }
 }
 

@@ -188,9 +188,10 @@ pub(super) async fn send_large(
 }
 
 /// The client has gone.
-struct Gone;
+pub(super) struct Gone;
 
-async fn send_piece(stream: &mut SendStream<Payload>, bytes: Bytes) -> Result<(), Gone> {
+/// Sends bytes at the speed at which the client takes them.
+pub(super) async fn send_piece(stream: &mut SendStream<Payload>, bytes: Bytes) -> Result<(), Gone> {
     let mut rest = bytes;
     while rest.has_remaining() {
         stream.reserve_capacity(rest.len());

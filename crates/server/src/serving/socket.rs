@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Empty, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 
 use super::visited::Visited;
 use crate::tls::{CommonName, Secured};
@@ -17,6 +19,39 @@ pub(crate) enum Socket {
     Secured(Secured),
     /// The gateway's, which knows no threads.
     Memory(DuplexStream),
+    /// Another node's, encrypted; it stays with the runtime that has accepted it.
+    Peer(PeerConnection),
+}
+
+/// Another node's encrypted connection.
+pub(crate) struct PeerConnection(pub(crate) Box<TlsStream<TcpStream>>);
+
+impl AsyncRead for PeerConnection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for PeerConnection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(context)
+    }
 }
 
 /// A connection of this thread.
@@ -25,6 +60,7 @@ pub(crate) enum ClientStream {
     Unix(tokio::net::UnixStream),
     Secured(Secured),
     Memory(DuplexStream),
+    Peer(PeerConnection),
     /// Not watched for a while: see there.
     Visited(Visited),
     /// It could not be watched again.
@@ -39,6 +75,7 @@ impl Socket {
             Socket::Unix(socket) => ClientStream::Unix(tokio::net::UnixStream::from_std(socket)?),
             Socket::Secured(stream) => ClientStream::Secured(stream.arrive()?),
             Socket::Memory(stream) => ClientStream::Memory(stream),
+            Socket::Peer(stream) => ClientStream::Peer(stream),
         })
     }
 }
@@ -51,6 +88,7 @@ impl ClientStream {
             ClientStream::Unix(stream) => Socket::Unix(stream.into_std()?),
             ClientStream::Secured(stream) => Socket::Secured(stream.leave()?),
             ClientStream::Memory(stream) => Socket::Memory(stream),
+            ClientStream::Peer(stream) => Socket::Peer(stream),
             ClientStream::Visited(stream) => Socket::Tcp(stream.into_inner()),
             ClientStream::Gone(_) => return Err(io::ErrorKind::NotConnected.into()),
         })
@@ -60,6 +98,14 @@ impl ClientStream {
     pub(crate) fn common_name(&self) -> Option<CommonName> {
         match self {
             ClientStream::Secured(stream) => stream.common_name(),
+            _ => None,
+        }
+    }
+
+    /// The name of the server that the client has asked for, if it did so by TLS.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        match self {
+            ClientStream::Secured(stream) => stream.server_name(),
             _ => None,
         }
     }
@@ -113,6 +159,7 @@ macro_rules! with_stream {
             ClientStream::Unix($stream) => $action,
             ClientStream::Secured($stream) => $action,
             ClientStream::Memory($stream) => $action,
+            ClientStream::Peer($stream) => $action,
             ClientStream::Visited($stream) => $action,
             ClientStream::Gone($stream) => $action,
         }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base::Instant;
+use base::{GroupId, Instant};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
@@ -30,7 +30,7 @@ use node::hub::HistoryResult;
 use node::{Answer, Call};
 use tokio::sync::Notify;
 
-use super::Publication;
+use super::News;
 use super::grpc::{Deframer, Payload, Prebuilt, Status};
 use super::slots::{Key, Slots};
 use super::visited::Traffic;
@@ -124,11 +124,11 @@ pub(crate) trait StreamService {
     /// The node has answered a call of [`StreamService::flush`].
     fn answered(&mut self, _ticket: Ticket, _answered: Answered, _out: &mut Vec<Effect>) {}
 
-    /// The node has published something.
-    fn published(&mut self, now: Instant, publication: &Publication, out: &mut Vec<Effect>);
+    /// The node has told something.
+    fn told(&mut self, now: Instant, news: &News, out: &mut Vec<Effect>);
 
-    /// A read of history has ended.
-    fn history(&mut self, _now: Instant, _result: HistoryResult, _out: &mut Vec<Effect>) {}
+    /// A read of a group's history has ended.
+    fn history(&mut self, _: Instant, _: GroupId, _: HistoryResult, _: &mut Vec<Effect>) {}
 
     /// Everything that was ready has been told. What the node is to be asked goes to `calls`;
     /// how many of those are under way is bounded by the service.
@@ -323,20 +323,18 @@ impl Streams {
         waker.wake_by_ref();
     }
 
-    /// Tells every service what the node has published.
-    pub(super) fn published(&mut self, now: Instant, publication: &Publication) {
+    /// Tells every service what the node has told.
+    pub(super) fn told(&mut self, now: Instant, news: &News) {
         for mounted in &mut self.services {
-            mounted
-                .service
-                .published(now, publication, &mut self.effects);
+            mounted.service.told(now, news, &mut self.effects);
         }
     }
 
     /// Tells the services that a read of history has ended; it is that of the watches.
-    pub(super) fn history(&mut self, now: Instant, result: HistoryResult) {
+    pub(super) fn history(&mut self, now: Instant, group: GroupId, result: HistoryResult) {
         if let Some(index) = self.service_of(watching::PATH) {
             let service = &mut self.services[index].service;
-            service.history(now, result, &mut self.effects);
+            service.history(now, group, result, &mut self.effects);
         }
     }
 

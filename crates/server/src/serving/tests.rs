@@ -42,7 +42,10 @@ fn all_workers_have_what_is_published_before_any_has_an_answer() {
             .answer(of_the_first, Answer::Ready(Ok(())))
             .is_none()
     );
-    deliveries.publish(&publication());
+    deliveries.tell(&News::Published {
+        group: node::group::META,
+        publication: publication(),
+    });
     // Delivering stops where it comes to the second worker for the first time.
     fails(&mailboxes.0[1]);
     assert!(catch_unwind(AssertUnwindSafe(|| deliveries.deliver())).is_err());
@@ -50,7 +53,7 @@ fn all_workers_have_what_is_published_before_any_has_an_answer() {
     std::mem::forget(deliveries);
     let mut delivery = mailbox::Delivery::default();
     mailboxes.0[0].take(&mut delivery);
-    assert_eq!(delivery.publications.len(), 1);
+    assert_eq!(delivery.news.len(), 1);
     assert!(
         delivery.answers.is_empty(),
         "the second one knows nothing yet"

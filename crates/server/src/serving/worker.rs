@@ -37,6 +37,7 @@ use tokio::time::Instant;
 use super::connection::{self, Accepted};
 use super::grpc::{self, Payload, Prebuilt, Status};
 use super::mailbox::{Delivery, Mailbox};
+use super::relaying::Relays;
 use super::renewing::{self, RenewalService};
 use super::routed;
 use super::slots::{Key, Slots};
@@ -61,6 +62,8 @@ pub(crate) struct Setting {
     pub(crate) clock: Clock,
     /// Serves what is not hot.
     pub(crate) router: Router,
+    /// The way to other nodes.
+    pub(crate) asker: crate::transport::Asker,
 }
 
 /// The worker, counted from 0, that a call belongs to; `None` if it is none of theirs. The high
@@ -230,6 +233,8 @@ pub(super) struct Worker {
     ended: Notify,
     /// Of those who have signed in.
     tokens: RefCell<TokenCache>,
+    /// The connections to other nodes that serve what is not here.
+    pub(super) relays: Relays,
 }
 
 impl Worker {
@@ -263,6 +268,7 @@ impl Worker {
             connections: Cell::new(0),
             listeners: RefCell::new(BTreeMap::new()),
             ended: Notify::new(),
+            relays: Relays::default(),
         }
     }
 }
@@ -338,11 +344,11 @@ impl Worker {
         let now = self.setting.clock.now();
         let mut delivery = std::mem::take(&mut state.delivery);
         self.mailbox.take(&mut delivery);
-        for publication in delivery.publications.drain(..) {
-            state.streams.published(now, &publication);
+        for news in delivery.news.drain(..) {
+            state.streams.told(now, &news);
         }
-        for result in delivery.histories.drain(..) {
-            state.streams.history(now, result);
+        for (group, result) in delivery.histories.drain(..) {
+            state.streams.history(now, group, result);
         }
         for (id, answer) in delivery.answers.drain(..) {
             self.answered(state, Key::from_bits(id.0), Ok(answer));
@@ -614,8 +620,7 @@ impl Worker {
         if self.is_stopping.get() {
             return self.prebuilt.refuse(&mut respond, &Status::stopped());
         }
-        if identity.names_keyspace() {
-            let status = Status::from(&etcd::Error::KeyspaceHasNoStreams);
+        if let Err(status) = self.let_in(&identity) {
             return self.prebuilt.refuse(&mut respond, &status);
         }
         if state.streams.len() >= self.setting.limits.streams_per_worker.min(slots::MOST) {
@@ -629,6 +634,29 @@ impl Worker {
             &mut respond,
             &self.prebuilt,
         );
+    }
+
+    /// Whether somebody may open a stream in the keyspace that he names. What he may ask for in the
+    /// default one is looked at when he does.
+    fn let_in(&self, identity: &Identity) -> Result<(), Status> {
+        let Some(keyspace) = identity.keyspace() else {
+            return Ok(());
+        };
+        let calls = &self.setting.calls;
+        calls
+            .keyspaces()
+            .group(Some(keyspace))
+            .map_err(|error| Status::from(&error))?;
+        let authority = calls.authority();
+        if !authority.is_enabled() {
+            return Ok(());
+        }
+        let caller = identity.caller(authority, &mut self.tokens.borrow_mut());
+        let may = caller.and_then(|caller| {
+            let access = authority.access();
+            access.check_keyspace(caller.as_deref(), keyspace)
+        });
+        may.map_err(|error| Status::from(&error))
     }
 
     /// The streaming service behind a path, if it is one.

@@ -10,7 +10,6 @@
 //! twice would have a vote twice. The identity is written last, so that a folder without one was
 //! not finished.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -122,7 +121,7 @@ pub fn restore(
             .zip(members.iter().map(described))
             .collect(),
         voters: ids.iter().copied().collect(),
-        outgoing: BTreeSet::new(),
+        ..Membership::default()
     };
     let mut written = 0;
     for (member, node) in members.iter().zip(&ids) {
@@ -137,6 +136,8 @@ pub fn restore(
             name: member.name.clone(),
             incarnation: Incarnation(0),
             journal_created: false,
+            epochs: base::Epoch(node::Limits::default().epochs_ahead),
+            is_doubtful: false,
             standing: Standing::Member {
                 cluster,
                 genesis: genesis.clone(),

@@ -108,6 +108,11 @@ impl Secured {
         CommonName::of(self.0.get_ref().1.peer_certificates())
     }
 
+    /// The name of the server that the client has asked for.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.0.get_ref().1.server_name()
+    }
+
     /// Takes the socket out of this thread's runtime.
     pub(crate) fn leave(mut self) -> io::Result<Secured> {
         self.0.get_mut().0.leave()?;

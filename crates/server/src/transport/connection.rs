@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::frame::{self, FrameError, HEAD_BYTES, PREAMBLE_BYTES};
 use super::question;
 use super::queue::{self, SendQueue, Taken};
+use super::relay;
 use super::stream::{PeerStream, ReadHalf, WriteHalf};
 use super::{PeerEvent, Shared};
 use crate::limits::TransportLimits;
@@ -137,6 +138,17 @@ pub(super) async fn run(
                 Some(_) => Closed::Bad(FrameError::BadPreamble),
                 None => tokio::select! {
                     closed = question::answer(stream, shared) => closed,
+                    closed = stopped(stop) => closed,
+                },
+            };
+            shared.count_closed(closed.label());
+            closed
+        }
+        Ok(frame::Sender::Relay) => {
+            let closed = match dial {
+                Some(_) => Closed::Bad(FrameError::BadPreamble),
+                None => tokio::select! {
+                    closed = relay::accept(stream, shared) => closed,
                     closed = stopped(stop) => closed,
                 },
             };

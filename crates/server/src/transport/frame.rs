@@ -12,7 +12,8 @@
 //!     8  …  body
 //! ```
 //!
-//! Whoever has only a question (`question.rs`) sends the same preamble with the magic `quorate?`.
+//! Whoever has only a question (`question.rs`) sends the same preamble with the magic `quorate?`; a
+//! node that carries on its clients' calls (`relay.rs`), `quorate>`.
 //!
 //! Both sides send their preamble at once and use the highest version that both understand. The
 //! magic ends in a line feed, so that a text client that strays here is told apart at once, and a
@@ -24,6 +25,8 @@ use bytes::{Buf as _, Bytes, BytesMut};
 const MAGIC: &[u8; 8] = b"quorate\n";
 /// The first bytes of whoever has only a question.
 const ASKING: &[u8; 8] = b"quorate?";
+/// The first bytes of a node that carries on its clients' calls.
+const RELAYING: &[u8; 8] = b"quorate>";
 /// The versions that this build understands.
 const VERSIONS: (u16, u16) = (1, 1);
 /// The length of the preamble.
@@ -54,6 +57,11 @@ pub(super) fn asking() -> [u8; PREAMBLE_BYTES] {
     preamble_of(ASKING, VERSIONS)
 }
 
+/// The preamble of a node that carries on its clients' calls.
+pub(super) fn relaying() -> [u8; PREAMBLE_BYTES] {
+    preamble_of(RELAYING, VERSIONS)
+}
+
 fn preamble_of(magic: &[u8; 8], (lowest, highest): (u16, u16)) -> [u8; PREAMBLE_BYTES] {
     let mut bytes = [0; PREAMBLE_BYTES];
     bytes[..8].copy_from_slice(magic);
@@ -71,6 +79,8 @@ pub(super) enum Sender {
     Peer,
     /// Somebody with a question.
     Asker,
+    /// A node that carries on its clients' calls.
+    Relay,
 }
 
 /// The version to speak with whoever sent `bytes`, and what that is.
@@ -80,6 +90,7 @@ pub(super) fn negotiate(bytes: &[u8; PREAMBLE_BYTES]) -> Result<(Sender, u16), F
     let sender = match &bytes[..8] {
         magic if magic == MAGIC => Sender::Peer,
         magic if magic == ASKING => Sender::Asker,
+        magic if magic == RELAYING => Sender::Relay,
         _ => return Err(FrameError::BadPreamble),
     };
     if rest.get_u32_le() != base::checksum::crc32c(&bytes[..12]) {

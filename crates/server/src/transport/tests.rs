@@ -34,9 +34,10 @@ impl Side {
         let metrics = Metrics::default();
         let runtime = Handle::current();
         let (asked, _) = tokio::sync::mpsc::channel(1);
+        let others = (asked, tokio::sync::mpsc::channel(1).0);
         let counted = metrics.clone();
         let transport =
-            Transport::start(runtime, Some(listener), limits, counted, sink, None, asked);
+            Transport::start(runtime, Some(listener), limits, counted, sink, None, others);
         Side {
             transport,
             events,

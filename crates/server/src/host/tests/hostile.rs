@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 
+use super::super::clients::places;
 use super::*;
 
 /// Short waits, so that tests need not wait for long.

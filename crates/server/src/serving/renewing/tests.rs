@@ -223,3 +223,49 @@ fn an_answer_that_fits_no_question_ends_the_streams() {
         [format!("1 ends {code}")]
     );
 }
+
+#[test]
+fn a_keyspace_that_does_not_answer_holds_up_no_other() {
+    let limits = ClientLimits {
+        renewal_batches: 1,
+        ..ClientLimits::default()
+    };
+    let mut service = service(&limits);
+    let mut headers = HeaderMap::new();
+    headers.insert("quorate-keyspace", http::HeaderValue::from_static("pods"));
+    let three = StreamId::from_bits(3);
+    let identity = Identity::new(&headers, None);
+    service.opened(three, &headers, identity, &mut Vec::new());
+    let calls_at = |service: &mut RenewalService, millis: u64| {
+        let now = Instant::default() + Duration::from_millis(millis);
+        let mut calls = Vec::new();
+        service.flush(now, &mut Vec::new(), &mut calls);
+        calls
+    };
+    ask(&mut service, three, 7);
+    let calls = calls_at(&mut service, 100);
+    let [(of_pods, Call::In { keyspace, call })] = &calls[..] else {
+        panic!("a call in a keyspace: {calls:?}");
+    };
+    assert_eq!(&**keyspace, "pods");
+    assert!(matches!(&**call, Call::RenewLeases(leases) if *leases == [LeaseId(7)]));
+    ask(&mut service, three, 8);
+    ask(&mut service, ONE, 9);
+    let (of_default, leases) = flush(&mut service, 200).expect("its line is free");
+    assert_eq!(leases, [9], "the other line waits for its answer");
+    assert_eq!(
+        answered(&mut service, of_default, answer(&[60])),
+        ["1: [(9, 60)]"]
+    );
+    assert_eq!(
+        answered(&mut service, *of_pods, answer(&[61])),
+        ["3: [(7, 61)]"]
+    );
+    assert_eq!(calls_at(&mut service, 300).len(), 1);
+    service.closed(three);
+    service.answered(Ticket(3), answer(&[62]), &mut Vec::new());
+    assert!(
+        !service.lines.contains_key(&Some("pods".into())),
+        "nobody uses it"
+    );
+}

@@ -75,7 +75,7 @@ impl StreamService for Sender {
         out.push(Effect::Send { stream, message });
     }
 
-    fn published(&mut self, _: Instant, _: &Publication, _: &mut Vec<Effect>) {}
+    fn told(&mut self, _: Instant, _: &News, _: &mut Vec<Effect>) {}
 
     fn flush(&mut self, _: Instant, _: &mut Vec<Effect>, calls: &mut Vec<(Ticket, Call)>) {
         if let Some(stream) = self.asking.take() {

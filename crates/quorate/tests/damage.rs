@@ -1,0 +1,132 @@
+//! Clusters of real processes, one of which finds its files changed: it comes back by itself, and
+//! nothing that was acknowledged is lost.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "starts processes, and changes files behind their backs"
+)]
+#![allow(clippy::unwrap_used, reason = "tests fail by panics")]
+
+mod support;
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use quorate::local::{HANG, LocalCluster};
+use support::{more_writes, nothing_is_lost, serving, writers};
+
+/// Writes that show that a cluster works.
+const SOME: u64 = 200;
+
+/// The files of a folder with this ending, in order.
+fn files(folder: &Path, part: &str, ending: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder.join(part)).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|found| found == ending));
+    files.sort();
+    files
+}
+
+/// Changes every byte at this offset of each block of 512 that holds anything, one in `every`.
+fn damage(path: &Path, every: usize) -> usize {
+    let bytes = fs::read(path).unwrap();
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    let used = bytes.chunks(512).enumerate();
+    let used = used.filter(|(_, block)| block.iter().any(|byte| *byte != 0));
+    let mut changed = 0;
+    for (block, bytes) in used.step_by(every) {
+        let at = 100.min(bytes.len() - 1);
+        let offset = (block * 512 + at) as u64;
+        file.write_all_at(&[bytes[at] ^ 0x10], offset).unwrap();
+        changed += 1;
+    }
+    file.sync_all().unwrap();
+    changed
+}
+
+/// Waits until a node has said this, since it said something else so many bytes ago.
+async fn says(cluster: &LocalCluster, node: usize, before: usize, words: &str) {
+    let waiting = Instant::now();
+    loop {
+        let said = cluster.nodes()[node].said();
+        if said[before.min(said.len())..].contains(words) {
+            return;
+        }
+        assert!(
+            waiting.elapsed() < HANG,
+            "it does not say {words:?}:\n{said}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_journal_is_repaired_under_load() {
+    let (mut cluster, _folder) = serving(3).await;
+    let load = writers(&cluster);
+    // The files are changed while the node is stopped, and while it runs: then it finds out when it
+    // is started again.
+    for is_stopped in [true, false] {
+        more_writes(&load, SOME).await;
+        let victim = (cluster.leader().await.unwrap() + 1) % 3;
+        let data = cluster.nodes()[victim].data();
+        if is_stopped {
+            cluster.kill(victim);
+        }
+        let segments = files(&data, "journal", "segment");
+        assert!(damage(&segments[0], 7) > 5, "there is something to damage");
+        cluster.kill(victim);
+        more_writes(&load, SOME).await;
+        let before = cluster.nodes()[victim].said().len();
+        cluster.start(victim).unwrap();
+        says(&cluster, victim, before, "It begins anew").await;
+        says(&cluster, victim, before, "it counts again").await;
+        cluster.ready(victim).await.unwrap();
+        // It counts: with it alone the others make a majority.
+        let other = (0..3).find(|other| *other != victim).unwrap();
+        cluster.kill(other);
+        more_writes(&load, SOME).await;
+        cluster.start(other).unwrap();
+        cluster.ready(other).await.unwrap();
+    }
+    nothing_is_lost(&cluster, load).await;
+}
+
+#[tokio::test]
+async fn every_file_of_a_node_may_be_damaged_or_gone() {
+    let (mut cluster, _folder) = serving(3).await;
+    let load = writers(&cluster);
+    for round in 0..3 {
+        more_writes(&load, SOME).await;
+        let victim = cluster.leader().await.unwrap();
+        cluster.kill(victim);
+        let data = cluster.nodes()[victim].data();
+        match round {
+            0 => {
+                for segment in files(&data, "journal", "segment") {
+                    fs::remove_file(segment).unwrap();
+                }
+            }
+            1 => {
+                for segment in files(&data, "journal", "segment") {
+                    damage(&segment, 1);
+                }
+            }
+            _ => {
+                damage(&data.join("identity.toml"), 1);
+            }
+        }
+        more_writes(&load, SOME).await;
+        let before = cluster.nodes()[victim].said().len();
+        cluster.start(victim).unwrap();
+        if round < 2 {
+            says(&cluster, victim, before, "it counts again").await;
+        }
+        cluster.ready(victim).await.unwrap();
+        more_writes(&load, SOME).await;
+    }
+    nothing_is_lost(&cluster, load).await;
+}
