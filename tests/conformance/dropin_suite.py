@@ -6,6 +6,7 @@ Both servers get the same command line but for the binary. `quorate cert` makes 
 import base64
 import http.client
 import json
+import signal
 import ssl
 import subprocess
 import sys
@@ -254,6 +255,14 @@ def a_node_that_is_killed_comes_back(cluster):
     cluster.restart(killed)
     count = cluster.etcdctl("get", "meanwhile/", "--prefix", "--keys-only").split()
     assert len(count) == 10
+
+
+@case
+def who_is_told_to_stop_ends_by_the_signal(cluster):
+    node = cluster.nodes[0]
+    cluster.stop(node)
+    assert node.process.returncode == -signal.SIGTERM, node.process.returncode
+    cluster.restart(node)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 //! cargo xtask failover    measures how long writes pause when a leader dies (by hand)
 //! cargo xtask bench-report   measures etcd and Quorate side by side (by hand)
 //! cargo xtask engines-report   compares Raft and Paxos in simulated time (by hand)
+//! cargo xtask fuzz        runs the fuzz targets, a while each (by hand; needs a nightly compiler)
 //! ```
 //!
 //! A step is a command line that a person could type as well; it is printed before it runs, so
@@ -34,6 +35,8 @@ Commands:
              (3), --only put,get-256,sget,watch,leases,keys, --output FOLDER; see docs/benchmarks.md
   engines-report   Compare Raft and Paxos in simulated time, and write a page with plots and tables
              to target/engines-report. Options: --seeds N (100), --output FOLDER
+  fuzz       Run the fuzz targets, one after the other; needs a nightly compiler. Options:
+             --minutes N (1, each), names of targets (all); see docs/testing.md
   help       Print this
 
 `check` is what continuous integration runs first; it changes no file.";
@@ -60,6 +63,15 @@ impl Step {
         }
     }
 
+    fn script(name: &'static str, program: &'static str, arguments: Vec<String>) -> Step {
+        Step {
+            name,
+            program,
+            arguments,
+            environment: &[],
+        }
+    }
+
     fn with_environment(mut self, environment: &'static [(&'static str, &'static str)]) -> Step {
         self.environment = environment;
         self
@@ -72,7 +84,8 @@ impl Step {
             .iter()
             .map(|(name, value)| format!("{name}={value:?}"))
             .collect();
-        words.push("cargo".to_owned());
+        let is_cargo = self.program == env!("CARGO");
+        words.push(if is_cargo { "cargo" } else { self.program }.to_owned());
         words.extend(self.arguments.iter().cloned());
         words.join(" ")
     }
@@ -103,6 +116,13 @@ fn main() -> ExitCode {
         Some("failover") => run(&measuring_steps("failover", &rest)),
         Some("bench-report") => run(&measuring_steps("bench_report", &rest)),
         Some("engines-report") => run(&engines_report_steps(&rest)),
+        Some("fuzz") => match fuzz_steps(&rest) {
+            Some(steps) => run(&steps),
+            None => {
+                eprintln!("cargo xtask fuzz [--minutes N] [TARGET...]");
+                ExitCode::from(2)
+            }
+        },
         Some("help" | "--help" | "-h") | None => {
             println!("{HELP}");
             ExitCode::SUCCESS
@@ -165,6 +185,24 @@ fn engines_report_steps(options: &[String]) -> Vec<Step> {
     let mut compare = Step::cargo("compare", line);
     compare.arguments.extend(options.iter().cloned());
     vec![compare]
+}
+
+/// The targets and their script stand in a workspace of their own, `fuzz/`. `None` if the options
+/// make no sense.
+fn fuzz_steps(options: &[String]) -> Option<Vec<Step>> {
+    let mut options = options.iter();
+    let mut minutes = 1u64;
+    let mut targets = Vec::new();
+    while let Some(option) = options.next() {
+        match option.as_str() {
+            "--minutes" => minutes = options.next()?.parse().ok()?,
+            target if target.starts_with('-') => return None,
+            target => targets.push(target.to_owned()),
+        }
+    }
+    let mut arguments = vec![(minutes * 60).to_string()];
+    arguments.extend(targets);
+    Some(vec![Step::script("fuzz", "fuzz/run", arguments)])
 }
 
 /// Runs the steps in order, stops at the first that fails, and says how long each took.

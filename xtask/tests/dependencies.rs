@@ -6,7 +6,8 @@
 //!    │           │         ├────> state ──────┼──> base
 //!    │           │         └────> etcd ───────┤
 //!    │           └──> cluster ────────────────┘
-//!    └──> client ────────────────> etcd (its message types)
+//!    ├──> client ────────────────> etcd (its message types)
+//!    └──> checker (how a history is written)
 //! ```
 //!
 //! The order of dependencies is the order of reading, and what keeps the machines below `server`
@@ -70,7 +71,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "quorate",
-        &["quorate-server", "quorate-client", "quorate-etcd"],
+        &[
+            "quorate-server",
+            "quorate-client",
+            "quorate-etcd",
+            "quorate-checker",
+        ],
     ),
     ("xtask", &[]),
 ];
