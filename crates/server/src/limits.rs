@@ -43,9 +43,10 @@ pub struct DiskLimits {
     pub group_bytes: usize,
     /// Writes of up to so many bytes go to a segment past the page cache.
     pub direct_bytes: usize,
-    /// Zeros are written in pieces of this many bytes.
+    /// Zeros are written in pieces of this many bytes: a sync of the journal that comes at the same
+    /// time waits for one of them.
     pub zero_chunk_bytes: usize,
-    /// After so many zeros the file is synced, so that writing back does not pile up into one
+    /// After so many zeros that went through the page cache the file is synced, so that writing back does not pile up into one
     /// long stall.
     pub zero_sync_bytes: u64,
     /// A piece of background work waits for the journal this long, at most.
@@ -59,7 +60,7 @@ impl Default for DiskLimits {
         DiskLimits {
             group_bytes: 4 << 20,
             direct_bytes: 1 << 20,
-            zero_chunk_bytes: 1 << 20,
+            zero_chunk_bytes: 256 << 10,
             zero_sync_bytes: 8 << 20,
             give_way: Duration::from_millis(5),
             open_files: 32,

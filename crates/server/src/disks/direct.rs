@@ -81,7 +81,18 @@ impl Direct {
             buffer[end..end + slice.len()].copy_from_slice(slice);
             end += slice.len();
         }
-        match file.write_all_at(&buffer[start..end], offset) {
+        self.write_aligned(file, offset, &buffer[start..end])
+    }
+
+    /// Writes bytes that begin at an address that suits; false if they must go another way.
+    pub(super) fn write_aligned(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+        let suits = offset.is_multiple_of(BLOCK_BYTES as u64)
+            && bytes.len().is_multiple_of(BLOCK_BYTES)
+            && self.works.load(Ordering::Relaxed);
+        if !suits {
+            return Ok(false);
+        }
+        match file.write_all_at(bytes, offset) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 self.works.store(false, Ordering::Relaxed);
@@ -89,5 +100,25 @@ impl Direct {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Zeros that begin at an address that suits every device.
+pub(super) struct Zeros {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Zeros {
+    /// So many of them.
+    pub(super) fn new(count: usize) -> Zeros {
+        let bytes = vec![0; count + ALIGNMENT];
+        let start = bytes.as_ptr().align_offset(ALIGNMENT);
+        Zeros { bytes, start }
+    }
+
+    /// All of them.
+    pub(super) fn get(&self) -> &[u8] {
+        &self.bytes[self.start..][..self.bytes.len() - ALIGNMENT]
     }
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use bytes::Bytes;
 use journal::disk::{self, DiskError, Operation};
 
-use super::direct::Direct;
+use super::direct::{Direct, Zeros};
 use crate::folder::{path_of, sync_folder};
 use crate::limits::DiskLimits;
 
@@ -58,18 +58,17 @@ pub(super) struct Files {
     limits: DiskLimits,
     table: Mutex<Table>,
     direct: Direct,
-    zeros: Vec<u8>,
+    zeros: Zeros,
 }
 
 impl Files {
     pub(super) fn new(folder: PathBuf, limits: DiskLimits) -> Files {
-        let zeros = vec![0; limits.zero_chunk_bytes];
         Files {
             folder,
             direct: Direct::new(limits.direct_bytes),
+            zeros: Zeros::new(limits.zero_chunk_bytes),
             limits,
             table: Mutex::default(),
-            zeros,
         }
     }
 
@@ -145,6 +144,9 @@ impl Files {
     }
 
     /// Creates a file of zeros that are really there, calling `pause` between the pieces.
+    ///
+    /// They go past the page cache where that is possible: what piles up there is written back in
+    /// one go, and the syncs of the journal wait for it.
     pub(super) fn create_zeroed(
         &self,
         file: disk::File,
@@ -159,16 +161,26 @@ impl Files {
                 .create(true)
                 .truncate(true)
                 .open(&path)?;
+            let directly = self.direct.open(&path);
+            let zeros = self.zeros.get();
             let mut written = 0;
-            let mut synced = 0;
+            let mut cached = 0;
             while written < length {
                 pause();
-                let piece = (length - written).min(self.zeros.len() as u64);
-                handle.write_all_at(&self.zeros[..piece as usize], written)?;
+                let piece = (length - written).min(zeros.len() as u64);
+                let zeros = &zeros[..piece as usize];
+                let past = match &directly {
+                    Some(file) => self.direct.write_aligned(file, written, zeros)?,
+                    None => false,
+                };
+                if !past {
+                    handle.write_all_at(zeros, written)?;
+                    cached += piece;
+                }
                 written += piece;
-                if written - synced >= self.limits.zero_sync_bytes {
+                if cached >= self.limits.zero_sync_bytes {
                     handle.sync_data()?;
-                    synced = written;
+                    cached = 0;
                 }
             }
             handle.sync_all()?;

@@ -75,6 +75,15 @@ impl Groups {
         }
     }
 
+    /// The cluster is gone, with nothing chosen: what forms next is another one.
+    pub fn begin_anew(&mut self) {
+        let mut first = Invariants::new(self.hosts);
+        first.leases.hold_to(self.began, self.bounds.clone());
+        first.disk_speaks(self.disk_speaks);
+        first.checks = self.first.checks;
+        self.first = first;
+    }
+
     /// Those of the first group.
     #[must_use]
     pub fn first(&self) -> &Invariants {

@@ -96,11 +96,10 @@ pub(crate) fn read(host: &Host, disk: &Disk) -> Option<Memories> {
         };
         memories.insert(group, memory);
     }
-    // What came as a checkpoint stands in no log.
+    // What came as a checkpoint stands in no log; there may not be any record of its group.
     for (file, _) in disk.list() {
-        if let File::Checkpoint(group, slot) = file
-            && let Some(memory) = memories.get_mut(&group)
-        {
+        if let File::Checkpoint(group, slot) = file {
+            let memory = memories.entry(group).or_default();
             memory.checkpoint = memory.checkpoint.max(slot);
         }
     }

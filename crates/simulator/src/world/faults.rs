@@ -264,6 +264,11 @@ impl World {
         self.hosts[host].disk = Disk::default();
         self.hosts[host].injuries = Injuries::default();
         self.hosts[host].reasons.wiped = true;
+        // Whoever forms a cluster is the first to belong to it. If it is empty again before the
+        // others have heard of that, they may form another one with it, and rightly so.
+        if !self.hosts.iter().any(super::host::Host::is_member) {
+            self.invariants.begin_anew();
+        }
     }
 
     fn transfer(&mut self, to: Option<usize>) {

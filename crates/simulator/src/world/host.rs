@@ -9,7 +9,7 @@ use consensus::QuorumSizes;
 use journal::disk::RequestId;
 use node::leases::LeaseLimits;
 use node::running::scrubbing::ScrubLimits;
-use node::{Config, ConnectionId, DialId, Halt, Identity, Input, Limits, Node, Timing};
+use node::{Config, ConnectionId, DialId, Halt, Identity, Input, Limits, Node, Standing, Timing};
 
 use crate::disk::{Crash, Disk};
 use crate::invariants::refusals::{Injuries, Reasons};
@@ -73,6 +73,12 @@ impl Host {
             .identity
             .as_ref()
             .map(|identity: &Identity| identity.node)
+    }
+
+    /// Whether its node has come to belong to a cluster, by its disk.
+    pub(crate) fn is_member(&self) -> bool {
+        let identity = self.disk.identity.as_ref();
+        identity.is_some_and(|identity| matches!(identity.standing, Standing::Member { .. }))
     }
 
     pub(crate) fn is_paused(&self, now: Instant) -> bool {
