@@ -24,6 +24,7 @@ use crate::entry::Entry;
 use crate::hard_state::HardState;
 use crate::membership::{Change, Membership};
 use crate::message::Message;
+use crate::rest::Rest;
 
 /// Chosen by whoever asks, returned with the answer. Unique per engine and incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -179,6 +180,14 @@ pub enum Input {
     },
     /// The moment named by [`Engine::deadline`] has come.
     Deadline,
+    /// This engine rested ([`Engine::rest`]) and was not called for a while, nor were those of the
+    /// others. Given before whatever ends that. All that was to happen by time alone counts from
+    /// here on.
+    Woken {
+        /// When the leader's node last gave a sign of life, if this replica follows; what it says
+        /// for its groups by that, it says for this one.
+        heard: Option<Instant>,
+    },
 }
 
 /// What the transport may learn about a peer.
@@ -464,6 +473,12 @@ pub trait Engine {
 
     /// When to call with [`Input::Deadline`] if nothing else happens before.
     fn deadline(&self) -> Option<Instant>;
+
+    /// Where this replica stands, if nothing is under way and nothing is missing here, nor, on
+    /// the leader, anywhere but at members that are `absent`; the others are a quorum. It can be
+    /// left alone then, together with those others, until something happens: then it is told
+    /// [`Input::Woken`] first.
+    fn rest(&self, absent: &dyn Fn(NodeId) -> bool) -> Option<Rest>;
 
     /// What can be seen from outside.
     fn view(&self) -> View;

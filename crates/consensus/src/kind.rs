@@ -6,13 +6,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use base::{Epoch, Instant, Slot};
+use base::{Epoch, Instant, NodeId, Slot};
 
 use crate::engine::{Engine, Input, Outputs, View};
 use crate::hard_state::HardState;
 use crate::membership::Membership;
 use crate::paxos::Paxos;
 use crate::raft::{Config, Glance, Raft, Restored};
+use crate::rest::Rest;
 
 /// How a group agrees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,6 +165,10 @@ impl Engine for AnyEngine {
 
     fn deadline(&self) -> Option<Instant> {
         either!(self, engine => engine.deadline())
+    }
+
+    fn rest(&self, absent: &dyn Fn(NodeId) -> bool) -> Option<Rest> {
+        either!(self, engine => engine.rest(absent))
     }
 
     fn view(&self) -> View {

@@ -97,6 +97,11 @@ pub struct Limits {
     pub space: SpaceLimits,
     /// What bounds the comparison of replicas.
     pub digests: DigestLimits,
+    /// A keyspace in which nothing has happened for so long falls asleep; never, if there is none.
+    pub sleep_after: Option<Duration>,
+    /// Sleeping groups that wake in one pass when a node is lost or found; the others follow in the
+    /// next passes, at once, so that ten thousand elections delay nobody's heartbeats.
+    pub woken_at_once: usize,
 }
 
 impl Default for Limits {
@@ -160,6 +165,8 @@ impl Default for Limits {
             members: MemberLimits::default(),
             space: SpaceLimits::default(),
             digests: DigestLimits::default(),
+            sleep_after: Some(Duration::from_secs(3)),
+            woken_at_once: 128,
         }
     }
 }

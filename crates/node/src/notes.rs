@@ -474,6 +474,12 @@ pub struct Metrics {
     pub damage_found: u64,
     /// Replicas on this node that have lost something and wait for a leader to make up for it.
     pub groups_in_doubt: u64,
+    /// Groups that sleep now.
+    pub groups_asleep: u64,
+    /// How often a group fell asleep.
+    pub groups_slept: u64,
+    /// How often a group was woken.
+    pub groups_woken: u64,
     /// Replicas for which a leader has done so.
     pub doubts_ended: u64,
     /// Bytes read only to see whether they are as they were written.
@@ -508,6 +514,9 @@ impl Metrics {
             checkpoints_failed,
             damage_found,
             groups_in_doubt,
+            groups_asleep,
+            groups_slept,
+            groups_woken,
             doubts_ended,
             scrubbed_bytes,
             scrub_rounds,
@@ -533,6 +542,9 @@ impl Metrics {
         self.checkpoints_failed += checkpoints_failed;
         self.damage_found += damage_found;
         self.groups_in_doubt += groups_in_doubt;
+        self.groups_asleep += groups_asleep;
+        self.groups_slept += groups_slept;
+        self.groups_woken += groups_woken;
         self.doubts_ended += doubts_ended;
         self.scrubbed_bytes += scrubbed_bytes;
         self.scrub_rounds += scrub_rounds;

@@ -39,6 +39,7 @@ use crate::recovery::{Recovered, RecoveredReplica};
 use crate::replica::Replica;
 use crate::wire::{Frame, Packet};
 use promises::Promises;
+use pulses::Pulses;
 use scrubbing::Scrubber;
 
 mod answering;
@@ -46,6 +47,7 @@ mod choosing;
 mod following;
 mod pinning;
 mod promises;
+pub(crate) mod pulses;
 pub mod scrubbing;
 
 /// A group with what the node keeps of it.
@@ -60,6 +62,8 @@ struct Opened {
     unflushed: Option<Mark>,
     /// Its last write that is on stable storage, and of which it has not been told.
     durable: Option<Mark>,
+    /// It fell asleep under this node, and nobody has been told that it is led by another.
+    led_asleep: bool,
 }
 
 /// A node that belongs to a cluster.
@@ -110,6 +114,9 @@ pub struct Running {
     is_directory_old: bool,
     /// When the first group last had a leader, as far as this node knows.
     meta_led_at: Instant,
+    pulses: Pulses,
+    /// When this pass is.
+    moment: Moment,
 }
 
 impl Running {
@@ -155,6 +162,11 @@ impl Running {
             scrubber: Scrubber::new(now),
             is_directory_old: true,
             meta_led_at: now,
+            pulses: Pulses::new(now),
+            moment: Moment {
+                now,
+                wall: base::WallTime(0),
+            },
         };
         running.counted.damage_found = recovered.damage_found;
         for (group, replica) in recovered.groups {
@@ -189,6 +201,7 @@ impl Running {
             is_awake: false,
             unflushed: None,
             durable: None,
+            led_asleep: false,
         };
         self.groups.insert(id, opened);
         self.openings.insert(opening, id);
@@ -204,6 +217,7 @@ impl Running {
         out: &mut Vec<Output>,
         act: impl FnOnce(&mut Group, &mut Vec<Output>) -> T,
     ) -> Option<T> {
+        self.rouse(id, None);
         let opened = self.groups.get_mut(&id)?;
         if !std::mem::replace(&mut opened.is_awake, true) {
             self.awake.push(id);
@@ -215,6 +229,7 @@ impl Running {
     }
 
     fn wake(&mut self, id: GroupId) {
+        self.rouse(id, None);
         if let Some(opened) = self.groups.get_mut(&id)
             && !std::mem::replace(&mut opened.is_awake, true)
         {
@@ -245,19 +260,28 @@ impl Running {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
+        self.moment = moment;
         match frame {
             Frame::Engine(messages) => {
                 for (id, message) in messages {
+                    self.rouse(id, Some(from));
                     self.with(id, out, |group, out| {
                         group.engine_said(moment, from, message, peers, out);
                     });
                 }
             }
             Frame::Group(id, frame) => {
+                if self.is_about_sleep(id, from, &frame) {
+                    return;
+                }
                 self.with(id, out, |group, out| {
                     group.frame(moment, connection, from, frame, peers, out);
                 });
             }
+            Frame::Pulse {
+                incarnation,
+                surrendered,
+            } => self.pulse(from, incarnation, surrendered),
             _ => peers.nonsense(connection, "a frame that members do not send", out),
         }
     }
@@ -271,6 +295,7 @@ impl Running {
         address: String,
         claimant: NodeId,
     ) {
+        self.moment = moment;
         let meta = self.meta_mut();
         meta.join_request(moment, connection, name, address, claimant);
     }
@@ -284,6 +309,9 @@ impl Running {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
+        self.moment = moment;
+        // What sleeps goes by the pulses of nodes.
+        self.missed_connections(node, by_peer);
         for id in self.shared_with(node) {
             self.with(id, out, |group, out| {
                 group.peer_lost(moment, node, by_peer, peers, out);
@@ -299,6 +327,7 @@ impl Running {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
+        self.moment = moment;
         for id in self.shared_with(node) {
             self.with(id, out, |group, out| {
                 group.peer_found(moment, node, peers, out);
@@ -306,15 +335,16 @@ impl Running {
         }
     }
 
-    /// The groups that another node has something to do with.
+    /// The groups that another node has something to do with, and that are awake.
     fn shared_with(&self, node: NodeId) -> Vec<GroupId> {
         let groups = self.groups.iter();
         groups
             .filter(|(id, opened)| {
                 let group = &opened.group;
-                **id == META
+                let concerns = **id == META
                     || group.leader == Some(node)
-                    || group.membership.members.contains_key(&node)
+                    || group.membership.members.contains_key(&node);
+                concerns && !group.is_asleep()
             })
             .map(|(id, _)| *id)
             .collect()
@@ -328,6 +358,7 @@ impl Running {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
+        self.moment = moment;
         let Some(opening) = opening_of(completion.id) else {
             let (mut requests, mut done) = (Vec::new(), Vec::new());
             self.journal.complete(completion, &mut requests, &mut done);
@@ -354,6 +385,7 @@ impl Running {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
+        self.moment = moment;
         let (group, call) = match call {
             Call::In { keyspace, call } => match self.group_of(moment.now, &keyspace, &call) {
                 Ok(META) => (META, *call),
@@ -415,6 +447,8 @@ impl Running {
 
     /// Ends a pass.
     pub fn flush(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
+        self.moment = moment;
+        self.keep_pulse(moment, peers, out);
         while let Some((at, id)) = self.agenda.first().copied()
             && at <= moment.now
         {
@@ -440,6 +474,7 @@ impl Running {
         self.sync(out);
         self.send_after_write(peers, out);
         peers.flush(out);
+        self.say_rest(peers, out);
     }
 
     fn flush_group(
@@ -466,6 +501,10 @@ impl Running {
         let log_bytes = self.journal.bytes_since(id, behind);
         opened.group.checkpoint(moment.now, log_bytes, out);
         name_group(id, &mut out[before..]);
+        self.consider_sleep(id, moment.now);
+        let Some(opened) = self.groups.get_mut(&id) else {
+            return;
+        };
         let due = opened.group.deadline();
         if due != opened.due {
             if let Some(at) = std::mem::replace(&mut opened.due, due) {
@@ -600,7 +639,11 @@ impl Running {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let next = self.agenda.first().map(|(at, _)| *at);
-        [next, self.scrub_deadline()].into_iter().flatten().min()
+        let pulse = self.pulses.deadline(self.moment.now);
+        [next, self.scrub_deadline(), pulse]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     // --- the node as a whole
@@ -624,6 +667,7 @@ impl Running {
 
     /// A node that stops hands over what it leads; again, if an attempt came to nothing.
     pub fn hand_over(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
+        self.moment = moment;
         let leading: Vec<GroupId> = self
             .groups
             .iter()
@@ -663,6 +707,7 @@ impl Running {
         for opened in self.groups.values() {
             metrics.add(opened.group.metrics());
             metrics.groups_in_doubt += u64::from(opened.group.is_in_doubt());
+            metrics.groups_asleep += u64::from(opened.group.is_asleep());
         }
         metrics.journal = self.journal.metrics();
         metrics

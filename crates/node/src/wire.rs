@@ -120,6 +120,13 @@ pub enum Frame {
     Group(GroupId, GroupFrame),
     /// The receiver has been removed from the cluster, and may have missed that.
     Removed,
+    /// A sign of life, on behalf of all groups of the sender that sleep.
+    Pulse {
+        /// Of which start of the node.
+        incarnation: Incarnation,
+        /// Grows whenever a group that slept under this node is not led by it any more.
+        surrendered: u64,
+    },
 }
 
 /// Why a body could not be decoded.
@@ -172,6 +179,14 @@ impl Frame {
             Frame::Engine(messages) => packet::put(&mut out, messages),
             Frame::Group(group, frame) => frame.put(*group, &mut out),
             Frame::Removed => out.put_u8(14),
+            Frame::Pulse {
+                incarnation,
+                surrendered,
+            } => {
+                out.put_u8(24);
+                out.put_u64_le(incarnation.0);
+                out.put_u64_le(*surrendered);
+            }
         }
         out.freeze()
     }
@@ -209,6 +224,10 @@ impl Frame {
             7 => Frame::JoinReply(get_join_reply(input)?),
             8 => Frame::Engine(packet::get(input)?),
             14 => Frame::Removed,
+            24 => Frame::Pulse {
+                incarnation: Incarnation(input.try_get_u64_le()?),
+                surrendered: input.try_get_u64_le()?,
+            },
             kind => {
                 let group = GroupId(input.try_get_u64_le()?);
                 Frame::Group(group, GroupFrame::get(kind, input)?)
@@ -474,6 +493,14 @@ mod tests {
         said.extend(results.map(|result| GroupFrame::Changed { id: 1, result }));
         let (slot, digest) = (Slot(5), 1 << 100);
         said.push(GroupFrame::Digest { slot, digest });
+        let epoch = Epoch(7);
+        said.push(GroupFrame::Sleep { epoch, slot });
+        said.push(GroupFrame::Asleep { epoch, slot });
+        said.push(GroupFrame::Wake);
+        frames.push(Frame::Pulse {
+            incarnation: Incarnation(2),
+            surrendered: 3,
+        });
         frames.extend(said.into_iter().map(|each| Frame::Group(GroupId(3), each)));
         frames.extend([Frame::Engine(engine(1)), Frame::Engine(engine(3))]);
         frames

@@ -524,6 +524,16 @@ fn register_counted(counted: &node::Metrics, registry: &mut Registry) {
             "Records appended",
             counted.journal.records,
         ),
+        (
+            "quorate_groups_slept",
+            "How often a group here fell asleep",
+            counted.groups_slept,
+        ),
+        (
+            "quorate_groups_woken",
+            "How often a sleeping group here was woken",
+            counted.groups_woken,
+        ),
     ];
     for (name, help, value) in counters {
         counter(registry, name, help, value);
@@ -533,6 +543,11 @@ fn register_counted(counted: &node::Metrics, registry: &mut Registry) {
             "quorate_groups_in_doubt",
             "Replicas here that have lost something, and for which no leader has made up",
             counted.groups_in_doubt,
+        ),
+        (
+            "quorate_groups_asleep",
+            "Groups here that sleep, since nothing happens in them",
+            counted.groups_asleep,
         ),
         (
             "quorate_journal_segments",

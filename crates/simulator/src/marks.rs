@@ -115,6 +115,10 @@ pub enum Mark {
     KeyspaceDropped,
     /// A group other than the first got a checkpoint from a peer.
     GroupSnapshot,
+    /// A group fell asleep.
+    GroupSlept,
+    /// A group was woken.
+    GroupWoken,
 }
 
 /// Every mark with the words for it.
@@ -190,6 +194,8 @@ pub const ALL: &[(Mark, &str)] = &[
         Mark::GroupSnapshot,
         "a keyspace's checkpoint came from a peer",
     ),
+    (Mark::GroupSlept, "an idle keyspace fell asleep"),
+    (Mark::GroupWoken, "a sleeping keyspace was woken"),
 ];
 
 impl Mark {

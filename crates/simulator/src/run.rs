@@ -325,6 +325,7 @@ fn live(world: &mut World, mut core: Vec<usize>) {
     }
     are_certain(world, core);
     leases_end(world, core);
+    core.iter().for_each(|host| world.mark_counted(*host));
 }
 
 /// Every replica that had lost something counts again: the cluster is as redundant as it was.

@@ -25,7 +25,7 @@ const KEYSPACE_TAG: u8 = b'k';
 const VERSION: u8 = 1;
 /// Keyspaces that a cluster has at most, beside [`DEFAULT`]. Every replica judges by it, so it is
 /// part of what is replicated, and no setting of a node.
-pub const KEYSPACES_MAX: u64 = 1024;
+pub const KEYSPACES_MAX: u64 = 16_384;
 /// What a row can name.
 const REPLICAS_MAX: usize = 7;
 const NAME_BYTES_MAX: usize = 63;

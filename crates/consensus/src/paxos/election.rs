@@ -86,6 +86,12 @@ impl Election {
         }
     }
 
+    /// It was not called for a while; the leader's node was `heard` last then.
+    pub(super) fn woken(&mut self, now: Instant, heard: Option<Instant>, delay: Duration) {
+        self.contact = self.contact.max(heard);
+        self.deadline = (heard.unwrap_or(now) + delay).max(now);
+    }
+
     /// This replica leads: whatever it tried before is over.
     pub(super) fn succeeded(&mut self) {
         self.attempts = 0;

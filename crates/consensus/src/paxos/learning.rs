@@ -70,6 +70,14 @@ impl Learning {
         self.behind_since = None;
     }
 
+    /// Whether nobody is asked or answered.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.question.is_none()
+            && self.behind_since.is_none()
+            && self.askers.is_empty()
+            && self.couriers.is_empty()
+    }
+
     /// More is chosen here than before.
     pub(super) fn moved(&mut self) {
         self.behind_since = None;

@@ -64,6 +64,7 @@ mod preparation;
 mod proposing;
 mod reads;
 mod reconfiguration;
+mod resting;
 mod transfer;
 pub mod wire;
 mod writes;
@@ -89,6 +90,7 @@ use crate::message::{Body, Message, PaxosBody};
 use crate::raft::{Config, Restored, Tail};
 use crate::reading::Reading;
 use crate::reads::{Forwards, ReadRounds};
+use crate::rest::Rest;
 use crate::slots::Slots;
 use crate::snapshot::Receiver;
 use crate::speaking::Speaking;
@@ -550,6 +552,7 @@ impl Engine for Paxos {
             Input::SnapshotRejected { checkpoint } => self.on_snapshot_rejected(checkpoint),
             Input::Hint { peer, liveness } => self.on_hint(now, peer, liveness),
             Input::Deadline => self.on_deadline(now, out),
+            Input::Woken { heard } => self.on_woken(now, heard),
         }
     }
 
@@ -576,6 +579,10 @@ impl Engine for Paxos {
         .into_iter()
         .flatten()
         .min()
+    }
+
+    fn rest(&self, absent: &dyn Fn(NodeId) -> bool) -> Option<Rest> {
+        self.resting_place(absent)
     }
 
     fn view(&self) -> View {

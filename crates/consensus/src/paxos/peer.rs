@@ -123,6 +123,11 @@ impl Peer {
         }
     }
 
+    /// Whether everything that was sent is acknowledged.
+    pub(super) fn has_nothing_under_way(&self) -> bool {
+        self.flights.is_empty()
+    }
+
     /// Nothing that it acknowledged before counts any more: it said that it lost something.
     pub(super) fn start_over(&mut self, session: u64, next: Slot) {
         self.session = session;

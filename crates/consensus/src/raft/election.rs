@@ -37,7 +37,7 @@ pub(crate) struct Election {
     /// When a candidate asks those once more who have not answered.
     repeat_at: Instant,
     /// When the leader was last heard.
-    contact: Option<Instant>,
+    pub(super) contact: Option<Instant>,
     /// The connection to the leader was closed by the leader's side, and nothing came since.
     closed: bool,
     /// Names the current pre-vote.

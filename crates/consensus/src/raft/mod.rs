@@ -38,6 +38,7 @@ mod pulling;
 mod reads;
 mod reconfiguration;
 mod replication;
+mod resting;
 mod restored;
 mod transfer;
 
@@ -64,6 +65,7 @@ use crate::membership::Membership;
 use crate::message::{Body, Message};
 use crate::reading::Reading;
 use crate::reads::{Forwards, ReadRounds};
+use crate::rest::Rest;
 use crate::snapshot::Receiver;
 use crate::speaking::Speaking;
 use election::Election;
@@ -489,6 +491,7 @@ impl Engine for Raft {
             Input::SnapshotRejected { checkpoint } => self.on_snapshot_rejected(checkpoint),
             Input::Hint { peer, liveness } => self.on_hint(now, peer, liveness),
             Input::Deadline => self.on_deadline(now, out),
+            Input::Woken { heard } => self.on_woken(now, heard),
         }
     }
 
@@ -513,6 +516,10 @@ impl Engine for Raft {
         .into_iter()
         .flatten()
         .min()
+    }
+
+    fn rest(&self, absent: &dyn Fn(NodeId) -> bool) -> Option<Rest> {
+        self.resting_place(absent)
     }
 
     fn view(&self) -> View {

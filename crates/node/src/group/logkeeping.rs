@@ -15,7 +15,7 @@ use base::{Instant, Slot};
 use consensus::{CheckpointRef, Engine as _};
 
 use super::journaling::ToJournal;
-use super::{Group, Moment};
+use super::{Group, META, Moment};
 use crate::calls::Waiter;
 use crate::interface::Output;
 use crate::notes::Note;
@@ -97,10 +97,12 @@ impl Group {
     }
 
     /// The log of all groups cannot be let go of because of this one: it takes a checkpoint. The
-    /// log is kept behind the checkpoint before the newest, so a group in which nothing happens
-    /// needs an entry to get that far. If none has come when this is asked again, the group has no
-    /// majority: its log is let go of up to the newest checkpoint, or it would fill the disk of all
-    /// others.
+    /// log is kept behind the checkpoint before the newest, so that a damaged newest one has a
+    /// stand-in. A group in which nothing has happened since the newest gives that up at once: its
+    /// other replicas have the same. Else it would need an entry and one more checkpoint each time
+    /// that others have filled the log, and ten thousand idle groups would do nothing else. One
+    /// without other replicas gets that entry; if it has not come when this is asked again, nothing
+    /// can be executed, and its log is let go of as well.
     pub(crate) fn let_go_of_log(
         &mut self,
         moment: Moment,
@@ -114,7 +116,7 @@ impl Group {
         if self.replica.applied() > newest {
             self.stood_still_at = None;
             self.is_pinning = true;
-        } else if self.stood_still_at.replace(newest) != Some(newest) {
+        } else if self.stood_still_at.replace(newest) != Some(newest) && self.has_no_copies() {
             self.is_pinning = true;
             self.add_system_command(moment.now, &SystemCommand::Nothing, Waiter::Nobody);
         } else if let Some(checkpoint) = self.checkpoints.newest()
@@ -123,6 +125,11 @@ impl Group {
             self.is_pinning = false;
             self.release_log(moment, checkpoint, checkpoint.slot, peers, out);
         }
+    }
+
+    /// Whether a damaged checkpoint could not be made good by another replica.
+    fn has_no_copies(&self) -> bool {
+        self.membership.voters.len() < 2 || self.id == META
     }
 
     /// Whether a checkpoint is being written or received, or waits for the log to be durable.

@@ -53,6 +53,7 @@ pub mod members;
 mod publishing;
 mod restore;
 mod routing;
+mod sleeping;
 pub mod space;
 pub mod trust;
 
@@ -62,6 +63,7 @@ use journaling::{ToJournal, journal_records};
 use levels::Levels;
 use members::Members;
 use restore::restore;
+use sleeping::Sleep;
 use space::SpaceKeeper;
 
 /// How often a node says again what the others do not know of it yet.
@@ -169,6 +171,7 @@ pub struct Group {
     space: SpaceKeeper,
     digests: Digests,
     levels: Levels,
+    sleep: Sleep,
 }
 
 impl Group {
@@ -289,6 +292,7 @@ impl Group {
             space: SpaceKeeper::new(now, &config.limits.space),
             digests: Digests::default(),
             levels,
+            sleep: Sleep::new(now),
             config,
         })
     }
@@ -308,6 +312,10 @@ impl Group {
     /// The next moment at which something has to be done.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
+        if self.is_asleep() {
+            let nap = self.nap_deadline();
+            return self.checkpoints.deadline().into_iter().chain(nap).min();
+        }
         let compaction =
             (self.leads() && self.replica.compaction_pending()).then_some(self.next_compaction);
         [
@@ -388,6 +396,8 @@ impl Group {
             GroupFrame::Digest { slot, digest } => {
                 self.digest_said(moment.now, from, slot, digest, peers, out);
             }
+            // What they are about was done before and behind this: see `sleeping`.
+            GroupFrame::Sleep { .. } | GroupFrame::Asleep { .. } | GroupFrame::Wake => {}
         }
     }
 

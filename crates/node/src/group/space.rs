@@ -98,6 +98,15 @@ impl SpaceKeeper {
         }
     }
 
+    /// The same for a group that sleeps, and has history.
+    pub(super) fn nap_deadline(&self, limits: &SpaceLimits) -> Option<Instant> {
+        match limits.retention {
+            Retention::All => None,
+            Retention::Time(_) => Some(self.next_moment),
+            Retention::Revisions(_) => Some(self.next_compaction),
+        }
+    }
+
     /// The revision up to which history is to be let go of now, if any.
     fn due(&mut self, now: Instant, latest: i64, limits: &SpaceLimits) -> Option<i64> {
         match limits.retention {

@@ -15,6 +15,8 @@
 //! The order matters: were the checkpoints deleted first, a crash in between would leave a log
 //! whose beginning is missing, which looks like damage.
 
+use std::collections::BTreeSet;
+
 use base::{GroupId, Instant};
 use cluster::meta::{self, Keyspace};
 use consensus::{Member, Membership};
@@ -54,12 +56,12 @@ impl Running {
                 return;
             }
         };
-        let is_in_table = |id: &GroupId| table.iter().any(|each| each.group == *id);
+        let in_table: BTreeSet<GroupId> = table.iter().map(|each| each.group).collect();
         let over: Vec<GroupId> = self
             .groups
             .keys()
             .copied()
-            .filter(|id| *id != META && *id <= last && !is_in_table(id))
+            .filter(|id| *id != META && *id <= last && !in_table.contains(id))
             .collect();
         for id in over {
             self.close(id, out);
@@ -108,6 +110,10 @@ impl Running {
         };
         self.closed.insert(id);
         self.openings.remove(&closed.opening);
+        self.pulses.unshare(id);
+        if closed.led_asleep {
+            self.pulses.surrender();
+        }
         self.agenda.retain(|(_, other)| *other != id);
         for (call, kind) in closed.group.calls.close_all() {
             let answer = kind.failure(etcd::Error::KeyspaceNotFound);

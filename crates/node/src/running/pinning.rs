@@ -17,7 +17,6 @@ impl Running {
         if self.next_pinning > moment.now {
             return;
         }
-        self.next_pinning = moment.now + self.config.limits.pinning_interval;
         let mut pinning = match self.damaged_through(out) {
             Some(segment) => self.journal.pinning_through(segment),
             None => self.journal.pinning(self.config.limits.log_segments),
@@ -30,6 +29,12 @@ impl Running {
         pinning.retain(|id| !is_taking(id));
         let under_way = before - pinning.len();
         let room = self.config.limits.pinning_checkpoints;
+        // While more wait for their turn, it comes as soon as those under way have ended.
+        let pause = match pinning.len() > room {
+            true => self.config.limits.pinning_interval / 10,
+            false => self.config.limits.pinning_interval,
+        };
+        self.next_pinning = moment.now + pause;
         let next = pinning.partition_point(|id| *id <= self.last_pinning);
         pinning.rotate_left(next);
         for id in pinning.into_iter().take(room.saturating_sub(under_way)) {

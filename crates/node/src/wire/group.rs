@@ -6,7 +6,7 @@
 //!
 //! The table of kinds is in `docs/internals/node.md`.
 
-use base::{GroupId, NodeId, Slot};
+use base::{Epoch, GroupId, NodeId, Slot};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::members::{self, MemberChange};
@@ -121,6 +121,22 @@ pub enum GroupFrame {
         /// The digest after the entry there was executed.
         digest: u128,
     },
+    /// From the leader: nothing happens here; can the receiver sleep, its log ending there?
+    Sleep {
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// The end of its log.
+        slot: Slot,
+    },
+    /// The sender sleeps; the answer to [`GroupFrame::Sleep`].
+    Asleep {
+        /// As it was asked.
+        epoch: Epoch,
+        /// As it was asked.
+        slot: Slot,
+    },
+    /// To the leader: the sender has woken, and counts on heartbeats.
+    Wake,
 }
 
 impl GroupFrame {
@@ -142,6 +158,9 @@ impl GroupFrame {
             GroupFrame::Change { .. } => 15,
             GroupFrame::Changed { .. } => 16,
             GroupFrame::Digest { .. } => 17,
+            GroupFrame::Sleep { .. } => 25,
+            GroupFrame::Asleep { .. } => 26,
+            GroupFrame::Wake => 27,
         }
     }
 
@@ -191,6 +210,11 @@ impl GroupFrame {
                 out.put_u64_le(slot.0);
                 out.put_u128_le(*digest);
             }
+            GroupFrame::Sleep { epoch, slot } | GroupFrame::Asleep { epoch, slot } => {
+                out.put_u64_le(epoch.0);
+                out.put_u64_le(slot.0);
+            }
+            GroupFrame::Wake => {}
         }
     }
 
@@ -239,6 +263,15 @@ impl GroupFrame {
                 slot: Slot(input.try_get_u64_le()?),
                 digest: input.try_get_u128_le()?,
             },
+            25 => GroupFrame::Sleep {
+                epoch: Epoch(input.try_get_u64_le()?),
+                slot: Slot(input.try_get_u64_le()?),
+            },
+            26 => GroupFrame::Asleep {
+                epoch: Epoch(input.try_get_u64_le()?),
+                slot: Slot(input.try_get_u64_le()?),
+            },
+            27 => GroupFrame::Wake,
             _ => return Err(WireError("no frame has this kind")),
         })
     }

@@ -151,6 +151,8 @@ pub(crate) fn change_flags(config: &mut Config, random: &mut Random) {
     limits.checkpoints_kept = pick(&[1, 2, 4]) as usize;
     limits.compaction_interval = Duration::from_millis(pick(&[1, 10, 500]));
     limits.facts_interval = Duration::from_millis(pick(&[100, 1_000, 10_000]));
+    limits.sleep_after = Some(Duration::from_millis(pick(&[20, 200, 3_000])));
+    limits.woken_at_once = pick(&[1, 128]) as usize;
 }
 
 fn limits(small: &Small) -> Limits {
@@ -197,6 +199,8 @@ fn limits(small: &Small) -> Limits {
             chunk_bytes: 16 << 10,
             rest: Duration::from_millis(500),
         },
+        // Clients rest for less than people do.
+        sleep_after: Some(Duration::from_millis(300)),
         ..defaults
     }
 }

@@ -324,12 +324,28 @@ impl World {
         self.pass(index);
     }
 
+    /// Marks what a node has counted.
+    pub(crate) fn mark_counted(&mut self, index: usize) {
+        let Some(node) = &self.hosts[index].node else {
+            return;
+        };
+        let counted = node.metrics();
+        let marks = [
+            (Mark::CommandRepeated, counted.commands_repeated),
+            (Mark::GroupSlept, counted.groups_slept),
+            (Mark::GroupWoken, counted.groups_woken),
+        ];
+        for (mark, count) in marks {
+            if count > 0 {
+                self.marks.reach(mark);
+            }
+        }
+    }
+
     /// The node of a host is gone.
     pub(crate) fn end_node(&mut self, index: usize, in_silence: bool) {
+        self.mark_counted(index);
         let node = self.hosts[index].node.as_ref();
-        if node.is_some_and(|node| node.metrics().commands_repeated > 0) {
-            self.marks.reach(Mark::CommandRepeated);
-        }
         if node
             .and_then(Node::running)
             .is_some_and(|running| running.replica().interruptions() > 0)

@@ -1,0 +1,309 @@
+//! Signs of life between nodes, instead of heartbeats of each group that sleeps.
+//!
+//! ```text
+//!   every heartbeat interval, to each node that shares a group:   Pulse(incarnation, surrendered)
+//!
+//!   silent for an election timeout │
+//!   it closed its connections      ├─▶ the sleeping groups that it led, or that are led here, wake:
+//!   its leaderships have changed   │   a few at a time, each with a timer drawn at random
+//!   it is there (again)            ┴─▶ all that it shares, since they may have gone on without it
+//! ```
+//!
+//! A pulse says of a node what a heartbeat says of a group: that it is alive. `surrendered` says the
+//! rest: it grows whenever a group that slept under this node is not led by it any more. So what a
+//! sleeping follower believes, that its leader leads, is what the leader's node said within the last
+//! election timeout, as for one that is awake.
+//!
+//! Gossip decides nothing here: it may be wrong for seconds.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use base::{GroupId, Incarnation, Instant, NodeId};
+use bytes::Bytes;
+
+use super::Running;
+use crate::group::{META, Moment};
+use crate::interface::Output;
+use crate::peers::Peers;
+use crate::wire::{Frame, GroupFrame};
+
+/// What was last heard of a node.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    at: Instant,
+    incarnation: Incarnation,
+    surrendered: u64,
+}
+
+/// Another node, and what this one shares with it.
+#[derive(Debug, Default)]
+struct Pair {
+    groups: BTreeSet<GroupId>,
+    heard: Option<Heard>,
+    is_there: bool,
+}
+
+/// The pulses of this node and of those that share groups with it.
+#[derive(Debug)]
+pub(super) struct Pulses {
+    pairs: BTreeMap<NodeId, Pair>,
+    /// When to give the next sign of life, and to look who gave none.
+    next: Instant,
+    surrendered: u64,
+    /// Groups that are to wake, and whose process has just ended, if that is why.
+    waking: VecDeque<(GroupId, Option<NodeId>)>,
+    /// Frames that leave behind what engines say.
+    pub(super) said: Vec<(NodeId, Bytes)>,
+}
+
+impl Pulses {
+    pub(super) fn new(now: Instant) -> Pulses {
+        Pulses {
+            pairs: BTreeMap::new(),
+            next: now,
+            surrendered: 0,
+            waking: VecDeque::new(),
+            said: Vec::new(),
+        }
+    }
+
+    /// Whether a node gives signs of life.
+    pub(super) fn is_there(&self, node: NodeId) -> bool {
+        self.pairs.get(&node).is_some_and(|pair| pair.is_there)
+    }
+
+    /// When a node last gave one.
+    fn heard_at(&self, node: NodeId) -> Option<Instant> {
+        self.pairs.get(&node)?.heard.map(|heard| heard.at)
+    }
+
+    /// A group of this node has these members.
+    pub(super) fn share(&mut self, id: GroupId, others: impl Iterator<Item = NodeId>) {
+        self.unshare(id);
+        for node in others {
+            self.pairs.entry(node).or_default().groups.insert(id);
+        }
+        self.pairs.retain(|_, pair| !pair.groups.is_empty());
+    }
+
+    /// A group is not on this node any more.
+    pub(super) fn unshare(&mut self, id: GroupId) {
+        for pair in self.pairs.values_mut() {
+            pair.groups.remove(&id);
+        }
+    }
+
+    /// A group that slept under this node has another leader, or none: its followers are to know.
+    pub(super) fn surrender(&mut self) {
+        self.surrendered += 1;
+    }
+
+    /// When something is to be done.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        match self.waking.is_empty() {
+            true => (!self.pairs.is_empty()).then_some(self.next),
+            false => Some(now),
+        }
+    }
+}
+
+impl Running {
+    /// Another node gives a sign of life.
+    pub(super) fn pulse(&mut self, from: NodeId, incarnation: Incarnation, surrendered: u64) {
+        let now = self.moment.now;
+        let Some(pair) = self.pulses.pairs.get_mut(&from) else {
+            return;
+        };
+        let news = Heard {
+            at: now,
+            incarnation,
+            surrendered,
+        };
+        let before = pair.heard.replace(news);
+        let is_back = !std::mem::replace(&mut pair.is_there, true);
+        let is_another = before.is_some_and(|before| before.incarnation != incarnation);
+        if is_back || is_another {
+            self.stir(from, None, |_| true);
+        } else if before.is_some_and(|before| before.surrendered != surrendered) {
+            self.stir(from, None, |leader| leader == Some(from));
+        }
+    }
+
+    /// Has sleeping groups that are shared with a node wake, a few at a time: those whose leader
+    /// is such a one.
+    fn stir(
+        &mut self,
+        node: NodeId,
+        ended: Option<NodeId>,
+        which: impl Fn(Option<NodeId>) -> bool,
+    ) {
+        let Some(pair) = self.pulses.pairs.get(&node) else {
+            return;
+        };
+        for id in &pair.groups {
+            let opened = self.groups.get(id);
+            let sleeps = |group: &crate::group::Group| group.is_asleep() && which(group.leader);
+            if opened.is_some_and(|opened| sleeps(&opened.group)) {
+                self.pulses.waking.push_back((*id, ended));
+            }
+        }
+    }
+
+    /// A node gives no more signs of life; its process has `ended`, if so much is known.
+    pub(super) fn missed(&mut self, node: NodeId, ended: bool) {
+        let own = self.own;
+        let Some(pair) = self.pulses.pairs.get_mut(&node) else {
+            return;
+        };
+        pair.is_there = false;
+        let concerns = |leader: Option<NodeId>| leader == Some(node) || leader == Some(own);
+        self.stir(node, ended.then_some(node), concerns);
+    }
+
+    /// Gives a sign of life if it is time, looks who gave none, and wakes some of the groups that
+    /// are to wake.
+    pub(super) fn keep_pulse(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
+        let now = moment.now;
+        if self.pulses.next <= now && !self.pulses.pairs.is_empty() {
+            let interval = self.config.timing.heartbeat_interval;
+            // Who was not looking may not complain of silence: what came meanwhile is read first.
+            let was_away = now.since(self.pulses.next) > interval;
+            self.pulses.next = now + interval;
+            let body = Frame::Pulse {
+                incarnation: self.incarnation,
+                surrendered: self.pulses.surrendered,
+            };
+            let body = body.encode();
+            for node in self.pulses.pairs.keys() {
+                peers.send(*node, body.clone(), out);
+            }
+            if !was_away {
+                self.find_silent(now);
+            }
+        }
+        for _ in 0..self.config.limits.woken_at_once {
+            let Some((id, ended)) = self.pulses.waking.pop_front() else {
+                break;
+            };
+            let sleeps = self.group(id).is_some_and(crate::group::Group::is_asleep);
+            if !sleeps {
+                continue;
+            }
+            self.wake(id);
+            if let Some(node) = ended.filter(|node| peers.route_to(*node).is_none()) {
+                self.with(id, out, |group, out| {
+                    group.peer_lost(moment, node, true, peers, out);
+                });
+            }
+        }
+    }
+
+    /// The connections to a node are gone.
+    pub(super) fn missed_connections(&mut self, node: NodeId, by_peer: bool) {
+        // If its process did not close them, it may be back in a moment; else its silence will say.
+        if by_peer {
+            self.missed(node, true);
+        }
+    }
+
+    /// Takes a frame that is about sleep, and whatever else wakes nobody. Tells whether it was one.
+    pub(super) fn is_about_sleep(&mut self, id: GroupId, from: NodeId, frame: &GroupFrame) -> bool {
+        let Some(opened) = self.groups.get_mut(&id) else {
+            return true;
+        };
+        match *frame {
+            GroupFrame::Sleep { epoch, slot } => {
+                if opened.group.asked_to_sleep(from, epoch, slot) {
+                    let body = GroupFrame::Asleep { epoch, slot }.encode(id);
+                    self.pulses.said.push((from, body));
+                } else {
+                    self.rouse(id, Some(from));
+                    self.wake(id);
+                }
+            }
+            GroupFrame::Asleep { epoch, slot } => {
+                if !opened.group.is_asleep() {
+                    opened.group.follower_sleeps(from, epoch, slot);
+                    self.wake(id);
+                }
+            }
+            GroupFrame::Wake => {
+                self.rouse(id, Some(from));
+                self.wake(id);
+            }
+            GroupFrame::Facts(facts) if opened.group.is_asleep() => {
+                opened.group.facts.insert(from, facts);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn find_silent(&mut self, now: Instant) {
+        let patience = self.config.timing.election_timeout;
+        let pairs = self.pulses.pairs.iter();
+        let is_silent = |pair: &Pair| {
+            let heard = pair.heard.map(|heard| heard.at);
+            pair.is_there && heard.is_none_or(|at| now.since(at) >= patience)
+        };
+        let silent: Vec<NodeId> = pairs
+            .filter(|(_, pair)| is_silent(pair))
+            .map(|(node, _)| *node)
+            .collect();
+        for node in silent {
+            self.missed(node, false);
+        }
+    }
+
+    /// Something is about to happen to a group: if it sleeps, it wakes, and its leader with it,
+    /// unless that is `by` whom it happens.
+    pub(super) fn rouse(&mut self, id: GroupId, by: Option<NodeId>) {
+        let now = self.moment.now;
+        let Some(opened) = self.groups.get_mut(&id) else {
+            return;
+        };
+        if !opened.group.is_asleep() {
+            return;
+        }
+        let heard = opened
+            .group
+            .leader
+            .and_then(|node| self.pulses.heard_at(node));
+        if let Some(leader) = opened
+            .group
+            .wake_up(now, heard)
+            .filter(|to| by != Some(*to))
+        {
+            let body = GroupFrame::Wake.encode(id);
+            self.pulses.said.push((leader, body));
+        }
+    }
+
+    /// A group has been looked at: it falls asleep if it can.
+    pub(super) fn consider_sleep(&mut self, id: GroupId, now: Instant) {
+        let Some(opened) = self.groups.get_mut(&id).filter(|_| id != META) else {
+            return;
+        };
+        if opened.group.take_membership_change() {
+            let own = self.own;
+            let members = opened.group.membership.members.keys().copied();
+            self.pulses.share(id, members.filter(|node| *node != own));
+        }
+        if opened.led_asleep && !opened.group.leads() {
+            opened.led_asleep = false;
+            self.pulses.surrender();
+        }
+        let mut said = std::mem::take(&mut self.pulses.said);
+        let is_there = |node| self.pulses.is_there(node);
+        opened.group.consider_sleep(now, &is_there, &mut said);
+        opened.led_asleep |= opened.group.is_asleep() && opened.group.leads();
+        self.pulses.said = said;
+    }
+
+    /// What groups say behind their engines.
+    pub(super) fn say_rest(&mut self, peers: &Peers, out: &mut Vec<Output>) {
+        for (to, body) in self.pulses.said.drain(..) {
+            peers.send(to, body, out);
+        }
+    }
+}
