@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use base::{Instant, NodeId};
+use base::{GroupId, Instant, NodeId};
 use checker::history::{Header, History, Origin};
 use consensus::{EngineKind, Membership};
 use node::{Answer, Call, CallId};
@@ -328,13 +328,29 @@ fn live(world: &mut World, mut core: Vec<usize>) {
     core.iter().for_each(|host| world.mark_counted(*host));
 }
 
-/// Every replica that had lost something counts again: the cluster is as redundant as it was.
+/// Every replica that had lost something counts again, and so the cluster is as redundant as it was.
 fn are_certain(world: &mut World, core: &[usize]) {
     let is_in_doubt = |world: &World| {
-        let mut nodes = core
+        let nodes = core
             .iter()
-            .filter_map(|host| world.hosts[*host].node.as_ref());
-        nodes.any(|node| node.metrics().groups_in_doubt > 0)
+            .filter_map(|host| world.hosts[*host].node.as_ref()?.running());
+        let mut groups: BTreeMap<GroupId, (BTreeSet<NodeId>, bool)> = BTreeMap::new();
+        for (id, group) in nodes.flat_map(node::running::Running::groups) {
+            let (certain, has_doubt) = groups.entry(id).or_default();
+            match group.is_in_doubt() {
+                true => *has_doubt = true,
+                false => _ = certain.insert(group.id()),
+            }
+        }
+        groups.iter().any(|(id, (certain, has_doubt))| {
+            let known = world.invariants.of(*id);
+            let members = known.and_then(crate::invariants::Invariants::members);
+            // A keyspace may have come to be while others than the core were its quorum. Who is in
+            // doubt there waits for them.
+            let can_help = members
+                .is_none_or(|members| members.membership.elects(|voter| certain.contains(&voter)));
+            *has_doubt && can_help
+        })
     };
     let begin = world.now;
     while world.violation.is_none() && is_in_doubt(world) {
