@@ -8,7 +8,8 @@ use base::GroupId;
 use bytes::Bytes;
 use consensus::EngineKind;
 use etcd::proto::etcdserverpb::{LeaseGrantRequest, PutRequest, RangeRequest};
-use quorate_node::{Answer, Call};
+use journal::disk::File;
+use quorate_node::{Answer, Call, Config};
 
 mod support;
 
@@ -47,7 +48,11 @@ fn name(group: GroupId) -> String {
 
 /// Three nodes and keyspaces of both engines, asleep.
 fn sleepers(seed: u64, count: usize) -> (World, Vec<GroupId>) {
-    let mut world = World::new(seed, (0..3).map(|each| config(each, 3)).collect());
+    asleep_with(seed, count, (0..3).map(|each| config(each, 3)).collect())
+}
+
+fn asleep_with(seed: u64, count: usize, configs: Vec<Config>) -> (World, Vec<GroupId>) {
+    let mut world = World::new(seed, configs);
     (0..3).for_each(|host| world.start(host));
     world.wait_for_leader();
     let groups: Vec<GroupId> = (1..=count as u64).map(GroupId).collect();
@@ -245,6 +250,51 @@ fn a_follower_that_was_cut_off_is_brought_up_when_it_is_heard_again() {
     for group in &groups {
         let read = within(*group, get("c", true));
         assert_eq!(value(world.ask(host, read)), Some("3".to_owned()));
+    }
+    until_asleep(&mut world, &[0, 1, 2], &groups);
+}
+
+/// The checkpoints of some groups on a host.
+fn checkpoints(world: &mut World, host: usize, groups: &[GroupId]) -> Vec<File> {
+    let files = world.disk_of(host).list().into_iter().map(|(file, _)| file);
+    let of_group = |file: &File| matches!(file, File::Checkpoint(id, _) if groups.contains(id));
+    files.filter(of_group).collect()
+}
+
+#[test]
+fn while_others_fill_the_log_a_sleeping_group_writes_one_checkpoint_and_no_more() {
+    let small = |index| {
+        let mut config = config(index, 3);
+        config.limits.checkpoint_log_bytes = 16 << 10;
+        config.limits.journal.segment_bytes = 64 << 10;
+        config.limits.log_segments = 2;
+        config
+    };
+    let (mut world, groups) = asleep_with(7, 6, (0..3).map(small).collect());
+    let mut before = Vec::new();
+    for round in 0..3 {
+        for key in 0..300 {
+            let key = format!("k{}", key % 7);
+            world.ask(0, put(&key, &"v".repeat(1000), 0));
+        }
+        world.run(Duration::from_secs(10));
+        let now: Vec<Vec<File>> = (0..3)
+            .map(|host| checkpoints(&mut world, host, &groups))
+            .collect();
+        for (host, files) in now.iter().enumerate() {
+            assert_eq!(files.len(), groups.len(), "one each, host {host}");
+            let files = world.disk_of(host).list().into_iter();
+            let segments = files.filter(|(file, _)| matches!(file, File::Segment(_)));
+            assert!(segments.count() <= 5, "the log is let go of, host {host}");
+        }
+        assert!(round == 0 || now == before, "an idle group writes no more");
+        before = now;
+    }
+    (0..3).for_each(|host| world.kill(host));
+    (0..3).for_each(|host| world.start(host));
+    world.wait_for_leader();
+    for group in &groups {
+        must_put(&mut world, 1, *group, "a", "1");
     }
     until_asleep(&mut world, &[0, 1, 2], &groups);
 }
