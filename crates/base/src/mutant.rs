@@ -81,6 +81,8 @@ mutants! {
     OpenWithoutPromises, "open-without-promises", "New members are not asked what they accepted.";
     TeachAccepted, "teach-accepted", "What was merely accepted is taught as chosen.";
     SnapshotDropsAccepted, "snapshot-drops-accepted", "A snapshot drops what stands behind it.";
+    SettleEarly, "settle-early", "A keyspace has moved before those who leave are removed.";
+    ReturnWithoutDoubt, "return-without-doubt", "Who gets a keyspace again trusts its vote.";
     ReadBeforeOpen, "read-before-open", "A leader serves reads before it knows all that is chosen.";
 }
 

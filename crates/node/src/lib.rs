@@ -51,14 +51,16 @@ pub mod system;
 pub mod wire;
 
 pub use config::{Config, Startup, Timing};
+pub use cluster::placement::site::Domains;
 pub use directory::{Directory, Holder, Residence};
 pub use hub::HubLimits;
 pub use interface::{
     Answer, Call, CallId, ConnectionId, DialId, Halt, Identity, Input, Job, KeyspaceStatus,
-    MemberStatus, Output, RenewedLeases, SnapshotSource, Standing, Status,
+    MemberStatus, MovingStatus, Output, Placement, RenewedLeases, SnapshotSource, Standing, Status,
 };
 pub use limits::Limits;
 pub use node::Node;
+pub use running::MovingLimits;
 pub use notes::{Level, Metrics, Note};
 
 /// The version of etcd whose behaviour this node shows to etcd's clients.

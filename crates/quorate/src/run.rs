@@ -66,6 +66,8 @@ pub fn run() -> ExitCode {
             Task::Status { admin, json } => Ok(operator::status(&admin.address, json).await?),
             Task::Member { task } => Ok(operator::member(&task).await?),
             Task::Keyspace { task } => Ok(keyspace::keyspace(&task).await?),
+            Task::Placement { task } => Ok(placement::placement(&task).await?),
+            Task::Node { task } => Ok(placement::node(&task).await?),
             Task::Snapshot { task } => Ok(snapshot::snapshot(&task).await?),
             Task::Migrate(options) => Ok(migrate::migrate(&options).await?),
             Task::Record(options) => Ok(record::record(&options).await?),

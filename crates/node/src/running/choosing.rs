@@ -52,7 +52,11 @@ impl Running {
             }
         }
         let found = meta::keyspace(reader, keyspace).ok_or(etcd::Error::KeyspaceNotFound)?;
-        match self.groups.contains_key(&found.group) {
+        // One that leaves answers what was sent to it before the others heard so; one that is being
+        // filled serves nobody yet.
+        let is_held = |all: &[meta::Replica]| all.iter().any(|each| each.node == self.own);
+        let serves = is_held(&found.replicas) || is_held(found.serving());
+        match serves && self.groups.contains_key(&found.group) {
             true => Ok(found.group),
             false => Err(etcd::Error::KeyspaceElsewhere),
         }

@@ -93,6 +93,7 @@ pub fn config(index: usize, count: usize) -> Config {
         join: Vec::new(),
         engine: engine::chosen(),
         quorums: None,
+        domains: quorate_node::Domains::default(),
         timing: Timing::default(),
         limits: Limits {
             journal: journal::Limits {
