@@ -51,6 +51,7 @@ pub mod system;
 pub mod wire;
 
 pub use config::{Config, Startup, Timing};
+pub use cluster::placement::plan::TableEpoch;
 pub use cluster::placement::site::Domains;
 pub use directory::{Directory, Holder, Residence};
 pub use hub::HubLimits;

@@ -103,6 +103,8 @@ pub struct Running {
     /// Groups that were closed. The table may still name them: right after a start it is older
     /// than what the journal says.
     closed: BTreeSet<GroupId>,
+    /// The groups of keyspaces by their names, and whether this node serves them.
+    places: BTreeMap<String, (GroupId, bool)>,
     /// Keyspaces on their way to other nodes.
     under_way: moving::UnderWay,
     /// What this node sees of the others while it leads the first group.
@@ -161,6 +163,7 @@ impl Running {
             counted: Metrics::default(),
             next_pinning: now,
             closed: recovered.closed,
+            places: BTreeMap::new(),
             under_way: moving::UnderWay::default(),
             tended: tending::Tended::default(),
             leading: leading::Leading::default(),

@@ -149,7 +149,7 @@ fn must_get(world: &mut World, host: usize, keyspace: &str, key: &str) -> Option
     panic!("get from {keyspace} through {host}\n{}", world.picture());
 }
 
-fn has_nothing_of(world: &World, host: usize, group: GroupId) {
+fn has_nothing_of(world: &mut World, host: usize, group: GroupId) {
     let running = world.node(host).running().expect("it runs");
     assert!(running.group(group).is_none(), "host {host} has it open");
     let files = world.disk_of(host).list();
@@ -196,7 +196,7 @@ fn a_keyspace_moves_with_all_it_holds_and_who_leaves_keeps_nothing() {
         }
         must_put(&mut world, free[1], "pods", "b", "after");
         for host in [holders[1], holders[2]] {
-            has_nothing_of(&world, host, before.group);
+            has_nothing_of(&mut world, host, before.group);
             match world.ask(host, get("pods", "a")) {
                 Answer::Etcd(Err(error)) => assert_eq!(error, etcd::Error::KeyspaceElsewhere),
                 other => panic!("{other:?}"),
@@ -209,7 +209,7 @@ fn a_keyspace_moves_with_all_it_holds_and_who_leaves_keeps_nothing() {
         world.run(Duration::from_secs(2));
         let value = must_get(&mut world, free[0], "pods", "b");
         assert_eq!(value.as_deref(), Some("after"));
-        has_nothing_of(&world, holders[1], before.group);
+        has_nothing_of(&mut world, holders[1], before.group);
     }
 }
 
@@ -227,12 +227,12 @@ fn a_keyspace_with_one_replica_moves_as_well() {
         operate(&mut world, 0, sends("alone", from, to));
         assert_eq!(at_rest(&mut world, 0, "alone"), [to]);
         assert_eq!(must_get(&mut world, to, "alone", "a").as_deref(), Some("1"));
-        has_nothing_of(&world, from, before.group);
+        has_nothing_of(&mut world, from, before.group);
         // And back, to a node that has forgotten what it promised.
         operate(&mut world, 0, sends("alone", to, from));
         assert_eq!(at_rest(&mut world, 0, "alone"), [from]);
         must_put(&mut world, from, "alone", "a", "2");
-        has_nothing_of(&world, to, before.group);
+        has_nothing_of(&mut world, to, before.group);
     }
 }
 
@@ -263,7 +263,7 @@ fn a_move_that_cannot_go_on_is_cancelled() {
     world.start(to);
     world.run(Duration::from_secs(2));
     let group = status(&mut world, through, "pods").group;
-    has_nothing_of(&world, to, group);
+    has_nothing_of(&mut world, to, group);
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn a_dead_node_is_replaced_and_cleaned_when_it_returns() {
         tend(&mut world, through, 5, false);
         world.start(victim);
         world.run(Duration::from_secs(3));
-        has_nothing_of(&world, victim, group);
+        has_nothing_of(&mut world, victim, group);
         // Once it counts again, it takes its share.
         tend(&mut world, through, 5, true);
         world.run(Duration::from_secs(20));

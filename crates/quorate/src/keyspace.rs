@@ -2,6 +2,7 @@
 //! listener.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -64,8 +65,7 @@ pub(crate) async fn keyspace(task: &KeyspaceTask) -> Result<String, AdminError> 
             let body = json!({
                 "name": name, "replicas": replicas, "engine": engine, "quorums": quorums,
             });
-            let path = "/keyspaces/create";
-            admin::request(&admin.address, Method::POST, path, Some(&body)).await
+            create(&admin.address, &body).await
         }
         KeyspaceTask::List {
             admin,
@@ -114,6 +114,24 @@ pub(crate) async fn keyspace(task: &KeyspaceTask) -> Result<String, AdminError> 
             admin::request(&admin.address, Method::POST, path, Some(&body)).await
         }
     }
+}
+
+/// Makes a keyspace; again, if the table has changed between planning and executing, as it does while
+/// others are created or moved.
+async fn create(address: &str, body: &serde_json::Value) -> Result<String, AdminError> {
+    const ATTEMPTS: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(200);
+    let path = "/keyspaces/create";
+    for _ in 1..ATTEMPTS {
+        let asked = admin::request(address, Method::POST, path, Some(body)).await;
+        match asked {
+            Err(AdminError::Refused { text, .. }) if text.contains("changed meanwhile") => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+    admin::request(address, Method::POST, path, Some(body)).await
 }
 
 /// All keyspaces, as a node knows them.

@@ -51,14 +51,11 @@ impl Running {
                 etcd::auth::check(reader, caller, Requirement::Root)?;
             }
         }
-        let found = meta::keyspace(reader, keyspace).ok_or(etcd::Error::KeyspaceNotFound)?;
-        // One that leaves answers what was sent to it before the others heard so; one that is being
-        // filled serves nobody yet.
-        let is_held = |all: &[meta::Replica]| all.iter().any(|each| each.node == self.own);
-        let serves = is_held(&found.replicas) || is_held(found.serving());
-        match serves && self.groups.contains_key(&found.group) {
-            true => Ok(found.group),
-            false => Err(etcd::Error::KeyspaceElsewhere),
+        let (group, serves) = self.places.get(keyspace).copied().unwrap_or_default();
+        match (group, serves) {
+            (META, _) => Err(etcd::Error::KeyspaceNotFound),
+            (group, true) if self.groups.contains_key(&group) => Ok(group),
+            _ => Err(etcd::Error::KeyspaceElsewhere),
         }
     }
 

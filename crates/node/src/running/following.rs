@@ -16,11 +16,12 @@
 //! The order matters: were the checkpoints deleted first, a crash in between would leave a log
 //! whose beginning is missing, which looks like damage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::mutant::{self, Mutant};
-use base::{GroupId, Instant};
+use base::{GroupId, Instant, NodeId};
 use cluster::meta::{self, Keyspace};
+use cluster::placement::plan::TableEpoch;
 use consensus::{Member, Membership};
 use journal::disk::{File, Lane, Operation, Request};
 use journal::{Record, RecordKind};
@@ -86,6 +87,14 @@ impl Running {
             self.close(id, ending, out);
         }
         self.follow_moves(&table, now);
+        // One that leaves answers what was sent to it before the others heard so; one that is being
+        // filled serves nobody yet.
+        let is_own = |all: &[meta::Replica]| all.iter().any(|each| each.node == self.own);
+        let place = |each: &Keyspace| {
+            let serves = is_own(&each.replicas) || is_own(each.serving());
+            (each.name.clone(), (each.group, serves))
+        };
+        self.places = table.iter().map(place).collect();
         for keyspace in &table {
             let is_new = !self.groups.contains_key(&keyspace.group);
             let may_open = is_current || !self.closed.contains(&keyspace.group);
@@ -93,6 +102,25 @@ impl Running {
                 self.open(keyspace, now, out);
             }
         }
+    }
+
+    /// Who may have each keyspace's group open, by the table as this node has it.
+    #[must_use]
+    pub fn table(&self) -> (TableEpoch, BTreeMap<GroupId, BTreeSet<NodeId>>) {
+        let reader = self.meta().replica().reader();
+        let holders = meta::keyspaces(reader).into_iter().map(|keyspace| {
+            let moving = keyspace.moving.iter();
+            let others = moving.flat_map(|each| each.target.iter().chain(&each.leaving));
+            let all = keyspace.replicas.iter().chain(others);
+            (keyspace.group, all.map(|each| each.node).collect())
+        });
+        (meta::epoch(reader), holders.collect())
+    }
+
+    /// Which version of the table this node has.
+    #[must_use]
+    pub fn table_epoch(&self) -> TableEpoch {
+        meta::epoch(self.meta().replica().reader())
     }
 
     /// Opens a group that is not on this node.

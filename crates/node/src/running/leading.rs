@@ -32,6 +32,8 @@ pub(super) struct Leading {
     is_made: bool,
     /// Since when this node leads the groups that it leads.
     since: BTreeMap<GroupId, Instant>,
+    /// When it last gave a group away.
+    given: BTreeMap<GroupId, Instant>,
     next_look: Instant,
 }
 
@@ -66,6 +68,8 @@ impl Running {
         self.leading.next_look = now + limits.tending_interval;
         let led = self.groups.iter().filter(|(_, each)| each.group.leads());
         let led: Vec<GroupId> = led.map(|(id, _)| *id).collect();
+        let is_open = |id: &GroupId| self.groups.contains_key(id);
+        self.leading.given.retain(|id, _| is_open(id));
         let since = &mut self.leading.since;
         since.retain(|id, _| led.binary_search(id).is_ok());
         for id in &led {
@@ -79,7 +83,9 @@ impl Running {
         let rebalances = meta::tending(self.meta().replica().reader()).rebalances;
         for id in led {
             let has_rested = self.leading.since[&id] + limits.leading_rest <= now;
-            if !is_draining && !(rebalances && has_rested) {
+            let given = self.leading.given.get(&id);
+            let may_give = given.is_none_or(|at| *at + limits.leading_again <= now);
+            if !is_draining && !(rebalances && has_rested && may_give) {
                 continue;
             }
             let to = match id {
@@ -90,6 +96,7 @@ impl Running {
             if let Some(to) = to
                 && self.can_lead(id, to, peers)
             {
+                self.leading.given.insert(id, now);
                 self.with(id, out, |group, out| {
                     group.hand_over_to(moment, to, peers, out);
                 });

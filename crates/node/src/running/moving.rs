@@ -47,6 +47,9 @@ pub struct MovingLimits {
     pub back_after: Duration,
     /// A leader that shall not lead hands over when it has led for so long.
     pub leading_rest: Duration,
+    /// One that leads again what it has handed over keeps it for so long: something is in the way of
+    /// the other one.
+    pub leading_again: Duration,
 }
 
 impl Default for MovingLimits {
@@ -60,6 +63,7 @@ impl Default for MovingLimits {
             tending_interval: Duration::from_secs(1),
             back_after: Duration::from_secs(5),
             leading_rest: Duration::from_secs(10),
+            leading_again: Duration::from_secs(300),
         }
     }
 }
