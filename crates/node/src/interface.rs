@@ -300,7 +300,8 @@ pub enum Placement {
         /// Its name.
         name: String,
     },
-    /// A node shall hold nothing but the default keyspace, and lead nothing; or as the others again.
+    /// A node shall hold nothing but the default keyspace, and lead nothing; or as the others
+    /// again.
     Drain {
         /// Which node.
         node: String,

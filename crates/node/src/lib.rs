@@ -50,9 +50,9 @@ pub mod running;
 pub mod system;
 pub mod wire;
 
-pub use config::{Config, Startup, Timing};
 pub use cluster::placement::plan::TableEpoch;
 pub use cluster::placement::site::Domains;
+pub use config::{Config, Startup, Timing};
 pub use directory::{Directory, Holder, Residence};
 pub use hub::HubLimits;
 pub use interface::{
@@ -61,8 +61,8 @@ pub use interface::{
 };
 pub use limits::Limits;
 pub use node::Node;
-pub use running::MovingLimits;
 pub use notes::{Level, Metrics, Note};
+pub use running::MovingLimits;
 
 /// The version of etcd whose behaviour this node shows to etcd's clients.
 pub const ETCD_VERSION: &str = "3.7.1";

@@ -89,7 +89,8 @@ fn must_get(world: &mut World, host: usize, keyspace: &str, key: &str) -> Option
     }
 }
 
-/// Small segments and checkpoints, so that the log moves on; nothing moves by itself to other nodes.
+/// Small segments and checkpoints, so that the log moves on; nothing moves by itself to other
+/// nodes.
 fn small(index: usize, count: usize) -> Config {
     let mut config = config(index, count);
     config.limits.checkpoint_log_bytes = 16 << 10;

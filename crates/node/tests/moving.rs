@@ -139,8 +139,7 @@ fn must_put(world: &mut World, host: usize, keyspace: &str, key: &str, value: &s
 
 fn must_get(world: &mut World, host: usize, keyspace: &str, key: &str) -> Option<String> {
     for _ in 0..3 {
-        if let Answer::Etcd(Ok(etcd::Response::Range(range))) =
-            world.ask(host, get(keyspace, key))
+        if let Answer::Etcd(Ok(etcd::Response::Range(range))) = world.ask(host, get(keyspace, key))
         {
             let first = range.kvs.first();
             return first.map(|each| String::from_utf8_lossy(&each.value).into_owned());
@@ -243,7 +242,9 @@ fn a_move_that_cannot_go_on_is_cancelled() {
     create(&mut world, "pods", 3, EngineKind::Raft);
     world.run(Duration::from_secs(1));
     let holders = hosts_of(&status(&mut world, 0, "pods"));
-    let to = (0..5).find(|host| !holders.contains(host)).expect("of five");
+    let to = (0..5)
+        .find(|host| !holders.contains(host))
+        .expect("of five");
     world.kill(to);
     world.wait_for_leader();
     let through = holders[1];
@@ -272,7 +273,9 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
     tend(&mut world, 0, 300, false);
     create(&mut world, "pods", 3, EngineKind::Raft);
     let holders = hosts_of(&status(&mut world, 0, "pods"));
-    let free = (0..4).find(|host| !holders.contains(host)).expect("of four");
+    let free = (0..4)
+        .find(|host| !holders.contains(host))
+        .expect("of four");
     let name = |host: usize| format!("n{}", host + 1);
     let moved = |from: Option<usize>, to: Vec<String>| Placement::Move {
         name: "pods".to_owned(),
@@ -283,7 +286,10 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
         (moved(None, vec!["n9".to_owned()]), "no member is called n9"),
         (moved(None, vec![name(0), name(1)]), "1, 3, 5 or 7"),
         (moved(Some(free), vec![name(free)]), "holds no replica"),
-        (moved(Some(holders[0]), vec![name(holders[1])]), "a node of its own"),
+        (
+            moved(Some(holders[0]), vec![name(holders[1])]),
+            "a node of its own",
+        ),
         (
             moved(None, holders.iter().copied().map(name).collect()),
             "is there already",
@@ -322,7 +328,10 @@ fn a_dead_node_is_replaced_and_cleaned_when_it_returns() {
         let through = (victim + 1) % 5;
         let group = status(&mut world, through, "pods").group;
         let holders = hosts_of(&status(&mut world, through, "pods"));
-        let other = *holders.iter().find(|host| **host != victim).expect("two are left");
+        let other = *holders
+            .iter()
+            .find(|host| **host != victim)
+            .expect("two are left");
         must_put(&mut world, other, "pods", "a", "1");
         world.kill(victim);
         world.wait_for_leader();
@@ -337,7 +346,10 @@ fn a_dead_node_is_replaced_and_cleaned_when_it_returns() {
         }
         let new = at_rest(&mut world, through, "pods");
         for host in new {
-            assert_eq!(must_get(&mut world, host, "pods", "a").as_deref(), Some("1"));
+            assert_eq!(
+                must_get(&mut world, host, "pods", "a").as_deref(),
+                Some("1")
+            );
         }
         // Nothing is left of it there, unless it has got it again as its share.
         tend(&mut world, through, 5, false);
@@ -398,7 +410,12 @@ fn a_node_is_emptied_and_takes_its_share_again() {
 fn leaders_are_spread() {
     let mut world = nodes(10, 3);
     for each in 0..6 {
-        create(&mut world, &format!("space-{each}"), 3, EngineKind::ALL[each % 2]);
+        create(
+            &mut world,
+            &format!("space-{each}"),
+            3,
+            EngineKind::ALL[each % 2],
+        );
     }
     world.run(Duration::from_secs(40));
     let mut led = [0; 3];

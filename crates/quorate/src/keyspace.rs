@@ -15,7 +15,7 @@ use crate::table::table;
 /// One keyspace, as the node lists it.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Keyspace {
-    name: String,
+    pub(crate) name: String,
     group: u64,
     engine: String,
     #[serde(default)]
@@ -43,7 +43,10 @@ impl Keyspace {
     pub(crate) fn is_held_by(&self, node: &str) -> bool {
         let names = |all: &[String]| all.iter().any(|each| each == node);
         let moving = self.moving.iter();
-        names(&self.replicas) || moving.clone().any(|each| names(&each.to) || names(&each.from))
+        names(&self.replicas)
+            || moving
+                .clone()
+                .any(|each| names(&each.to) || names(&each.from))
     }
 
     /// Whether it is the one that all nodes hold.
@@ -116,8 +119,8 @@ pub(crate) async fn keyspace(task: &KeyspaceTask) -> Result<String, AdminError> 
     }
 }
 
-/// Makes a keyspace; again, if the table has changed between planning and executing, as it does while
-/// others are created or moved.
+/// Makes a keyspace; again, if the table has changed between planning and executing, as it does
+/// while others are created or moved.
 async fn create(address: &str, body: &serde_json::Value) -> Result<String, AdminError> {
     const ATTEMPTS: u32 = 10;
     const PAUSE: Duration = Duration::from_millis(200);

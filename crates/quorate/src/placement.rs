@@ -56,7 +56,9 @@ pub(crate) async fn node(task: &NodeTask) -> Result<String, AdminError> {
         } => {
             let status = admin::status(&admin.address).await?;
             let member = status.members.iter();
-            let member = member.clone().find(|each| each.name == *node || each.id == *node);
+            let member = member
+                .clone()
+                .find(|each| each.name == *node || each.id == *node);
             let name = member.map_or_else(|| node.clone(), |each| each.name.clone());
             let body = json!({ "node": node });
             let path = "/nodes/drain";

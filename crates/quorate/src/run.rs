@@ -6,7 +6,8 @@ use clap::Parser;
 
 use crate::command_line::{CommandLine, Task};
 use crate::{
-    as_etcd, bench, cert, demo, doctor, keyspace, migrate, operator, record, serve, snapshot,
+    as_etcd, bench, cert, demo, doctor, keyspace, migrate, operator, placement, record, serve,
+    snapshot,
 };
 
 /// Runs the program: 0 if all went well, 1 if not, 2 if it was called in a wrong way.

@@ -1,5 +1,5 @@
-//! Clusters of real processes that lose a node for good, or have one emptied, while clients write to
-//! many keyspaces. What must happen is waited for; what must not be lost is looked for.
+//! Clusters of real processes that lose a node for good, or have one emptied, while clients write
+//! to many keyspaces. What must happen is waited for; what must not be lost is looked for.
 
 #![allow(
     clippy::disallowed_methods,
@@ -143,7 +143,9 @@ fn writers(cluster: &LocalCluster) -> Vec<Writer> {
     let started = (0..KEYSPACES).map(|index| {
         let name = space(index);
         let engine = ["raft", "paxos"][index % 2];
-        let create = ["keyspace", "create", &name, "--engine", engine, "--admin", &admin];
+        let create = [
+            "keyspace", "create", &name, "--engine", engine, "--admin", &admin,
+        ];
         quorate(create).succeeded();
         Writer::start(name, cluster.endpoints())
     });
@@ -186,7 +188,9 @@ fn nothing_is_lost(cluster: &LocalCluster, nodes: &[usize], writers: Vec<Writer>
             let has = |number: &u64| {
                 let key = base64(&format!("k{number:06}"));
                 let value = base64(&format!("v{number}"));
-                pairs.iter().any(|pair| pair["key"] == key && pair["value"] == value)
+                pairs
+                    .iter()
+                    .any(|pair| pair["key"] == key && pair["value"] == value)
             };
             let lost: Vec<&u64> = told.iter().filter(|number| !has(number)).collect();
             assert!(lost.is_empty(), "{} lost {lost:?} of {}", node, told.len());
@@ -207,7 +211,9 @@ async fn a_node_that_does_not_return_is_replaced() {
     let other = (victim + 2) % 5;
     cluster.kill(other);
     writers.iter().for_each(|writer| writer.more(20));
-    let left: Vec<usize> = (0..5).filter(|node| ![victim, other].contains(node)).collect();
+    let left: Vec<usize> = (0..5)
+        .filter(|node| ![victim, other].contains(node))
+        .collect();
     nothing_is_lost(&cluster, &left, writers);
 }
 

@@ -7,13 +7,13 @@
 //!                    └──┘ cancel, or another move: a target in place of the one before
 //! ```
 //!
-//! Nothing of this is in a hurry: whoever leads the group looks at what its membership is and at what
-//! stands here, and takes the next step ([`crate::placement::mover`]). It may die at any point; the
-//! next leader goes on. To turn back is a move as well, to where the keyspace is.
+//! Nothing of this is in a hurry: whoever leads the group looks at what its membership is and at
+//! what stands here, and takes the next step ([`crate::placement::mover`]). It may die at any
+//! point; the next leader goes on. To turn back is a move as well, to where the keyspace is.
 //!
 //! A node that let go of a keyspace has forgotten what its replica had promised. Replicas go by the
-//! ids of their nodes, so that it could accept from a leader of long ago what it has refused before.
-//! The row remembers such nodes, and one that gets the keyspace again begins in doubt.
+//! ids of their nodes, so that it could accept from a leader of long ago what it has refused
+//! before. The row remembers such nodes, and one that gets the keyspace again begins in doubt.
 
 use base::GroupId;
 use consensus::Membership;

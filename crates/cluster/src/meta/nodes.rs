@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A node without a row serves, and has not said where it stands. The row of a node that is removed
-//! from the cluster means nothing any more: ids are never used twice, and plans are made of members.
+//! from the cluster means nothing any more: ids are never used twice, and plans are made of
+//! members.
 
 use std::time::Duration;
 
@@ -224,12 +225,7 @@ pub(super) fn tend(mut transaction: Transaction<'_>, tending: Tending) -> Result
     transaction.commit();
     let replace = replace_after.map_or_else(
         || "dead nodes are not replaced".to_owned(),
-        |after| {
-            format!(
-                "a node that is dead for {} s is replaced",
-                after.as_secs()
-            )
-        },
+        |after| format!("a node that is dead for {} s is replaced", after.as_secs()),
     );
     let balance = match rebalances {
         true => "replicas move to even out what nodes hold",

@@ -7,9 +7,9 @@
 //!   what is asked for: everything, or what must be ──────┘
 //! ```
 //!
-//! A keyspace that moves counts as held by its target. What is leaving already is not sent elsewhere,
-//! and what cannot move (most of its replicas are dead) is left alone: a plan that nobody can carry
-//! out would only be in the way of its nodes coming back.
+//! A keyspace that moves counts as held by its target. What is leaving already is not sent
+//! elsewhere, and what cannot move (most of its replicas are dead) is left alone: a plan that
+//! nobody can carry out would only be in the way of its nodes coming back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,8 +62,9 @@ impl Picture {
             target.map(|replica| replica.node).collect::<Vec<_>>()
         };
         let groups = keyspaces.iter();
-        let groups: BTreeMap<GroupId, Vec<NodeId>> =
-            groups.map(|(group, each)| (*group, holders(each))).collect();
+        let groups: BTreeMap<GroupId, Vec<NodeId>> = groups
+            .map(|(group, each)| (*group, holders(each)))
+            .collect();
         Picture {
             sites: sites(reader, membership),
             wanted: groups

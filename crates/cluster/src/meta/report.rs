@@ -118,7 +118,11 @@ fn matrix(picture: &Picture, proposal: &Proposal) -> String {
     let left = shown.len().saturating_sub(ROWS_MAX);
     shown.truncate(ROWS_MAX);
     let width = |text: &str| text.chars().count();
-    let first = shown.iter().map(|each| width(&each.name)).max().unwrap_or(0);
+    let first = shown
+        .iter()
+        .map(|each| width(&each.name))
+        .max()
+        .unwrap_or(0);
     let mut text = " ".repeat(first);
     for site in &picture.sites {
         let _ = write!(text, "  {}", site.name);
@@ -229,7 +233,10 @@ fn place_of(site: &Site) -> String {
 
 fn name_of(picture: &Picture, node: NodeId) -> String {
     let site = picture.sites.iter().find(|site| site.node == node);
-    site.map_or_else(|| format!("{node}, which has no vote"), |site| site.name.clone())
+    site.map_or_else(
+        || format!("{node}, which has no vote"),
+        |site| site.name.clone(),
+    )
 }
 
 /// Which keyspaces could not be held with a node being emptied, and why not: too few others.

@@ -175,7 +175,11 @@ mod tests {
     fn preferred_leaders_are_even_and_the_same_for_those_that_were_there_before() {
         let mut sites: Vec<Site> = (1..=5).map(|id| site(id, Standing::Serving)).collect();
         let all: Vec<NodeId> = (1..=5).map(NodeId).collect();
-        let of = |count: u64| (0..count).map(|group| (GroupId(group), all.clone())).collect();
+        let of = |count: u64| {
+            (0..count)
+                .map(|group| (GroupId(group), all.clone()))
+                .collect()
+        };
         let made = preferred(&sites, &of(20));
         for node in &all {
             let led = made.values().filter(|leader| *leader == node).count();

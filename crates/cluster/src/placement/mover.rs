@@ -111,8 +111,8 @@ pub fn steps(
     steps
 }
 
-/// The next step of one group, if there is one to take now. A group without a leader, or in the middle
-/// of a change, is left alone.
+/// The next step of one group, if there is one to take now. A group without a leader, or in the
+/// middle of a change, is left alone.
 #[must_use]
 pub fn next_step(shall: &BTreeSet<NodeId>, observed: &Observed) -> Option<Step> {
     let leader = observed.leader?;

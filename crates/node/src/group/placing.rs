@@ -66,9 +66,10 @@ impl Group {
                 Verdict::Change(MetaCommand::Cancel { name })
             }
             Placement::Drain { node, is_draining } => self.judge_drain(&node, is_draining)?,
-            Placement::Plan => {
-                Verdict::Say(meta::plan_report(&Picture::new(reader, membership), membership))
-            }
+            Placement::Plan => Verdict::Say(meta::plan_report(
+                &Picture::new(reader, membership),
+                membership,
+            )),
             Placement::Apply { epoch } => {
                 check_epoch(seen, epoch)?;
                 let picture = Picture::new(reader, membership);
@@ -82,11 +83,9 @@ impl Group {
             Placement::Explain { name } => {
                 let picture = Picture::new(reader, membership);
                 let report = meta::explain_report(&picture, &name);
-                Verdict::Say(report.ok_or_else(|| {
-                    match name == meta::DEFAULT {
-                        true => format!("{name} is on all nodes of the cluster: nothing places it"),
-                        false => format!("there is no keyspace called {name}"),
-                    }
+                Verdict::Say(report.ok_or_else(|| match name == meta::DEFAULT {
+                    true => format!("{name} is on all nodes of the cluster: nothing places it"),
+                    false => format!("there is no keyspace called {name}"),
                 })?)
             }
             Placement::Tend {
@@ -103,7 +102,8 @@ impl Group {
         })
     }
 
-    /// Who shall hold a keyspace: those who are named, or those who do with one in place of another.
+    /// Who shall hold a keyspace: those who are named, or those who do with one in place of
+    /// another.
     fn target_of(
         &self,
         name: &str,
@@ -122,7 +122,11 @@ impl Group {
             .ok_or_else(|| format!("there is no keyspace called {name} that could be moved"))?;
         let mut target = keyspace.target().to_vec();
         let Some(place) = target.iter_mut().find(|each| each.node == from.node) else {
-            let holders: Vec<&str> = keyspace.target().iter().map(|each| &each.name[..]).collect();
+            let holders: Vec<&str> = keyspace
+                .target()
+                .iter()
+                .map(|each| &each.name[..])
+                .collect();
             return Err(format!(
                 "{} holds no replica of {name}; {} do",
                 from.name,
@@ -144,7 +148,10 @@ impl Group {
         if !is_draining {
             return match was {
                 Standing::Draining => Ok(stand(replica.node, was, Standing::Serving)),
-                other => Err(format!("{} is not being emptied: it is {other}", replica.name)),
+                other => Err(format!(
+                    "{} is not being emptied: it is {other}",
+                    replica.name
+                )),
             };
         }
         let picture = Picture::new(reader, membership);
@@ -168,7 +175,11 @@ impl Group {
         let found = members.find(|(id, member)| is_meant(id, &member.name));
         let found = found.and_then(|(id, _)| meta::replica_of(membership, *id));
         found.ok_or_else(|| {
-            let names: Vec<&str> = membership.members.values().map(|each| &each.name[..]).collect();
+            let names: Vec<&str> = membership
+                .members
+                .values()
+                .map(|each| &each.name[..])
+                .collect();
             format!(
                 "no member is called {node} or has that id; there are {}",
                 names.join(", ")

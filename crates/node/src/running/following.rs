@@ -9,9 +9,10 @@
 //! ```
 //!
 //! A node may know less than it knew before it was restarted, until it has executed its log again.
-//! A group with a number that the table has not given out yet is therefore left alone, and until this
-//! node's table has been current once, none is closed that has moved away, and none is opened again
-//! that was closed. One that comes back later begins in doubt: what it had promised here is gone.
+//! A group with a number that the table has not given out yet is therefore left alone, and until
+//! this node's table has been current once, none is closed that has moved away, and none is opened
+//! again that was closed. One that comes back later begins in doubt: what it had promised here is
+//! gone.
 //!
 //! The order matters: were the checkpoints deleted first, a crash in between would leave a log
 //! whose beginning is missing, which looks like damage.
@@ -80,9 +81,8 @@ impl Running {
             Some(_) => Some(Ending::Moved),
         };
         let groups = self.groups.keys().filter(|id| **id != META);
-        let over: Vec<(GroupId, Ending)> = groups
-            .filter_map(|id| Some((*id, end_of(*id)?)))
-            .collect();
+        let over: Vec<(GroupId, Ending)> =
+            groups.filter_map(|id| Some((*id, end_of(*id)?))).collect();
         for (id, ending) in over {
             self.close(id, ending, out);
         }

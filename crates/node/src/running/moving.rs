@@ -10,8 +10,8 @@
 //!                 c: closes its replica ◀──────────────────────────────────────┘
 //! ```
 //!
-//! Each group is moved by whoever leads it, from what it sees ([`mover::steps`]); nothing is kept but
-//! what stands in the table and in the group's membership, so the next leader goes on where one
+//! Each group is moved by whoever leads it, from what it sees ([`mover::steps`]); nothing is kept
+//! but what stands in the table and in the group's membership, so the next leader goes on where one
 //! stopped. *Settle* is said once the removal is executed: whoever reads it deletes what it holds.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,8 +47,8 @@ pub struct MovingLimits {
     pub back_after: Duration,
     /// A leader that shall not lead hands over when it has led for so long.
     pub leading_rest: Duration,
-    /// One that leads again what it has handed over keeps it for so long: something is in the way of
-    /// the other one.
+    /// One that leads again what it has handed over keeps it for so long: something is in the way
+    /// of the other one.
     pub leading_again: Duration,
 }
 
@@ -206,7 +206,9 @@ impl Running {
                 continue;
             };
             let group = &opened.group;
-            let leader = group.leader.and_then(|id| group.membership.members.get(&id));
+            let leader = group
+                .leader
+                .and_then(|id| group.membership.members.get(&id));
             status.leader = leader.map(|member| member.name.clone());
             let (Some(moving), Some(shown)) = (
                 self.under_way.keyspaces.get(&status.group),

@@ -6,9 +6,9 @@
 //!   table, sites ─▶ plan ─▶ what must move, or would better ─▶ Move: a few at a time
 //! ```
 //!
-//! Deciding is in the log, and names what it was decided on: the epoch of the table, or what the node
-//! was taken for. So a leader that is one no longer changes nothing. A new leader counts from the
-//! beginning how long somebody has been dead: it has not seen it itself before.
+//! Deciding is in the log, and names what it was decided on: the epoch of the table, or what the
+//! node was taken for. So a leader that is one no longer changes nothing. A new leader counts from
+//! the beginning how long somebody has been dead: it has not seen it itself before.
 //!
 //! Every other node says where it stands, if the table does not know, and nothing else.
 

@@ -15,10 +15,10 @@ use bytes::Bytes;
 use checker::history::Bounds;
 use consensus::Message;
 use journal::disk::RequestId;
-use node::running::Running;
-use node::{Node, TableEpoch};
 use node::group::META;
+use node::running::Running;
 use node::wire::Frame;
+use node::{Node, TableEpoch};
 
 use super::durability::Promise;
 use super::{Invariants, Violation, violated};

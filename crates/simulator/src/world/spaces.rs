@@ -273,7 +273,11 @@ impl World {
         let group = self.spaces[index].group?;
         let members = self.invariants.of(group)?.members()?;
         let voters = members.membership.voters.clone();
-        let has = |host: &usize| self.hosts[*host].id().is_some_and(|id| voters.contains(&id));
+        let has = |host: &usize| {
+            self.hosts[*host]
+                .id()
+                .is_some_and(|id| voters.contains(&id))
+        };
         let (with, without): (Vec<usize>, Vec<usize>) = (0..self.hosts.len()).partition(has);
         if with.is_empty() || without.is_empty() {
             return None;
