@@ -82,7 +82,7 @@ mutants! {
     TeachAccepted, "teach-accepted", "What was merely accepted is taught as chosen.";
     SnapshotDropsAccepted, "snapshot-drops-accepted", "A snapshot drops what stands behind it.";
     SettleEarly, "settle-early", "A keyspace has moved before those who leave are removed.";
-    ReturnWithoutDoubt, "return-without-doubt", "Who gets a keyspace again trusts its vote.";
+    NeverLeave, "never-leave", "Those who shall let go of a keyspace are never removed.";
     ReadBeforeOpen, "read-before-open", "A leader serves reads before it knows all that is chosen.";
 }
 

@@ -407,6 +407,44 @@ fn a_node_is_emptied_and_takes_its_share_again() {
 }
 
 #[test]
+fn a_node_that_gets_its_vote_takes_its_share() {
+    let mut configs: Vec<Config> = (0..3).map(|each| small(each, 3)).collect();
+    let mut joins = small(3, 4);
+    joins.cluster = Vec::new();
+    joins.join = vec!["host0:2380".to_owned()];
+    configs.push(joins);
+    let mut world = World::new(12, configs);
+    (0..3).for_each(|host| world.start(host));
+    world.wait_for_leader();
+    for name in ["a", "b", "c", "d"] {
+        create(&mut world, name, 3, EngineKind::Raft);
+    }
+    let add = Call::MemberAdd {
+        name: "n4".to_owned(),
+        peer_address: "host3:2380".to_owned(),
+    };
+    operate(&mut world, 0, add);
+    world.start(3);
+    world.run(Duration::from_secs(15));
+    assert!(
+        !at_rest(&mut world, 0, "a").contains(&3),
+        "a learner holds nothing"
+    );
+    let promote = Call::MemberPromote {
+        member: "n4".to_owned(),
+    };
+    operate(&mut world, 0, promote);
+    world.run(Duration::from_secs(20));
+    let mut held = 0;
+    for name in ["a", "b", "c", "d"] {
+        let hosts = at_rest(&mut world, 0, name);
+        held += usize::from(hosts.contains(&3));
+        must_put(&mut world, hosts[2], name, "key", "value");
+    }
+    assert_eq!(held, 3, "twelve replicas on four nodes");
+}
+
+#[test]
 fn leaders_are_spread() {
     let mut world = nodes(10, 3);
     for each in 0..6 {

@@ -19,7 +19,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::mutant::{self, Mutant};
 use base::{GroupId, Instant, NodeId};
 use cluster::meta::{self, Keyspace};
 use cluster::placement::plan::TableEpoch;
@@ -140,7 +139,6 @@ impl Running {
         });
         let mut fresh = RecoveredReplica::fresh(description, &self.config.limits);
         let was_here = self.closed.remove(&id) || keyspace.former.contains(&self.own);
-        let was_here = was_here && !mutant::is_on(Mutant::ReturnWithoutDoubt);
         if self.promises.is_doubtful || was_here {
             // It has been here before, or may have been before the journal was lost.
             let epochs = self.promises.epochs;

@@ -183,7 +183,7 @@ impl Running {
         let left_at = self.under_way.leaving.get(&id);
         let grace = self.config.limits.moving.grace;
         let may_leave = left_at.is_some_and(|at| *at + grace <= moment.now);
-        if takes_away && !may_leave {
+        if takes_away && (!may_leave || mutant::is_on(Mutant::NeverLeave)) {
             return;
         }
         let member = match step {

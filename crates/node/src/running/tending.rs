@@ -25,6 +25,14 @@ use crate::group::{META, Moment};
 use crate::interface::Output;
 use crate::peers::Peers;
 
+/// What decides what is to be moved.
+#[derive(Debug, PartialEq, Eq)]
+struct Situation {
+    epoch: TableEpoch,
+    alive: BTreeSet<NodeId>,
+    voters: BTreeSet<NodeId>,
+}
+
 /// What a node has seen of the others while it leads the first group.
 #[derive(Debug, Default)]
 pub(super) struct Tended {
@@ -35,8 +43,8 @@ pub(super) struct Tended {
     /// What was said last into the table, and when: on this epoch nothing else will be, before it
     /// is lost.
     said: Option<(TableEpoch, Instant)>,
-    /// On this table, with these nodes alive, nothing is to be moved.
-    at_rest: Option<(TableEpoch, BTreeSet<NodeId>)>,
+    /// Here nothing is to be moved.
+    at_rest: Option<Situation>,
     next_look: Instant,
     /// The table says something else of where this node stands.
     has_moved: bool,
@@ -188,13 +196,17 @@ impl Running {
         tending: &Tending,
         at_a_time: usize,
     ) -> Option<MetaCommand> {
-        let alive: BTreeSet<NodeId> = self.tended.alive.keys().copied().collect();
-        let rests = |(at, who): &(TableEpoch, BTreeSet<NodeId>)| *at == epoch && *who == alive;
-        if self.tended.at_rest.as_ref().is_some_and(rests) {
-            return None;
-        }
         let replica = self.meta().replica();
         let membership = replica.membership();
+        let situation = Situation {
+            epoch,
+            alive: self.tended.alive.keys().copied().collect(),
+            voters: membership.voters.clone(),
+        };
+        if self.tended.at_rest.as_ref() == Some(&situation) {
+            return None;
+        }
+        let alive = &situation.alive;
         let picture = Picture::new(replica.reader(), membership);
         let free = at_a_time.saturating_sub(picture.in_motion());
         // While somebody is away who may come back, nothing moves that need not.
@@ -216,7 +228,7 @@ impl Running {
             target.all(|each| alive.contains(&each.node) || has_it(name, each.node))
         });
         if proposal.moves.is_empty() {
-            self.tended.at_rest = Some((epoch, alive));
+            self.tended.at_rest = Some(situation);
             return None;
         }
         proposal.moves.truncate(free);
