@@ -7,10 +7,11 @@ use std::time::Duration;
 use base::{Epoch, GroupId, NodeId, Random, Slot, WallTime};
 use consensus::{EngineKind, Member, Membership, QuorumSizes};
 use quorate_cluster::meta::{
-    DEFAULT, KEYSPACES_MAX, MetaCommand, Replica, all_keyspaces, check_name, epoch, execute,
-    keyspace, keyspaces, last_group,
+    DEFAULT, KEYSPACES_MAX, MetaCommand, Picture, Replica, Tending, all_keyspaces, check_name,
+    epoch, execute, keyspace, keyspaces, last_group, sites, standing, tending,
 };
-use quorate_cluster::placement::plan::TableEpoch;
+use quorate_cluster::placement::plan::{Scope, TableEpoch};
+use quorate_cluster::placement::site::{Domains, Standing};
 use state::{EntryStamp, Limits, Space, State};
 
 fn replicas(nodes: &[u64]) -> Vec<Replica> {
@@ -156,6 +157,27 @@ fn commands_survive_their_bytes_and_nothing_else_is_one() {
         create("a", 0, &[]),
         sized("b", 1, 3, 1),
         remove("events"),
+        moved("pods", 3, &[1, 2, 3]),
+        MetaCommand::Cancel {
+            name: "pods".to_owned(),
+        },
+        MetaCommand::Leave {
+            group: GroupId(3),
+            target: replicas(&[1, 2, 3]),
+        },
+        MetaCommand::Settle {
+            group: GroupId(3),
+            target: replicas(&[1]),
+        },
+        MetaCommand::Site {
+            node: NodeId(1),
+            domains: zone("north"),
+        },
+        stand(1, Standing::Serving, Standing::Draining),
+        MetaCommand::Tend(Tending {
+            replace_after: Some(Duration::from_secs(7)),
+            rebalances: false,
+        }),
     ] {
         let bytes = command.encode();
         assert_eq!(MetaCommand::decode(&bytes), Some(command));
@@ -173,6 +195,168 @@ fn commands_survive_their_bytes_and_nothing_else_is_one() {
             }
         }
     }
+}
+
+fn moved(name: &str, seen: u64, nodes: &[u64]) -> MetaCommand {
+    MetaCommand::Move {
+        seen: TableEpoch(seen),
+        moves: vec![(name.to_owned(), replicas(nodes))],
+    }
+}
+
+fn stand(node: u64, was: Standing, standing: Standing) -> MetaCommand {
+    let node = NodeId(node);
+    MetaCommand::Stand {
+        node,
+        was,
+        standing,
+    }
+}
+
+fn zone(name: &str) -> Domains {
+    Domains {
+        zone: name.to_owned(),
+        ..Domains::default()
+    }
+}
+
+fn step(state: &mut State, nodes: &[u64], is_over: bool) -> Result<String, String> {
+    let (group, target) = (GroupId(1), replicas(nodes));
+    let command = match is_over {
+        false => MetaCommand::Leave { group, target },
+        true => MetaCommand::Settle { group, target },
+    };
+    run(state, &command)
+}
+
+#[test]
+fn a_keyspace_moves_by_filling_leaving_and_settling() {
+    let mut state = State::new(Limits::default());
+    run(&mut state, &create("pods", 0, &[1])).unwrap();
+    let told = run(&mut state, &moved("pods", 0, &[2])).unwrap_err();
+    assert!(told.contains("epoch 0"), "the culprit is named: {told}");
+    run(&mut state, &moved("pods", 1, &[2])).unwrap();
+    let pods = keyspace(state.reader(), "pods").unwrap();
+    assert!(pods.is_held_by(NodeId(1)) && pods.is_held_by(NodeId(2)));
+    assert_eq!(pods.serving(), replicas(&[1]));
+    // What is about another target comes too late, and what skips a step too early.
+    step(&mut state, &[3], false).unwrap_err();
+    step(&mut state, &[2], true).unwrap_err();
+    step(&mut state, &[2], false).unwrap();
+    step(&mut state, &[2], false).unwrap_err();
+    let pods = keyspace(state.reader(), "pods").unwrap();
+    assert_eq!(pods.serving(), replicas(&[2]));
+    assert!(pods.is_held_by(NodeId(1)), "until it has left");
+    let cancel = MetaCommand::Cancel {
+        name: "pods".to_owned(),
+    };
+    let told = run(&mut state, &cancel).unwrap_err();
+    assert!(told.contains("leaving already"), "{told}");
+    step(&mut state, &[2], true).unwrap();
+    let pods = keyspace(state.reader(), "pods").unwrap();
+    assert!(!pods.is_held_by(NodeId(1)));
+    assert_eq!(pods.replicas, replicas(&[2]));
+    assert_eq!(pods.genesis, replicas(&[1]), "its log begins there");
+    assert!(pods.former.contains(&NodeId(1)));
+    assert_eq!(epoch(state.reader()), TableEpoch(4));
+}
+
+#[test]
+fn turning_back_and_going_elsewhere_are_moves_and_nobody_is_forgotten() {
+    let mut state = State::new(Limits::default());
+    run(&mut state, &create("pods", 0, &[1])).unwrap();
+    run(&mut state, &moved("pods", 1, &[2])).unwrap();
+    run(&mut state, &moved("pods", 2, &[2])).unwrap_err();
+    run(&mut state, &moved("pods", 2, &[3])).unwrap();
+    let leaving = |state: &State| {
+        let moving = keyspace(state.reader(), "pods").unwrap().moving.unwrap();
+        let nodes = moving.leaving.iter().map(|each| each.node.0);
+        nodes.collect::<Vec<_>>()
+    };
+    assert_eq!(leaving(&state), [1, 2]);
+    let cancel = MetaCommand::Cancel {
+        name: "pods".to_owned(),
+    };
+    run(&mut state, &cancel).unwrap();
+    assert_eq!(leaving(&state), [3, 2]);
+    step(&mut state, &[1], false).unwrap();
+    step(&mut state, &[1], true).unwrap();
+    let pods = keyspace(state.reader(), "pods").unwrap();
+    assert_eq!(pods.former, [NodeId(2), NodeId(3)].into());
+    assert_eq!(pods.replicas, replicas(&[1]));
+}
+
+#[test]
+fn a_keyspace_is_moved_to_voters_alone_and_all_or_nothing() {
+    let mut state = State::new(Limits::default());
+    run(&mut state, &create("pods", 0, &[1])).unwrap();
+    for (nodes, reason) in [
+        (&[4][..], "n4 is not a voter"),
+        (&[1, 2], "1, 3, 5 or 7"),
+        (&[1], "is there already"),
+    ] {
+        let told = run(&mut state, &moved("pods", 1, nodes)).unwrap_err();
+        assert!(told.contains(reason), "{told}");
+    }
+    let both = MetaCommand::Move {
+        seen: TableEpoch(1),
+        moves: vec![
+            ("pods".to_owned(), replicas(&[2])),
+            ("nothing".to_owned(), replicas(&[2])),
+        ],
+    };
+    run(&mut state, &both).unwrap_err();
+    assert_eq!(keyspace(state.reader(), "pods").unwrap().moving, None);
+    assert_eq!(epoch(state.reader()), TableEpoch(1));
+}
+
+#[test]
+fn what_is_known_of_nodes_stands_beside_the_table() {
+    let mut state = State::new(Limits::default());
+    assert_eq!(standing(state.reader(), NodeId(1)), Standing::Serving);
+    assert_eq!(tending(state.reader()), Tending::default());
+    let site = MetaCommand::Site {
+        node: NodeId(1),
+        domains: zone("north"),
+    };
+    run(&mut state, &site).unwrap();
+    run(&mut state, &stand(1, Standing::Serving, Standing::Draining)).unwrap();
+    // Decided on what it was before.
+    let told = run(&mut state, &stand(1, Standing::Serving, Standing::Gone)).unwrap_err();
+    assert!(told.contains("n1 is draining"), "{told}");
+    run(&mut state, &stand(9, Standing::Serving, Standing::Gone)).unwrap_err();
+    let sites = sites(state.reader(), &three_voters());
+    assert_eq!(sites.len(), 3, "n4 has no vote");
+    assert_eq!(sites[0].standing, Standing::Draining);
+    assert_eq!(sites[0].domains, zone("north"));
+    assert_eq!(sites[1].standing, Standing::Serving);
+    let never = Tending {
+        replace_after: None,
+        rebalances: false,
+    };
+    run(&mut state, &MetaCommand::Tend(never)).unwrap();
+    assert_eq!(tending(state.reader()), never);
+}
+
+#[test]
+fn a_plan_replaces_who_is_gone_and_leaves_alone_what_cannot_agree() {
+    let mut state = State::new(Limits::default());
+    run(&mut state, &create("pods", 0, &[1])).unwrap();
+    run(&mut state, &create("jobs", 1, &[2])).unwrap();
+    let planned = |state: &State| {
+        let picture = Picture::new(state.reader(), &three_voters());
+        picture.propose(&three_voters(), Scope::Necessary)
+    };
+    assert!(planned(&state).moves.is_empty());
+    run(&mut state, &stand(1, Standing::Serving, Standing::Draining)).unwrap();
+    let proposal = planned(&state);
+    assert_eq!(proposal.moves.len(), 1);
+    assert_eq!(proposal.moves[0].0, "pods");
+    // Its only replica is dead: nobody could be filled from it.
+    run(&mut state, &stand(1, Standing::Draining, Standing::Gone)).unwrap();
+    let proposal = planned(&state);
+    assert!(proposal.moves.is_empty());
+    assert_eq!(proposal.stuck, ["pods"]);
 }
 
 #[test]

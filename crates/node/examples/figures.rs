@@ -83,6 +83,7 @@ fn node(index: usize) -> Node {
         peers_are_encrypted: false,
         cluster: (0..NODES).map(|each| (name(each), address(each))).collect(),
         join: Vec::new(),
+        domains: quorate_node::Domains::default(),
         timing: Timing::default(),
         limits: Limits::default(),
     };

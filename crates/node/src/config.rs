@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cluster::placement::site::Domains;
 use consensus::{EngineKind, Membership, QuorumRule, QuorumSizes};
 use journal::disk::File;
 
@@ -31,6 +32,8 @@ pub struct Config {
     /// How many of the nodes of a new cluster elect and commit; `None` is majorities. As with
     /// `engine`, a node that is told other sizes than its cluster was formed with refuses to run.
     pub quorums: Option<QuorumSizes>,
+    /// What this node fails together with; replicas of a keyspace are kept apart by it.
+    pub domains: Domains,
     /// How long things may take.
     pub timing: Timing,
     /// What bounds everything.

@@ -29,7 +29,7 @@ pub struct Directory {
 pub struct Residence {
     /// Its group.
     pub group: GroupId,
-    /// This node has it open.
+    /// This node has it open and serves it: not while it is being filled, nor while it leaves.
     pub is_here: bool,
     /// The other nodes that hold it, in the order of their ids.
     pub holders: Vec<Holder>,
@@ -59,7 +59,8 @@ impl Directory {
             Some(Holder { node, address })
         };
         let residence = |keyspace: Keyspace| {
-            let nodes = keyspace.replicas.iter().map(|replica| replica.node);
+            let nodes = keyspace.serving().iter().map(|replica| replica.node);
+            let serves = keyspace.serving().iter().any(|each| each.node == own);
             let mut holders: Vec<Holder> = nodes
                 .filter(|node| *node != own)
                 .filter_map(holder)
@@ -67,7 +68,7 @@ impl Directory {
             holders.sort_by_key(|holder| holder.node);
             let residence = Residence {
                 group: keyspace.group,
-                is_here: is_open(keyspace.group),
+                is_here: serves && is_open(keyspace.group),
                 holders,
             };
             (keyspace.name, residence)
@@ -96,13 +97,13 @@ mod tests {
             name: format!("n{node}"),
             peer_address: format!("new{node}:1"),
         };
-        let pods = Keyspace {
-            name: "pods".to_owned(),
-            group: GroupId(3),
-            engine: EngineKind::Raft,
-            quorums: QuorumRule::default(),
-            replicas: [3, 2, 1].map(replica).to_vec(),
-        };
+        let pods = Keyspace::new(
+            "pods".to_owned(),
+            GroupId(3),
+            EngineKind::Raft,
+            QuorumRule::default(),
+            [3, 2, 1].map(replica).to_vec(),
+        );
         let members = Membership {
             members: [1, 3, 4].map(|node| (NodeId(node), member(node))).into(),
             ..Membership::default()

@@ -2,7 +2,9 @@
 //!
 //! `server` maps these to sockets, disks and clocks; the simulator to its event heap.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{ClusterId, DiskId, Epoch, GroupId, Incarnation, NodeId, Slot};
 use bytes::Bytes;
@@ -242,6 +244,8 @@ pub enum Call {
     Keyspaces,
     /// What this node sees of each group that it holds a replica of.
     Groups,
+    /// What operators ask about where keyspaces are.
+    Placement(Placement),
     /// etcd's `Cluster.MemberList`.
     EtcdMemberList {
         /// Confirm with the leader first.
@@ -280,6 +284,53 @@ pub enum Call {
     TransferLeadership {
         /// To whom (name or id); `None` lets the leader choose.
         to: Option<String>,
+    },
+}
+
+/// What operators ask about where keyspaces are. Nodes are named by their names, or by their ids in
+/// hexadecimal.
+#[derive(Clone, Debug)]
+pub enum Placement {
+    /// A keyspace shall be on other nodes.
+    Move {
+        /// Its name.
+        name: String,
+        /// Who gives up its replica; `None`: `to` names all who shall hold it.
+        from: Option<String>,
+        /// Who gets it.
+        to: Vec<String>,
+    },
+    /// A keyspace shall stay where it is.
+    Cancel {
+        /// Its name.
+        name: String,
+    },
+    /// A node shall hold nothing but the default keyspace, and lead nothing; or as the others
+    /// again.
+    Drain {
+        /// Which node.
+        node: String,
+        /// `false`: it takes its share again.
+        is_draining: bool,
+    },
+    /// What would move if it were for the plan, in words and pictures.
+    Plan,
+    /// Move what the plan says.
+    Apply {
+        /// Refuse if the table is not of this epoch.
+        epoch: Option<u64>,
+    },
+    /// Why a keyspace is where it is.
+    Explain {
+        /// Its name.
+        name: String,
+    },
+    /// How the cluster looks after itself; what is not given stays as it is.
+    Tend {
+        /// How long a node must be dead before its replicas are made anew; zero: never.
+        replace_after: Option<Duration>,
+        /// Replicas move by themselves to even out what nodes hold.
+        rebalances: Option<bool>,
     },
 }
 
@@ -401,6 +452,24 @@ pub struct KeyspaceStatus {
     pub quorums: QuorumSizes,
     /// The names of the nodes that hold it.
     pub replicas: Vec<String>,
+    /// Who leads it, if the node that was asked knows.
+    pub leader: Option<String>,
+    /// Its way to other nodes, if it is on one.
+    pub moving: Option<MovingStatus>,
+}
+
+/// How far a keyspace has come on its way to other nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MovingStatus {
+    /// The names of the nodes that shall hold it.
+    pub to: Vec<String>,
+    /// The names of those that let go of it.
+    pub from: Vec<String>,
+    /// All who shall hold it vote; the others leave.
+    pub is_leaving: bool,
+    /// How much of the log the new replicas have executed, in percent, if the node that was asked
+    /// holds a replica.
+    pub filled: BTreeMap<String, u8>,
 }
 
 /// One member as another sees it.

@@ -50,17 +50,20 @@ pub mod running;
 pub mod system;
 pub mod wire;
 
+pub use cluster::placement::plan::TableEpoch;
+pub use cluster::placement::site::Domains;
 pub use config::{Config, Startup, Timing};
 pub use directory::{Directory, Holder, Residence};
 pub use hub::HubLimits;
 pub use interface::{
     Answer, Call, CallId, ConnectionId, DialId, GroupStatus, Halt, Identity, Input, Job,
-    KeyspaceStatus,
-    MemberStatus, Output, RenewedLeases, SnapshotSource, Standing, Status,
+    KeyspaceStatus, MemberStatus, MovingStatus, Output, Placement, RenewedLeases, SnapshotSource,
+    Standing, Status,
 };
 pub use limits::Limits;
 pub use node::Node;
 pub use notes::{Level, Metrics, Note};
+pub use running::MovingLimits;
 
 /// The version of etcd whose behaviour this node shows to etcd's clients.
 pub const ETCD_VERSION: &str = "3.7.1";

@@ -7,6 +7,7 @@ use crate::group::digests::DigestLimits;
 use crate::group::members::MemberLimits;
 use crate::group::space::SpaceLimits;
 use crate::leases::LeaseLimits;
+use crate::running::MovingLimits;
 use crate::running::scrubbing::ScrubLimits;
 
 /// What bounds a node.
@@ -91,6 +92,8 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// A frame with what engines say is ended when it has about so many bytes.
     pub packet_bytes: usize,
+    /// What bounds keyspaces that move to other nodes.
+    pub moving: MovingLimits,
     /// What bounds changes of members.
     pub members: MemberLimits,
     /// The quota, alarms and the history that is kept.
@@ -162,6 +165,7 @@ impl Default for Limits {
             users_patience: Duration::from_secs(60),
             frame_bytes: 16 << 20,
             packet_bytes: 1 << 20,
+            moving: MovingLimits::default(),
             members: MemberLimits::default(),
             space: SpaceLimits::default(),
             digests: DigestLimits::default(),

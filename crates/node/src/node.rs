@@ -569,6 +569,7 @@ pub(crate) fn refuse(call: &Call, error: etcd::Error, phase: &str) -> Answer {
         | Call::KeyspaceDrop { .. }
         | Call::Keyspaces
         | Call::Groups
+        | Call::Placement(_)
         | Call::TransferLeadership { .. } => Answer::Operator(Err(format!(
             "this node is {phase}; ask another one, or ask again"
         ))),

@@ -422,7 +422,7 @@ impl fmt::Display for Note {
             ),
             Note::Repaired => write!(out, "all damage on this disk is repaired"),
             Note::GroupOpened { name } => write!(out, "opened for the keyspace {name}"),
-            Note::GroupClosed => write!(out, "closed: its keyspace has been dropped"),
+            Note::GroupClosed => write!(out, "closed: its keyspace has been dropped or moved away"),
             Note::InGroup { group, note } => write!(out, "group {group}: {note}"),
             Note::LevelRaised { level } => write!(
                 out,

@@ -32,14 +32,12 @@ use crate::group::journaling::{ToJournal, journal_records};
 use crate::group::trust::Known;
 use crate::group::{Group, META, Moment, Place};
 use crate::hub::{HistoryRequest, HubId};
-use crate::interface::{
-    Answer, Call, CallId, ConnectionId, GroupStatus, Identity, Output, Status,
-};
+use crate::interface::{Answer, Call, CallId, ConnectionId, GroupStatus, Identity, Output, Status};
 use crate::notes::{Metrics, Note};
 use crate::peers::Peers;
 use crate::recovery::{Recovered, RecoveredReplica};
 use crate::replica::Replica;
-use crate::wire::{Frame, Packet};
+use crate::wire::{Frame, GroupFrame, Packet};
 use promises::Promises;
 use pulses::Pulses;
 use scrubbing::Scrubber;
@@ -47,10 +45,15 @@ use scrubbing::Scrubber;
 mod answering;
 mod choosing;
 mod following;
+mod leading;
+mod moving;
 mod pinning;
 mod promises;
 pub(crate) mod pulses;
 pub mod scrubbing;
+mod tending;
+
+pub use moving::MovingLimits;
 
 /// A group with what the node keeps of it.
 struct Opened {
@@ -104,6 +107,16 @@ pub struct Running {
     /// Groups that were closed. The table may still name them: right after a start it is older
     /// than what the journal says.
     closed: BTreeSet<GroupId>,
+    /// The groups of keyspaces by their names, and whether this node serves them.
+    places: BTreeMap<String, (GroupId, bool)>,
+    /// Keyspaces on their way to other nodes.
+    under_way: moving::UnderWay,
+    /// What this node sees of the others while it leads the first group.
+    tended: tending::Tended,
+    /// Who shall lead what.
+    leading: leading::Leading,
+    /// This node's table has been current since its groups were last compared with it.
+    is_table_current: bool,
     /// The group that was asked last to let go of its part of the log.
     last_pinning: GroupId,
     /// Files of groups that were closed, and the flush that their end is part of.
@@ -157,6 +170,11 @@ impl Running {
             counted: Metrics::default(),
             next_pinning: now,
             closed: recovered.closed,
+            places: BTreeMap::new(),
+            under_way: moving::UnderWay::default(),
+            tended: tending::Tended::default(),
+            leading: leading::Leading::default(),
+            is_table_current: false,
             last_pinning: META,
             closing: Vec::new(),
             last_request: 0,
@@ -283,6 +301,9 @@ impl Running {
                 if self.is_about_sleep(id, from, &frame) {
                     return;
                 }
+                if id == META && matches!(frame, GroupFrame::Facts(_)) {
+                    self.heard_of(from, moment.now);
+                }
                 self.with(id, out, |group, out| {
                     group.frame(moment, connection, from, frame, peers, out);
                 });
@@ -400,6 +421,12 @@ impl Running {
     ) {
         self.moment = moment;
         let (group, call) = match call {
+            Call::Keyspaces => {
+                let mut keyspaces = self.meta().keyspaces();
+                self.add_progress(&mut keyspaces);
+                let answer = Answer::Keyspaces(keyspaces);
+                return out.push(Output::Answer { id, answer });
+            }
             Call::In { keyspace, call } => match self.group_of(moment.now, &keyspace, &call) {
                 Ok(META) => (META, *call),
                 // Users are those of the cluster: who calls has been looked at here, and means
@@ -479,6 +506,9 @@ impl Running {
         self.free_log(moment, peers, out);
         self.forget_damaged_journal(out);
         self.scrub(moment.now, out);
+        self.tend(moment, peers, out);
+        self.move_replicas(moment, peers, out);
+        self.spread_leaders(moment, peers, out);
         // What the journal answers at once wakes a group again, and opening one wakes it.
         while !self.awake.is_empty() {
             let mut awake = std::mem::replace(&mut self.awake, std::mem::take(&mut self.spare));
@@ -660,11 +690,17 @@ impl Running {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let next = self.agenda.first().map(|(at, _)| *at);
-        let pulse = self.pulses.deadline(self.moment.now);
-        [next, self.scrub_deadline(), pulse]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            next,
+            self.scrub_deadline(),
+            self.pulses.deadline(self.moment.now),
+            self.tending_deadline(),
+            self.moving_deadline(),
+            self.leading_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     // --- the node as a whole

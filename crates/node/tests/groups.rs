@@ -89,12 +89,14 @@ fn must_get(world: &mut World, host: usize, keyspace: &str, key: &str) -> Option
     }
 }
 
-/// Small segments and checkpoints, so that the log moves on.
+/// Small segments and checkpoints, so that the log moves on; nothing moves by itself to other
+/// nodes.
 fn small(index: usize, count: usize) -> Config {
     let mut config = config(index, count);
     config.limits.checkpoint_log_bytes = 16 << 10;
     config.limits.journal.segment_bytes = 64 << 10;
     config.limits.log_segments = 2;
+    config.limits.moving.tending_interval = Duration::from_secs(86_400);
     config
 }
 

@@ -254,7 +254,10 @@ fn a_wrong_state_is_replaced() {
             world.run_until(PATIENCE, "it gives up", |world| !world.is_running(host));
             match world.halted(host) {
                 Some(Halt::Again(reason)) => {
-                    assert!(reason.contains("differs from that of the majority"), "{reason}");
+                    assert!(
+                        reason.contains("differs from that of the majority"),
+                        "{reason}"
+                    );
                 }
                 other => panic!("expected to start again, not {other:?}"),
             }

@@ -51,6 +51,13 @@ Examples:
 
 Clients name a keyspace in the metadata of their calls: quorate-keyspace: events";
 
+const PLACEMENT_EXAMPLES: &str = "\
+Examples:
+  quorate placement plan
+  quorate placement apply --epoch 12          (as the plan named it)
+  quorate placement explain events
+  quorate placement set --replace-after 10m --rebalance off";
+
 const MEMBER_EXAMPLES: &str = "\
 Examples:
   Replace a node whose disk was lost (its old data must not come back):
@@ -165,6 +172,17 @@ pub(crate) enum Task {
     Keyspace {
         #[command(subcommand)]
         task: KeyspaceTask,
+    },
+    /// Look at where replicas are and why, and have them moved
+    #[command(after_help = PLACEMENT_EXAMPLES)]
+    Placement {
+        #[command(subcommand)]
+        task: PlacementTask,
+    },
+    /// Empty a node before it is taken away, or let it take its share again
+    Node {
+        #[command(subcommand)]
+        task: NodeTask,
     },
     /// Save a cluster's data to a file, look at one, make a new cluster from one
     #[command(after_help = SNAPSHOT_EXAMPLES)]
@@ -301,6 +319,92 @@ pub(crate) enum MemberTask {
     },
 }
 
+/// What is to be done about where replicas are.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PlacementTask {
+    /// Show what would move, why, and who holds what
+    Plan {
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Move what the plan says
+    Apply {
+        /// Only if the table is still of this epoch, as the plan named it
+        #[arg(long)]
+        epoch: Option<u64>,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Say why a keyspace is where it is
+    Explain {
+        /// The keyspace's name
+        keyspace: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Say how the cluster looks after itself
+    #[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+    Set {
+        /// How long a node must be dead before its replicas are made anew on others, such as 300s,
+        /// 5m or never
+        #[arg(long, value_name = "TIME", group = "what", value_parser = replace_after)]
+        replace_after: Option<u64>,
+        /// Whether replicas move by themselves so that each node holds its share
+        #[arg(long, value_name = "on|off", group = "what", value_parser = on_or_off)]
+        rebalance: Option<bool>,
+        #[command(flatten)]
+        admin: Admin,
+    },
+}
+
+/// What is to be done with a node.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeTask {
+    /// Move all replicas and leaderships off a node; ends when it is empty
+    Drain {
+        /// Its name or id
+        node: String,
+        /// Do not wait until the node is empty
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Let a node that was emptied take its share again
+    Undrain {
+        /// Its name or id
+        node: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+}
+
+/// Seconds, from `300s`, `5m`, `1h`, or `never`, which is 0.
+fn replace_after(text: &str) -> Result<u64, String> {
+    const EXPECTED: &str = "expected a time such as 300s, 5m or 1h, or never";
+    if text == "never" {
+        return Ok(0);
+    }
+    let unit = text.chars().last().ok_or(EXPECTED)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        _ => return Err(EXPECTED.to_owned()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| EXPECTED)?;
+    let seconds = number.checked_mul(seconds).filter(|seconds| *seconds > 0);
+    seconds.ok_or_else(|| EXPECTED.to_owned())
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("expected on or off".to_owned()),
+    }
+}
+
 /// What is to be done about a keyspace.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyspaceTask {
@@ -333,6 +437,23 @@ pub(crate) enum KeyspaceTask {
     Describe {
         /// Its name
         name: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Move a keyspace to other nodes, without a pause for its clients
+    #[command(group = clap::ArgGroup::new("where").required(true))]
+    Move {
+        /// Its name
+        name: String,
+        /// The node that gives up its replica, by name or id
+        #[arg(long, value_name = "NODE", requires = "to")]
+        from: Option<String>,
+        /// The node that gets it; without --from, all nodes that shall hold the keyspace
+        #[arg(long, value_delimiter = ',', value_name = "NODE", group = "where")]
+        to: Vec<String>,
+        /// Leave it where it is, if nobody has left yet
+        #[arg(long, group = "where")]
+        cancel: bool,
         #[command(flatten)]
         admin: Admin,
     },

@@ -1,6 +1,9 @@
 //! `quorate keyspace`: keyspaces made, listed, described and dropped through a node's admin
 //! listener.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -11,13 +14,45 @@ use crate::table::table;
 
 /// One keyspace, as the node lists it.
 #[derive(Debug, Deserialize, Serialize)]
-struct Keyspace {
-    name: String,
+pub(crate) struct Keyspace {
+    pub(crate) name: String,
     group: u64,
     engine: String,
     #[serde(default)]
     quorums: String,
     replicas: Vec<String>,
+    #[serde(default)]
+    leader: Option<String>,
+    #[serde(default)]
+    moving: Option<Moving>,
+}
+
+/// A keyspace's way to other nodes.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Moving {
+    to: Vec<String>,
+    from: Vec<String>,
+    state: String,
+    /// How full the new replicas are, in percent; empty where nobody who was asked knows.
+    #[serde(default)]
+    filled: BTreeMap<String, u8>,
+}
+
+impl Keyspace {
+    /// Whether a node has it, or is to get it.
+    pub(crate) fn is_held_by(&self, node: &str) -> bool {
+        let names = |all: &[String]| all.iter().any(|each| each == node);
+        let moving = self.moving.iter();
+        names(&self.replicas)
+            || moving
+                .clone()
+                .any(|each| names(&each.to) || names(&each.from))
+    }
+
+    /// Whether it is the one that all nodes hold.
+    pub(crate) fn is_default(&self) -> bool {
+        self.group == 0
+    }
 }
 
 /// What `quorate keyspace ...` prints.
@@ -33,8 +68,7 @@ pub(crate) async fn keyspace(task: &KeyspaceTask) -> Result<String, AdminError> 
             let body = json!({
                 "name": name, "replicas": replicas, "engine": engine, "quorums": quorums,
             });
-            let path = "/keyspaces/create";
-            admin::request(&admin.address, Method::POST, path, Some(&body)).await
+            create(&admin.address, &body).await
         }
         KeyspaceTask::List {
             admin,
@@ -56,6 +90,27 @@ pub(crate) async fn keyspace(task: &KeyspaceTask) -> Result<String, AdminError> 
                 ),
             })
         }
+        KeyspaceTask::Move {
+            name,
+            cancel: true,
+            admin,
+            ..
+        } => {
+            let body = json!({ "name": name });
+            let path = "/keyspaces/stay";
+            admin::request(&admin.address, Method::POST, path, Some(&body)).await
+        }
+        KeyspaceTask::Move {
+            name,
+            from,
+            to,
+            admin,
+            ..
+        } => {
+            let body = json!({ "name": name, "from": from, "to": to });
+            let path = "/keyspaces/move";
+            admin::request(&admin.address, Method::POST, path, Some(&body)).await
+        }
         KeyspaceTask::Drop { name, admin } => {
             let body = json!({ "name": name });
             let path = "/keyspaces/drop";
@@ -64,7 +119,26 @@ pub(crate) async fn keyspace(task: &KeyspaceTask) -> Result<String, AdminError> 
     }
 }
 
-async fn keyspaces(address: &str) -> Result<Vec<Keyspace>, AdminError> {
+/// Makes a keyspace; again, if the table has changed between planning and executing, as it does
+/// while others are created or moved.
+async fn create(address: &str, body: &serde_json::Value) -> Result<String, AdminError> {
+    const ATTEMPTS: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(200);
+    let path = "/keyspaces/create";
+    for _ in 1..ATTEMPTS {
+        let asked = admin::request(address, Method::POST, path, Some(body)).await;
+        match asked {
+            Err(AdminError::Refused { text, .. }) if text.contains("changed meanwhile") => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+    admin::request(address, Method::POST, path, Some(body)).await
+}
+
+/// All keyspaces, as a node knows them.
+pub(crate) async fn keyspaces(address: &str) -> Result<Vec<Keyspace>, AdminError> {
     let text = admin::request(address, Method::GET, "/keyspaces", None).await?;
     serde_json::from_str(&text).map_err(|cause| AdminError::Foreign {
         address: address.to_owned(),
@@ -73,13 +147,42 @@ async fn keyspaces(address: &str) -> Result<Vec<Keyspace>, AdminError> {
 }
 
 fn description(keyspace: &Keyspace) -> String {
-    format!(
+    let mut text = format!(
         "name      {}\ngroup     {}\nengine    {}\nquorums   {}\nreplicas  {}",
         keyspace.name,
         keyspace.group,
         keyspace.engine,
         keyspace.quorums,
         keyspace.replicas.join(", ")
+    );
+    if let Some(leader) = &keyspace.leader {
+        text.push_str(&format!("\nleader    {leader}"));
+    }
+    if let Some(moving) = &keyspace.moving {
+        text.push_str(&format!("\nmoving    {}", way(moving)));
+    }
+    text
+}
+
+/// How far a keyspace is on its way.
+fn way(moving: &Moving) -> String {
+    let filled: Vec<String> = moving
+        .filled
+        .iter()
+        .map(|(node, percent)| format!("{node} {percent} %"))
+        .collect();
+    let filled = match filled.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", filled.join(", ")),
+    };
+    let leaving = match moving.from.is_empty() {
+        true => String::new(),
+        false => format!("; {} let go of it", moving.from.join(", ")),
+    };
+    format!(
+        "{} to {}{filled}{leaving}",
+        moving.state,
+        moving.to.join(", ")
     )
 }
 
@@ -92,10 +195,11 @@ fn keyspace_table(keyspaces: &[Keyspace]) -> String {
                 each.group.to_string(),
                 each.engine.clone(),
                 each.replicas.join(","),
+                each.moving.as_ref().map_or_else(String::new, way),
             ]
         })
         .collect();
-    table(&["NAME", "GROUP", "ENGINE", "REPLICAS"], &rows)
+    table(&["NAME", "GROUP", "ENGINE", "REPLICAS", "MOVING"], &rows)
 }
 
 #[cfg(test)]
@@ -107,18 +211,21 @@ mod tests {
         let found: Vec<Keyspace> = serde_json::from_str(
             r#"[{"name": "default", "group": 0, "engine": "raft", "replicas": ["n1", "n2"]},
                 {"name": "pods", "group": 1, "engine": "paxos", "quorums": "elect=1,commit=1",
-                 "replicas": ["n2"]}]"#,
+                 "replicas": ["n2"], "leader": "n2", "moving": {"to": ["n3"], "from": ["n2"],
+                 "state": "filling", "filled": {"n3": 40}}}]"#,
         )
         .unwrap();
         assert_eq!(
             keyspace_table(&found),
-            "NAME     GROUP  ENGINE  REPLICAS\n\
+            "NAME     GROUP  ENGINE  REPLICAS  MOVING\n\
              default  0      raft    n1,n2\n\
-             pods     1      paxos   n2"
+             pods     1      paxos   n2        filling to n3 (n3 40 %); n2 let go of it"
         );
         assert_eq!(
             description(&found[1]),
-            "name      pods\ngroup     1\nengine    paxos\nquorums   elect=1,commit=1\nreplicas  n2"
+            "name      pods\ngroup     1\nengine    paxos\nquorums   elect=1,commit=1\n\
+             replicas  n2\nleader    n2\n\
+             moving    filling to n3 (n3 40 %); n2 let go of it"
         );
     }
 }

@@ -40,6 +40,7 @@ pub mod load;
 pub mod local;
 mod migrate;
 mod operator;
+mod placement;
 mod record;
 mod run;
 mod serve;

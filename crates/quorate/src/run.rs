@@ -6,7 +6,8 @@ use clap::Parser;
 
 use crate::command_line::{CommandLine, Task};
 use crate::{
-    as_etcd, bench, cert, demo, doctor, keyspace, migrate, operator, record, serve, snapshot,
+    as_etcd, bench, cert, demo, doctor, keyspace, migrate, operator, placement, record, serve,
+    snapshot,
 };
 
 /// Runs the program: 0 if all went well, 1 if not, 2 if it was called in a wrong way.
@@ -66,6 +67,8 @@ pub fn run() -> ExitCode {
             Task::Status { admin, json } => Ok(operator::status(&admin.address, json).await?),
             Task::Member { task } => Ok(operator::member(&task).await?),
             Task::Keyspace { task } => Ok(keyspace::keyspace(&task).await?),
+            Task::Placement { task } => Ok(placement::placement(&task).await?),
+            Task::Node { task } => Ok(placement::node(&task).await?),
             Task::Snapshot { task } => Ok(snapshot::snapshot(&task).await?),
             Task::Migrate(options) => Ok(migrate::migrate(&options).await?),
             Task::Record(options) => Ok(record::record(&options).await?),

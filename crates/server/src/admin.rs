@@ -14,8 +14,15 @@
 //! | `GET /keyspaces` | | all of them, JSON |
 //! | `GET /groups` | | what the node sees of each group that it holds, JSON |
 //! | `POST /keyspaces/create` | `{"name": …, "replicas": …, "engine": …}` | a sentence |
-//! | `POST /keyspaces/drop` | `{"name": …}` | a sentence |
+//! | `POST /keyspaces/drop`, `/keyspaces/stay` | `{"name": …}` | a sentence |
+//! | `POST /keyspaces/move` | `{"name": …, "from": NODE or null, "to": [NODE, …]}` | a sentence |
+//! | `GET /placement/plan`, `/placement/explain/KEYSPACE` | | a text |
+//! | `POST /placement/apply` | `{}` or `{"epoch": …}` | a sentence |
+//! | `POST /placement/set` | `{"replace_after_seconds": …, "rebalance": …}` | a sentence |
+//! | `POST /nodes/drain`, `/nodes/undrain` | `{"node": …}` | a sentence |
 //! | `POST /leader/transfer` | `{}` or `{"to": …}` | a sentence |
+
+mod placing;
 
 use axum::extract::{Json, Path, Request, State};
 use axum::http::{StatusCode, header};
@@ -43,6 +50,12 @@ pub(crate) fn router(site: &Site) -> Router {
         .route("/leader/transfer", post(transfer))
         .route("/keyspaces/create", post(create_keyspace))
         .route("/keyspaces/drop", post(drop_keyspace))
+        .route("/keyspaces/move", post(placing::move_keyspace))
+        .route("/keyspaces/stay", post(placing::stay))
+        .route("/placement/apply", post(placing::apply))
+        .route("/placement/set", post(placing::set))
+        .route("/nodes/drain", post(placing::drain))
+        .route("/nodes/undrain", post(placing::undrain))
         .layer(middleware::from_fn_with_state(site.clone(), whole_body))
         .layer(middleware::from_fn(only_operators));
     probes()
@@ -52,6 +65,8 @@ pub(crate) fn router(site: &Site) -> Router {
         .route("/version", get(version))
         .route("/keyspaces", get(keyspaces))
         .route("/groups", get(groups))
+        .route("/placement/plan", get(placing::plan))
+        .route("/placement/explain/{keyspace}", get(placing::explain))
         .merge(changes)
         .with_state(site.clone())
 }
@@ -192,6 +207,8 @@ async fn keyspaces(State(site): State<Site>) -> Response {
                     "engine": each.engine.name(),
                     "quorums": each.quorums.to_string(),
                     "replicas": each.replicas,
+                    "leader": each.leader,
+                    "moving": each.moving.map(placing::moving),
                 })
             });
             Json(described.collect::<Vec<_>>()).into_response()

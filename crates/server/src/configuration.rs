@@ -256,6 +256,23 @@ impl Configuration {
         }
     }
 
+    /// What this node fails together with.
+    #[must_use]
+    pub fn domains(&self) -> node::Domains {
+        let host = rustix::system::uname();
+        let host = host.nodename().to_string_lossy().into_owned();
+        // The table takes no longer ones.
+        let short = |text: &str| match text.len() <= 128 && !text.chars().any(char::is_control) {
+            true => text.to_owned(),
+            false => String::new(),
+        };
+        node::Domains {
+            zone: short(&self.zone),
+            rack: short(&self.rack),
+            host: short(&host),
+        }
+    }
+
     /// The address that peers are told, given where this node really listens.
     #[must_use]
     pub fn advertised_peer(&self, bound: Option<SocketAddr>) -> Option<String> {

@@ -502,6 +502,7 @@ fn startup(
         join: configuration.join.clone(),
         engine: configuration.engine,
         quorums: configuration.quorums,
+        domains: configuration.domains(),
         timing: Timing {
             election_timeout: configuration.election_timeout,
             heartbeat_interval: configuration.heartbeat_interval,

@@ -113,6 +113,10 @@ pub enum Mark {
     KeyspaceCreated,
     /// A keyspace was dropped.
     KeyspaceDropped,
+    /// A host let go of a keyspace that goes on elsewhere.
+    KeyspaceMovedAway,
+    /// A host got a keyspace that it had let go of.
+    KeyspaceCameBack,
     /// A group other than the first got a checkpoint from a peer.
     GroupSnapshot,
     /// A group fell asleep.
@@ -190,6 +194,14 @@ pub const ALL: &[(Mark, &str)] = &[
     (Mark::HeardLater, "a write's end was heard of later"),
     (Mark::KeyspaceCreated, "a keyspace was created"),
     (Mark::KeyspaceDropped, "a keyspace was dropped"),
+    (
+        Mark::KeyspaceMovedAway,
+        "a host let go of a keyspace that goes on elsewhere",
+    ),
+    (
+        Mark::KeyspaceCameBack,
+        "a host got a keyspace again that it had let go of",
+    ),
     (
         Mark::GroupSnapshot,
         "a keyspace's checkpoint came from a peer",

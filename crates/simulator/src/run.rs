@@ -34,6 +34,8 @@ const SERVES_WITHIN: Duration = Duration::from_secs(40);
 const AGREES_WITHIN: Duration = Duration::from_secs(40);
 /// By when no replica of the core may be in doubt any more, once all have come to the same state.
 const CERTAIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may take until every keyspace that moves has arrived.
+const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 /// How long after its time a lease may still be there, once the faults have ended.
 const LEASES_END_WITHIN: Duration = Duration::from_secs(10);
 /// How many steps the checker may try for one run.
@@ -324,6 +326,7 @@ fn live(world: &mut World, mut core: Vec<usize>) {
         world.run_until(world.now + LOOK);
     }
     are_certain(world, core);
+    are_whole(world, core);
     leases_end(world, core);
     core.iter().for_each(|host| world.mark_counted(*host));
 }
@@ -357,6 +360,29 @@ fn are_certain(world: &mut World, core: &[usize]) {
         if world.now > begin + CERTAIN_WITHIN {
             let text = format!(
                 "of {core:?} some are in doubt after {CERTAIN_WITHIN:?}\n{}",
+                world.picture()
+            );
+            world.fail(Violation {
+                invariant: "redundancy is restored",
+                text,
+            });
+        }
+        world.run_until(world.now + LOOK);
+    }
+}
+
+/// Every keyspace that was on its way has arrived, if all hosts are there: as many vote in each as
+/// shall.
+fn are_whole(world: &mut World, core: &[usize]) {
+    if core.len() < world.hosts.len() {
+        return;
+    }
+    let is_whole = |world: &World| (0..world.spaces.len()).all(|space| world.is_whole(space));
+    let begin = world.now;
+    while world.violation.is_none() && !is_whole(world) {
+        if world.now > begin + WHOLE_WITHIN {
+            let text = format!(
+                "keyspaces are still moving {WHOLE_WITHIN:?} after the faults ended\n{}",
                 world.picture()
             );
             world.fail(Violation {
@@ -452,6 +478,13 @@ fn serve(world: &mut World, core: &[usize], until: Instant) -> bool {
                     waiting.insert((space, host), None);
                 }
                 None => {}
+            }
+        }
+        // Who has left meanwhile has nothing to answer.
+        let left: Vec<(usize, usize)> = waiting.keys().copied().collect();
+        for (space, host) in left {
+            if !world.holders(space, core).contains(&host) {
+                waiting.remove(&(space, host));
             }
         }
         if waiting.is_empty() {

@@ -261,6 +261,9 @@ pub struct Keyspace {
     /// When an operator drops it, if ever.
     #[serde(default)]
     pub dropped: Option<Micros>,
+    /// When an operator has one of its replicas moved to another host.
+    #[serde(default)]
+    pub moves: Vec<Micros>,
     /// What its clients do.
     pub workload: Workload,
 }
@@ -372,6 +375,12 @@ impl std::fmt::Display for ScriptError {
 impl std::error::Error for ScriptError {}
 
 impl Scenario {
+    /// Whether any keyspace is moved.
+    #[must_use]
+    pub fn moves(&self) -> bool {
+        self.keyspaces.iter().any(|each| !each.moves.is_empty())
+    }
+
     /// How the groups of this run agree.
     pub fn engines(&self) -> impl Iterator<Item = EngineKind> + '_ {
         let others = self.keyspaces.iter().map(|keyspace| keyspace.engine);
@@ -445,6 +454,9 @@ impl Scenario {
             let Keyspace { replicas, .. } = keyspace;
             if !matches!(replicas, 1 | 3 | 5 | 7) || *replicas > self.hosts {
                 return Err(format!("a keyspace on {replicas} of {} hosts", self.hosts));
+            }
+            if !keyspace.moves.is_empty() && !self.unsound.is_empty() {
+                return Err("unsound disks where keyspaces move".to_owned());
             }
             if self.unsound.len() > (replicas - 1) / 2 {
                 return Err("more unsound disks than a minority of a keyspace".to_owned());

@@ -134,9 +134,33 @@ fn with_keyspaces(scenario: &mut Scenario) {
             replicas,
             created,
             dropped,
+            moves: Vec::new(),
             workload,
         });
         scenario.unsound.truncate((replicas - 1) / 2);
+    }
+    with_moves(scenario);
+}
+
+/// One seed with keyspaces in so many has them moved, where there is room.
+const MOVES_ONE_IN: u64 = 2;
+
+/// Has keyspaces moved. Whose disk may lose something is then not known before, so none does.
+fn with_moves(scenario: &mut Scenario) {
+    let mut random = Streams::of(scenario.seed).named("moves");
+    if random.below(MOVES_ONE_IN) > 0 {
+        return;
+    }
+    for keyspace in &mut scenario.keyspaces {
+        if keyspace.replicas == scenario.hosts {
+            continue;
+        }
+        for _ in 0..random.below(4) + 1 {
+            let rest = scenario.duration.saturating_sub(keyspace.created).max(1);
+            keyspace.moves.push(keyspace.created + random.below(rest));
+        }
+        keyspace.moves.sort_unstable();
+        scenario.unsound.clear();
     }
 }
 

@@ -21,6 +21,7 @@ fn scenario(seed: u64) -> Scenario {
             replicas: 3,
             created: 1_500_000,
             dropped,
+            moves: Vec::new(),
             workload: workload.clone(),
         });
     }

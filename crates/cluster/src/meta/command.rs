@@ -4,22 +4,38 @@
 //! version u8 = 1 | kind u8 | fields
 //! kind 1 create:  epoch seen u64 | name | engine u8 | quorums | count u8 | replicas
 //! kind 2 drop:    name
+//! kind 3 move:    epoch seen u64 | count u16, each: name | replicas
+//! kind 4 cancel:  name
+//! kind 5 leave:   group u64 | replicas
+//! kind 6 settle:  group u64 | replicas
+//! kind 7 site:    node u64 | zone | rack | host
+//! kind 8 stand:   node u64 | standing it has u8 | standing it gets u8
+//! kind 9 tend:    replace after u64 seconds, 0: never | rebalance u8
 //! ```
 //!
-//! Replicas, quorums and names as in [`super::table`]. Integers are little-endian.
+//! *Move* names where keyspaces shall be. The leader of each group fills the new replicas and gives
+//! them votes; when all of them have theirs it says *leave*, the others give up serving and are
+//! removed, and *settle* ends it. Each of the two names the target that it is about, so that one
+//! that comes late does nothing. *Cancel* turns back, as long as nobody has left.
+//!
+//! Replicas, quorums and names as in [`super::table`], standings as in [`super::nodes`]. Integers
+//! are little-endian.
 
 use std::collections::BTreeSet;
 
-use base::GroupId;
+use base::{GroupId, NodeId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use consensus::{EngineKind, Membership, QuorumRule, QuorumSizes};
 use state::{Space, Transaction};
 
+use super::nodes::{self, Tending, get_standing, get_tending, put_standing, put_tending};
 use super::table::{
     Count, DEFAULT, EPOCH_KEY, KEYSPACES_MAX, Keyspace, Replica, check_name, get_engine,
     get_quorums, get_replicas, get_text, put_engine, put_quorums, put_replicas, put_text, row_key,
 };
+use super::{moving, table};
 use crate::placement::plan::TableEpoch;
+use crate::placement::site::{Domains, Standing};
 
 /// The number of this protocol in an entry.
 pub const PROTOCOL: u8 = 5;
@@ -46,6 +62,50 @@ pub enum MetaCommand {
         /// Its name.
         name: String,
     },
+    /// Keyspaces shall be on other nodes.
+    Move {
+        /// The table on which those were chosen.
+        seen: TableEpoch,
+        /// Names, and who shall hold each; all of them, or none.
+        moves: Vec<(String, Vec<Replica>)>,
+    },
+    /// A keyspace shall stay where it is.
+    Cancel {
+        /// Its name.
+        name: String,
+    },
+    /// All of the target vote: the others may leave.
+    Leave {
+        /// In which group.
+        group: GroupId,
+        /// The target.
+        target: Vec<Replica>,
+    },
+    /// The others have left.
+    Settle {
+        /// Which group.
+        group: GroupId,
+        /// The target.
+        target: Vec<Replica>,
+    },
+    /// A node says where it stands.
+    Site {
+        /// Which node.
+        node: NodeId,
+        /// What it fails together with.
+        domains: Domains,
+    },
+    /// What may be asked of a node changes.
+    Stand {
+        /// Which node.
+        node: NodeId,
+        /// What the one who says so took it for; if it is another one, nothing changes.
+        was: Standing,
+        /// What it shall be.
+        standing: Standing,
+    },
+    /// How the cluster looks after itself.
+    Tend(Tending),
 }
 
 impl MetaCommand {
@@ -73,6 +133,41 @@ impl MetaCommand {
                 out.put_u8(2);
                 put_text(&mut out, name);
             }
+            MetaCommand::Move { seen, moves } => {
+                out.put_u8(3);
+                out.put_u64_le(seen.0);
+                let count = u16::try_from(moves.len()).expect("keyspaces are bounded");
+                out.put_u16_le(count);
+                for (name, target) in moves {
+                    put_text(&mut out, name);
+                    put_replicas(&mut out, target);
+                }
+            }
+            MetaCommand::Cancel { name } => {
+                out.put_u8(4);
+                put_text(&mut out, name);
+            }
+            MetaCommand::Leave { group, target } => put_step(&mut out, 5, *group, target),
+            MetaCommand::Settle { group, target } => put_step(&mut out, 6, *group, target),
+            MetaCommand::Site { node, domains } => {
+                out.put_u8(7);
+                out.put_u64_le(node.0);
+                nodes::put_domains(&mut out, domains);
+            }
+            MetaCommand::Stand {
+                node,
+                was,
+                standing,
+            } => {
+                out.put_u8(8);
+                out.put_u64_le(node.0);
+                put_standing(&mut out, *was);
+                put_standing(&mut out, *standing);
+            }
+            MetaCommand::Tend(tending) => {
+                out.put_u8(9);
+                put_tending(&mut out, tending);
+            }
         }
         out.freeze()
     }
@@ -95,10 +190,48 @@ impl MetaCommand {
             2 => MetaCommand::Drop {
                 name: get_text(input)?,
             },
+            3 => MetaCommand::Move {
+                seen: TableEpoch(input.try_get_u64_le().ok()?),
+                moves: get_moves(input)?,
+            },
+            4 => MetaCommand::Cancel {
+                name: get_text(input)?,
+            },
+            5 => MetaCommand::Leave {
+                group: GroupId(input.try_get_u64_le().ok()?),
+                target: get_replicas(input)?,
+            },
+            6 => MetaCommand::Settle {
+                group: GroupId(input.try_get_u64_le().ok()?),
+                target: get_replicas(input)?,
+            },
+            7 => MetaCommand::Site {
+                node: NodeId(input.try_get_u64_le().ok()?),
+                domains: nodes::get_domains(input)?,
+            },
+            8 => MetaCommand::Stand {
+                node: NodeId(input.try_get_u64_le().ok()?),
+                was: get_standing(input)?,
+                standing: get_standing(input)?,
+            },
+            9 => MetaCommand::Tend(get_tending(input)?),
             _ => return None,
         };
         (!input.has_remaining()).then_some(command)
     }
+}
+
+fn put_step(out: &mut BytesMut, kind: u8, group: GroupId, target: &[Replica]) {
+    out.put_u8(kind);
+    out.put_u64_le(group.0);
+    put_replicas(out, target);
+}
+
+fn get_moves(input: &mut &[u8]) -> Option<Vec<(String, Vec<Replica>)>> {
+    let count = input.try_get_u16_le().ok()?;
+    (0..count)
+        .map(|_| Some((get_text(input)?, get_replicas(input)?)))
+        .collect()
 }
 
 /// Executes a command; tells what was done. `membership` is the cluster's, at this slot.
@@ -120,23 +253,35 @@ pub fn execute(
         }) => {
             check_replicas(membership, &replicas)?;
             let rule = quorums.map(|sizes| QuorumRule::new(replicas.len(), sizes));
-            let keyspace = Keyspace {
-                name,
-                group: GroupId(0),
-                engine,
-                quorums: rule.transpose()?.unwrap_or_default(),
-                replicas,
-            };
+            let rule = rule.transpose()?.unwrap_or_default();
+            let keyspace = Keyspace::new(name, GroupId(0), engine, rule, replicas);
             create(transaction, seen, keyspace)
         }
         Some(MetaCommand::Drop { name }) => drop_keyspace(transaction, &name),
+        Some(MetaCommand::Move { seen, moves }) => {
+            moving::begin(transaction, membership, seen, moves)
+        }
+        Some(MetaCommand::Cancel { name }) => moving::cancel(transaction, &name),
+        Some(MetaCommand::Leave { group, target }) => moving::leave(transaction, group, &target),
+        Some(MetaCommand::Settle { group, target }) => {
+            moving::settle(transaction, membership, group, &target)
+        }
+        Some(MetaCommand::Site { node, domains }) => {
+            nodes::describe(transaction, membership, node, domains)
+        }
+        Some(MetaCommand::Stand {
+            node,
+            was,
+            standing,
+        }) => nodes::stand(transaction, membership, node, (was, standing)),
+        Some(MetaCommand::Tend(tending)) => nodes::tend(transaction, tending),
         None => Err("the command cannot be read; was it made by a newer version?".to_owned()),
     }
 }
 
 /// Replicas stand on voters of the cluster as it is now: a member without a vote may never have
 /// started, and one that was removed meanwhile never will.
-fn check_replicas(membership: &Membership, replicas: &[Replica]) -> Result<(), String> {
+pub(super) fn check_replicas(membership: &Membership, replicas: &[Replica]) -> Result<(), String> {
     let nodes: BTreeSet<_> = replicas.iter().map(|replica| replica.node).collect();
     if nodes.len() != replicas.len() || !matches!(nodes.len(), 1 | 3 | 5 | 7) {
         return Err("a keyspace has 1, 3, 5 or 7 replicas, each on a node of its own".to_owned());
@@ -162,10 +307,7 @@ fn create(
     if name == DEFAULT || transaction.row(Space::META, &key).is_some() {
         return Err(format!("there is a keyspace called {name} already"));
     }
-    let count = Count::of_row(transaction.row(Space::META, EPOCH_KEY));
-    if count.epoch != seen.0 {
-        return Err("the table of keyspaces has changed meanwhile; ask again".to_owned());
-    }
+    let count = table::check_epoch(&transaction, seen)?;
     if count.keyspaces >= KEYSPACES_MAX {
         return Err(format!(
             "there are {} keyspaces besides {DEFAULT}, and a cluster has at most {KEYSPACES_MAX}; \

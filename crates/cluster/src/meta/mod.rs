@@ -17,10 +17,17 @@
 //! anywhere can never be taken for another one.
 
 mod command;
+mod moving;
+mod nodes;
+mod planning;
+mod report;
 mod table;
 
 pub use command::{MetaCommand, PROTOCOL, execute};
+pub use nodes::{REPLACE_AFTER_MIN, Tending, domains, sites, standing, tending};
+pub use planning::{Picture, Proposal, replica_of};
+pub use report::{cannot_be_emptied, explain_report, plan_report};
 pub use table::{
-    DEFAULT, KEYSPACES_MAX, Keyspace, Replica, all_keyspaces, check_name, epoch, keyspace,
+    DEFAULT, KEYSPACES_MAX, Keyspace, Moving, Replica, all_keyspaces, check_name, epoch, keyspace,
     keyspaces, last_group,
 };

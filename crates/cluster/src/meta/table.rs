@@ -3,17 +3,23 @@
 //! ```text
 //! key 'e'          epoch u64 | last group u64 | keyspaces u64
 //! key 'k' name     version u8 = 1 | group u64 | engine u8: 1 raft, 2 paxos | quorums |
-//!                  count u8 | replicas
+//!                  genesis: replicas | replicas | former: count u16, node u64 each |
+//!                  moving u8: 0 no, 1 filling, 2 leaving; if it moves: target: replicas |
+//!                  leaving: replicas
 //! quorums          elect u8 | commit u8; both 0: majorities
-//! replica          node u64 | name: length u16, UTF-8 | address: length u16, UTF-8
+//! replicas         count u8, each: node u64 | name: length u16, UTF-8 |
+//!                  address: length u16, UTF-8
 //! ```
 //!
-//! Integers are little-endian. The epoch counts the changes of the table.
+//! Integers are little-endian. The epoch counts the changes of the table. What is known of nodes
+//! stands in rows of its own ([`super::nodes`]).
+
+use std::collections::BTreeSet;
 
 use base::{GroupId, NodeId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use consensus::{EngineKind, QuorumRule, QuorumSizes};
-use state::{Reader, Space};
+use state::{Reader, Space, Transaction};
 
 use crate::placement::plan::TableEpoch;
 
@@ -26,8 +32,12 @@ const VERSION: u8 = 1;
 /// Keyspaces that a cluster has at most, beside [`DEFAULT`]. Every replica judges by it, so it is
 /// part of what is replicated, and no setting of a node.
 pub const KEYSPACES_MAX: u64 = 16_384;
-/// What a row can name.
-const REPLICAS_MAX: usize = 7;
+/// What a list of replicas can name: two whole memberships, for those who leave a keyspace that is
+/// sent elsewhere while it moves.
+pub(super) const REPLICAS_MAX: usize = 32;
+/// Nodes that a row remembers to have held its keyspace, at most. Only members of the cluster are
+/// remembered, so a row runs full in very large clusters alone; it moves no more then.
+pub(super) const FORMER_MAX: usize = 4096;
 const NAME_BYTES_MAX: usize = 63;
 
 /// A node that a keyspace was created on: what the others need to know of it.
@@ -53,10 +63,75 @@ pub struct Keyspace {
     /// How many replicas elect and commit.
     pub quorums: QuorumRule,
     /// Who held it first: the membership that the group's log starts from.
+    pub genesis: Vec<Replica>,
+    /// Who holds it.
     pub replicas: Vec<Replica>,
+    /// Who held it once, or was to, and let go of it. What such a node had promised in the group is
+    /// gone: if it gets the keyspace again, its replica begins in doubt.
+    pub former: BTreeSet<NodeId>,
+    /// Its way to other nodes, if it is on one.
+    pub moving: Option<Moving>,
+}
+
+/// A keyspace's way from some nodes to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moving {
+    /// Who shall hold it.
+    pub target: Vec<Replica>,
+    /// Who shall not, and has it open or may have; until all is done.
+    pub leaving: Vec<Replica>,
+    /// All of the target vote by now: clients are served by them alone, and the others leave.
+    pub is_leaving: bool,
 }
 
 impl Keyspace {
+    /// A keyspace that begins on `replicas`.
+    #[must_use]
+    pub fn new(
+        name: String,
+        group: GroupId,
+        engine: EngineKind,
+        quorums: QuorumRule,
+        replicas: Vec<Replica>,
+    ) -> Keyspace {
+        Keyspace {
+            name,
+            group,
+            engine,
+            quorums,
+            genesis: replicas.clone(),
+            replicas,
+            former: BTreeSet::new(),
+            moving: None,
+        }
+    }
+
+    /// Who serves its clients.
+    #[must_use]
+    pub fn serving(&self) -> &[Replica] {
+        match &self.moving {
+            Some(moving) if moving.is_leaving => &moving.target,
+            _ => &self.replicas,
+        }
+    }
+
+    /// Who shall hold it in the end.
+    #[must_use]
+    pub fn target(&self) -> &[Replica] {
+        self.moving
+            .as_ref()
+            .map_or(&self.replicas, |moving| &moving.target)
+    }
+
+    /// Whether a node has the group open: to serve it, to be filled, or until it has left.
+    #[must_use]
+    pub fn is_held_by(&self, node: NodeId) -> bool {
+        let moving = self.moving.iter();
+        let others = moving.flat_map(|moving| moving.target.iter().chain(&moving.leaving));
+        let mut all = self.replicas.iter().chain(others);
+        all.any(|each| each.node == node)
+    }
+
     /// The row, without the name, which is the key.
     pub(super) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
@@ -64,11 +139,29 @@ impl Keyspace {
         out.put_u64_le(self.group.0);
         put_engine(&mut out, self.engine);
         put_quorums(&mut out, self.quorums.chosen().map(|(_, sizes)| sizes));
+        put_replicas(&mut out, &self.genesis);
         put_replicas(&mut out, &self.replicas);
+        let count = u16::try_from(self.former.len()).expect("former holders are bounded");
+        out.put_u16_le(count);
+        self.former.iter().for_each(|node| out.put_u64_le(node.0));
+        match &self.moving {
+            None => out.put_u8(0),
+            Some(moving) => {
+                out.put_u8(if moving.is_leaving { 2 } else { 1 });
+                put_replicas(&mut out, &moving.target);
+                put_replicas(&mut out, &moving.leaving);
+            }
+        }
         out.freeze()
     }
 
-    fn decode(name: &str, mut row: &[u8]) -> Option<Keyspace> {
+    /// The keyspace that a row of the space is about, if it is about one and can be read.
+    pub(super) fn of_row(key: &[u8], row: &[u8]) -> Option<Keyspace> {
+        let name = key.strip_prefix(&[KEYSPACE_TAG])?;
+        Keyspace::decode(std::str::from_utf8(name).ok()?, row)
+    }
+
+    pub(super) fn decode(name: &str, mut row: &[u8]) -> Option<Keyspace> {
         let input = &mut row;
         if input.try_get_u8().ok()? != VERSION {
             return None;
@@ -76,17 +169,42 @@ impl Keyspace {
         let group = GroupId(input.try_get_u64_le().ok()?);
         let engine = get_engine(input)?;
         let sizes = get_quorums(input)?;
-        let replicas = get_replicas(input)?;
-        let rule = sizes.map(|sizes| QuorumRule::new(replicas.len(), sizes));
+        let genesis = get_replicas(input)?;
+        let rule = sizes.map(|sizes| QuorumRule::new(genesis.len(), sizes));
         let keyspace = Keyspace {
             name: name.to_owned(),
             group,
             engine,
             quorums: rule.transpose().ok()?.unwrap_or_default(),
-            replicas,
+            genesis,
+            replicas: get_replicas(input)?,
+            former: get_nodes(input)?,
+            moving: get_moving(input)?,
         };
         (!input.has_remaining()).then_some(keyspace)
     }
+}
+
+fn get_nodes(input: &mut &[u8]) -> Option<BTreeSet<NodeId>> {
+    let count = input.try_get_u16_le().ok()?;
+    (0..count)
+        .map(|_| input.try_get_u64_le().ok().map(NodeId))
+        .collect()
+}
+
+/// Whether it moves, and how.
+fn get_moving(input: &mut &[u8]) -> Option<Option<Moving>> {
+    let is_leaving = match input.try_get_u8().ok()? {
+        0 => return Some(None),
+        1 => false,
+        2 => true,
+        _ => return None,
+    };
+    Some(Some(Moving {
+        target: get_replicas(input)?,
+        leaving: get_replicas(input)?,
+        is_leaving,
+    }))
 }
 
 pub(super) fn put_engine(out: &mut BytesMut, engine: EngineKind) {
@@ -182,6 +300,29 @@ impl Count {
         row[16..].copy_from_slice(&self.keyspaces.to_le_bytes());
         row
     }
+}
+
+/// Refuses what was decided on another version of the table.
+pub(super) fn check_epoch(
+    transaction: &Transaction<'_>,
+    seen: TableEpoch,
+) -> Result<Count, String> {
+    let count = Count::of_row(transaction.row(Space::META, EPOCH_KEY));
+    match count.epoch == seen.0 {
+        true => Ok(count),
+        false => Err(format!(
+            "this was planned on the table of epoch {}, and the table has changed meanwhile (epoch \
+             {}); ask again",
+            seen.0, count.epoch
+        )),
+    }
+}
+
+/// Counts one change of the table.
+pub(super) fn count_change(transaction: &mut Transaction<'_>) {
+    let mut count = Count::of_row(transaction.row(Space::META, EPOCH_KEY));
+    count.epoch += 1;
+    transaction.set_row(Space::META, EPOCH_KEY, &count.encode());
 }
 
 /// Which version of the table a state holds.

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use base::{GroupId, NodeId};
 
-use super::site::{Site, Standing};
+use super::rendezvous::cost;
+use super::site::{Site, Standing, Weight};
 
 /// One group, as the balancer of leaders sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +65,39 @@ pub fn balance(sites: &[Site], groups: &BTreeMap<GroupId, Led>, limit: usize) ->
     transfers
 }
 
+/// Who shall lead each group, from who could: each group in turn goes to the node that leads the
+/// fewest by then, and among those to the one that the hash draws. The same input gives the same
+/// answer on every node; a group that comes later changes nothing for those before it. Groups of
+/// which no candidate serves are left out.
+#[must_use]
+pub fn preferred(
+    sites: &[Site],
+    candidates: &BTreeMap<GroupId, Vec<NodeId>>,
+) -> BTreeMap<GroupId, NodeId> {
+    let serving: BTreeMap<NodeId, &Site> = sites
+        .iter()
+        .filter(|site| site.standing == Standing::Serving)
+        .map(|site| (site.node, site))
+        .collect();
+    let mut led: BTreeMap<NodeId, u64> = BTreeMap::new();
+    let mut preferred = BTreeMap::new();
+    for (group, nodes) in candidates {
+        let sites = nodes.iter().filter_map(|node| serving.get(node));
+        let best = sites.min_by_key(|site| {
+            // Counted against what a node takes: a heavy one leads more.
+            let count = led.get(&site.node).copied().unwrap_or(0);
+            let load = count.saturating_mul(u64::from(Weight::MAX.get()));
+            let load = load / u64::from(site.weight.get());
+            (load, cost(group.0, site.node, site.weight))
+        });
+        if let Some(site) = best {
+            *led.entry(site.node).or_default() += 1;
+            preferred.insert(*group, site.node);
+        }
+    }
+    preferred
+}
+
 /// The transfer that brings the nodes closest to their shares, if one does: the one that lowers the
 /// sum of `load² / weight` the most. That sum is least when every node leads its share.
 fn best(
@@ -104,7 +138,7 @@ fn best(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::placement::site::{Domains, Weight};
+    use crate::placement::site::Domains;
 
     fn site(id: u64, standing: Standing) -> Site {
         Site {
@@ -135,6 +169,28 @@ mod tests {
             groups.get_mut(&transfer.group).unwrap().leader = Some(transfer.to);
         }
         assert_eq!(balance(&sites, &groups, 100), vec![]);
+    }
+
+    #[test]
+    fn preferred_leaders_are_even_and_the_same_for_those_that_were_there_before() {
+        let mut sites: Vec<Site> = (1..=5).map(|id| site(id, Standing::Serving)).collect();
+        let all: Vec<NodeId> = (1..=5).map(NodeId).collect();
+        let of = |count: u64| {
+            (0..count)
+                .map(|group| (GroupId(group), all.clone()))
+                .collect()
+        };
+        let made = preferred(&sites, &of(20));
+        for node in &all {
+            let led = made.values().filter(|leader| *leader == node).count();
+            assert_eq!(led, 4, "{made:?}");
+        }
+        let more = preferred(&sites, &of(21));
+        assert!(made.iter().all(|(group, leader)| more[group] == *leader));
+        sites[2].standing = Standing::Draining;
+        let without = preferred(&sites, &of(20));
+        assert!(without.values().all(|leader| *leader != NodeId(3)));
+        assert_eq!(without.len(), 20);
     }
 
     #[test]

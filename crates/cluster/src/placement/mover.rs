@@ -95,7 +95,7 @@ pub fn steps(
         if index >= moving.len() && started == free {
             break;
         }
-        let Some(step) = next(shall, observed) else {
+        let Some(step) = next_step(shall, observed) else {
             continue;
         };
         if let Step::AddLearner(node) = step {
@@ -111,8 +111,10 @@ pub fn steps(
     steps
 }
 
-/// The next step of one group, if there is one to take now.
-fn next(shall: &BTreeSet<NodeId>, observed: &Observed) -> Option<Step> {
+/// The next step of one group, if there is one to take now. A group without a leader, or in the
+/// middle of a change, is left alone.
+#[must_use]
+pub fn next_step(shall: &BTreeSet<NodeId>, observed: &Observed) -> Option<Step> {
     let leader = observed.leader?;
     if observed.is_changing {
         return None;

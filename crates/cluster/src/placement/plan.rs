@@ -68,6 +68,16 @@ impl fmt::Display for Reason {
     }
 }
 
+/// What a plan is to see to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// All that could be better.
+    #[default]
+    Everything,
+    /// What cannot stay where it is, and what is missing: nothing moves to be spread or evened out.
+    Necessary,
+}
+
 /// One replica that comes, goes, or both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
@@ -115,12 +125,22 @@ const ONE: i64 = 1 << 16;
 /// more lose all replicas; nodes that `sites` does not name count as gone.
 #[must_use]
 pub fn plan(sites: &[Site], wanted: &Wanted, table: &Table) -> Plan {
+    plan_within(sites, wanted, table, Scope::Everything)
+}
+
+/// As [`plan`], seeing to no more than `scope`.
+#[must_use]
+pub fn plan_within(sites: &[Site], wanted: &Wanted, table: &Table, scope: Scope) -> Plan {
     let mut planner = Planner::new(sites, wanted, table);
     let before = planner.balance();
     planner.drop_what_cannot_stay();
-    planner.spread();
+    if scope == Scope::Everything {
+        planner.spread();
+    }
     let missing = planner.fill();
-    planner.even_out();
+    if scope == Scope::Everything {
+        planner.even_out();
+    }
     let after = planner.balance();
     let target = planner.target();
     Plan {

@@ -119,6 +119,7 @@ impl Group {
                 self.create_keyspace(moment, id, wanted, out);
             }
             Call::KeyspaceDrop { name } => self.drop_keyspace(moment, id, name, out),
+            // Where a node has more than one group, it adds what it knows of the others.
             Call::Keyspaces => {
                 let answer = Answer::Keyspaces(self.keyspaces());
                 out.push(Output::Answer { id, answer });
@@ -128,6 +129,7 @@ impl Group {
                 let answer = Answer::Groups(Vec::new());
                 out.push(Output::Answer { id, answer });
             }
+            Call::Placement(placement) => self.call_placement(moment, id, placement, out),
             // A group is told what concerns it, without the name of its keyspace.
             Call::In { call, .. } => self.call(moment, id, *call, peers, out),
             Call::TransferLeadership { to } => {

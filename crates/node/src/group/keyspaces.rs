@@ -8,15 +8,14 @@
 
 use std::collections::BTreeMap;
 
-use base::{GroupId, NodeId};
-use cluster::meta::{self, Keyspace, MetaCommand, Replica};
-use cluster::placement::plan::{Table, TableEpoch, plan};
-use cluster::placement::site::{Domains, Site, Standing, Weight};
+use base::NodeId;
+use cluster::meta::{self, Keyspace, MetaCommand, Moving, Picture, Replica};
+use cluster::placement::plan::TableEpoch;
 use consensus::{EngineKind, QuorumRule, QuorumSizes};
 
 use super::{Group, META, Moment};
 use crate::calls::{Admittance, CallKind, Waiter};
-use crate::interface::{Answer, CallId, KeyspaceStatus, Output};
+use crate::interface::{Answer, CallId, KeyspaceStatus, MovingStatus, Output};
 
 /// The keyspace that an operator wants.
 pub(super) struct Wanted {
@@ -80,7 +79,7 @@ impl Group {
         }
     }
 
-    fn change_table(
+    pub(super) fn change_table(
         &mut self,
         moment: Moment,
         id: CallId,
@@ -115,54 +114,22 @@ impl Group {
         }
         let reader = self.replica.reader();
         let membership = self.replica.membership();
-        let members = &membership.members;
-        let voters = members.iter().filter(|(id, _)| membership.is_voter(**id));
-        let sites: Vec<Site> = voters
-            .map(|(node, member)| Site {
-                node: *node,
-                name: member.name.clone(),
-                weight: Weight::ORDINARY,
-                domains: Domains::default(),
-                standing: Standing::Serving,
-            })
-            .collect();
-        let mut table = Table {
-            epoch: meta::epoch(reader),
-            groups: BTreeMap::new(),
-        };
-        for keyspace in meta::keyspaces(reader) {
-            let nodes = keyspace.replicas.iter().map(|replica| replica.node);
-            table.groups.insert(keyspace.group, nodes.collect());
-        }
-        let new = GroupId(meta::last_group(reader).0 + 1);
-        let mut wanted: BTreeMap<GroupId, usize> = table
-            .groups
-            .iter()
-            .map(|(group, nodes)| (*group, nodes.len()))
-            .collect();
-        wanted.insert(new, count);
-        let plan = plan(&sites, &wanted, &table);
-        let nodes = plan.target.get(&new).cloned().unwrap_or_default();
+        let picture = Picture::new(reader, membership);
+        let nodes = picture.nodes_for_new(reader, count);
         if nodes.len() < count {
             return Err(format!(
-                "the cluster has {} nodes with a vote, too few for {count} replicas; ask for fewer \
-                 with --replicas, or add nodes and promote them",
-                sites.len()
+                "the cluster has {} nodes with a vote that take replicas, too few for {count}; ask \
+                 for fewer with --replicas, or add nodes and promote them",
+                picture.serving()
             ));
         }
-        let replica = |node| {
-            let member = members.get(&node)?;
-            Some(Replica {
-                node,
-                name: member.name.clone(),
-                address: member.peer_address.clone(),
-            })
-        };
-        Ok((table.epoch, nodes.into_iter().filter_map(replica).collect()))
+        let replicas = nodes.into_iter();
+        let replicas = replicas.filter_map(|node| meta::replica_of(membership, node));
+        Ok((picture.table.epoch, replicas.collect()))
     }
 
     /// The keyspaces, as this node's replica of the table has them.
-    pub(super) fn keyspaces(&self) -> Vec<KeyspaceStatus> {
+    pub(crate) fn keyspaces(&self) -> Vec<KeyspaceStatus> {
         let members = self.replica.membership().members.values();
         let first = KeyspaceStatus {
             name: meta::DEFAULT.to_owned(),
@@ -170,17 +137,17 @@ impl Group {
             engine: self.engine.kind(),
             quorums: self.replica.membership().quorum_sizes(),
             replicas: members.map(|member| member.name.clone()).collect(),
+            leader: None,
+            moving: None,
         };
         let status = |keyspace: Keyspace| KeyspaceStatus {
             name: keyspace.name,
             group: keyspace.group,
             engine: keyspace.engine,
             quorums: keyspace.quorums.of(keyspace.replicas.len()),
-            replicas: keyspace
-                .replicas
-                .into_iter()
-                .map(|each| each.name)
-                .collect(),
+            moving: keyspace.moving.as_ref().map(moving_status),
+            replicas: names(&keyspace.replicas),
+            leader: None,
         };
         let others = meta::keyspaces(self.replica.reader())
             .into_iter()
@@ -189,29 +156,31 @@ impl Group {
     }
 
     /// Why a member cannot be removed: a keyspace would be left without a quorum of its replicas,
-    /// which nothing restores. Replicas are not moved yet.
+    /// which nothing restores.
     pub(crate) fn needs_member(&self, id: NodeId) -> Option<String> {
         let members = &self.membership.members;
         let left = |keyspace: &Keyspace| {
-            let nodes = keyspace.replicas.iter().map(|replica| replica.node);
+            let nodes = keyspace.serving().iter().map(|replica| replica.node);
             nodes
                 .filter(|node| *node != id && members.contains_key(node))
                 .count()
         };
         let needs = |keyspace: &Keyspace| {
-            let is_there = keyspace.replicas.iter().any(|replica| replica.node == id);
-            let sizes = keyspace.quorums.of(keyspace.replicas.len());
+            let serving = keyspace.serving();
+            let is_there = serving.iter().any(|replica| replica.node == id);
+            let sizes = keyspace.quorums.of(serving.len());
             is_there && left(keyspace) < sizes.elect.max(sizes.commit)
         };
         let table = meta::keyspaces(self.replica.reader());
         let keyspace = table.iter().find(|keyspace| needs(keyspace))?;
         Some(format!(
             "the keyspace {} would be left with {} of its {} replicas, fewer than a quorum \
-             ({}), and be lost; copy what you need and drop it first (`quorate keyspace drop {}`)",
+             ({}), and be lost; move it away first (`quorate node drain`, or `quorate keyspace move \
+             {}`)",
             keyspace.name,
             left(keyspace),
-            keyspace.replicas.len(),
-            keyspace.quorums.of(keyspace.replicas.len()),
+            keyspace.serving().len(),
+            keyspace.quorums.of(keyspace.serving().len()),
             keyspace.name
         ))
     }
@@ -224,5 +193,18 @@ impl Group {
     /// Whether the table of keyspaces may have changed since this was last asked.
     pub(crate) fn take_table_change(&mut self) -> bool {
         self.replica.take_table_change()
+    }
+}
+
+fn names(replicas: &[Replica]) -> Vec<String> {
+    replicas.iter().map(|each| each.name.clone()).collect()
+}
+
+fn moving_status(moving: &Moving) -> MovingStatus {
+    MovingStatus {
+        to: names(&moving.target),
+        from: names(&moving.leaving),
+        is_leaving: moving.is_leaving,
+        filled: BTreeMap::new(),
     }
 }

@@ -591,7 +591,7 @@ impl Group {
     }
 
     /// Whether a learner holds nearly everything, and has told where its clients reach it.
-    fn is_ready_for_vote(&self, id: NodeId) -> bool {
+    pub(super) fn is_ready_for_vote(&self, id: NodeId) -> bool {
         let view = self.engine.view();
         let progress = view.progress.iter().find(|progress| progress.id == id);
         let matched = progress.map_or(0, |progress| u128::from(progress.matched.0));

@@ -50,6 +50,7 @@ pub(crate) mod levels;
 mod logkeeping;
 mod maintenance;
 pub mod members;
+mod placing;
 mod publishing;
 mod restore;
 mod routing;
@@ -198,14 +199,18 @@ impl Group {
             ..
         } = recovered;
         let mut to_journal = Vec::new();
-        if loss == Some(Loss::State) {
-            // In this order: a log without its beginning must not look like a whole one.
+        if loss.is_some() {
+            // With the record that opens the group, if this is its first: what comes back without
+            // its promises must not look new after a crash.
             let doubtful = consensus::HardState {
                 uncertain: true,
                 ..restored.hard_state
             };
             let keep = |record| to_journal.push(ToJournal::Keep(record));
             journal_records(place.group, consensus::Record::HardState(doubtful), keep);
+        }
+        if loss == Some(Loss::State) {
+            // In this order: a log without its beginning must not look like a whole one.
             to_journal.push(ToJournal::Keep(journal::Record {
                 group: place.group,
                 kind: RecordKind::LogForgotten,

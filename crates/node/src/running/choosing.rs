@@ -51,10 +51,11 @@ impl Running {
                 etcd::auth::check(reader, caller, Requirement::Root)?;
             }
         }
-        let found = meta::keyspace(reader, keyspace).ok_or(etcd::Error::KeyspaceNotFound)?;
-        match self.groups.contains_key(&found.group) {
-            true => Ok(found.group),
-            false => Err(etcd::Error::KeyspaceElsewhere),
+        let (group, serves) = self.places.get(keyspace).copied().unwrap_or_default();
+        match (group, serves) {
+            (META, _) => Err(etcd::Error::KeyspaceNotFound),
+            (group, true) if self.groups.contains_key(&group) => Ok(group),
+            _ => Err(etcd::Error::KeyspaceElsewhere),
         }
     }
 

@@ -3,22 +3,25 @@
 //!
 //! ```text
 //!   in the table, with this node ──▶ GroupOpened into the journal, then the group runs
+//!   moved to other nodes, or
 //!   dropped                      ──▶ GroupClosed into the journal; once that is on stable storage,
 //!                                    the group's checkpoints are deleted
 //! ```
 //!
 //! A node may know less than it knew before it was restarted, until it has executed its log again.
-//! A group with a number that the table has not given out yet is therefore left alone, and one that
-//! was closed is never opened again, although the table of before may still name it: what it had
-//! promised is gone.
+//! A group with a number that the table has not given out yet is therefore left alone, and until
+//! this node's table has been current once, none is closed that has moved away, and none is opened
+//! again that was closed. One that comes back later begins in doubt: what it had promised here is
+//! gone.
 //!
 //! The order matters: were the checkpoints deleted first, a crash in between would leave a log
 //! whose beginning is missing, which looks like damage.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use base::{GroupId, Instant};
+use base::{GroupId, Instant, NodeId};
 use cluster::meta::{self, Keyspace};
+use cluster::placement::plan::TableEpoch;
 use consensus::{Member, Membership};
 use journal::disk::{File, Lane, Operation, Request};
 use journal::{Record, RecordKind};
@@ -34,14 +37,27 @@ use crate::recovery::{Loss, RecoveredReplica};
 /// The opening that stands in requests of the node itself.
 pub(super) const OF_NODE: u32 = (1 << 31) - 1;
 
+/// Why a group is closed.
+#[derive(Clone, Copy)]
+enum Ending {
+    /// Its keyspace is no more.
+    Dropped,
+    /// Other nodes hold it.
+    Moved,
+}
+
 impl Running {
     /// Opens and closes groups, if the table has changed.
     pub(super) fn follow_table(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let opened = self.groups.get_mut(&META);
-        if !opened.is_some_and(|opened| opened.group.take_table_change()) {
+        let meta = self.groups.get_mut(&META);
+        let meta = &mut meta.expect("the first group is on every node").group;
+        let is_current = meta.was_current;
+        let was_current = std::mem::replace(&mut self.is_table_current, is_current);
+        if !meta.take_table_change() && is_current == was_current {
             return;
         }
         self.is_directory_old = true;
+        self.plan_anew();
         let reader = self.meta().replica().reader();
         let last = meta::last_group(reader);
         let table = match meta::all_keyspaces(reader) {
@@ -56,26 +72,57 @@ impl Running {
                 return;
             }
         };
-        let in_table: BTreeSet<GroupId> = table.iter().map(|each| each.group).collect();
-        let over: Vec<GroupId> = self
-            .groups
-            .keys()
-            .copied()
-            .filter(|id| *id != META && *id <= last && !in_table.contains(id))
-            .collect();
-        for id in over {
-            self.close(id, out);
+        let rows: BTreeMap<GroupId, &Keyspace> =
+            table.iter().map(|each| (each.group, each)).collect();
+        let end_of = |id: GroupId| match rows.get(&id) {
+            None => (id <= last).then_some(Ending::Dropped),
+            Some(keyspace) if keyspace.is_held_by(self.own) || !is_current => None,
+            Some(_) => Some(Ending::Moved),
+        };
+        let groups = self.groups.keys().filter(|id| **id != META);
+        let over: Vec<(GroupId, Ending)> =
+            groups.filter_map(|id| Some((*id, end_of(*id)?))).collect();
+        for (id, ending) in over {
+            self.close(id, ending, out);
         }
-        for keyspace in table {
-            let holds = keyspace.replicas.iter().any(|each| each.node == self.own);
+        self.follow_moves(&table, now);
+        // One that leaves answers what was sent to it before the others heard so; one that is being
+        // filled serves nobody yet.
+        let is_own = |all: &[meta::Replica]| all.iter().any(|each| each.node == self.own);
+        let place = |each: &Keyspace| {
+            let serves = is_own(&each.replicas) || is_own(each.serving());
+            (each.name.clone(), (each.group, serves))
+        };
+        self.places = table.iter().map(place).collect();
+        for keyspace in &table {
             let is_new = !self.groups.contains_key(&keyspace.group);
-            if holds && is_new && !self.closed.contains(&keyspace.group) {
-                self.open(&keyspace, now, out);
+            let may_open = is_current || !self.closed.contains(&keyspace.group);
+            if keyspace.is_held_by(self.own) && is_new && may_open {
+                self.open(keyspace, now, out);
             }
         }
     }
 
-    /// Opens a group that has never been on this node.
+    /// Who may have each keyspace's group open, by the table as this node has it.
+    #[must_use]
+    pub fn table(&self) -> (TableEpoch, BTreeMap<GroupId, BTreeSet<NodeId>>) {
+        let reader = self.meta().replica().reader();
+        let holders = meta::keyspaces(reader).into_iter().map(|keyspace| {
+            let moving = keyspace.moving.iter();
+            let others = moving.flat_map(|each| each.target.iter().chain(&each.leaving));
+            let all = keyspace.replicas.iter().chain(others);
+            (keyspace.group, all.map(|each| each.node).collect())
+        });
+        (meta::epoch(reader), holders.collect())
+    }
+
+    /// Which version of the table this node has.
+    #[must_use]
+    pub fn table_epoch(&self) -> TableEpoch {
+        meta::epoch(self.meta().replica().reader())
+    }
+
+    /// Opens a group that is not on this node.
     fn open(&mut self, keyspace: &Keyspace, now: Instant, out: &mut Vec<Output>) {
         let id = keyspace.group;
         let description = Description {
@@ -91,8 +138,9 @@ impl Running {
             body: description.encode(),
         });
         let mut fresh = RecoveredReplica::fresh(description, &self.config.limits);
-        if self.promises.is_doubtful {
-            // It may have been here before the journal was lost.
+        let was_here = self.closed.remove(&id) || keyspace.former.contains(&self.own);
+        if self.promises.is_doubtful || was_here {
+            // It has been here before, or may have been before the journal was lost.
             let epochs = self.promises.epochs;
             fresh.loss = Some(Loss::Log { epochs });
         }
@@ -104,7 +152,7 @@ impl Running {
     }
 
     /// Closes a group and lets go of all that it holds here.
-    fn close(&mut self, id: GroupId, out: &mut Vec<Output>) {
+    fn close(&mut self, id: GroupId, ending: Ending, out: &mut Vec<Output>) {
         let Some(mut closed) = self.groups.remove(&id) else {
             return;
         };
@@ -116,10 +164,17 @@ impl Running {
         }
         self.agenda.retain(|(_, other)| *other != id);
         for (call, kind) in closed.group.calls.close_all() {
-            let answer = kind.failure(etcd::Error::KeyspaceNotFound);
+            // What is under way in a keyspace that goes on elsewhere may happen there yet.
+            let answer = kind.failure(match ending {
+                Ending::Dropped => etcd::Error::KeyspaceNotFound,
+                Ending::Moved => etcd::Error::Timeout,
+            });
             out.push(Output::Answer { id: call, answer });
         }
-        let error = etcd::Error::KeyspaceNotFound;
+        let error = match ending {
+            Ending::Dropped => etcd::Error::KeyspaceNotFound,
+            Ending::Moved => etcd::Error::KeyspaceElsewhere,
+        };
         out.push(Output::Unpublish { group: id, error });
         self.counted.add(closed.group.metrics());
         self.journal.append(Record {
@@ -171,7 +226,7 @@ fn genesis(keyspace: &Keyspace) -> Membership {
         name: replica.name.clone(),
         peer_address: replica.address.clone(),
     };
-    let replicas = &keyspace.replicas;
+    let replicas = &keyspace.genesis;
     Membership {
         members: replicas
             .iter()

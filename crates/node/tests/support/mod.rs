@@ -93,6 +93,7 @@ pub fn config(index: usize, count: usize) -> Config {
         join: Vec::new(),
         engine: engine::chosen(),
         quorums: None,
+        domains: quorate_node::Domains::default(),
         timing: Timing::default(),
         limits: Limits {
             journal: journal::Limits {
@@ -492,7 +493,8 @@ impl World {
             }
             Output::Note(note) => self.notes.push((index, note)),
             Output::Keyspaces(directory) => self.hosts[index].directory = Some(directory),
-            Output::Ready | Output::ReadHistory { .. } | Output::Unpublish { .. } => {}
+            Output::Unpublish { group, .. } => self.hosts[index].published.end(group),
+            Output::Ready | Output::ReadHistory { .. } => {}
             Output::Halt(halt) => {
                 let host = &mut self.hosts[index];
                 host.node = None;

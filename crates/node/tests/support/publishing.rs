@@ -25,6 +25,11 @@ impl Published {
         self.groups.clear();
     }
 
+    /// A group is no longer there; if it comes back it begins anew.
+    pub(super) fn end(&mut self, group: GroupId) {
+        self.groups.remove(&group);
+    }
+
     /// Publications follow each other without a gap, or say that they do not.
     pub(super) fn take_in(&mut self, group: GroupId, publication: &Publication) {
         let batches = publication.batches.iter();

@@ -134,7 +134,9 @@ impl Plan {
             used.clear();
         }
         let block = match used.is_empty() {
-            true => self.random.usize(0..bytes.len().div_ceil(BLOCK_BYTES).max(1)),
+            true => self
+                .random
+                .usize(0..bytes.len().div_ceil(BLOCK_BYTES).max(1)),
             false => used[self.random.usize(0..used.len())],
         };
         let at = block * BLOCK_BYTES + self.random.usize(0..BLOCK_BYTES);

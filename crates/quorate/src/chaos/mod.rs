@@ -220,7 +220,9 @@ impl Chaos {
                 let said = self.cluster.nodes()[fault.node].said();
                 let lines: Vec<&str> = said.lines().collect();
                 let last = lines[lines.len().saturating_sub(12)..].join("\n  ");
-                io::Error::other(format!("{error}\nafter {done}; {name} said last:\n  {last}"))
+                io::Error::other(format!(
+                    "{error}\nafter {done}; {name} said last:\n  {last}"
+                ))
             })?;
             self.view.slowest_heal = self.view.slowest_heal.max(took);
             self.picture.say(&format!(

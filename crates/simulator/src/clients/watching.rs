@@ -355,6 +355,16 @@ impl World {
         }
     }
 
+    /// A keyspace is gone from a host, and with it all streams that are about it.
+    pub(super) fn streams_in_lost(&mut self, host: usize, space: usize) {
+        for client in 0..self.watchers.streams.len() {
+            let stream = &self.watchers.streams[client];
+            if stream.host == Some(host) && stream.space == space {
+                self.stream_lost(client);
+            }
+        }
+    }
+
     /// The hub has ended a stream.
     pub(super) fn watcher_ended(&mut self, client: usize, turn: u64) {
         let stream = &self.watchers.streams[client];

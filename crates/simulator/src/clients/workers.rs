@@ -123,6 +123,20 @@ impl World {
         self.streams_lost(index);
     }
 
+    /// A keyspace is no longer on this host: its streams there end.
+    pub(crate) fn end_worker(&mut self, index: usize, space: usize) {
+        let limits = limits(&self.scenario);
+        let worker = &mut self.workers[index][space];
+        worker.published.clear();
+        worker.inbox.clear();
+        worker.answered = 0;
+        if worker.hub.is_some() {
+            let seed = worker.random.next_u64();
+            worker.hub = Some(Hub::new(limits, seed));
+        }
+        self.streams_in_lost(index, space);
+    }
+
     /// The node says what has changed.
     pub(crate) fn published(&mut self, index: usize, space: usize, publication: Publication) {
         let worker = &mut self.workers[index][space];

@@ -15,9 +15,10 @@ use bytes::Bytes;
 use checker::history::Bounds;
 use consensus::Message;
 use journal::disk::RequestId;
-use node::Node;
 use node::group::META;
+use node::running::Running;
 use node::wire::Frame;
+use node::{Node, TableEpoch};
 
 use super::durability::Promise;
 use super::{Invariants, Violation, violated};
@@ -34,6 +35,10 @@ pub struct Groups {
     disk_speaks: Option<RequestId>,
     /// Who has closed which group. What a disk says for it later is nothing that it must keep.
     closed: BTreeSet<(NodeId, GroupId)>,
+    /// Who may have what open, by the epoch of the table.
+    tables: BTreeMap<TableEpoch, BTreeMap<GroupId, BTreeSet<NodeId>>>,
+    /// The table that each host had when it was last looked at.
+    tables_seen: Vec<Option<TableEpoch>>,
 }
 
 /// What engines say in a frame, and of which group.
@@ -72,6 +77,8 @@ impl Groups {
             others: BTreeMap::new(),
             disk_speaks: None,
             closed: BTreeSet::new(),
+            tables: BTreeMap::new(),
+            tables_seen: vec![None; hosts],
         }
     }
 
@@ -164,17 +171,50 @@ impl Groups {
             self.iter_mut().for_each(|(_, each)| each.halted(host));
             return Ok(());
         };
+        self.look_at_table(host, running)?;
         for (id, group) in running.groups() {
             self.of_mut(id).after_pass(now, host, group)?;
+            if self.closed.remove(&(running.id(), id)) {
+                self.first.reached.push(Mark::KeyspaceCameBack);
+            }
         }
         for (id, each) in &mut self.others {
             if each.is_seen(host) && running.group(*id).is_none() {
                 each.halted(host);
                 each.excuse(running.id());
                 self.closed.insert((running.id(), *id));
+                if running.table().1.contains_key(id) {
+                    self.first.reached.push(Mark::KeyspaceMovedAway);
+                    each.counts_no_more(running.id())?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// One table for each epoch: nodes that have it agree on who holds what.
+    fn look_at_table(&mut self, host: usize, running: &Running) -> Result<(), Violation> {
+        let epoch = running.table_epoch();
+        if self.tables_seen[host] == Some(epoch) {
+            return Ok(());
+        }
+        self.tables_seen[host] = Some(epoch);
+        let (_, holders) = running.table();
+        match self.tables.get(&epoch) {
+            Some(before) if *before != holders => violated(
+                "one owner set per keyspace and epoch",
+                format!(
+                    "the table of epoch {} has {before:?} on one node and {holders:?} on {}",
+                    epoch.0,
+                    running.id()
+                ),
+            ),
+            Some(_) => Ok(()),
+            None => {
+                self.tables.insert(epoch, holders);
+                Ok(())
+            }
+        }
     }
 
     /// Looks at what a node sends.

@@ -153,6 +153,21 @@ impl Invariants {
         self.members.as_ref()
     }
 
+    /// A node has let go of this group, which goes on elsewhere: nobody counts on it there.
+    ///
+    /// # Errors
+    /// If the newest membership that is known gives it a vote.
+    pub fn counts_no_more(&self, node: NodeId) -> Result<(), Violation> {
+        let members = self.members.as_ref();
+        match members.is_some_and(|members| members.membership.voters.contains(&node)) {
+            false => Ok(()),
+            true => violated(
+                "nobody lets go of a keyspace that counts on it",
+                format!("{node} votes in {members:?}, and has deleted what it held"),
+            ),
+        }
+    }
+
     /// Whether this group was running on a host when it was last looked at.
     #[must_use]
     pub fn is_seen(&self, host: usize) -> bool {

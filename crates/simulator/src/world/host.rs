@@ -9,7 +9,10 @@ use consensus::QuorumSizes;
 use journal::disk::RequestId;
 use node::leases::LeaseLimits;
 use node::running::scrubbing::ScrubLimits;
-use node::{Config, ConnectionId, DialId, Halt, Identity, Input, Limits, Node, Standing, Timing};
+use node::{
+    Config, ConnectionId, DialId, Halt, Identity, Input, Limits, MovingLimits, Node, Standing,
+    Timing,
+};
 
 use crate::disk::{Crash, Disk};
 use crate::invariants::refusals::{Injuries, Reasons};
@@ -115,12 +118,23 @@ pub(crate) fn config(host: usize, scenario: &Scenario) -> Config {
             .quorums
             .filter(|_| host == 0)
             .map(|(elect, commit)| QuorumSizes { elect, commit }),
+        domains: node::Domains::default(),
         timing: Timing::default(),
         limits: Limits {
             // Where machines hear of each other late, the replica is far behind its engine.
             execution_bytes: match scenario.machine.handing_over {
                 0 => Limits::default().execution_bytes,
                 _ => 1,
+            },
+            moving: MovingLimits {
+                grace: Duration::from_millis(300),
+                // Where nobody moves keyspaces, they do not move by themselves, nor do leaders.
+                tending_interval: match scenario.moves() {
+                    true => Duration::from_secs(1),
+                    false => Duration::from_secs(86_400),
+                },
+                leading_rest: Duration::from_secs(3),
+                ..MovingLimits::default()
             },
             ..limits(&scenario.small)
         },

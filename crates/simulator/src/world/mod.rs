@@ -568,7 +568,12 @@ impl World {
                 }
             }
             Output::ReadHistory { job, .. } => self.history_read(index, *job),
-            Output::Ready | Output::Keyspaces(_) | Output::Unpublish { .. } => {}
+            Output::Unpublish { group, .. } => {
+                if let Some(space) = self.space_in(group) {
+                    self.end_worker(index, space);
+                }
+            }
+            Output::Ready | Output::Keyspaces(_) => {}
             Output::Halt(halt) => self.halted(index, halt),
         }
     }

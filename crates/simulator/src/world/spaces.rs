@@ -9,12 +9,13 @@
 //! share nothing. A name is never used twice: nodes that have not heard of a drop go on serving
 //! what was dropped, so one name would stand for two histories.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::{GroupId, NodeId, Random};
 use node::group::META;
-use node::{Answer, Call, CallId};
+use node::{Answer, Call, CallId, Placement};
 
 use super::World;
 use super::audit::Audit;
@@ -50,6 +51,8 @@ pub(crate) struct Space {
     pub(crate) clients: Clients,
     pub(crate) audit: Audit,
     plan: Option<scenario::Keyspace>,
+    /// When it is moved next.
+    moves: VecDeque<Micros>,
     /// What an operator has asked, of whom, and in which life of it.
     asked: Option<(CallId, usize, u64)>,
     random: Random,
@@ -104,6 +107,7 @@ pub(crate) fn of(scenario: &Scenario, streams: Streams) -> Vec<Space> {
         ),
         audit: Audit::default(),
         plan: None,
+        moves: VecDeque::new(),
         asked: None,
         random: streams.named("operators.default"),
     };
@@ -117,6 +121,7 @@ pub(crate) fn of(scenario: &Scenario, streams: Streams) -> Vec<Space> {
             clients: Clients::new(plan.workload.clone(), duration, workload),
             audit: Audit::default(),
             plan: Some(plan.clone()),
+            moves: plan.moves.iter().copied().collect(),
             asked: None,
             random: streams.named(&format!("operators.{index}")),
         }
@@ -178,13 +183,19 @@ impl World {
                 space.stage = Stage::Dropping;
                 space.clients.may_vanish = true;
             }
-            Stage::Open | Stage::Dropped => {}
+            Stage::Open => self.hear_mover(index),
+            Stage::Dropped => {}
             Stage::Creating | Stage::Dropping => self.hear_operator(index),
         }
         self.ask_about_keyspace(index);
-        match (self.spaces[index].stage, dropped) {
+        let moved = self.spaces[index].moves.front().copied();
+        let next = [dropped, moved].into_iter().flatten().min();
+        match (self.spaces[index].stage, next) {
+            (Stage::Open, _) if self.spaces[index].asked.is_some() => {
+                self.schedule(LOOK, Happening::Keyspace(index));
+            }
             (Stage::Open, Some(at)) => {
-                let left = Duration::from_micros(at.saturating_sub(elapsed) + 1);
+                let left = Duration::from_micros(at.saturating_sub(elapsed) + 1).max(LOOK);
                 self.schedule(left, Happening::Keyspace(index));
             }
             (Stage::Creating | Stage::Dropping, _) => {
@@ -219,6 +230,62 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// What has become of a move; the next one, when its time has come.
+    fn hear_mover(&mut self, index: usize) {
+        if let Some((id, through, life)) = self.spaces[index].asked {
+            let answer = self.own_answers.remove(&id);
+            if answer.is_some() || self.hosts[through].life != life {
+                self.spaces[index].asked = None;
+            }
+        }
+        let elapsed = self.elapsed().as_micros() as Micros;
+        let due = self.spaces[index].moves.front().copied();
+        if self.spaces[index].asked.is_some() || due.is_none_or(|at| at > elapsed) {
+            return;
+        }
+        self.spaces[index].moves.pop_front();
+        let Some((from, to)) = self.draw_move(index) else {
+            return;
+        };
+        let through = self.spaces[index].random.below(self.hosts.len() as u64) as usize;
+        if self.hosts[through].node.is_none() {
+            return;
+        }
+        let placement = match self.spaces[index].random.below(6) {
+            0 => Placement::Cancel {
+                name: self.spaces[index].name.to_string(),
+            },
+            _ => Placement::Move {
+                name: self.spaces[index].name.to_string(),
+                from: Some(super::host::name(from)),
+                to: vec![super::host::name(to)],
+            },
+        };
+        let life = self.hosts[through].life;
+        let id = self.call(through, Call::Placement(placement));
+        self.spaces[index].asked = Some((id, through, life));
+    }
+
+    /// A host that has a replica of a keyspace, and one that has not.
+    fn draw_move(&mut self, index: usize) -> Option<(usize, usize)> {
+        let group = self.spaces[index].group?;
+        let members = self.invariants.of(group)?.members()?;
+        let voters = members.membership.voters.clone();
+        let has = |host: &usize| {
+            self.hosts[*host]
+                .id()
+                .is_some_and(|id| voters.contains(&id))
+        };
+        let (with, without): (Vec<usize>, Vec<usize>) = (0..self.hosts.len()).partition(has);
+        if with.is_empty() || without.is_empty() {
+            return None;
+        }
+        let random = &mut self.spaces[index].random;
+        let from = with[random.below(with.len() as u64) as usize];
+        let to = without[random.below(without.len() as u64) as usize];
+        Some((from, to))
     }
 
     fn keyspace_opens(&mut self, index: usize) {
@@ -272,11 +339,28 @@ impl World {
         if !(members.membership.elects(has) && members.membership.commits(has)) {
             return Vec::new();
         }
+        // Whoever is being filled, or has left, serves nobody.
         let belongs = |host: &&usize| {
             let id = id(host);
-            id.is_some_and(|id| members.membership.members.contains_key(&id))
+            id.is_some_and(|id| members.membership.voters.contains(&id))
         };
         hosts.iter().filter(belongs).copied().collect()
+    }
+
+    /// Whether as many as shall vote in a keyspace, and nobody is on the way in or out.
+    pub(crate) fn is_whole(&self, index: usize) -> bool {
+        let space = &self.spaces[index];
+        let (Some(plan), Some(group)) = (&space.plan, space.group) else {
+            return true;
+        };
+        if space.stage != Stage::Open {
+            return true;
+        }
+        let members = self.invariants.of(group).and_then(|each| each.members());
+        members.is_none_or(|members| {
+            let membership = &members.membership;
+            membership.voters.len() == plan.replicas && membership.members.len() == plan.replicas
+        })
     }
 
     /// Whether a host holds all that there is of some keyspace: nobody can repair that for it.

@@ -1,0 +1,293 @@
+//! Where keyspaces shall be, as operators and the mover say it to the table; and what a group that
+//! moves is asked to do next.
+//!
+//! ```text
+//!   operator: move, cancel, drain, plan, apply, explain ─▶ the first group: a command, or a report
+//!   mover, on the leader of a group: what is ─▶ observed ─▶ next step ─▶ take_step ─▶ engine
+//! ```
+
+use std::time::Duration;
+
+use base::{Instant, NodeId};
+use cluster::meta::{self, MetaCommand, Picture, Replica, Tending};
+use cluster::placement::mover::{Observed, Step};
+use cluster::placement::plan::{Scope, TableEpoch};
+use cluster::placement::site::Standing;
+use consensus::{Change, Member};
+
+use super::{Group, Moment};
+use crate::calls::{Admittance, Waiter};
+use crate::interface::{Answer, CallId, Output, Placement};
+use crate::operator::Asker;
+use crate::peers::Peers;
+
+/// What comes of an operator's question.
+enum Verdict {
+    /// The table is to be changed.
+    Change(MetaCommand),
+    /// A text for people.
+    Say(String),
+}
+
+impl Group {
+    /// An operator asks where keyspaces are, or says where they shall be.
+    pub(super) fn call_placement(
+        &mut self,
+        moment: Moment,
+        id: CallId,
+        placement: Placement,
+        out: &mut Vec<Output>,
+    ) {
+        match self.judge_placement(placement) {
+            Ok(Verdict::Change(command)) => self.change_table(moment, id, &command, out),
+            Ok(Verdict::Say(text)) => {
+                let answer = Answer::Operator(Ok(text));
+                out.push(Output::Answer { id, answer });
+            }
+            Err(reason) => {
+                let answer = Answer::Operator(Err(reason));
+                out.push(Output::Answer { id, answer });
+            }
+        }
+    }
+
+    fn judge_placement(&self, placement: Placement) -> Result<Verdict, String> {
+        let reader = self.replica.reader();
+        let membership = self.replica.membership();
+        let seen = meta::epoch(reader);
+        Ok(match placement {
+            Placement::Move { name, from, to } => {
+                let target = self.target_of(&name, from.as_deref(), &to)?;
+                let moves = vec![(name, target)];
+                Verdict::Change(MetaCommand::Move { seen, moves })
+            }
+            Placement::Cancel { name } => {
+                meta::check_name(&name)?;
+                Verdict::Change(MetaCommand::Cancel { name })
+            }
+            Placement::Drain { node, is_draining } => self.judge_drain(&node, is_draining)?,
+            Placement::Plan => Verdict::Say(meta::plan_report(
+                &Picture::new(reader, membership),
+                membership,
+            )),
+            Placement::Apply { epoch } => {
+                check_epoch(seen, epoch)?;
+                let picture = Picture::new(reader, membership);
+                let proposal = picture.propose(membership, Scope::Everything);
+                let (seen, moves) = (proposal.seen, proposal.moves);
+                match moves.is_empty() {
+                    true => Verdict::Say("nothing has to move".to_owned()),
+                    false => Verdict::Change(MetaCommand::Move { seen, moves }),
+                }
+            }
+            Placement::Explain { name } => {
+                let picture = Picture::new(reader, membership);
+                let report = meta::explain_report(&picture, &name);
+                Verdict::Say(report.ok_or_else(|| match name == meta::DEFAULT {
+                    true => format!("{name} is on all nodes of the cluster: nothing places it"),
+                    false => format!("there is no keyspace called {name}"),
+                })?)
+            }
+            Placement::Tend {
+                replace_after,
+                rebalances,
+            } => {
+                let now = meta::tending(reader);
+                let after = replace_after.map(|after| (after > Duration::ZERO).then_some(after));
+                Verdict::Change(MetaCommand::Tend(Tending {
+                    replace_after: after.unwrap_or(now.replace_after),
+                    rebalances: rebalances.unwrap_or(now.rebalances),
+                }))
+            }
+        })
+    }
+
+    /// Who shall hold a keyspace: those who are named, or those who do with one in place of
+    /// another.
+    fn target_of(
+        &self,
+        name: &str,
+        from: Option<&str>,
+        to: &[String],
+    ) -> Result<Vec<Replica>, String> {
+        let named: Result<Vec<Replica>, String> =
+            to.iter().map(|node| self.replica_on(node)).collect();
+        let named = named?;
+        let Some(from) = from else {
+            return Ok(named);
+        };
+        let from = self.replica_on(from)?;
+        let keyspace = meta::keyspace(self.replica.reader(), name);
+        let keyspace = keyspace
+            .ok_or_else(|| format!("there is no keyspace called {name} that could be moved"))?;
+        let mut target = keyspace.target().to_vec();
+        let Some(place) = target.iter_mut().find(|each| each.node == from.node) else {
+            let holders: Vec<&str> = keyspace
+                .target()
+                .iter()
+                .map(|each| &each.name[..])
+                .collect();
+            return Err(format!(
+                "{} holds no replica of {name}; {} do",
+                from.name,
+                holders.join(", ")
+            ));
+        };
+        match &named[..] {
+            [one] => *place = one.clone(),
+            _ => return Err("name one node with --to for the one with --from".to_owned()),
+        }
+        Ok(target)
+    }
+
+    fn judge_drain(&self, node: &str, is_draining: bool) -> Result<Verdict, String> {
+        let reader = self.replica.reader();
+        let membership = self.replica.membership();
+        let replica = self.replica_on(node)?;
+        let was = meta::standing(reader, replica.node);
+        if !is_draining {
+            return match was {
+                Standing::Draining => Ok(stand(replica.node, was, Standing::Serving)),
+                other => Err(format!(
+                    "{} is not being emptied: it is {other}",
+                    replica.name
+                )),
+            };
+        }
+        let picture = Picture::new(reader, membership);
+        let stays = meta::cannot_be_emptied(&picture, replica.node);
+        if let Some((_, name)) = stays.first() {
+            return Err(format!(
+                "{} cannot be emptied: {} of its keyspaces, such as {name}, have as many replicas \
+                 as there are nodes to take them; add a node first",
+                replica.name,
+                stays.len()
+            ));
+        }
+        Ok(stand(replica.node, was, Standing::Draining))
+    }
+
+    /// A member as the table names it, by its name or its id in hexadecimal.
+    fn replica_on(&self, node: &str) -> Result<Replica, String> {
+        let membership = self.replica.membership();
+        let is_meant = |id: &NodeId, name: &str| name == node || id.to_string() == node;
+        let mut members = membership.members.iter();
+        let found = members.find(|(id, member)| is_meant(id, &member.name));
+        let found = found.and_then(|(id, _)| meta::replica_of(membership, *id));
+        found.ok_or_else(|| {
+            let names: Vec<&str> = membership
+                .members
+                .values()
+                .map(|each| &each.name[..])
+                .collect();
+            format!(
+                "no member is called {node} or has that id; there are {}",
+                names.join(", ")
+            )
+        })
+    }
+
+    /// Says something to the table; whoever does looks at what came of it.
+    pub(crate) fn tell_table(&mut self, now: Instant, command: &MetaCommand) {
+        let deadline = now + self.config.timing.request_timeout;
+        let record = command.encode();
+        let added = self.calls.add_command(
+            meta::PROTOCOL,
+            record,
+            Waiter::Nobody,
+            deadline,
+            Admittance::Reserved,
+        );
+        self.metrics.calls_refused += u64::from(added.is_err());
+    }
+
+    /// What this group's membership is, for the mover. Only the leader knows enough.
+    pub(crate) fn observed(&self) -> Observed {
+        let membership = &self.membership;
+        let learners = membership.members.keys();
+        let learners = learners.filter(|id| !membership.is_voter(**id));
+        // What has been proposed and is not executed here may still not be.
+        let is_settled = membership == self.replica.membership();
+        Observed {
+            voters: membership.voters.clone(),
+            learners: learners
+                .map(|id| (*id, self.is_ready_for_vote(*id)))
+                .collect(),
+            leader: self.leader,
+            is_changing: !is_settled || self.operators.is_asked_by_itself(),
+        }
+    }
+
+    /// Takes a step of the mover's. What comes of it shows in the membership.
+    pub(crate) fn take_step(
+        &mut self,
+        moment: Moment,
+        step: Step,
+        member: Option<Member>,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        let ticket = self.calls.next_ticket();
+        let change = match (step, member) {
+            (Step::AddLearner(id), Some(member)) => Change::AddLearner { id, member },
+            // Nobody knows where it is.
+            (Step::AddLearner(_), None) => return,
+            (Step::Promote(id), _) => Change::Promote(id),
+            (Step::Remove(id), _) => Change::Remove(id),
+            (Step::HandOver { to }, _) => return self.hand_over_to(moment, to, peers, out),
+        };
+        self.operators
+            .asked_engine(ticket, Asker::Itself, String::new());
+        let input = consensus::Input::Reconfigure { ticket, change };
+        self.drive(moment, input, peers, out);
+    }
+
+    /// On the leader: another replica shall lead.
+    pub(crate) fn hand_over_to(
+        &mut self,
+        moment: Moment,
+        to: NodeId,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        let ticket = self.calls.next_ticket();
+        self.operators
+            .asked_engine(ticket, Asker::Itself, String::new());
+        let to = Some(to);
+        let input = consensus::Input::Transfer { ticket, to };
+        self.drive(moment, input, peers, out);
+    }
+
+    /// How much of the log a replica has executed, in percent, as it last said.
+    pub(crate) fn filled(&self, node: NodeId) -> u8 {
+        let applied = match node == self.own {
+            true => self.replica.applied(),
+            false => self
+                .facts
+                .get(&node)
+                .map_or(base::Slot(0), |facts| facts.applied),
+        };
+        let whole = u128::from(self.engine.glance().chosen.0).max(1);
+        let percent = (u128::from(applied.0) * 100 / whole).min(100);
+        u8::try_from(percent).expect("it is at most a hundred")
+    }
+}
+
+fn stand(node: NodeId, was: Standing, standing: Standing) -> Verdict {
+    Verdict::Change(MetaCommand::Stand {
+        node,
+        was,
+        standing,
+    })
+}
+
+fn check_epoch(seen: TableEpoch, asked: Option<u64>) -> Result<(), String> {
+    match asked.filter(|asked| *asked != seen.0) {
+        None => Ok(()),
+        Some(asked) => Err(format!(
+            "the plan was made on the table of epoch {asked}, and it is of epoch {} by now; look \
+             at `quorate placement plan` again",
+            seen.0
+        )),
+    }
+}

@@ -1,0 +1,150 @@
+//! Who leads what: leaderships are spread over the nodes, and go where the table's plan has them.
+//!
+//! ```text
+//!   table, sites ─▶ leaders::preferred: the same on every node ─▶ who shall lead each group
+//!   a group that this node leads, and shall not ─▶ hand over: one at a time
+//! ```
+//!
+//! Nobody has to be asked: each node computes the same from the table, and gives away what it leads
+//! for others. Who shall lead and is not there gets nothing, until it is. A node that is being
+//! emptied leads nothing, the first group included.
+
+use std::collections::BTreeMap;
+
+use base::{GroupId, Instant, NodeId};
+use cluster::meta::{self, Picture};
+use cluster::placement::leaders;
+use cluster::placement::site::Standing;
+
+use super::Running;
+use crate::group::{META, Moment};
+use crate::interface::Output;
+use crate::peers::Peers;
+
+/// What a node keeps of who shall lead.
+#[derive(Debug, Default)]
+pub(super) struct Leading {
+    /// Who shall lead which group.
+    preferred: BTreeMap<GroupId, NodeId>,
+    /// This node is being emptied.
+    is_draining: bool,
+    /// That is so by the table as it is.
+    is_made: bool,
+    /// Since when this node leads the groups that it leads.
+    since: BTreeMap<GroupId, Instant>,
+    /// When it last gave a group away.
+    given: BTreeMap<GroupId, Instant>,
+    next_look: Instant,
+}
+
+impl Leading {
+    /// The table has changed.
+    pub(super) fn forget(&mut self) {
+        self.is_made = false;
+    }
+}
+
+impl Running {
+    /// When to look next what others should lead.
+    pub(super) fn leading_deadline(&self) -> Option<Instant> {
+        let has_others = self.meta().membership.members.len() > 1;
+        let has_keyspaces = self.groups.len() > 1;
+        let may_lead_less = has_keyspaces || self.leading.is_draining;
+        (has_others && may_lead_less).then_some(self.leading.next_look)
+    }
+
+    /// Hands over one leadership that another node should have.
+    pub(super) fn spread_leaders(
+        &mut self,
+        moment: Moment,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        let now = moment.now;
+        if now < self.leading.next_look {
+            return;
+        }
+        let limits = self.config.limits.moving;
+        self.leading.next_look = now + limits.tending_interval;
+        let led = self.groups.iter().filter(|(_, each)| each.group.leads());
+        let led: Vec<GroupId> = led.map(|(id, _)| *id).collect();
+        let is_open = |id: &GroupId| self.groups.contains_key(id);
+        self.leading.given.retain(|id, _| is_open(id));
+        let since = &mut self.leading.since;
+        since.retain(|id, _| led.binary_search(id).is_ok());
+        for id in &led {
+            since.entry(*id).or_insert(now);
+        }
+        if !self.meta().was_current {
+            return;
+        }
+        self.prefer_leaders();
+        let is_draining = self.leading.is_draining;
+        let rebalances = meta::tending(self.meta().replica().reader()).rebalances;
+        for id in led {
+            let has_rested = self.leading.since[&id] + limits.leading_rest <= now;
+            let given = self.leading.given.get(&id);
+            let may_give = given.is_none_or(|at| *at + limits.leading_again <= now);
+            if !is_draining && !(rebalances && has_rested && may_give) {
+                continue;
+            }
+            let to = match id {
+                META if is_draining => self.heir_of_first(peers),
+                META => None,
+                id => self.leading.preferred.get(&id).copied(),
+            };
+            if let Some(to) = to
+                && self.can_lead(id, to, peers)
+            {
+                self.leading.given.insert(id, now);
+                self.with(id, out, |group, out| {
+                    group.hand_over_to(moment, to, peers, out);
+                });
+                return;
+            }
+        }
+    }
+
+    /// Who shall lead what, if the table has changed.
+    fn prefer_leaders(&mut self) {
+        if self.leading.is_made {
+            return;
+        }
+        let replica = self.meta().replica();
+        let picture = Picture::new(replica.reader(), replica.membership());
+        let candidates = picture.keyspaces.iter().map(|(group, keyspace)| {
+            let serving = keyspace.serving().iter();
+            (*group, serving.map(|each| each.node).collect())
+        });
+        let standing = meta::standing(replica.reader(), self.own);
+        let preferred = leaders::preferred(&picture.sites, &candidates.collect());
+        self.leading.preferred = preferred;
+        self.leading.is_draining = standing == Standing::Draining;
+        self.leading.is_made = true;
+    }
+
+    /// Another node for the first group: one that takes replicas.
+    fn heir_of_first(&self, peers: &Peers) -> Option<NodeId> {
+        let replica = self.meta().replica();
+        let voters = replica.membership().voters.iter();
+        let mut serving = voters.filter(|node| {
+            meta::standing(replica.reader(), **node) == Standing::Serving && **node != self.own
+        });
+        serving
+            .find(|node| peers.route_to(**node).is_some())
+            .copied()
+    }
+
+    /// Whether a node can take a group over: it is another one, connected, and votes in it, and
+    /// nothing else is being changed there.
+    fn can_lead(&self, id: GroupId, to: NodeId, peers: &Peers) -> bool {
+        let Some(opened) = self.groups.get(&id) else {
+            return false;
+        };
+        let seen = opened.group.observed();
+        to != self.own
+            && !seen.is_changing
+            && seen.voters.contains(&to)
+            && peers.route_to(to).is_some()
+    }
+}

@@ -1,0 +1,226 @@
+//! The mover at work: keyspaces get to the nodes that the table names.
+//!
+//! ```text
+//!   the table: pods shall be on {a, b, d}          every node: opens what it shall hold
+//!                 │                                            │
+//!                 ▼                                            ▼
+//!   the leader of its group: add d ─▶ d has caught up ─▶ promote d ─▶ says *leave* (into the table)
+//!                 every node: clients are served by {a, b, d} alone ◀──────┘
+//!   the leader: waits a moment ─▶ (hands over, if it leaves) ─▶ remove c ─▶ says *settle*
+//!                 c: closes its replica ◀──────────────────────────────────────┘
+//! ```
+//!
+//! Each group is moved by whoever leads it, from what it sees ([`mover::steps`]); nothing is kept
+//! but what stands in the table and in the group's membership, so the next leader goes on where one
+//! stopped. *Settle* is said once the removal is executed: whoever reads it deletes what it holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use base::mutant::{self, Mutant};
+use base::{GroupId, Instant, NodeId};
+use cluster::meta::{Keyspace, MetaCommand, Moving};
+use cluster::placement::mover::{self, Observed, Step};
+
+use super::Running;
+use crate::group::{META, Moment};
+use crate::interface::{KeyspaceStatus, Output};
+use crate::peers::Peers;
+
+/// What bounds keyspaces that move.
+#[derive(Clone, Copy, Debug)]
+pub struct MovingLimits {
+    /// What one node has under way of the keyspaces that it leads; the others wait.
+    pub at_a_time: mover::Limits,
+    /// Keyspaces that are sent elsewhere without an operator's asking, at a time.
+    pub sent_at_a_time: usize,
+    /// How often it is looked whether a step can be taken.
+    pub interval: Duration,
+    /// From when clients are served by others until a replica is removed: what it was asked before
+    /// is answered meanwhile.
+    pub grace: Duration,
+    /// How long to wait before the table is told the same thing again.
+    pub say_again: Duration,
+    /// How often it is looked who is dead, who holds too much, and who leads too much.
+    pub tending_interval: Duration,
+    /// How long a node that was given up must be back before it counts again.
+    pub back_after: Duration,
+    /// A leader that shall not lead hands over when it has led for so long.
+    pub leading_rest: Duration,
+    /// One that leads again what it has handed over keeps it for so long: something is in the way
+    /// of the other one.
+    pub leading_again: Duration,
+}
+
+impl Default for MovingLimits {
+    fn default() -> MovingLimits {
+        MovingLimits {
+            at_a_time: mover::Limits::default(),
+            sent_at_a_time: 8,
+            interval: Duration::from_millis(100),
+            grace: Duration::from_secs(2),
+            say_again: Duration::from_secs(2),
+            tending_interval: Duration::from_secs(1),
+            back_after: Duration::from_secs(5),
+            leading_rest: Duration::from_secs(10),
+            leading_again: Duration::from_secs(300),
+        }
+    }
+}
+
+/// What a node keeps of the keyspaces that move.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay {
+    /// Those that it holds, by their groups.
+    keyspaces: BTreeMap<GroupId, Moving>,
+    /// Since when this node knows that some leave.
+    leaving: BTreeMap<GroupId, Instant>,
+    /// When the table was last told something about a group.
+    said: BTreeMap<GroupId, Instant>,
+    next_look: Instant,
+}
+
+impl Running {
+    /// The table has changed: who moves.
+    pub(super) fn follow_moves(&mut self, table: &[Keyspace], now: Instant) {
+        let under_way = &mut self.under_way;
+        let moving = table.iter().filter_map(|each| {
+            let moving = each.moving.clone().filter(|_| each.is_held_by(self.own));
+            Some((each.group, moving?))
+        });
+        under_way.keyspaces = moving.collect();
+        let moving = &under_way.keyspaces;
+        let is_leaving = |group: &GroupId| moving.get(group).is_some_and(|each| each.is_leaving);
+        under_way.leaving.retain(|group, _| is_leaving(group));
+        under_way.said.retain(|group, _| moving.contains_key(group));
+        for group in moving.keys().filter(|group| is_leaving(group)) {
+            under_way.leaving.entry(*group).or_insert(now);
+        }
+    }
+
+    /// When to look next at the keyspaces that move.
+    pub(super) fn moving_deadline(&self) -> Option<Instant> {
+        let mut moving = self.under_way.keyspaces.keys();
+        let leads = moving.any(|id| self.groups.get(id).is_some_and(|each| each.group.leads()));
+        leads.then_some(self.under_way.next_look)
+    }
+
+    /// Takes the next steps of the keyspaces that this node leads.
+    pub(super) fn move_replicas(
+        &mut self,
+        moment: Moment,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        if self.under_way.keyspaces.is_empty() || moment.now < self.under_way.next_look {
+            return;
+        }
+        self.under_way.next_look = moment.now + self.config.limits.moving.interval;
+        if !self.meta().was_current {
+            return;
+        }
+        let (mut target, mut observed) = (BTreeMap::new(), BTreeMap::new());
+        for (id, moving) in &self.under_way.keyspaces {
+            let opened = self.groups.get(id).filter(|opened| opened.group.leads());
+            let Some(opened) = opened else {
+                continue;
+            };
+            let nodes: Vec<NodeId> = moving.target.iter().map(|each| each.node).collect();
+            target.insert(*id, nodes);
+            observed.insert(*id, opened.group.observed());
+        }
+        for (id, seen) in &observed {
+            self.report(moment.now, *id, seen, out);
+        }
+        let limits = self.config.limits.moving.at_a_time;
+        for (id, step) in mover::steps(&target, &observed, &limits) {
+            self.move_on(moment, id, step, &observed[&id], peers, out);
+        }
+    }
+
+    /// Says into the table what has been reached.
+    fn report(&mut self, now: Instant, id: GroupId, seen: &Observed, out: &mut Vec<Output>) {
+        let Some(moving) = self.under_way.keyspaces.get(&id) else {
+            return;
+        };
+        if seen.is_changing && !mutant::is_on(Mutant::SettleEarly) {
+            return;
+        }
+        let shall: BTreeSet<NodeId> = moving.target.iter().map(|each| each.node).collect();
+        let target = moving.target.clone();
+        let command = match moving.is_leaving {
+            true if seen.voters == shall && seen.learners.is_empty() => {
+                MetaCommand::Settle { group: id, target }
+            }
+            true if mutant::is_on(Mutant::SettleEarly) => MetaCommand::Settle { group: id, target },
+            false if shall.is_subset(&seen.voters) => MetaCommand::Leave { group: id, target },
+            _ => return,
+        };
+        let again = self.config.limits.moving.say_again;
+        let said = self.under_way.said.get(&id);
+        if said.is_some_and(|at| now < *at + again) {
+            return;
+        }
+        self.under_way.said.insert(id, now);
+        self.with(META, out, |group, _| group.tell_table(now, &command));
+    }
+
+    /// Takes a step of one group, if its time has come.
+    fn move_on(
+        &mut self,
+        moment: Moment,
+        id: GroupId,
+        step: Step,
+        seen: &Observed,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        let takes_away = match step {
+            Step::AddLearner(_) | Step::Promote(_) => false,
+            Step::HandOver { .. } => true,
+            Step::Remove(node) => seen.voters.contains(&node),
+        };
+        let left_at = self.under_way.leaving.get(&id);
+        let grace = self.config.limits.moving.grace;
+        let may_leave = left_at.is_some_and(|at| *at + grace <= moment.now);
+        if takes_away && (!may_leave || mutant::is_on(Mutant::NeverLeave)) {
+            return;
+        }
+        let member = match step {
+            Step::AddLearner(node) => match self.meta().membership.members.get(&node) {
+                Some(member) => Some(member.clone()),
+                // It has been removed from the cluster: another target is needed.
+                None => return,
+            },
+            _ => None,
+        };
+        self.with(id, out, |group, out| {
+            group.take_step(moment, step, member, peers, out);
+        });
+    }
+
+    /// What is known here of keyspaces, beside what the table says.
+    pub(super) fn add_progress(&self, keyspaces: &mut [KeyspaceStatus]) {
+        for status in keyspaces {
+            let Some(opened) = self.groups.get(&status.group) else {
+                continue;
+            };
+            let group = &opened.group;
+            let leader = group
+                .leader
+                .and_then(|id| group.membership.members.get(&id));
+            status.leader = leader.map(|member| member.name.clone());
+            let (Some(moving), Some(shown)) = (
+                self.under_way.keyspaces.get(&status.group),
+                &mut status.moving,
+            ) else {
+                continue;
+            };
+            let coming = moving.target.iter();
+            let coming = coming.filter(|each| !status.replicas.contains(&each.name));
+            shown.filled = coming
+                .map(|each| (each.name.clone(), group.filled(each.node)))
+                .collect();
+        }
+    }
+}

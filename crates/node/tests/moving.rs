@@ -1,0 +1,498 @@
+//! Keyspaces that get from some nodes to others: when told to, when a node dies or comes back, and
+//! when one is emptied.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::GroupId;
+use bytes::Bytes;
+use consensus::EngineKind;
+use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
+use journal::disk::File;
+use quorate_node::{Answer, Call, Config, KeyspaceStatus, Placement};
+
+mod support;
+
+use support::{World, config};
+
+fn within(keyspace: &str, call: etcd::Request) -> Call {
+    Call::In {
+        keyspace: Arc::from(keyspace),
+        call: Box::new(Call::Etcd(call)),
+    }
+}
+
+fn put(keyspace: &str, key: &str, value: &str) -> Call {
+    let request = PutRequest {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+        ..Default::default()
+    };
+    within(keyspace, etcd::Request::Put(request))
+}
+
+fn get(keyspace: &str, key: &str) -> Call {
+    let request = RangeRequest {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        ..Default::default()
+    };
+    within(keyspace, etcd::Request::Range(request))
+}
+
+/// Small segments and checkpoints, so that replicas are filled from checkpoints too.
+fn small(index: usize, count: usize) -> Config {
+    let mut config = config(index, count);
+    config.limits.checkpoint_log_bytes = 16 << 10;
+    config.limits.journal.segment_bytes = 64 << 10;
+    config.limits.log_segments = 2;
+    config
+}
+
+fn nodes(seed: u64, count: usize) -> World {
+    let mut world = World::new(seed, (0..count).map(|each| small(each, count)).collect());
+    (0..count).for_each(|host| world.start(host));
+    world.wait_for_leader();
+    world
+}
+
+fn operate(world: &mut World, host: usize, call: Call) -> String {
+    let text = format!("{call:?}");
+    match world.ask(host, call) {
+        Answer::Operator(Ok(done)) => done,
+        other => panic!("{text}: {other:?}\n{}", world.picture()),
+    }
+}
+
+fn refused(world: &mut World, host: usize, placement: Placement) -> String {
+    match world.ask(host, Call::Placement(placement)) {
+        Answer::Operator(Err(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn create(world: &mut World, name: &str, replicas: usize, engine: EngineKind) {
+    let call = Call::KeyspaceCreate {
+        name: name.to_owned(),
+        replicas,
+        engine,
+        quorums: None,
+    };
+    operate(world, 0, call);
+}
+
+fn sends(name: &str, from: usize, to: usize) -> Call {
+    Call::Placement(Placement::Move {
+        name: name.to_owned(),
+        from: Some(format!("n{}", from + 1)),
+        to: vec![format!("n{}", to + 1)],
+    })
+}
+
+fn tend(world: &mut World, through: usize, seconds: u64, rebalances: bool) {
+    let call = Call::Placement(Placement::Tend {
+        replace_after: Some(Duration::from_secs(seconds)),
+        rebalances: Some(rebalances),
+    });
+    operate(world, through, call);
+}
+
+fn status(world: &mut World, through: usize, name: &str) -> KeyspaceStatus {
+    match world.ask(through, Call::Keyspaces) {
+        Answer::Keyspaces(all) => {
+            let mut all = all.into_iter();
+            all.find(|each| each.name == name).expect("it is there")
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn hosts_of(status: &KeyspaceStatus) -> Vec<usize> {
+    let host = |name: &String| name[1..].parse::<usize>().expect("names count") - 1;
+    let mut hosts: Vec<usize> = status.replicas.iter().map(host).collect();
+    hosts.sort_unstable();
+    hosts
+}
+
+/// Waits until a keyspace moves no more; who holds it.
+fn at_rest(world: &mut World, through: usize, name: &str) -> Vec<usize> {
+    for _ in 0..300 {
+        let status = status(world, through, name);
+        if status.moving.is_none() {
+            world.run(Duration::from_millis(300));
+            return hosts_of(&status);
+        }
+        world.run(Duration::from_millis(100));
+    }
+    let status = status(world, through, name);
+    panic!("{status:?} moves for ever\n{}", world.picture());
+}
+
+fn must_put(world: &mut World, host: usize, keyspace: &str, key: &str, value: &str) {
+    for _ in 0..5 {
+        let answer = world.ask(host, put(keyspace, key, value));
+        if let Answer::Etcd(Ok(_)) = answer {
+            return;
+        }
+    }
+    panic!("put into {keyspace} through {host}\n{}", world.picture());
+}
+
+fn must_get(world: &mut World, host: usize, keyspace: &str, key: &str) -> Option<String> {
+    for _ in 0..3 {
+        if let Answer::Etcd(Ok(etcd::Response::Range(range))) = world.ask(host, get(keyspace, key))
+        {
+            let first = range.kvs.first();
+            return first.map(|each| String::from_utf8_lossy(&each.value).into_owned());
+        }
+    }
+    panic!("get from {keyspace} through {host}\n{}", world.picture());
+}
+
+fn has_nothing_of(world: &mut World, host: usize, group: GroupId) {
+    let running = world.node(host).running().expect("it runs");
+    assert!(running.group(group).is_none(), "host {host} has it open");
+    let files = world.disk_of(host).list();
+    let left = files.iter().find(|(file, _)| match file {
+        File::Checkpoint(id, _) | File::PartialCheckpoint(id, _) => *id == group,
+        _ => false,
+    });
+    assert_eq!(left, None, "host {host}");
+}
+
+/// So much that the log of the group does not reach back to its beginning.
+fn fill(world: &mut World, host: usize, keyspace: &str) {
+    let value = "v".repeat(1000);
+    for round in 0..60 {
+        must_put(world, host, keyspace, &format!("k{}", round % 7), &value);
+    }
+}
+
+#[test]
+fn a_keyspace_moves_with_all_it_holds_and_who_leaves_keeps_nothing() {
+    for (seed, engine) in [(1, EngineKind::Raft), (2, EngineKind::Paxos)] {
+        let mut world = nodes(seed, 5);
+        tend(&mut world, 0, 300, false);
+        create(&mut world, "pods", 3, engine);
+        world.run(Duration::from_secs(1));
+        let before = status(&mut world, 0, "pods");
+        let holders = hosts_of(&before);
+        fill(&mut world, holders[0], "pods");
+        must_put(&mut world, holders[0], "pods", "a", "before");
+        // Each in turn, so that the leader is among them.
+        let free: Vec<usize> = (0..5).filter(|host| !holders.contains(host)).collect();
+        operate(&mut world, free[0], sends("pods", holders[0], free[0]));
+        at_rest(&mut world, 0, "pods");
+        operate(&mut world, free[0], sends("pods", holders[1], free[1]));
+        at_rest(&mut world, 0, "pods");
+        operate(&mut world, free[0], sends("pods", holders[2], holders[0]));
+        let after = at_rest(&mut world, 0, "pods");
+        let mut expected = [holders[0], free[0], free[1]];
+        expected.sort_unstable();
+        assert_eq!(after, expected);
+        for host in after {
+            let value = must_get(&mut world, host, "pods", "a");
+            assert_eq!(value.as_deref(), Some("before"), "host {host}");
+        }
+        must_put(&mut world, free[1], "pods", "b", "after");
+        for host in [holders[1], holders[2]] {
+            has_nothing_of(&mut world, host, before.group);
+            match world.ask(host, get("pods", "a")) {
+                Answer::Etcd(Err(error)) => assert_eq!(error, etcd::Error::KeyspaceElsewhere),
+                other => panic!("{other:?}"),
+            }
+        }
+        // It all stands on the disks.
+        (0..5).for_each(|host| world.kill(host));
+        (0..5).for_each(|host| world.start(host));
+        world.wait_for_leader();
+        world.run(Duration::from_secs(2));
+        let value = must_get(&mut world, free[0], "pods", "b");
+        assert_eq!(value.as_deref(), Some("after"));
+        has_nothing_of(&mut world, holders[1], before.group);
+    }
+}
+
+#[test]
+fn a_keyspace_with_one_replica_moves_as_well() {
+    for (seed, engine) in [(3, EngineKind::Raft), (4, EngineKind::Paxos)] {
+        let mut world = nodes(seed, 3);
+        tend(&mut world, 0, 300, false);
+        create(&mut world, "alone", 1, engine);
+        world.run(Duration::from_secs(1));
+        let before = status(&mut world, 0, "alone");
+        let from = hosts_of(&before)[0];
+        let to = (from + 1) % 3;
+        must_put(&mut world, from, "alone", "a", "1");
+        operate(&mut world, 0, sends("alone", from, to));
+        assert_eq!(at_rest(&mut world, 0, "alone"), [to]);
+        assert_eq!(must_get(&mut world, to, "alone", "a").as_deref(), Some("1"));
+        has_nothing_of(&mut world, from, before.group);
+        // And back, to a node that has forgotten what it promised.
+        operate(&mut world, 0, sends("alone", to, from));
+        assert_eq!(at_rest(&mut world, 0, "alone"), [from]);
+        must_put(&mut world, from, "alone", "a", "2");
+        has_nothing_of(&mut world, to, before.group);
+    }
+}
+
+#[test]
+fn a_move_that_cannot_go_on_is_cancelled() {
+    let mut world = nodes(5, 5);
+    tend(&mut world, 0, 300, false);
+    create(&mut world, "pods", 3, EngineKind::Raft);
+    world.run(Duration::from_secs(1));
+    let holders = hosts_of(&status(&mut world, 0, "pods"));
+    let to = (0..5)
+        .find(|host| !holders.contains(host))
+        .expect("of five");
+    world.kill(to);
+    world.wait_for_leader();
+    let through = holders[1];
+    operate(&mut world, through, sends("pods", holders[0], to));
+    world.run(Duration::from_secs(3));
+    let moving = status(&mut world, through, "pods").moving;
+    let moving = moving.expect("it waits for its new node");
+    assert_eq!(moving.to.len(), 3);
+    assert!(!moving.is_leaving);
+    must_put(&mut world, holders[0], "pods", "a", "1");
+    let name = "pods".to_owned();
+    let cancel = || Placement::Cancel { name: name.clone() };
+    operate(&mut world, through, Call::Placement(cancel()));
+    assert_eq!(at_rest(&mut world, through, "pods"), holders);
+    assert!(refused(&mut world, through, cancel()).contains("is not moving"));
+    // The node that was to hold it learns that it shall not.
+    world.start(to);
+    world.run(Duration::from_secs(2));
+    let group = status(&mut world, through, "pods").group;
+    has_nothing_of(&mut world, to, group);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_the_reason() {
+    let mut world = nodes(6, 4);
+    tend(&mut world, 0, 300, false);
+    create(&mut world, "pods", 3, EngineKind::Raft);
+    let holders = hosts_of(&status(&mut world, 0, "pods"));
+    let free = (0..4)
+        .find(|host| !holders.contains(host))
+        .expect("of four");
+    let name = |host: usize| format!("n{}", host + 1);
+    let moved = |from: Option<usize>, to: Vec<String>| Placement::Move {
+        name: "pods".to_owned(),
+        from: from.map(name),
+        to,
+    };
+    for (placement, reason) in [
+        (moved(None, vec!["n9".to_owned()]), "no member is called n9"),
+        (moved(None, vec![name(0), name(1)]), "1, 3, 5 or 7"),
+        (moved(Some(free), vec![name(free)]), "holds no replica"),
+        (
+            moved(Some(holders[0]), vec![name(holders[1])]),
+            "a node of its own",
+        ),
+        (
+            moved(None, holders.iter().copied().map(name).collect()),
+            "is there already",
+        ),
+        (Placement::Apply { epoch: Some(77) }, "epoch 77"),
+        (
+            Placement::Explain {
+                name: "nothing".to_owned(),
+            },
+            "no keyspace",
+        ),
+        (
+            Placement::Drain {
+                node: "n1".to_owned(),
+                is_draining: false,
+            },
+            "not being emptied",
+        ),
+    ] {
+        let text = format!("{placement:?}");
+        let told = refused(&mut world, 1, placement);
+        assert!(told.contains(reason), "{text}: {told}");
+    }
+}
+
+#[test]
+fn a_dead_node_is_replaced_and_cleaned_when_it_returns() {
+    for (seed, engine) in [(7, EngineKind::Raft), (8, EngineKind::Paxos)] {
+        let mut world = nodes(seed, 5);
+        tend(&mut world, 0, 5, true);
+        for name in ["pods", "events", "jobs"] {
+            create(&mut world, name, 3, engine);
+        }
+        world.run(Duration::from_secs(1));
+        let victim = hosts_of(&status(&mut world, 0, "pods"))[0];
+        let through = (victim + 1) % 5;
+        let group = status(&mut world, through, "pods").group;
+        let holders = hosts_of(&status(&mut world, through, "pods"));
+        let other = *holders
+            .iter()
+            .find(|host| **host != victim)
+            .expect("two are left");
+        must_put(&mut world, other, "pods", "a", "1");
+        world.kill(victim);
+        world.wait_for_leader();
+        world.run(Duration::from_secs(4));
+        let still = hosts_of(&status(&mut world, through, "pods"));
+        assert_eq!(still, holders, "it may come back");
+        world.run(Duration::from_secs(6));
+        for name in ["pods", "events", "jobs"] {
+            let now = at_rest(&mut world, through, name);
+            assert!(!now.contains(&victim), "{name} is on {now:?}");
+            assert_eq!(now.len(), 3);
+        }
+        let new = at_rest(&mut world, through, "pods");
+        for host in new {
+            assert_eq!(
+                must_get(&mut world, host, "pods", "a").as_deref(),
+                Some("1")
+            );
+        }
+        // Nothing is left of it there, unless it has got it again as its share.
+        tend(&mut world, through, 5, false);
+        world.start(victim);
+        world.run(Duration::from_secs(3));
+        has_nothing_of(&mut world, victim, group);
+        // Once it counts again, it takes its share.
+        tend(&mut world, through, 5, true);
+        world.run(Duration::from_secs(20));
+        let mut held = [0; 5];
+        for name in ["pods", "events", "jobs"] {
+            for host in at_rest(&mut world, through, name) {
+                held[host] += 1;
+                must_put(&mut world, host, name, "b", "2");
+            }
+        }
+        assert!(held.iter().all(|count| (1..=2).contains(count)), "{held:?}");
+    }
+}
+
+#[test]
+fn a_node_is_emptied_and_takes_its_share_again() {
+    let mut world = nodes(9, 4);
+    for name in ["a", "b", "c", "d"] {
+        create(&mut world, name, 3, EngineKind::Raft);
+    }
+    world.run(Duration::from_secs(1));
+    let drain = |is_draining| {
+        Call::Placement(Placement::Drain {
+            node: "n2".to_owned(),
+            is_draining,
+        })
+    };
+    operate(&mut world, 0, drain(true));
+    world.run(Duration::from_secs(15));
+    for name in ["a", "b", "c", "d"] {
+        let now = at_rest(&mut world, 0, name);
+        assert_eq!(now, [0, 2, 3], "{name}");
+        must_put(&mut world, 2, name, "key", "value");
+    }
+    assert_ne!(world.wait_for_leader(), 1, "it leads nothing");
+    // Of the three that are left none can be spared.
+    let other = Placement::Drain {
+        node: "n3".to_owned(),
+        is_draining: true,
+    };
+    assert!(refused(&mut world, 0, other).contains("cannot be emptied"));
+    operate(&mut world, 0, drain(false));
+    world.run(Duration::from_secs(20));
+    let mut held = 0;
+    for name in ["a", "b", "c", "d"] {
+        held += usize::from(at_rest(&mut world, 0, name).contains(&1));
+    }
+    assert_eq!(held, 3, "twelve replicas on four nodes");
+}
+
+#[test]
+fn a_node_that_gets_its_vote_takes_its_share() {
+    let mut configs: Vec<Config> = (0..3).map(|each| small(each, 3)).collect();
+    let mut joins = small(3, 4);
+    joins.cluster = Vec::new();
+    joins.join = vec!["host0:2380".to_owned()];
+    configs.push(joins);
+    let mut world = World::new(12, configs);
+    (0..3).for_each(|host| world.start(host));
+    world.wait_for_leader();
+    for name in ["a", "b", "c", "d"] {
+        create(&mut world, name, 3, EngineKind::Raft);
+    }
+    let add = Call::MemberAdd {
+        name: "n4".to_owned(),
+        peer_address: "host3:2380".to_owned(),
+    };
+    operate(&mut world, 0, add);
+    world.start(3);
+    world.run(Duration::from_secs(15));
+    assert!(
+        !at_rest(&mut world, 0, "a").contains(&3),
+        "a learner holds nothing"
+    );
+    let promote = Call::MemberPromote {
+        member: "n4".to_owned(),
+    };
+    operate(&mut world, 0, promote);
+    world.run(Duration::from_secs(20));
+    let mut held = 0;
+    for name in ["a", "b", "c", "d"] {
+        let hosts = at_rest(&mut world, 0, name);
+        held += usize::from(hosts.contains(&3));
+        must_put(&mut world, hosts[2], name, "key", "value");
+    }
+    assert_eq!(held, 3, "twelve replicas on four nodes");
+}
+
+#[test]
+fn leaders_are_spread() {
+    let mut world = nodes(10, 3);
+    for each in 0..6 {
+        create(
+            &mut world,
+            &format!("space-{each}"),
+            3,
+            EngineKind::ALL[each % 2],
+        );
+    }
+    world.run(Duration::from_secs(40));
+    let mut led = [0; 3];
+    for each in 0..6 {
+        let status = status(&mut world, 0, &format!("space-{each}"));
+        let leader = status.leader.expect("somebody leads");
+        led[leader[1..].parse::<usize>().expect("names count") - 1] += 1;
+    }
+    assert_eq!(led, [2, 2, 2]);
+}
+
+#[test]
+fn plans_say_what_would_move_and_why() {
+    let mut world = World::new(11, (0..4).map(|each| zoned(each, 4)).collect());
+    (0..4).for_each(|host| world.start(host));
+    world.wait_for_leader();
+    tend(&mut world, 0, 300, false);
+    world.run(Duration::from_secs(3));
+    create(&mut world, "pods", 3, EngineKind::Raft);
+    let plan = |world: &mut World| operate(world, 1, Call::Placement(Placement::Plan));
+    let text = plan(&mut world);
+    assert!(text.contains("nothing has to move"), "{text}");
+    // Two in each of two zones: three replicas need both.
+    let holders = hosts_of(&status(&mut world, 0, "pods"));
+    assert!(holders.iter().any(|host| host % 2 == 0), "{holders:?}");
+    assert!(holders.iter().any(|host| host % 2 == 1), "{holders:?}");
+    create(&mut world, "alone", 1, EngineKind::Raft);
+    world.run(Duration::from_secs(1));
+    let explain = Placement::Explain {
+        name: "pods".to_owned(),
+    };
+    let text = operate(&mut world, 2, Call::Placement(explain));
+    assert!(text.contains("zone even"), "{text}");
+    assert!(text.contains("holds it"), "{text}");
+}
+
+/// A node in one of two zones.
+fn zoned(index: usize, count: usize) -> Config {
+    let mut config = small(index, count);
+    config.domains.zone = ["even", "odd"][index % 2].to_owned();
+    config
+}
