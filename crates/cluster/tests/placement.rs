@@ -347,9 +347,12 @@ fn take(group: &mut Observed, step: Step) {
             );
             group.voters.insert(node);
         }
-        Step::HandOver { to } => {
-            assert!(group.voters.contains(&to));
-            group.leader = Some(to);
+        Step::HandOver => {
+            let others = group
+                .voters
+                .iter()
+                .find(|node| Some(**node) != group.leader);
+            group.leader = Some(*others.expect("somebody else votes"));
         }
         Step::Remove(node) => {
             assert_ne!(group.leader, Some(node), "a leader is not removed");

@@ -155,13 +155,6 @@ impl Picture {
             .count()
     }
 
-    /// How many keyspaces are on their way.
-    #[must_use]
-    pub fn in_motion(&self) -> usize {
-        let all = self.keyspaces.values();
-        all.filter(|keyspace| keyspace.moving.is_some()).count()
-    }
-
     /// The keyspaces that a node has open, or shall.
     #[must_use]
     pub fn held_by(&self, node: NodeId) -> BTreeSet<GroupId> {

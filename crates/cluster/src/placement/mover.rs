@@ -52,11 +52,8 @@ pub enum Step {
     AddLearner(NodeId),
     /// Give it a vote: it has caught up.
     Promote(NodeId),
-    /// Another replica shall lead: the leader is to be removed.
-    HandOver {
-        /// Who shall lead.
-        to: NodeId,
-    },
+    /// Another replica shall lead, whichever is the fittest: the leader is to be removed.
+    HandOver,
     /// It is no longer a member.
     Remove(NodeId),
 }
@@ -143,8 +140,9 @@ pub fn next_step(shall: &BTreeSet<NodeId>, observed: &Observed) -> Option<Step> 
         Some(other) => Some(Step::Remove(*other)),
         None if shall.contains(&leader) => None,
         None => {
-            let heir = shall.intersection(&observed.voters).next()?;
-            Some(Step::HandOver { to: *heir })
+            // All others that vote shall stay: any of them will do.
+            let has_heir = observed.voters.iter().any(|node| shall.contains(node));
+            has_heir.then_some(Step::HandOver)
         }
     }
 }

@@ -608,6 +608,9 @@ impl Group {
         self.proposed_in_pass = 0;
         self.execute_chosen(moment, out);
         self.on_time(moment, peers, out);
+        if self.is_given_up() {
+            return;
+        }
         self.lease_pass(now, out);
         loop {
             self.send_commands(now, peers, out);

@@ -214,7 +214,9 @@ impl Group {
                 .map(|id| (*id, self.is_ready_for_vote(*id)))
                 .collect(),
             leader: self.leader,
-            is_changing: !is_settled || self.operators.is_asked_by_itself(),
+            is_changing: !is_settled
+                || membership.is_joint()
+                || self.operators.is_asked_by_itself(),
         }
     }
 
@@ -234,7 +236,7 @@ impl Group {
             (Step::AddLearner(_), None) => return,
             (Step::Promote(id), _) => Change::Promote(id),
             (Step::Remove(id), _) => Change::Remove(id),
-            (Step::HandOver { to }, _) => return self.hand_over_to(moment, to, peers, out),
+            (Step::HandOver, _) => return self.hand_over_to(moment, None, peers, out),
         };
         self.operators
             .asked_engine(ticket, Asker::Itself, String::new());
@@ -242,18 +244,17 @@ impl Group {
         self.drive(moment, input, peers, out);
     }
 
-    /// On the leader: another replica shall lead.
+    /// On the leader: another replica shall lead, or whichever is the fittest.
     pub(crate) fn hand_over_to(
         &mut self,
         moment: Moment,
-        to: NodeId,
+        to: Option<NodeId>,
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
         let ticket = self.calls.next_ticket();
         self.operators
             .asked_engine(ticket, Asker::Itself, String::new());
-        let to = Some(to);
         let input = consensus::Input::Transfer { ticket, to };
         self.drive(moment, input, peers, out);
     }

@@ -117,6 +117,13 @@ impl Group {
         }
     }
 
+    /// A follower says that it has woken: what it said before does not count.
+    pub(crate) fn follower_woke(&mut self, from: NodeId) {
+        if let Some(asked) = &mut self.sleep.asked {
+            asked.confirmed.remove(&from);
+        }
+    }
+
     /// At the end of a pass: falls asleep, or asks the others, if nothing has happened for long
     /// enough. `is_there`: whether a node gives signs of life. What is to be said goes to `said`,
     /// behind what the engine says.

@@ -84,8 +84,13 @@ impl Running {
         for id in led {
             let has_rested = self.leading.since[&id] + limits.leading_rest <= now;
             let given = self.leading.given.get(&id);
-            let may_give = given.is_none_or(|at| *at + limits.leading_again <= now);
-            if !is_draining && !(rebalances && has_rested && may_give) {
+            // Whoever could not take one group over must not keep the others here.
+            let again = match is_draining {
+                true => limits.leading_rest,
+                false => limits.leading_again,
+            };
+            let may_give = given.is_none_or(|at| *at + again <= now);
+            if !may_give || !(is_draining || rebalances && has_rested) {
                 continue;
             }
             let to = match id {
@@ -98,7 +103,7 @@ impl Running {
             {
                 self.leading.given.insert(id, now);
                 self.with(id, out, |group, out| {
-                    group.hand_over_to(moment, to, peers, out);
+                    group.hand_over_to(moment, Some(to), peers, out);
                 });
                 return;
             }

@@ -80,6 +80,13 @@ pub(super) struct UnderWay {
     next_look: Instant,
 }
 
+impl UnderWay {
+    /// Whether a group that this node holds is being moved.
+    pub(super) fn has(&self, id: GroupId) -> bool {
+        self.keyspaces.contains_key(&id)
+    }
+}
+
 impl Running {
     /// The table has changed: who moves.
     pub(super) fn follow_moves(&mut self, table: &[Keyspace], now: Instant) {
@@ -177,7 +184,7 @@ impl Running {
     ) {
         let takes_away = match step {
             Step::AddLearner(_) | Step::Promote(_) => false,
-            Step::HandOver { .. } => true,
+            Step::HandOver => true,
             Step::Remove(node) => seen.voters.contains(&node),
         };
         let left_at = self.under_way.leaving.get(&id);

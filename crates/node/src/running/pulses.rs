@@ -228,6 +228,7 @@ impl Running {
                 }
             }
             GroupFrame::Wake => {
+                opened.group.follower_woke(from);
                 self.rouse(id, Some(from));
                 self.wake(id);
             }
@@ -292,6 +293,10 @@ impl Running {
         if opened.led_asleep && !opened.group.leads() {
             opened.led_asleep = false;
             self.pulses.surrender();
+        }
+        if self.under_way.has(id) {
+            // Its new replicas must hear of it until they are filled.
+            return;
         }
         let mut said = std::mem::take(&mut self.pulses.said);
         let is_there = |node| self.pulses.is_there(node);

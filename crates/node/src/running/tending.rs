@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use base::{Instant, NodeId};
-use cluster::meta::{self, MetaCommand, Picture, Tending};
+use cluster::meta::{self, Keyspace, MetaCommand, Picture, Tending};
 use cluster::placement::plan::{Scope, TableEpoch};
 use cluster::placement::site::Standing;
 
@@ -208,7 +208,6 @@ impl Running {
         }
         let alive = &situation.alive;
         let picture = Picture::new(replica.reader(), membership);
-        let free = at_a_time.saturating_sub(picture.in_motion());
         // While somebody is away who may come back, nothing moves that need not.
         let is_missed = |site: &cluster::placement::site::Site| {
             site.standing == Standing::Serving && !alive.contains(&site.node)
@@ -219,9 +218,12 @@ impl Running {
             false => Scope::Necessary,
         };
         let mut proposal = picture.propose(membership, scope);
+        let all = picture.keyspaces.values();
+        let by_name: BTreeMap<&str, &Keyspace> =
+            all.map(|each| (each.name.as_str(), each)).collect();
         let has_it = |name: &str, node| {
-            let mut all = picture.keyspaces.values();
-            all.any(|each| each.name == *name && each.is_held_by(node))
+            let keyspace = by_name.get(name);
+            keyspace.is_some_and(|each| each.is_held_by(node))
         };
         proposal.moves.retain(|(name, target)| {
             let mut target = target.iter();
@@ -231,7 +233,24 @@ impl Running {
             self.tended.at_rest = Some(situation);
             return None;
         }
-        proposal.moves.truncate(free);
+        // What is on its way to a node that is not there any more is sent elsewhere at once: it
+        // would keep its place for ever. The same goes for what has nobody left to move it.
+        let is_moving = |name: &str| by_name.get(name).is_some_and(|each| each.moving.is_some());
+        let can_move = |keyspace: &&Keyspace| {
+            let serving = keyspace.serving();
+            let there = serving.iter().filter(|each| alive.contains(&each.node));
+            keyspace.moving.is_some() && there.count() > serving.len() / 2
+        };
+        let in_motion = picture.keyspaces.values().filter(can_move).count();
+        let mut free = at_a_time.saturating_sub(in_motion);
+        proposal.moves.retain(|(name, _)| {
+            if is_moving(name) {
+                return true;
+            }
+            let has_place = free > 0;
+            free = free.saturating_sub(1);
+            has_place
+        });
         let (seen, moves) = (proposal.seen, proposal.moves);
         (!moves.is_empty()).then_some(MetaCommand::Move { seen, moves })
     }

@@ -614,6 +614,7 @@ impl World {
             self.schedule(pause, Happening::Start(index));
         }
         if let Halt::Again(reason) = &halt {
+            let host = &mut self.hosts[index];
             host.injuries.hurt(host.disk.injured());
             let name = &host.config.name;
             let looked = refusals::refused(name, reason, host.reasons, &host.injuries);
