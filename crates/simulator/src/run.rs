@@ -199,8 +199,8 @@ fn judge(world: &mut World, name: &str, history: &History) -> bool {
     false
 }
 
-/// Every membership of the first group that some replica has in force: a core must be a quorum of
-/// each.
+/// Every membership of the first group that some replica has in force, and what becomes of it when
+/// its learners get the votes that were asked for them: a core must be a quorum of each.
 fn memberships(world: &World) -> Vec<Membership> {
     let mut found: Vec<Membership> = Vec::new();
     for host in &world.hosts {
@@ -208,8 +208,12 @@ fn memberships(world: &World) -> Vec<Membership> {
             continue;
         };
         let (_, membership) = running.engine().membership_in_force();
-        if !found.contains(membership) {
-            found.push(membership.clone());
+        let mut promoted = membership.clone();
+        promoted.voters.extend(membership.members.keys());
+        for membership in [membership.clone(), promoted] {
+            if !found.contains(&membership) {
+                found.push(membership);
+            }
         }
     }
     found
