@@ -258,12 +258,17 @@ pub fn domains(reader: &Reader, node: NodeId) -> Domains {
     Known::of_row(reader.row(Space::META, &node_key(node))).domains
 }
 
-/// The nodes that replicas can be on: those with a vote in the cluster.
+/// The nodes that replicas can be on: those with a vote in the cluster, in the order of their names.
 #[must_use]
 pub fn sites(reader: &Reader, membership: &Membership) -> Vec<Site> {
     let members = &membership.members;
-    let voters = members.iter().filter(|(id, _)| membership.is_voter(**id));
+    let mut voters: Vec<_> = members
+        .iter()
+        .filter(|(id, _)| membership.is_voter(**id))
+        .collect();
+    voters.sort_by_key(|(id, member)| (member.name.as_str(), **id));
     voters
+        .into_iter()
         .map(|(node, member)| {
             let known = Known::of_row(reader.row(Space::META, &node_key(*node)));
             Site {

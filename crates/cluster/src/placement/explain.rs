@@ -119,7 +119,9 @@ pub fn drawing(sites: &[Site], table: &Table, width: usize) -> String {
     let name_of = |node: &NodeId| names.get(node).map_or("?", |site| site.name.as_str());
     let longest = held.keys().map(|node| name_of(node).chars().count()).max();
     let mut text = String::new();
-    for (node, load) in &held {
+    let strangers = held.keys().filter(|node| !names.contains_key(node));
+    let order = sites.iter().map(|site| &site.node).chain(strangers);
+    for (node, load) in order.map(|node| (node, &held[node])) {
         let bar = "█".repeat((load * width).div_ceil(most));
         let standing = match names.get(node).map(|site| site.standing) {
             Some(Standing::Serving) => String::new(),

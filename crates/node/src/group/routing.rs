@@ -227,7 +227,8 @@ impl Group {
             let remembered = self.config.limits.digests.remembered;
             self.digests.executed(digest.0, digest.1, remembered);
             let is_member = self.replica.membership().members.contains_key(&self.own);
-            if changes_membership && was_member && !is_member {
+            // Who leaves a keyspace closes its group when the table says so.
+            if changes_membership && was_member && !is_member && self.id == META {
                 // The others must still learn that this was chosen; then there is nothing left.
                 self.removed_at = Some(moment.now + self.config.timing.election_timeout * 2);
                 notes.push(Note::Removed);
