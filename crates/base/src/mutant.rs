@@ -82,8 +82,6 @@ mutants! {
     TeachAccepted, "teach-accepted", "What was merely accepted is taught as chosen.";
     SnapshotDropsAccepted, "snapshot-drops-accepted", "A snapshot drops what stands behind it.";
     SleepWithLease, "sleep-with-lease", "A group falls asleep though it has leases.";
-    ReadAsleep, "read-asleep", "What followers said before a group slept counts for later reads.";
-    SleepUneven, "sleep-uneven", "A follower falls asleep though its log lacks something.";
     SettleEarly, "settle-early", "A keyspace has moved before those who leave are removed.";
     NeverLeave, "never-leave", "Those who shall let go of a keyspace are never removed.";
     ReadBeforeOpen, "read-before-open", "A leader serves reads before it knows all that is chosen.";

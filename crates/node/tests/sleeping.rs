@@ -298,3 +298,22 @@ fn while_others_fill_the_log_a_sleeping_group_writes_one_checkpoint_and_no_more(
     }
     until_asleep(&mut world, &[0, 1, 2], &groups);
 }
+
+#[test]
+fn who_lacks_something_keeps_the_others_awake_until_it_has_it() {
+    let (mut world, groups) = sleepers(8, 2);
+    for group in groups {
+        let leader = leader_of(&world, group);
+        let slow = (leader + 1) % 3;
+        world.disk_of(slow).is_stuck = true;
+        must_put(&mut world, leader, group, "d", "4");
+        world.run(LONG);
+        for host in 0..3 {
+            assert!(!is_asleep(&world, host, group), "host {host}");
+        }
+        world.disk_of(slow).is_stuck = false;
+        until_asleep(&mut world, &[0, 1, 2], &[group]);
+        let read = within(group, get("d", true));
+        assert_eq!(value(world.ask(slow, read)), Some("4".to_owned()));
+    }
+}

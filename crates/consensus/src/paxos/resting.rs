@@ -1,6 +1,5 @@
 //! Whether a replica can be left alone, and how it goes on when it was (see `rest.rs`).
 
-use base::mutant::{self, Mutant};
 use base::{Instant, NodeId};
 
 use crate::engine::Role;
@@ -46,8 +45,7 @@ impl Paxos {
         let last = self.log.last();
         let rests = |(id, peer): (&NodeId, &Peer)| {
             let has_all = peer.is_known && peer.has_nothing_under_way() && peer.chosen_told == last;
-            peer.departing_since.is_none()
-                && (has_all || absent(*id) || mutant::is_on(Mutant::SleepUneven))
+            peer.departing_since.is_none() && (has_all || absent(*id))
         };
         let present = |id: NodeId| id == self.config.id || !absent(id);
         leading.is_open
@@ -69,9 +67,6 @@ impl Paxos {
         if let Some(leading) = &mut self.leading {
             for peer in leading.peers.values_mut() {
                 peer.last_heard = Some(now);
-                if mutant::is_on(Mutant::ReadAsleep) {
-                    peer.round = u64::MAX;
-                }
             }
             leading.heartbeat_at = now;
             return;

@@ -1,6 +1,5 @@
 //! Whether a replica can be left alone, and how it goes on when it was (see `rest.rs`).
 
-use base::mutant::{self, Mutant};
 use base::{Instant, NodeId};
 
 use crate::engine::Role;
@@ -45,8 +44,7 @@ impl Raft {
             let has_all = matches!(peer.state, State::Replicate)
                 && peer.matched == last
                 && peer.chosen_told == last;
-            peer.departing_since.is_none()
-                && (has_all || absent(*id) || mutant::is_on(Mutant::SleepUneven))
+            peer.departing_since.is_none() && (has_all || absent(*id))
         };
         let present = |id: NodeId| id == self.config.id || !absent(id);
         leading.change.is_none()
@@ -63,9 +61,6 @@ impl Raft {
         if let Some(leading) = &mut self.leading {
             for peer in leading.peers.values_mut() {
                 peer.last_heard = Some(now);
-                if mutant::is_on(Mutant::ReadAsleep) {
-                    peer.round = u64::MAX;
-                }
             }
             leading.heartbeat_at = now;
             return;
