@@ -118,6 +118,8 @@ impl Default for Options {
 #[derive(Clone, Debug)]
 pub struct Client {
     endpoints: Arc<Endpoints>,
+    /// Whose keys are meant; `None`: those of the keyspace `default`, or of the listener.
+    keyspace: Option<AsciiMetadataValue>,
 }
 
 /// One call: which stub, which method, read or write.
@@ -161,7 +163,23 @@ impl Client {
         security: Security,
     ) -> Result<Client, Error> {
         let endpoints = Arc::new(Endpoints::new(endpoints, options, security)?);
-        Ok(Client { endpoints })
+        Ok(Client {
+            endpoints,
+            keyspace: None,
+        })
+    }
+
+    /// The same client, over the same connections, whose calls are about a keyspace.
+    ///
+    /// # Errors
+    /// [`Error::BadKeyspace`] if that cannot be a name.
+    pub fn in_keyspace(&self, name: &str) -> Result<Client, Error> {
+        let value = name.parse::<AsciiMetadataValue>();
+        let value = value.map_err(|_| Error::BadKeyspace(name.to_owned()))?;
+        Ok(Client {
+            endpoints: Arc::clone(&self.endpoints),
+            keyspace: Some(value),
+        })
     }
 
     /// Sends a request with the user's token, if there is one, and once more with a new token if
@@ -177,7 +195,13 @@ impl Client {
         Answer: Future<Output = Result<tonic::Response<Response>, Status>>,
     {
         let endpoints = &*self.endpoints;
-        let send = |channel, message| send(channel, endpoints.with_token(message));
+        let send = |channel, message| {
+            let mut request = endpoints.with_token(message);
+            if let Some(name) = &self.keyspace {
+                request.metadata_mut().insert(KEYSPACE, name.clone());
+            }
+            send(channel, request)
+        };
         if !endpoints.has_user() {
             return endpoints.call(kind, message, send).await;
         }

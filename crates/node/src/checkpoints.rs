@@ -63,6 +63,7 @@ enum Purpose {
         stored: u64,
     },
     Installing(InstallingStep),
+    GivingUp,
     Nothing,
 }
 
@@ -140,6 +141,8 @@ pub enum Event {
     Rejected(CheckpointRef, String),
     /// A received checkpoint is of a level that this node must not execute.
     TooNew(String),
+    /// All files are gone, as was wanted.
+    GivenUp,
 }
 
 /// Why a checkpoint cannot be loaded.
@@ -184,6 +187,8 @@ pub struct Checkpoints {
     /// Checkpoints on end that could not be written, and when to try again.
     failures: u32,
     retry_at: Option<Instant>,
+    /// Files that are being deleted because all of them are given up.
+    giving_up: usize,
     purposes: BTreeMap<RequestId, Purpose>,
     /// Stands in the ids of this machine's requests.
     opening: u32,
@@ -210,6 +215,7 @@ impl Checkpoints {
             incoming: None,
             failures: 0,
             retry_at: None,
+            giving_up: 0,
             purposes: BTreeMap::new(),
             opening: place.opening,
             last_request: 0,
@@ -237,6 +243,20 @@ impl Checkpoints {
             .chain(renamed)
             .chain(incoming)
             .collect()
+    }
+
+    /// What they hold is wrong: deletes them all, and whatever is on its way to be one. Nothing may
+    /// be asked of this machine any more; it ends with [`Event::GivenUp`].
+    pub fn give_up(&mut self, out: &mut Vec<Output>) {
+        let mut files = self.files();
+        // There may be none; what ends is a request in any case.
+        files.push(File::PartialCheckpoint(self.group, Slot(0)));
+        self.writing = None;
+        self.installing = None;
+        self.giving_up = files.len();
+        for file in files {
+            self.request(Operation::Delete { file }, Purpose::GivingUp, out);
+        }
     }
 
     /// The newest checkpoint.
@@ -458,6 +478,11 @@ impl Checkpoints {
         let purpose = self.purposes.remove(&completion.id)?;
         match purpose {
             Purpose::Nothing => None,
+            // A file that cannot be deleted is found wrong again.
+            Purpose::GivingUp => {
+                self.giving_up -= 1;
+                (self.giving_up == 0).then_some(Event::GivenUp)
+            }
             Purpose::Piece {
                 to,
                 checkpoint,

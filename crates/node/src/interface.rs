@@ -195,6 +195,9 @@ pub enum Halt {
     Stopped,
     /// It cannot or must not go on: what is wrong, where, and what to do. Exit status not 0.
     Refused(String),
+    /// What is wrong here is made up for by a start: whoever runs the node starts it again at once,
+    /// in a new process if there is one. What is wrong.
+    Again(String),
 }
 
 /// What a client may ask of a node.
@@ -237,6 +240,8 @@ pub enum Call {
     },
     /// List the keyspaces.
     Keyspaces,
+    /// What this node sees of each group that it holds a replica of.
+    Groups,
     /// etcd's `Cluster.MemberList`.
     EtcdMemberList {
         /// Confirm with the leader first.
@@ -311,6 +316,8 @@ pub enum Answer {
     Ready(Result<(), String>),
     /// To [`Call::Keyspaces`].
     Keyspaces(Vec<KeyspaceStatus>),
+    /// To [`Call::Groups`].
+    Groups(Vec<GroupStatus>),
     /// To the member and keyspace calls and the transfer: done (a sentence for people), or why not.
     Operator(Result<String, String>),
 }
@@ -368,6 +375,17 @@ pub struct Status {
     pub quorums: QuorumSizes,
     /// Who belongs to the group.
     pub members: Vec<MemberStatus>,
+}
+
+/// What a node sees of one group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupStatus {
+    /// Which.
+    pub group: GroupId,
+    /// The replica here has lost something, and no leader has made up for it.
+    pub is_in_doubt: bool,
+    /// What the replica here sees.
+    pub status: Status,
 }
 
 /// One keyspace, as the table has it.

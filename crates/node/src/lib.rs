@@ -54,8 +54,8 @@ pub use config::{Config, Startup, Timing};
 pub use directory::{Directory, Holder, Residence};
 pub use hub::HubLimits;
 pub use interface::{
-    Answer, Call, CallId, ConnectionId, DialId, Halt, Identity, Input, Job, KeyspaceStatus,
-    MemberStatus, Output, RenewedLeases, SnapshotSource, Standing, Status,
+    Answer, Call, CallId, ConnectionId, DialId, GroupStatus, Halt, Identity, Input, Job,
+    KeyspaceStatus, MemberStatus, Output, RenewedLeases, SnapshotSource, Standing, Status,
 };
 pub use limits::Limits;
 pub use node::Node;

@@ -568,6 +568,7 @@ pub(crate) fn refuse(call: &Call, error: etcd::Error, phase: &str) -> Answer {
         | Call::KeyspaceCreate { .. }
         | Call::KeyspaceDrop { .. }
         | Call::Keyspaces
+        | Call::Groups
         | Call::TransferLeadership { .. } => Answer::Operator(Err(format!(
             "this node is {phase}; ask another one, or ask again"
         ))),

@@ -380,7 +380,8 @@ impl fmt::Display for Note {
             ),
             Note::StateDiffers { name, slot } => write!(
                 out,
-                "the state of {name} differs from that of the majority at slot {slot}; it stops"
+                "the state of {name} differs from that of the majority at slot {slot}; it is to \
+                 learn it from the others"
             ),
             Note::StateDivided { slot } => write!(
                 out,

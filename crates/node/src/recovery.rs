@@ -451,7 +451,9 @@ impl Recovery {
         ));
         of_group.damaged.push(slot);
         self.damage_found += 1;
-        out.push(Output::Note(Note::CheckpointDamaged { slot, damage }));
+        out.push(Output::Note(
+            Note::CheckpointDamaged { slot, damage }.of(group),
+        ));
         self.next_checkpoint(out)
     }
 

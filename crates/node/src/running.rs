@@ -32,7 +32,7 @@ use crate::group::journaling::{ToJournal, journal_records};
 use crate::group::trust::Known;
 use crate::group::{Group, META, Moment, Place};
 use crate::hub::{HistoryRequest, HubId};
-use crate::interface::{Answer, Call, CallId, ConnectionId, Identity, Output, Status};
+use crate::interface::{Answer, Call, CallId, ConnectionId, GroupStatus, Identity, Output, Status};
 use crate::notes::{Metrics, Note};
 use crate::peers::Peers;
 use crate::recovery::{Recovered, RecoveredReplica};
@@ -181,7 +181,11 @@ impl Running {
         };
         let config = self.config.clone();
         let random = self.random.fork();
-        let group = Group::new(config, place, replica, random, now)?;
+        let group = Group::new(config, place, replica, random, now);
+        let group = group.map_err(|reason| match id {
+            META => reason,
+            id => format!("group {id}: {reason}"),
+        })?;
         let opened = Opened {
             group,
             opening,
@@ -197,7 +201,7 @@ impl Running {
     }
 
     /// Gives a group something to do; it is looked at when the pass ends. Nothing happens if it is
-    /// not on this node.
+    /// not on this node, or has given its state up.
     fn with<T>(
         &mut self,
         id: GroupId,
@@ -205,6 +209,9 @@ impl Running {
         act: impl FnOnce(&mut Group, &mut Vec<Output>) -> T,
     ) -> Option<T> {
         let opened = self.groups.get_mut(&id)?;
+        if opened.group.is_given_up() {
+            return None;
+        }
         if !std::mem::replace(&mut opened.is_awake, true) {
             self.awake.push(id);
         }
@@ -339,6 +346,10 @@ impl Running {
         }
         // Else of recovery, or of a group that has been closed: nobody waits for that.
         if let Some(id) = self.openings.get(&opening).copied() {
+            let opened = self.groups.get_mut(&id);
+            if let Some(opened) = opened.filter(|opened| opened.group.is_given_up()) {
+                return opened.group.disk(moment, completion, peers, out);
+            }
             self.with(id, out, |group, out| {
                 group.disk(moment, completion, peers, out);
             });
@@ -368,6 +379,10 @@ impl Running {
                     return out.push(Output::Answer { id, answer });
                 }
             },
+            Call::Groups => {
+                let answer = Answer::Groups(self.group_statuses());
+                return out.push(Output::Answer { id, answer });
+            }
             call => (META, call),
         };
         self.with(group, out, |group, out| {
@@ -406,7 +421,8 @@ impl Running {
         request: HistoryRequest,
         out: &mut Vec<Output>,
     ) {
-        if let Some(opened) = self.groups.get(&group) {
+        let opened = self.groups.get(&group);
+        if let Some(opened) = opened.filter(|opened| !opened.group.is_given_up()) {
             opened.group.read_history(hub, request, out);
         }
     }
@@ -453,6 +469,9 @@ impl Running {
             return;
         };
         opened.is_awake = false;
+        if opened.group.is_given_up() {
+            return;
+        }
         let before = out.len();
         opened.group.flush(moment, peers, out);
         let mut work = std::mem::take(&mut self.work);
@@ -672,6 +691,16 @@ impl Running {
     #[must_use]
     pub fn status(&self) -> Status {
         self.meta().status()
+    }
+
+    fn group_statuses(&self) -> Vec<GroupStatus> {
+        let groups = self.groups.iter();
+        let status = groups.map(|(id, opened)| GroupStatus {
+            group: *id,
+            is_in_doubt: opened.group.is_in_doubt() || opened.group.is_given_up(),
+            status: opened.group.status(),
+        });
+        status.collect()
     }
 
     /// One group, if it is on this node.

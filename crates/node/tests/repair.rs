@@ -9,6 +9,7 @@ use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
 use journal::disk::File;
 use quorate_node::running::scrubbing::ScrubLimits;
 use quorate_node::{Answer, Call, Halt};
+use state::{CheckpointReader, CheckpointWriter, Space};
 
 mod support;
 
@@ -209,6 +210,65 @@ fn damage_is_found_and_mended_while_the_node_runs() {
         let metrics = world.node(1).metrics();
         assert_eq!((metrics.damage_found, metrics.doubts_ended), (0, 0));
         comes_back(&mut world, 1, 300);
+    }
+}
+
+/// Gives every checkpoint of a stopped node another state, under checksums that are right.
+fn forge(world: &mut World, host: usize) {
+    for (file, _) in files(world, host, is_checkpoint) {
+        let mut reader = CheckpointReader::new(state::Limits::default());
+        reader.feed(&world.disk_of(host).read(file)).unwrap();
+        let (mut state, head, _) = reader.finish().unwrap();
+        let mut transaction = state.transaction();
+        transaction.set_row(Space::SYSTEM, b"wrong", b"very");
+        transaction.commit();
+        let limits = state::Limits::default();
+        let mut writer = CheckpointWriter::new(state.snapshot(), head, limits);
+        let mut forged = Vec::new();
+        while let Some(block) = writer.next_block() {
+            forged.extend_from_slice(&block);
+        }
+        world.disk_of(host).replace(file, forged);
+    }
+}
+
+/// A state that is wrong although every checksum is right is given up, and had from the others,
+/// whoever leads: nobody has to do anything but start the process again.
+#[test]
+fn a_wrong_state_is_replaced() {
+    for engine in EngineKind::ALL.iter().copied() {
+        for seed in 0..6 {
+            let mut world = world(seed, 3, engine);
+            for key in 0..150 {
+                put(&mut world, key % 3, &format!("key{key}"));
+            }
+            let host = match seed % 2 {
+                0 => world.wait_for_leader(),
+                _ => (world.wait_for_leader() + 1) % 3,
+            };
+            world.kill(host);
+            forge(&mut world, host);
+            world.start(host);
+            world.run_until(PATIENCE, "it runs", |world| world.is_running(host));
+            put(&mut world, (host + 1) % 3, "something to compare");
+            world.run_until(PATIENCE, "it gives up", |world| !world.is_running(host));
+            match world.halted(host) {
+                Some(Halt::Again(reason)) => {
+                    assert!(
+                        reason.contains("differs from that of the majority"),
+                        "{reason}"
+                    );
+                }
+                other => panic!("expected to start again, not {other:?}"),
+            }
+            let left = files(&mut world, host, is_checkpoint);
+            assert!(left.is_empty(), "{left:?}");
+            world.start(host);
+            comes_back(&mut world, host, 150);
+            world.run(Duration::from_secs(3));
+            let digest = |host: usize| world.node(host).status().digest;
+            assert_eq!(digest(host), digest((host + 1) % 3), "{}", world.picture());
+        }
     }
 }
 

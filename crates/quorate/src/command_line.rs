@@ -123,7 +123,9 @@ is asked for every write that was acknowledged.
 Examples:
   quorate demo                stays until Ctrl-C, so that you can try your own client
   quorate demo --once         ends after the verification; status 1 if anything was lost
-  quorate demo --nodes 5";
+  quorate demo --nodes 5 --keyspaces 16 --chaos --minutes 10
+                              kills, pauses, cuts off, wipes and damages one node at a time;
+                              status 1 if it did not heal, or a client was told anything wrong";
 
 /// A coordination service: keeps a small amount of important data available and consistent while
 /// machines fail. Speaks etcd's protocol.
@@ -438,6 +440,28 @@ pub(crate) struct Demo {
     /// How many nodes there are
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=7))]
     pub(crate) nodes: u8,
+    /// Kill, pause, cut off, wipe and damage one node after the other, and judge what clients of
+    /// many keyspaces were told
+    #[arg(long, conflicts_with = "once")]
+    pub(crate) chaos: bool,
+    /// How many keyspaces there are beside `default`
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "chaos",
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) keyspaces: u16,
+    /// How long faults strike, in minutes
+    #[arg(long, default_value_t = 10.0, requires = "chaos", value_parser = minutes)]
+    pub(crate) minutes: f64,
+    /// What the faults follow from; drawn at random if not said
+    #[arg(long, value_name = "NUMBER", requires = "chaos")]
+    pub(crate) seed: Option<u64>,
+}
+
+/// A time that a demonstration may take.
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(minutes) if minutes > 0.0 && minutes <= 1440.0 => Ok(minutes),
+        _ => Err("expected a number of minutes up to 1440".to_owned()),
+    }
 }
 
 /// The settings of a node.

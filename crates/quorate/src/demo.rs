@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::chaos::chaos;
 use crate::command_line::Demo;
 use crate::load::{Books, Load};
 use crate::local::LocalCluster;
@@ -38,7 +39,12 @@ pub(crate) async fn demo(options: &Demo) -> io::Result<String> {
     let mut folder = tempfile::Builder::new().prefix("quorate-demo-").tempdir()?;
     // Dropping what is shown ends the nodes, wherever it has come to.
     let outcome = tokio::select! {
-        outcome = show(options, folder.path()) => outcome,
+        outcome = async {
+            match options.chaos {
+                true => chaos(options, folder.path()).await,
+                false => show(options, folder.path()).await,
+            }
+        } => outcome,
         _ = tokio::signal::ctrl_c() => Ok("\nStopped; the nodes and their folder are gone.".into()),
     };
     outcome.map_err(|error| {

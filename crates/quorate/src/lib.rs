@@ -7,6 +7,7 @@
 //!                        ├──> snapshot    a cluster's data as one file, a new cluster from it
 //!                        ├──> migrate     a live etcd copied into a new cluster
 //!                        ├──> demo        a cluster of processes that loses its leader
+//!                        │    └> chaos    one that is hurt in many ways, heals, and is judged
 //!                        ├──> as_etcd     a node, by etcd's flags and under its name
 //!                        ├──> cert        a private authority, certificates
 //!                        ├──> record      clients at work, and a history for the checker
@@ -30,6 +31,7 @@ pub mod admin;
 mod as_etcd;
 mod bench;
 mod cert;
+mod chaos;
 mod command_line;
 mod demo;
 mod doctor;

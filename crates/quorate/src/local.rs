@@ -41,6 +41,8 @@ pub struct LocalNode {
     pub folder: PathBuf,
     /// Where its peers connect, `host:port`.
     pub peer: String,
+    /// Where it listens for them: at the same place, unless something stands in between.
+    pub listens: String,
     /// Where etcd's clients connect, `host:port`.
     pub etcd: String,
     /// Where operators connect, `host:port`.
@@ -65,6 +67,12 @@ impl LocalNode {
     #[must_use]
     pub fn said(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// The number of its process, if it has been started.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
     }
 }
 
@@ -92,6 +100,7 @@ impl LocalCluster {
                 folder: folder.join(&name),
                 name,
                 peer: address(3 * index),
+                listens: address(3 * index),
                 etcd: address(3 * index + 1),
                 admin: address(3 * index + 2),
                 process: None,
@@ -110,6 +119,17 @@ impl LocalCluster {
     #[must_use]
     pub fn with_flags(mut self, flags: &[&str]) -> LocalCluster {
         self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self
+    }
+
+    /// Has every node listen for its peers elsewhere than where they connect: somebody is to carry
+    /// the bytes in between.
+    #[must_use]
+    pub fn with_links(mut self) -> LocalCluster {
+        let ports = free_ports(self.nodes.len());
+        for (node, port) in self.nodes.iter_mut().zip(ports) {
+            node.listens = format!("127.0.0.1:{port}");
+        }
         self
     }
 
@@ -156,7 +176,7 @@ impl LocalCluster {
             .args(["--name", &node.name])
             .arg("--data-dir")
             .arg(node.data())
-            .args(["--listen-peer", &node.peer, "--listen-etcd", &node.etcd])
+            .args(["--listen-peer", &node.listens, "--listen-etcd", &node.etcd])
             .args(["--listen-admin", &node.admin, "--cluster", &members])
             .args(["--end-with", &std::process::id().to_string()])
             .args(&self.flags)
@@ -208,6 +228,22 @@ impl LocalCluster {
             }
             tokio::time::sleep(GLANCE).await;
         }
+    }
+
+    /// Whether a node that was started has ended by itself; how.
+    ///
+    /// # Errors
+    /// The system cannot be asked.
+    pub fn has_ended(&mut self, index: usize) -> io::Result<Option<ExitStatus>> {
+        let node = &mut self.nodes[index];
+        let Some(process) = &mut node.process else {
+            return Ok(None);
+        };
+        let status = process.try_wait()?;
+        if status.is_some() {
+            node.process = None;
+        }
+        Ok(status)
     }
 
     /// Which node leads (in the highest term, if a deposed leader has not noticed yet), waiting

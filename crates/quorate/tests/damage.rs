@@ -130,3 +130,70 @@ async fn every_file_of_a_node_may_be_damaged_or_gone() {
     }
     nothing_is_lost(&cluster, load).await;
 }
+
+/// What a node says of its groups, if it answers.
+async fn groups(cluster: &LocalCluster, node: usize) -> Option<String> {
+    let address = &cluster.nodes()[node].admin;
+    let asked = quorate::admin::request(address, hyper::Method::GET, "/groups", None);
+    asked.await.ok()
+}
+
+/// Waits until a node serves and nothing on it is in doubt.
+async fn whole(cluster: &mut LocalCluster, node: usize) {
+    let waiting = Instant::now();
+    cluster.ready(node).await.unwrap();
+    while !groups(cluster, node)
+        .await
+        .is_some_and(|groups| groups.contains("\"in_doubt\":false") && !groups.contains("true"))
+    {
+        assert!(waiting.elapsed() < HANG, "{}", cluster.nodes()[node].said());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Changes the byte in the middle of some blocks, whatever stands there, and of unused ones too.
+fn damage_anywhere(path: &Path) {
+    let Ok(bytes) = fs::read(path) else {
+        return; // The node has just deleted it.
+    };
+    let Ok(file) = OpenOptions::new().write(true).open(path) else {
+        return;
+    };
+    let step = (bytes.len() / 40).max(1);
+    for at in (step / 2..bytes.len()).step_by(step) {
+        file.write_all_at(&[bytes[at] ^ 0x04], at as u64).unwrap();
+    }
+    file.sync_all().unwrap();
+}
+
+/// Every file of one node in turn, while it runs and while it is stopped. Nobody does anything for
+/// it but start a process that was killed.
+#[tokio::test]
+async fn any_file_of_a_node_may_be_damaged_running_or_stopped() {
+    let (mut cluster, _folder) = serving(3).await;
+    let load = writers(&cluster);
+    more_writes(&load, 10 * SOME).await;
+    for is_running in [true, false] {
+        let victim = cluster.leader().await.unwrap();
+        let data = cluster.nodes()[victim].data();
+        let mut all = vec![data.join("identity.toml")];
+        all.extend(files(&data, "journal", "segment"));
+        all.extend(files(&data, "checkpoints", "checkpoint"));
+        for path in all {
+            if !is_running {
+                cluster.kill(victim);
+            }
+            damage_anywhere(&path);
+            more_writes(&load, SOME).await;
+            if is_running {
+                // It goes on, whether it has noticed or not, and finds all of it at its next start.
+                cluster.ready(victim).await.unwrap();
+                cluster.kill(victim);
+            }
+            cluster.start(victim).unwrap();
+            whole(&mut cluster, victim).await;
+            more_writes(&load, SOME).await;
+        }
+    }
+    nothing_is_lost(&cluster, load).await;
+}

@@ -12,6 +12,7 @@
 //! | `POST /members/add` | `{"name": …, "peer_address": …}` | a sentence |
 //! | `POST /members/promote`, `/members/remove` | `{"member": …}` | a sentence |
 //! | `GET /keyspaces` | | all of them, JSON |
+//! | `GET /groups` | | what the node sees of each group that it holds, JSON |
 //! | `POST /keyspaces/create` | `{"name": …, "replicas": …, "engine": …}` | a sentence |
 //! | `POST /keyspaces/drop` | `{"name": …}` | a sentence |
 //! | `POST /leader/transfer` | `{}` or `{"to": …}` | a sentence |
@@ -30,7 +31,7 @@ use tokio::time::timeout;
 use crate::calls::CallError;
 use crate::http::{ETCD_VERSION, QUORATE_VERSION, Site, probes};
 use crate::listeners::Source;
-use crate::status::StatusBody;
+use crate::status::{StatusBody, role_name};
 use crate::transport::Subject;
 
 /// Everything on the operators' port.
@@ -50,6 +51,7 @@ pub(crate) fn router(site: &Site) -> Router {
         .route("/evidence/{member}", get(evidence_of))
         .route("/version", get(version))
         .route("/keyspaces", get(keyspaces))
+        .route("/groups", get(groups))
         .merge(changes)
         .with_state(site.clone())
 }
@@ -190,6 +192,42 @@ async fn keyspaces(State(site): State<Site>) -> Response {
                     "engine": each.engine.name(),
                     "quorums": each.quorums.to_string(),
                     "replicas": each.replicas,
+                })
+            });
+            Json(described.collect::<Vec<_>>()).into_response()
+        }
+        Ok(Answer::Operator(Err(reason))) => {
+            (StatusCode::CONFLICT, format!("{reason}\n")).into_response()
+        }
+        Ok(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "not the answer asked for\n",
+        )
+            .into_response(),
+        Err(response) => response,
+    }
+}
+
+async fn groups(State(site): State<Site>) -> Response {
+    match ask(&site, Call::Groups).await {
+        Ok(Answer::Groups(groups)) => {
+            let described = groups.into_iter().map(|each| {
+                let status = each.status;
+                let members = status.members.iter();
+                let lag = members.clone().filter_map(|member| member.lag).max();
+                json!({
+                    "group": each.group.0,
+                    "in_doubt": each.is_in_doubt,
+                    "role": role_name(status.role),
+                    "leader": status.leader,
+                    "term": status.term.0,
+                    "chosen": status.chosen.0,
+                    "applied": status.applied.0,
+                    "revision": status.revision,
+                    "digest": format!("{:032x}", status.digest),
+                    "alarms": status.alarms,
+                    "voters": members.filter(|member| member.voter).count(),
+                    "farthest_behind": lag,
                 })
             });
             Json(described.collect::<Vec<_>>()).into_response()

@@ -301,6 +301,7 @@ fn makes_room(call: &Call) -> bool {
         | Call::KeyspaceCreate { .. }
         | Call::KeyspaceDrop { .. }
         | Call::Keyspaces
+        | Call::Groups
         | Call::TransferLeadership { .. } => true,
     }
 }

@@ -147,6 +147,8 @@ pub struct Configuration {
     pub alarm_ends_by_itself: Option<bool>,
     /// How much history is kept.
     pub history: Retention,
+    /// How much of the data folder is read each second in search of damage.
+    pub scrub_bytes_per_second: u64,
     /// How many client connections are held at a time, over all listeners.
     pub max_connections: usize,
     /// How many client calls are under way at a time; see `limits.rs`.
@@ -199,6 +201,7 @@ impl Default for Configuration {
             quota_bytes: None,
             alarm_ends_by_itself: None,
             history: Retention::All,
+            scrub_bytes_per_second: 1 << 20,
             max_connections: 16_384,
             max_calls: 8_192,
             shutdown_timeout: Duration::from_secs(3),

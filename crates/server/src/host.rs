@@ -88,6 +88,9 @@ pub enum Error {
     /// The node cannot or must not go on. The data is untouched.
     #[error("{0}")]
     Refused(String),
+    /// What is wrong is made up for by starting the node again, best in a new process.
+    #[error("{0}")]
+    Again(String),
     /// A bug: the node's thread has failed.
     #[error("the node has failed inside; please report what it said above")]
     Failed,
@@ -456,6 +459,7 @@ impl Running {
                 Ok(())
             }
             Ok(Halt::Refused(reason)) => Err(Error::Refused(reason)),
+            Ok(Halt::Again(reason)) => Err(Error::Again(reason)),
             Err(_) => Err(Error::Failed),
         }
     }
@@ -520,6 +524,7 @@ fn node_limits(configuration: &Configuration) -> node::Limits {
     limits.space.quota_bytes = configuration.quota_bytes;
     limits.space.alarm_ends_by_itself = configuration.alarm_ends_by_itself;
     limits.space.retention = configuration.history;
+    limits.scrub.bytes_per_second = configuration.scrub_bytes_per_second;
     limits.members.strict = configuration.strict_members;
     limits
 }

@@ -154,7 +154,7 @@ fn gossip(view: &View, clock: Clock) -> Option<GossipBody> {
     })
 }
 
-fn role_name(role: Role) -> &'static str {
+pub(crate) fn role_name(role: Role) -> &'static str {
     match role {
         Role::Follower => "follower",
         Role::PreCandidate | Role::Candidate => "candidate",

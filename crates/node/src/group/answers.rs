@@ -123,6 +123,11 @@ impl Group {
                 let answer = Answer::Keyspaces(self.keyspaces());
                 out.push(Output::Answer { id, answer });
             }
+            // The node answers for all its groups.
+            Call::Groups => {
+                let answer = Answer::Groups(Vec::new());
+                out.push(Output::Answer { id, answer });
+            }
             // A group is told what concerns it, without the name of its keyspace.
             Call::In { call, .. } => self.call(moment, id, *call, peers, out),
             Call::TransferLeadership { to } => {

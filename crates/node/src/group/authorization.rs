@@ -69,6 +69,7 @@ pub(crate) fn requirement(call: &Call) -> Requirement {
         | Call::KeyspaceCreate { .. }
         | Call::KeyspaceDrop { .. }
         | Call::Keyspaces
+        | Call::Groups
         | Call::Etcd(_)
         | Call::RenewLeases(_)
         | Call::Status

@@ -4,7 +4,8 @@
 //!  leader, once a second:  Digest(slot, own) ──▶ all
 //!  everybody:              Digest(slot, own) ──▶ all, once that slot is executed
 //!
-//!  a majority of the voters has one digest, and this node another ──▶ it takes itself out
+//!  a majority of the voters has one digest, and this node another ──▶ it gives its state up,
+//!                                                     starts again, and has that of the others
 //!  every voter has said its digest, and no majority agrees         ──▶ CORRUPT: no more changes
 //! ```
 //!
@@ -71,6 +72,8 @@ pub(super) struct Digests {
     /// This node has told the others what it has there.
     told: bool,
     next: Instant,
+    /// The slot at which the state was found to be wrong.
+    given_up: Option<Slot>,
 }
 
 impl Digests {
@@ -198,16 +201,37 @@ impl Group {
             Verdict::Wrong => {
                 let slot = self.digests.slot;
                 out.push(Output::Note(Note::StateWrong { slot }));
-                out.push(Output::Halt(Halt::Refused(format!(
-                    "the state of this node differs from that of the majority at slot {slot}: it \
-                     is wrong, and this node has stopped before it could answer from it. The \
-                     others go on. Replace this node: remove it with `quorate member remove`, \
-                     empty its data folder, add it again with `quorate member add` and start it \
-                     with --join; keep the old folder for a report"
-                ))));
+                self.give_up_state(out);
             }
             Verdict::Divided => self.raise_corrupt(now, out),
         }
+    }
+
+    /// The state here is not what the log makes of it elsewhere. Nobody knows since when, so that
+    /// every checkpoint goes; then the next start has the state from the others, or makes it anew
+    /// from a log that is whole. The promises stay: nobody forgets a vote. From now on this group
+    /// does nothing else, and answers nothing from this state.
+    fn give_up_state(&mut self, out: &mut Vec<Output>) {
+        if self.digests.given_up.is_none() {
+            self.digests.given_up = Some(self.digests.slot);
+            self.checkpoints.give_up(out);
+        }
+    }
+
+    /// Whether the state is wrong, and about to be replaced.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.digests.given_up.is_some()
+    }
+
+    /// The files of the wrong state are gone.
+    pub(super) fn start_again(&self, out: &mut Vec<Output>) {
+        let slot = self.digests.given_up.unwrap_or_default();
+        out.push(Output::Halt(Halt::Again(format!(
+            "the state of group {} on this node differs from that of the majority at slot {slot}: \
+             it is wrong. Its checkpoints are deleted, and this node starts again to learn it \
+             from the others",
+            self.id
+        ))));
     }
 
     /// Somebody else is wrong, and will find out by itself.

@@ -573,6 +573,7 @@ impl Group {
                 out.push(Output::Halt(Halt::Refused(reason)));
                 return;
             }
+            Event::GivenUp => return self.start_again(out),
             Event::Rejected(checkpoint, reason) => {
                 let slot = checkpoint.slot;
                 out.push(Output::Note(Note::SnapshotRejected { slot, reason }));

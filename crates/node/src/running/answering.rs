@@ -1,7 +1,7 @@
 //! What the journal answers: what is on stable storage, what was read back, what is damaged.
 
 use base::{GroupId, Slot};
-use journal::Done;
+use journal::{Done, FetchedEntry};
 
 use super::Running;
 use crate::group::Moment;
@@ -22,15 +22,7 @@ impl Running {
             match each {
                 Done::Durable { mark } => self.durable(moment, mark, peers, out),
                 Done::Fetched { ticket, entries } => {
-                    let Some((opening, id, from)) = self.fetches.remove(&ticket) else {
-                        continue;
-                    };
-                    if self.openings.contains_key(&opening) {
-                        let entries = entries.into_iter().map_while(fetched_entry).collect();
-                        self.with(id, out, |group, out| {
-                            group.fetched(moment, from, entries, peers, out);
-                        });
-                    }
+                    self.fetched(moment, ticket, entries, peers, out);
                 }
                 Done::Scrubbed { bytes, finding } => self.journal_scrubbed(bytes, finding, out),
                 Done::Damage {
@@ -44,8 +36,38 @@ impl Running {
         }
     }
 
+    /// Entries have been read back, and their checksums are right.
+    fn fetched(
+        &mut self,
+        moment: Moment,
+        ticket: u64,
+        entries: Vec<FetchedEntry>,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        let Some((opening, id, from)) = self.fetches.remove(&ticket) else {
+            return;
+        };
+        if !self.openings.contains_key(&opening) {
+            return;
+        }
+        let first = entries.first().map(|entry| entry.slot);
+        let entries: Vec<_> = entries.into_iter().map_while(fetched_entry).collect();
+        // To ask again and again would bring the same.
+        if let Some(slot) = first.filter(|_| entries.is_empty()) {
+            return out.push(Output::Halt(Halt::Refused(format!(
+                "the entry at slot {slot} of group {id} cannot be read although its checksum is \
+                 right; it was probably written by a newer version of Quorate: start that version"
+            ))));
+        }
+        self.with(id, out, |group, out| {
+            group.fetched(moment, from, entries, peers, out);
+        });
+    }
+
     /// An entry that was to be read back is not as it was written. What is executed stands in the
-    /// state as well: a checkpoint takes the entry's place. What is not, only a start can repair.
+    /// state as well: a checkpoint takes the entry's place. What is not, a start repairs, because
+    /// there the replica leaves every quorum before it learns from the others what it has lost.
     fn damaged(
         &mut self,
         moment: Moment,
@@ -68,10 +90,9 @@ impl Running {
             .of(id),
         ));
         if slot > opened.group.replica().applied() {
-            return out.push(Output::Halt(Halt::Refused(format!(
+            return out.push(Output::Halt(Halt::Again(format!(
                 "the entry at slot {slot} of group {id} is damaged on this disk: {description}. It \
-                 is not executed here yet, so this node has to learn it from the others: start it \
-                 again, and it does"
+                 is not executed here yet, so this node starts again to learn it from the others"
             ))));
         }
         let is_open = fetch.filter(|(opening, ..)| self.openings.contains_key(opening));

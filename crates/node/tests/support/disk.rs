@@ -138,6 +138,21 @@ impl Disk {
         self.files.remove(&file);
     }
 
+    /// All of a file.
+    pub fn read(&self, file: File) -> Bytes {
+        Bytes::copy_from_slice(&self.files[&file].now)
+    }
+
+    /// Puts other contents into a file, for good.
+    pub fn replace(&mut self, file: File, contents: Vec<u8>) {
+        let contents = Contents {
+            now: contents.clone(),
+            synced: contents,
+            unsynced: Vec::new(),
+        };
+        self.files.insert(file, contents);
+    }
+
     /// Flips a bit of a file, for good.
     pub fn flip(&mut self, file: File, offset: usize) {
         let contents = self.files.get_mut(&file).expect("the file is there");

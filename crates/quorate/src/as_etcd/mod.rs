@@ -59,10 +59,7 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
                     end_by(signal);
                     ExitCode::SUCCESS
                 }
-                Err(error) => {
-                    eprintln!("etcd: {error}");
-                    ExitCode::FAILURE
-                }
+                Err(error) => crate::serve::ended("etcd", &error),
             }
         }
         Err(problem) => {

@@ -33,6 +33,7 @@ use client::etcd::proto::etcdserverpb::RangeRequest;
 use client::{Client, Options};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::bench::options::duration;
 
@@ -162,50 +163,160 @@ impl Shared {
     }
 }
 
+/// What is recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Work {
+    /// The file to write.
+    pub(crate) file: PathBuf,
+    /// The nodes; each client begins with another one.
+    pub(crate) endpoints: Vec<String>,
+    /// Where the keys are; `None`: in `default`.
+    pub(crate) keyspace: Option<String>,
+    /// How patient the clients are.
+    pub(crate) patience: Options,
+    pub(crate) clients: u64,
+    pub(crate) watchers: u64,
+    /// How many keys there are.
+    pub(crate) keys: u64,
+    /// Calls a second at most, of all clients together.
+    pub(crate) rate: u32,
+    /// What all keys begin with.
+    pub(crate) prefix: String,
+}
+
+/// What calls have led to so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counted {
+    pub(crate) answered: u64,
+    pub(crate) refused: u64,
+    pub(crate) unknown: u64,
+    pub(crate) events: u64,
+    /// Connections of watchers that were lost.
+    pub(crate) lost: u64,
+    pub(crate) slowest_milliseconds: u64,
+}
+
+/// Clients at work. They go on until [`Recording::finish`].
+#[derive(Debug)]
+pub(crate) struct Recording {
+    work: Work,
+    first: Client,
+    shared: Arc<Shared>,
+    clients: Vec<JoinHandle<()>>,
+    watchers: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        for task in self.clients.iter().chain(&self.watchers) {
+            task.abort();
+        }
+    }
+}
+
+impl Recording {
+    /// Begins.
+    ///
+    /// # Errors
+    /// The cluster cannot be asked, or the file not be written.
+    pub(crate) async fn start(work: Work) -> Result<Recording, Error> {
+        let first = client(&work, 0)?;
+        let shared = Arc::new(begin(&work, &first).await?);
+        let mut watchers = Vec::new();
+        for number in 0..work.watchers {
+            let client = client(&work, number)?;
+            let prefix = work.prefix.clone();
+            let task = watching::watch(Arc::clone(&shared), client, number, prefix);
+            watchers.push(tokio::spawn(task));
+        }
+        let mut clients = Vec::new();
+        for number in 0..work.clients {
+            let worker = operations::Worker {
+                shared: Arc::clone(&shared),
+                client: client(&work, number)?,
+                number,
+                prefix: work.prefix.clone(),
+                keys: work.keys,
+                pause: Duration::from_secs(1) * work.clients as u32 / work.rate,
+            };
+            clients.push(tokio::spawn(worker.run()));
+        }
+        Ok(Recording {
+            work,
+            first,
+            shared,
+            clients,
+            watchers,
+        })
+    }
+
+    /// Whether it has ended early, because the file cannot be written.
+    pub(crate) fn is_over(&self) -> bool {
+        self.shared.is_over()
+    }
+
+    /// What has come of it so far.
+    pub(crate) fn counted(&self) -> Counted {
+        let counts = &self.shared.counts;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Counted {
+            answered: read(&counts.answered),
+            refused: read(&counts.refused),
+            unknown: read(&counts.unknown),
+            events: read(&counts.events),
+            lost: read(&counts.lost),
+            slowest_milliseconds: read(&counts.slowest_milliseconds),
+        }
+    }
+
+    /// Ends the clients, and reads once more what must be there.
+    ///
+    /// # Errors
+    /// The file could not be written.
+    pub(crate) async fn finish(mut self) -> Result<Counted, Error> {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        for client in std::mem::take(&mut self.clients) {
+            client.await.expect("a client does not panic");
+        }
+        // What was acknowledged must be there.
+        let Work {
+            clients, prefix, ..
+        } = &self.work;
+        operations::read_all(&self.shared, &self.first, *clients, prefix).await;
+        for watcher in std::mem::take(&mut self.watchers) {
+            watcher.abort();
+            // It has been ended, or has ended before.
+            let _ = watcher.await;
+        }
+        let history = self.shared.history.lock();
+        let mut history = history.unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = history.problem.take() {
+            return Err(failed(&self.work.file)(error));
+        }
+        let flushed = history.writer.flush();
+        drop(history);
+        flushed.map_err(failed(&self.work.file))?;
+        Ok(self.counted())
+    }
+}
+
 /// What `quorate record` prints.
 pub(crate) async fn record(options: &Record) -> Result<String, Error> {
-    let first = client(options, 0)?;
-    let shared = Arc::new(begin(options, &first).await?);
-    let mut watchers = Vec::new();
-    for number in 0..options.watchers {
-        let client = client(options, number)?;
-        let prefix = options.prefix.clone();
-        let task = watching::watch(Arc::clone(&shared), client, number, prefix);
-        watchers.push(tokio::spawn(task));
-    }
-    let mut clients = Vec::new();
-    for number in 0..options.clients {
-        let worker = operations::Worker {
-            shared: Arc::clone(&shared),
-            client: client(options, number)?,
-            number,
-            prefix: options.prefix.clone(),
-            keys: options.keys,
-            pause: Duration::from_secs(1) * options.clients as u32 / options.rate,
-        };
-        clients.push(tokio::spawn(worker.run()));
-    }
-    until_over(options, &shared).await?;
-    shared.is_over.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.await.expect("a client does not panic");
-    }
-    // What was acknowledged must be there.
-    operations::read_all(&shared, &first, options.clients, &options.prefix).await;
-    for watcher in watchers {
-        watcher.abort();
-        // It has been ended, or has ended before.
-        let _ = watcher.await;
-    }
-    let mut history = shared
-        .history
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    if let Some(error) = history.problem.take() {
-        return Err(failed(&options.file)(error));
-    }
-    history.writer.flush().map_err(failed(&options.file))?;
-    Ok(report(options, &shared))
+    let work = Work {
+        file: options.file.clone(),
+        endpoints: options.endpoints.clone(),
+        keyspace: None,
+        patience: Options::default(),
+        clients: options.clients,
+        watchers: options.watchers,
+        keys: options.keys,
+        rate: options.rate,
+        prefix: options.prefix.clone(),
+    };
+    let recording = Recording::start(work).await?;
+    until_over(options, &recording).await?;
+    let counted = recording.finish().await?;
+    Ok(report(options, counted))
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -214,16 +325,20 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
 }
 
 /// Each client begins with another node, so that all nodes have clients.
-fn client(options: &Record, number: u64) -> Result<Client, client::Error> {
-    let mut endpoints = options.endpoints.clone();
+fn client(work: &Work, number: u64) -> Result<Client, client::Error> {
+    let mut endpoints = work.endpoints.clone();
     let nodes = endpoints.len();
     endpoints.rotate_left(number as usize % nodes);
-    Client::new(&endpoints, Options::default())
+    let client = Client::new(&endpoints, work.patience)?;
+    match &work.keyspace {
+        Some(name) => client.in_keyspace(name),
+        None => Ok(client),
+    }
 }
 
 /// Begins the history: with the keyspace as it is, of which the clients see only what is theirs.
-async fn begin(options: &Record, client: &Client) -> Result<Shared, Error> {
-    let (key, range_end) = translation::below(&options.prefix);
+async fn begin(work: &Work, client: &Client) -> Result<Shared, Error> {
+    let (key, range_end) = translation::below(&work.prefix);
     let request = RangeRequest {
         key: key.into(),
         range_end: range_end.into(),
@@ -241,8 +356,8 @@ async fn begin(options: &Record, client: &Client) -> Result<Shared, Error> {
         keys: found.kvs.iter().map(translation::key_value).collect(),
         ..Initial::default()
     };
-    let file = File::create(&options.file).map_err(failed(&options.file))?;
-    let writer = Writer::new(BufWriter::new(file), &header).map_err(failed(&options.file))?;
+    let file = File::create(&work.file).map_err(failed(&work.file))?;
+    let writer = Writer::new(BufWriter::new(file), &header).map_err(failed(&work.file))?;
     Ok(Shared {
         started: Instant::now(),
         history: Mutex::new(History {
@@ -257,12 +372,12 @@ async fn begin(options: &Record, client: &Client) -> Result<Shared, Error> {
 }
 
 /// Until the time is up, somebody has had enough, or the file cannot be written.
-async fn until_over(options: &Record, shared: &Shared) -> Result<(), Error> {
+async fn until_over(options: &Record, recording: &Recording) -> Result<(), Error> {
     const GLANCE: Duration = Duration::from_millis(20);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::System)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::System)?;
     let time_is_up = async {
-        while shared.started.elapsed() < options.duration && !shared.is_over() {
+        while recording.shared.started.elapsed() < options.duration && !recording.is_over() {
             tokio::time::sleep(GLANCE).await;
         }
     };
@@ -274,12 +389,15 @@ async fn until_over(options: &Record, shared: &Shared) -> Result<(), Error> {
     Ok(())
 }
 
-fn report(options: &Record, shared: &Shared) -> String {
-    let counts = &shared.counts;
-    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    let (answered, refused) = (read(&counts.answered), read(&counts.refused));
-    let (unknown, events) = (read(&counts.unknown), read(&counts.events));
-    let (lost, slowest) = (read(&counts.lost), read(&counts.slowest_milliseconds));
+fn report(options: &Record, counted: Counted) -> String {
+    let Counted {
+        answered,
+        refused,
+        unknown,
+        events,
+        lost,
+        slowest_milliseconds: slowest,
+    } = counted;
     if options.json {
         let facts = json!({
             "answered": answered,

@@ -509,6 +509,17 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "scrub-rate",
+        value: "BYTES",
+        default: "1048576",
+        meaning: "How much of the data folder is read each second in search of damage; 0 for none.",
+        apply: |configuration, text| {
+            let expected = |_| "expected a number of bytes, or 0";
+            configuration.scrub_bytes_per_second = text.parse().map_err(expected)?;
+            Ok(())
+        },
+    },
+    Key {
         name: "max-connections",
         value: "NUMBER",
         default: "16384",

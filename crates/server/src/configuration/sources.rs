@@ -15,6 +15,7 @@ use super::keys::{KEYS, Key};
 const FOREIGN_VARIABLES: &[&str] = &[
     "QUORATE_ENDPOINTS",
     "QUORATE_ADMIN",
+    "QUORATE_STARTED_AGAIN",
     "QUORATE_FROM_USER",
     "QUORATE_TO_USER",
 ];

@@ -109,7 +109,7 @@ fn was_so(reason: &str, reasons: Reasons, injuries: &Injuries) -> Option<(&'stat
         ("a failed write", reasons.failed)
     } else if says("no space left") {
         ("a full disk", injuries.was_full)
-    } else if says("start it again, and it does") {
+    } else if says("starts again to learn it from the others") {
         (
             "damage to what was not executed",
             injuries.explain(paths(reason)),

@@ -592,6 +592,16 @@ impl World {
             }
             self.schedule(pause, Happening::Start(index));
         }
+        if let Halt::Again(reason) = &halt {
+            let host = &mut self.hosts[index];
+            host.injuries.hurt(host.disk.injured());
+            let name = &host.config.name;
+            let looked = refusals::refused(name, reason, host.reasons, &host.injuries);
+            if let Err(violation) = looked {
+                self.fail(violation);
+            }
+            self.schedule(Duration::from_millis(50), Happening::Start(index));
+        }
         if self.is_calm {
             // A stop that was asked for before came late: it is started again.
             self.schedule(Duration::from_millis(100), Happening::Start(index));
