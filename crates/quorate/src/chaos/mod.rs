@@ -1,5 +1,5 @@
-//! `quorate demo --chaos`: a cluster that is hurt in the ways that machines have, one at a time, heals
-//! by itself, and is judged at the end.
+//! `quorate demo --chaos`: a cluster that is hurt in the ways that machines have, one at a time,
+//! heals by itself, and is judged at the end.
 //!
 //! ```text
 //!   clients of every keyspace ──▶ nodes, processes as in earnest ◀── links ◀── kill, pause, cut
