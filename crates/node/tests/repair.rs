@@ -9,7 +9,7 @@ use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
 use journal::disk::File;
 use quorate_node::running::scrubbing::ScrubLimits;
 use quorate_node::{Answer, Call, Halt};
-use state::{CheckpointReader, CheckpointWriter, Space};
+use state::{CheckpointReader, CheckpointWriter, EntryStamp, Space};
 
 mod support;
 
@@ -213,21 +213,33 @@ fn damage_is_found_and_mended_while_the_node_runs() {
     }
 }
 
-/// Gives every checkpoint of a stopped node another state, under checksums that are right.
+/// Gives every checkpoint of a stopped node another state, under checksums that are right: one in
+/// which the next entry has done something else.
 fn forge(world: &mut World, host: usize) {
     for (file, _) in files(world, host, is_checkpoint) {
         let mut reader = CheckpointReader::new(state::Limits::default());
         reader.feed(&world.disk_of(host).read(file)).unwrap();
         let (mut state, head, _) = reader.finish().unwrap();
+        let group = head.group;
+        let stamp = EntryStamp {
+            slot: state.reader().applied().next(),
+            epoch: state.reader().epoch(),
+            wall: state.reader().wall(),
+            elapsed: Duration::ZERO,
+        };
+        state.begin_entry(&stamp);
         let mut transaction = state.transaction();
         transaction.set_row(Space::SYSTEM, b"wrong", b"very");
         transaction.commit();
+        assert!(state.end_entry().is_empty(), "no client sees anything");
         let limits = state::Limits::default();
         let mut writer = CheckpointWriter::new(state.snapshot(), head, limits);
         let mut forged = Vec::new();
         while let Some(block) = writer.next_block() {
             forged.extend_from_slice(&block);
         }
+        world.disk_of(host).remove(file);
+        let file = File::Checkpoint(group, stamp.slot);
         world.disk_of(host).replace(file, forged);
     }
 }

@@ -1,9 +1,9 @@
-//! `quorate demo --chaos`: a cluster that is hurt in all the ways that machines have, one at a time,
+//! `quorate demo --chaos`: a cluster that is hurt in the ways that machines have, one at a time,
 //! heals by itself, and is judged at the end.
 //!
 //! ```text
-//!   clients of every keyspace ──▶ nodes, processes as in earnest ◀── links ◀── kill, pause, cut off,
-//!        │ what they were told        │ what they say of themselves             wipe, damage
+//!   clients of every keyspace ──▶ nodes, processes as in earnest ◀── links ◀── kill, pause, cut
+//!        │ what they were told        │ what they say of themselves           off, wipe, damage
 //!        ▼                            ▼                                            ▲
 //!   a history per keyspace        all is well? ──── yes ──▶ the next fault ────────┘
 //!        │                            └ not within a minute: that is a failure
