@@ -491,14 +491,14 @@ const ROTTEN_LOG_ONE_IN: u64 = 24;
 /// the state as well, so that a checkpoint must take the log's place. Faults that come by chance
 /// hardly ever hit what is going to be read: it has to be out of memory, not yet let go of, and
 /// asked for before the next start reads all of it.
-fn rot_log(scenario: &mut Scenario) {
+pub fn rot_log(scenario: &mut Scenario) {
     let mut random = Streams::of(scenario.seed).named("rot");
     let Some(host) = scenario.unsound.first().copied() else {
         return;
     };
     let away = Who::Host((host + 1) % scenario.hosts);
     scenario.small.cache_bytes = 1 << 10;
-    scenario.small.checkpoint_log_bytes = pick(&mut random, &[16, 64, 256]) << 10;
+    scenario.small.checkpoint_log_bytes = pick(&mut random, &[64, 256, 1024]) << 10;
     let workload = &mut scenario.workload;
     workload.clients = workload.clients.max(4);
     workload.pause = workload.pause.min(5 * MILLISECOND);
