@@ -499,9 +499,13 @@ pub fn rot_log(scenario: &mut Scenario) {
     let away = Who::Host((host + 1) % scenario.hosts);
     scenario.small.cache_bytes = 1 << 10;
     scenario.small.checkpoint_log_bytes = pick(&mut random, &[64, 256, 1024]) << 10;
+    // What is on its way when the follower goes arrives when it is back, and needs no reading.
+    scenario.small.inflight_messages = scenario.small.inflight_messages.min(4);
     let workload = &mut scenario.workload;
-    workload.clients = workload.clients.max(4);
+    workload.clients = workload.clients.max(6);
     workload.pause = workload.pause.min(5 * MILLISECOND);
+    // Else all of them soon wait for the one that is away.
+    workload.patience = workload.patience.min(200 * MILLISECOND);
     workload.shares[0] += workload.shares.iter().sum::<u64>();
     let (begins, lasts) = (SECOND + random.below(SECOND), 2 * SECOND);
     scenario.duration = scenario.duration.max(begins + 2 * lasts);

@@ -7,7 +7,7 @@ use simulator::run::{Options, keep_panics_quiet};
 use simulator::{run, swarm};
 
 /// Seeds for each engine.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 8;
 
 #[test]
 fn a_checkpoint_takes_the_place_of_a_log_that_rots_while_it_is_needed() {
