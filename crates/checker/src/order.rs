@@ -214,8 +214,8 @@ impl Order {
         self.consistent = false;
     }
 
-    /// The key of a lock, or of a leader, was put at its fence, by this call or, if the lease held the lock already,
-    /// by one before.
+    /// The key of a lock, or of a leader, was put at its fence, by this call or, if the lease held
+    /// the lock already, by one before.
     fn add_lock(&mut self, run: &Run<'_>, index: usize, fence: Revision) {
         let seen_before = self.seen_line(fence) < run.operations[index].invoked.line;
         let place = fence

@@ -5,9 +5,9 @@
 //! without effect: only what the protocol defines so) or *unknown* (a timeout, a dead node): it
 //! may still take effect at any time.
 //!
-//! - [`sessions`]: leases, locks and elections; [`elections`]: what of these the history has. [`watching`]: clients that watch. [`workers`]: the hubs that
-//!   serve these, one per host. [`variety`]: options that few requests have. [`recording`]: the
-//!   history.
+//! - [`sessions`]: leases, locks and elections; [`elections`]: what of these the history has.
+//!   [`watching`]: clients that watch. [`workers`]: the hubs that serve these, one per host.
+//!   [`variety`]: options that few requests have. [`recording`]: the history.
 
 pub mod elections;
 pub mod recording;

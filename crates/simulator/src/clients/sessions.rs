@@ -9,7 +9,8 @@
 //! ```
 //!
 //! In the history a lock is one operation, as it is to a caller of the service, and so is a
-//! campaign; their steps are not recorded. Who gives up leaves the line, and who vanishes leaves it to the lease.
+//! campaign; their steps are not recorded. Who gives up leaves the line, and who vanishes leaves it
+//! to the lease.
 
 use std::time::Duration;
 
