@@ -114,6 +114,11 @@ impl<'h> Evidence<'h> {
                 }
             }
             (Request::Txn(txn), Response::Txn(result)) => self.txn(txn, result, line),
+            (_, Response::Leader(led)) => {
+                if let Some(kv) = &led.leader {
+                    self.seen(kv, false, line);
+                }
+            }
             _ => {}
         }
     }

@@ -169,7 +169,9 @@ pub(crate) fn writes<'h>(
             deleted(&delete.key, &delete.range_end, result, note);
         }
         (Request::Txn(txn), Response::Txn(result)) => txn_writes(txn, result, note),
-        (Request::Lock(_), Response::Lock(locked)) => note(&locked.key, true),
+        (_, Response::Lock(held) | Response::Campaign(held)) => note(&held.key, true),
+        (Request::Proclaim(proclaim), _) => note(&proclaim.key, true),
+        (Request::Resign(resign), _) => note(&resign.key, false),
         _ => {}
     }
 }

@@ -49,6 +49,11 @@
 //! | `lease_time_to_live` | `lease`, `keys` | `ttl` (-1 = none), `granted_ttl`, `keys` |
 //! | `lock` | `name`, `lease` | `key`, `fence`: create revision of that key |
 //! | `unlock` | `key` | (empty) |
+//! | `campaign` | `name`, `lease`, `value` | `key`, `fence`: create revision of that key |
+//! | `proclaim` | `key`, `fence`, `lease`, `value` | `leads`: whether it was written |
+//! | `resign` | `key`, `fence` | `left`: whether the key was deleted |
+//! | `leader` | `name` | `leader`: its key, absent if nobody leads |
+//! | `lease_list` | (none) | `leases` |
 //!
 //! Ranges also have `serializable`, `keys_only`, `count_only`; revision 0 is the latest. Puts also
 //! have `ignore_value`, `ignore_lease`. Pairs of a `keys_only` range lack their value, and may lack
@@ -82,10 +87,11 @@ pub use event::{
 pub use octets::{Key, Value};
 pub use reader::{Malformed, Reader};
 pub use request::{
-    Compact, Compare, Comparison, Delete, DeleteResult, Done, KeyRange, KeyValue, LeaseGrant,
-    LeaseGranted, LeaseKeptAlive, LeaseName, LeaseRevoke, LeaseTimeToLive, LeaseTimeToLiveResult,
-    Lock, Locked, Put, PutResult, Range, RangeResult, Request, Response, Step, StepResult, Target,
-    Txn, TxnResult, Unlock,
+    Campaign, Compact, Compare, Comparison, Delete, DeleteResult, Done, KeyRange, KeyValue, Leader,
+    LeaseGrant, LeaseGranted, LeaseKeptAlive, LeaseList, LeaseName, LeaseRevoke, LeaseTimeToLive,
+    LeaseTimeToLiveResult, LeasesListed, Led, Lock, Locked, Proclaim, Proclaimed, Put, PutResult,
+    Range, RangeResult, Request, Resign, Resigned, Response, Step, StepResult, Target, Txn,
+    TxnResult, Unlock,
 };
 pub use writer::Writer;
 

@@ -12,13 +12,16 @@
 //! the later of deadline and `calm`. Times in a history are those of the clients (in a simulation:
 //! true time).
 //!
-//! The end of a lease is seen in an answer (no such lease), in the deletion of its keys at a
-//! revision that nothing else explains, or told by an observer. A lease whose number was granted
-//! more than once is judged only where an answer falls wholly between a renewal and its deadline.
+//! The end of a lease is seen in an answer (no such lease, or a list without it), in the deletion of
+//! its keys at a revision that nothing else explains, or told by an observer. A lease whose number
+//! was granted more than once is judged only where an answer falls wholly between a renewal and its
+//! deadline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::history::{EventKind, Failure, KeyValue, LeaseId, Request, Response, Revision, Time};
+use crate::history::{
+    EventKind, Failure, Initial, KeyValue, LeaseId, Led, Request, Response, Revision, Time,
+};
 use crate::linearizability::revisions::{Filler, Timeline};
 use crate::order::Order;
 use crate::report::{Counts, Findings, Rule};
@@ -76,6 +79,9 @@ impl Leases {
                     renewal.ttl = renewal.ttl.max(lease.granted_ttl);
                 }
             }
+        }
+        for operation in &run.operations {
+            leases.listed(operation);
         }
         for (moment, event) in moments(run.history) {
             if let EventKind::LeaseExpired { lease } = event {
@@ -208,7 +214,65 @@ impl Leases {
             (Request::Put(put), _) if put.lease != LeaseId(0) => {
                 self.alive(put.lease, index, operation, moment);
             }
+            (_, Response::LeaseList(list)) => {
+                for lease in &list.leases {
+                    self.alive(*lease, index, operation, moment);
+                }
+            }
+            (_, Response::Leader(Led { leader })) => {
+                for lease in leases_of(leader.as_slice()) {
+                    self.alive(lease, index, operation, moment);
+                }
+            }
             _ => {}
+        }
+    }
+
+    /// A list of all leases shows of each that was granted whether it was there.
+    fn listed(&mut self, operation: &Operation<'_>) {
+        let Some((to, _, Response::LeaseList(list))) = operation.answer() else {
+            return;
+        };
+        let from = operation.invoked;
+        for (id, lease) in &mut self.leases {
+            let was_there = lease
+                .renewals
+                .iter()
+                .any(|renewal| renewal.ended.is_some_and(|ended| ended.line < from.line));
+            if was_there && !list.leases.contains(id) {
+                let text = format!("{} did not find it", operation.describe());
+                lease.gone.push(Sight {
+                    operation: None,
+                    from,
+                    to,
+                    text,
+                });
+            }
+        }
+    }
+
+    /// Whether a list shows a lease that nobody can have made: it was not there before the run,
+    /// and every grant was asked for by number, or answered.
+    fn invented(&self, run: &Run<'_>, findings: &mut Findings) {
+        let is_of_client = |operation: &Operation<'_>| match operation.request {
+            Request::LeaseGrant(grant) => grant.lease != LeaseId(0) || !operation.is_unknown(),
+            _ => true,
+        };
+        let are_all_known =
+            run.header.initial == Initial::default() && run.operations.iter().all(is_of_client);
+        for operation in &run.operations {
+            let Some((_, _, Response::LeaseList(list))) = operation.answer() else {
+                continue;
+            };
+            let granted = |id: &LeaseId| self.leases.get(id).is_some_and(|lease| lease.grants > 0);
+            let stranger = list.leases.iter().find(|id| !granted(id));
+            if let Some(lease) = stranger.filter(|_| are_all_known) {
+                let text = format!(
+                    "{} shows lease {lease}, which nobody was granted",
+                    operation.describe()
+                );
+                findings.add(Rule::LeaseAnswer, text, operation.lines());
+            }
         }
     }
 
@@ -246,6 +310,7 @@ impl Leases {
         for operation in &run.operations {
             answer(operation, findings);
         }
+        self.invented(run, findings);
         for (id, lease) in &self.leases {
             if *id == LeaseId(0) || lease.grants == 0 {
                 continue;
@@ -469,6 +534,10 @@ fn answer(operation: &Operation<'_>, findings: &mut Findings) {
         (Request::LeaseTimeToLive(_), Response::LeaseTimeToLive(answer)) => (answer.ttl
             > answer.granted_ttl)
             .then(|| format!("{} s are left of {} s", answer.ttl, answer.granted_ttl)),
+        (_, Response::LeaseList(list)) => {
+            let distinct: BTreeSet<&LeaseId> = list.leases.iter().collect();
+            (distinct.len() < list.leases.len()).then(|| "it shows a lease twice".to_owned())
+        }
         _ => None,
     };
     if let Some(wrong) = wrong {

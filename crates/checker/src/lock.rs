@@ -1,4 +1,7 @@
-//! Locks: one holder at a time, and fencing revisions in the order of holders.
+//! Locks and elections: one holder at a time, and fencing revisions in the order of holders.
+//!
+//! Who leads an election holds its lock: a campaign is judged as a `lock`, a resignation as an
+//! `unlock`.
 //!
 //! A client holds the lock certainly from the answer to its `lock` until it gives it back, revokes
 //! the lease, or could have lost the lease by time (its last acknowledged renewal + ttl, by the
@@ -8,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::{Key, LeaseId, Request, Response, Revision, Time};
+use crate::history::{Key, LeaseId, Request, Revision, Time};
 use crate::lease::Leases;
 use crate::report::{Counts, Findings, Rule};
 use crate::run::{End, Moment, Operation, Run};
@@ -26,40 +29,54 @@ struct Hold<'r, 'h> {
     to: Time,
 }
 
-/// Judges all locks of a run.
+/// What one at a time can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Prize<'h> {
+    Lock(&'h Key),
+    Leadership(&'h Key),
+}
+
+/// Judges all locks and elections of a run.
 pub(crate) fn judge(run: &Run<'_>, leases: &Leases, counts: &mut Counts, findings: &mut Findings) {
-    let mut locks: BTreeMap<&Key, Vec<Hold<'_, '_>>> = BTreeMap::new();
+    let mut prizes: BTreeMap<Prize<'_>, Vec<Hold<'_, '_>>> = BTreeMap::new();
     for operation in &run.operations {
-        let (Request::Lock(lock), Some((from, _, Response::Lock(locked)))) =
-            (operation.request, operation.answer())
+        let (prize, lease) = match operation.request {
+            Request::Lock(lock) => (Prize::Lock(&lock.name), lock.lease),
+            Request::Campaign(campaign) => (Prize::Leadership(&campaign.name), campaign.lease),
+            _ => continue,
+        };
+        let Some((from, held)) = operation
+            .answer()
+            .and_then(|(from, _, response)| Some((from, response.held()?)))
         else {
             continue;
         };
-        counts.locks += 1;
-        let (to, revoked) = leases
-            .certain_until(run, lock.lease)
-            .unwrap_or((Time(0), 0));
+        match prize {
+            Prize::Lock(_) => counts.locks += 1,
+            Prize::Leadership(_) => counts.elections += 1,
+        }
+        let (to, revoked) = leases.certain_until(run, lease).unwrap_or((Time(0), 0));
         let given_back = run
             .operations
             .iter()
-            .filter(|other| ends(other, &locked.key, from))
+            .filter(|other| ends(other, &held.key, from))
             .map(|other| other.invoked.line)
             .min();
-        locks.entry(&lock.name).or_default().push(Hold {
+        prizes.entry(prize).or_default().push(Hold {
             operation,
-            key: &locked.key,
-            lease: lock.lease,
-            fence: locked.fence,
+            key: &held.key,
+            lease,
+            fence: held.fence,
             from,
             to_line: revoked.min(given_back.unwrap_or(u64::MAX)),
             to,
         });
     }
-    for (name, holds) in &mut locks {
+    for (prize, holds) in &mut prizes {
         holds.sort_by_key(|hold| hold.from.line);
         for (index, hold) in holds.iter().enumerate() {
             for earlier in &holds[..index] {
-                pair(name, earlier, hold, findings);
+                pair(*prize, earlier, hold, findings);
             }
         }
     }
@@ -72,6 +89,7 @@ fn ends(operation: &Operation<'_>, key: &Key, after: Moment) -> bool {
     }
     let may_delete = match operation.request {
         Request::Unlock(unlock) => unlock.key == *key,
+        Request::Resign(resign) => resign.key == *key,
         Request::Delete(_) | Request::Txn(_) => crate::run::footprint(operation.request)
             .iter()
             .any(|keys| keys.contains(key)),
@@ -85,7 +103,15 @@ fn ends(operation: &Operation<'_>, key: &Key, after: Moment) -> bool {
 }
 
 /// Judges two holds, of which `earlier` was answered first.
-fn pair(name: &Key, earlier: &Hold<'_, '_>, later: &Hold<'_, '_>, findings: &mut Findings) {
+fn pair(prize: Prize<'_>, earlier: &Hold<'_, '_>, later: &Hold<'_, '_>, findings: &mut Findings) {
+    let (what, holders, fencing) = match prize {
+        Prize::Lock(name) => (format!("lock {name}"), Rule::LockHolders, Rule::LockFence),
+        Prize::Leadership(name) => (
+            format!("the leadership of {name}"),
+            Rule::ElectionLeaders,
+            Rule::ElectionFence,
+        ),
+    };
     if earlier.key == later.key && earlier.lease == later.lease {
         // The same lease asks again: it is the same hold, or a new one of its own.
         return;
@@ -96,19 +122,19 @@ fn pair(name: &Key, earlier: &Hold<'_, '_>, later: &Hold<'_, '_>, findings: &mut
     // Both hold it at the moment of the later answer.
     if later.from.line < earlier.to_line && later.from.at < earlier.to {
         let text = format!(
-            "lock {name} was given to {other} (fence {}) at {}, while {one} (fence {}) held it: \
+            "{what} was given to {other} (fence {}) at {}, while {one} (fence {}) held it: \
              since {}, and by its lease until {} at least",
             later.fence, later.from.at, earlier.fence, earlier.from.at, earlier.to
         );
-        findings.add(Rule::LockHolders, text, lines);
+        findings.add(holders, text, lines);
         return;
     }
     let begun_after = later.operation.invoked.line > earlier.from.line;
     if later.fence == earlier.fence || (begun_after && later.fence < earlier.fence) {
         let text = format!(
-            "lock {name}: {other} has fence {}, but {one} had fence {} before",
+            "{what}: {other} has fence {}, but {one} had fence {} before",
             later.fence, earlier.fence
         );
-        findings.add(Rule::LockFence, text, lines);
+        findings.add(fencing, text, lines);
     }
 }

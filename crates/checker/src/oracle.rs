@@ -15,9 +15,10 @@ use std::ops::Bound;
 
 use crate::history::{
     Compare, Comparison, Delete, DeleteResult, Failure, Initial, Key, KeyRange, KeyValue, LeaseId,
-    Put, PutResult, Range, RangeResult, Request, Response, Revision, Step, StepResult, Target, Txn,
-    TxnResult, Value,
+    Led, Proclaimed, Put, PutResult, Range, RangeResult, Request, Resigned, Response, Revision,
+    Step, StepResult, Target, Txn, TxnResult, Value,
 };
+use crate::run::candidates;
 
 /// What one revision did to a key; `None`: it deleted it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -245,7 +246,35 @@ impl Store {
             Request::LeaseTimeToLive(_) => Response::LeaseTimeToLive(Default::default()),
             Request::Lock(_) => Response::Lock(Default::default()),
             Request::Unlock(_) => Response::Unlock(Default::default()),
+            Request::Campaign(_) => Response::Campaign(Default::default()),
+            Request::Proclaim(proclaim) => {
+                let leads = self.is_created_at(&proclaim.key, proclaim.fence);
+                if leads {
+                    self.set(&proclaim.key, proclaim.value.clone(), proclaim.lease);
+                }
+                Response::Proclaim(Proclaimed { leads })
+            }
+            Request::Resign(resign) => {
+                let left = self.is_created_at(&resign.key, resign.fence);
+                if left {
+                    self.remove(&resign.key);
+                }
+                Response::Resign(Resigned { left })
+            }
+            Request::Leader(leader) => {
+                let candidates = candidates(&leader.name);
+                let all = self.range(&candidates, self.pending());
+                let leader = all.min_by_key(|kv| kv.create_revision).cloned();
+                Response::Leader(Led { leader })
+            }
+            Request::LeaseList(_) => Response::LeaseList(Default::default()),
         })
+    }
+
+    /// Whether this is still the key that was created at a revision.
+    fn is_created_at(&self, key: &Key, fence: Revision) -> bool {
+        let found = self.get(key, self.pending());
+        found.is_some_and(|kv| kv.create_revision == fence)
     }
 
     fn range_step(&self, range: &Range) -> Result<RangeResult, Failure> {

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::{EventKind, Request, Response, Revision};
+use crate::history::{EventKind, Request, Revision};
 use crate::report::{Findings, Rule};
 use crate::run::{Operation, Run, Standing, moments};
 
@@ -135,7 +135,7 @@ impl Order {
 
     /// Gives every acknowledged operation its place.
     fn place(&mut self, run: &Run<'_>, findings: &mut Findings) {
-        let mut least: Vec<(u64, Revision)> = Vec::new();
+        let mut least: Vec<(u64, Revision)> = Vec::with_capacity(run.operations.len());
         for (index, operation) in run.operations.iter().enumerate() {
             let Some((_, revision, response)) = operation.answer() else {
                 continue;
@@ -151,8 +151,8 @@ impl Order {
                 }
                 Standing::StaleRead => self.add_reader(index, revision),
                 Standing::Saw => {
-                    if let Response::Lock(locked) = response {
-                        self.add_lock(run, index, locked.fence);
+                    if let Some(held) = response.held() {
+                        self.add_lock(run, index, held.fence);
                     }
                 }
             }
@@ -214,8 +214,8 @@ impl Order {
         self.consistent = false;
     }
 
-    /// The key of a lock was put at its fence, by this call or, if the lease held the lock already,
-    /// by one before.
+    /// The key of a lock, or of a leader, was put at its fence, by this call or, if the lease held
+    /// the lock already, by one before.
     fn add_lock(&mut self, run: &Run<'_>, index: usize, fence: Revision) {
         let seen_before = self.seen_line(fence) < run.operations[index].invoked.line;
         let place = fence
@@ -298,7 +298,7 @@ impl Order {
 
 /// Every line that shows that a revision has come about, in the order of lines.
 fn sightings(run: &Run<'_>) -> Vec<(u64, Revision)> {
-    let mut sightings = Vec::new();
+    let mut sightings = Vec::with_capacity(run.history.events.len());
     for (moment, event) in moments(run.history) {
         let line = moment.line;
         match event {
@@ -306,8 +306,8 @@ fn sightings(run: &Run<'_>) -> Vec<(u64, Revision)> {
                 revision, response, ..
             } => {
                 sightings.push((line, *revision));
-                if let Response::Lock(locked) = response {
-                    sightings.push((line, locked.fence));
+                if let Some(held) = response.held() {
+                    sightings.push((line, held.fence));
                 }
             }
             EventKind::WatchCreated(at) | EventKind::WatchProgress(at) => {
@@ -341,7 +341,7 @@ fn most_revisions(run: &Run<'_>) -> u64 {
         }
         most += match operation.request {
             // A lock call that is given up takes its key back.
-            Request::Lock(_) => 2,
+            Request::Lock(_) | Request::Campaign(_) => 2,
             Request::LeaseGrant(_) => 1,
             _ => u64::from(operation.may_write()),
         };

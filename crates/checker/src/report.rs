@@ -67,6 +67,10 @@ pub enum Rule {
     LockHolders,
     /// Fencing revisions contradict the order of holders.
     LockFence,
+    /// Two clients led one election.
+    ElectionLeaders,
+    /// Fencing revisions contradict the order of leaders.
+    ElectionFence,
 }
 
 impl Rule {
@@ -97,6 +101,8 @@ impl Rule {
             Rule::LeaseAnswer => "lease: answers",
             Rule::LockHolders => "lock: one holder",
             Rule::LockFence => "lock: fencing",
+            Rule::ElectionLeaders => "election: one leader",
+            Rule::ElectionFence => "election: fencing",
         }
     }
 }
@@ -141,6 +147,8 @@ pub struct Counts {
     pub leases: u64,
     /// Times that a lock was held.
     pub locks: u64,
+    /// Times that somebody was elected.
+    pub elections: u64,
 }
 
 /// The result of a check.
@@ -197,7 +205,8 @@ impl fmt::Display for Report {
         writeln!(
             formatter,
             "judged:  {} operations ({} acknowledged, {} unknown), {} revisions up to {} ({} of \
-             them not acknowledged), {} watches with {} events, {} leases, {} locks held",
+             them not acknowledged), {} watches with {} events, {} leases, {} locks held, {} \
+             campaigns won",
             counts.operations,
             counts.acknowledged,
             counts.unknown,
@@ -208,6 +217,7 @@ impl fmt::Display for Report {
             counts.watch_events,
             counts.leases,
             counts.locks,
+            counts.elections,
         )?;
         match self.verdict() {
             Verdict::Ok => writeln!(formatter, "verdict: ok")?,

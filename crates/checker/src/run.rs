@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 
 use crate::history::{
-    ClientId, EventKind, Failure, Header, History, Key, KeyRange, LeaseId, OperationId, Request,
-    Response, Revision, Step, StepResult, Time, Txn, TxnResult,
+    ClientId, Event, EventKind, Failure, Header, History, Key, KeyRange, LeaseId, OperationId,
+    Proclaimed, Put, Request, Resigned, Response, Revision, Step, StepResult, Time, Txn, TxnResult,
+    Value,
 };
 use crate::report::Counts;
 
@@ -69,7 +70,10 @@ pub(crate) struct Run<'h> {
 
 impl<'h> Run<'h> {
     pub(crate) fn new(history: &'h History) -> Run<'h> {
-        let mut operations: Vec<Operation<'h>> = Vec::new();
+        // What grows step by step touches twice the memory that it needs.
+        let is_invocation = |event: &&Event| matches!(event.event, EventKind::Invoke { .. });
+        let count = history.events.iter().filter(is_invocation).count();
+        let mut operations: Vec<Operation<'h>> = Vec::with_capacity(count);
         let mut by_id: BTreeMap<OperationId, usize> = BTreeMap::new();
         let mut calm = None;
         for (moment, event) in moments(history) {
@@ -175,6 +179,9 @@ impl<'h> Operation<'h> {
             (Request::Txn(_), Response::Txn(result)) if wrote(result) => Standing::Wrote,
             (Request::Txn(txn), _) if is_serializable(txn) => Standing::StaleRead,
             (Request::Txn(_), _) => Standing::Read,
+            (_, Response::Proclaim(Proclaimed { leads: true }))
+            | (_, Response::Resign(Resigned { left: true })) => Standing::Wrote,
+            (Request::Proclaim(_) | Request::Resign(_) | Request::Leader(_), _) => Standing::Read,
             _ => Standing::Saw,
         })
     }
@@ -186,7 +193,10 @@ impl<'h> Operation<'h> {
             | Request::Delete(_)
             | Request::LeaseRevoke(_)
             | Request::Lock(_)
-            | Request::Unlock(_) => true,
+            | Request::Unlock(_)
+            | Request::Campaign(_)
+            | Request::Proclaim(_)
+            | Request::Resign(_) => true,
             Request::Txn(txn) => txn_may_write(txn),
             _ => false,
         }
@@ -229,11 +239,36 @@ fn txn_may_write(txn: &Txn) -> bool {
     })
 }
 
-/// The key that etcd's lock service holds for a lease.
-pub(crate) fn lock_key(name: &Key, lease: LeaseId) -> Key {
+/// The key that etcd's lock service, or its election service, holds for a lease.
+fn lock_key(name: &Key, lease: LeaseId) -> Key {
     let mut key = name.0.to_vec();
     key.extend_from_slice(format!("/{:x}", lease.0).as_bytes());
     Key::from(key)
+}
+
+/// What a call that waits in line puts there: a key of its own.
+pub(crate) fn place_in_line(request: &Request) -> Option<Put> {
+    let (name, lease, value) = match request {
+        Request::Lock(lock) => (&lock.name, lock.lease, Value::default()),
+        Request::Campaign(campaign) => (&campaign.name, campaign.lease, campaign.value.clone()),
+        _ => return None,
+    };
+    Some(Put {
+        key: lock_key(name, lease),
+        value,
+        lease,
+        ..Put::default()
+    })
+}
+
+/// The keys of all candidates of an election.
+pub(crate) fn candidates(name: &Key) -> KeyRange {
+    let with = |end: &[u8]| Key::from([name.0.as_ref(), end].concat());
+    KeyRange {
+        key: with(b"/"),
+        // The byte after '/'.
+        range_end: with(b"0"),
+    }
 }
 
 /// All keys that the request reads, compares or writes.
@@ -244,13 +279,14 @@ pub(crate) fn footprint(request: &Request) -> Vec<KeyRange> {
         Request::Put(put) => keys.push(key_range(&put.key, &Key::default())),
         Request::Delete(delete) => keys.push(key_range(&delete.key, &delete.range_end)),
         Request::Txn(txn) => txn_footprint(txn, &mut keys),
-        Request::Lock(lock) => {
-            keys.push(key_range(
-                &lock_key(&lock.name, lock.lease),
-                &Key::default(),
-            ));
+        Request::Lock(_) | Request::Campaign(_) => {
+            let place = place_in_line(request);
+            keys.extend(place.map(|put| key_range(&put.key, &Key::default())));
         }
         Request::Unlock(unlock) => keys.push(key_range(&unlock.key, &Key::default())),
+        Request::Proclaim(proclaim) => keys.push(key_range(&proclaim.key, &Key::default())),
+        Request::Resign(resign) => keys.push(key_range(&resign.key, &Key::default())),
+        Request::Leader(leader) => keys.push(candidates(&leader.name)),
         _ => {}
     }
     keys
@@ -333,5 +369,15 @@ pub(crate) fn describe(request: &Request) -> String {
         Request::LeaseTimeToLive(question) => format!("ask about lease {}", question.lease),
         Request::Lock(lock) => format!("lock {} with lease {}", lock.name, lock.lease),
         Request::Unlock(unlock) => format!("unlock {}", unlock.key),
+        Request::Campaign(campaign) => {
+            format!(
+                "campaign in {} with lease {}",
+                campaign.name, campaign.lease
+            )
+        }
+        Request::Proclaim(proclaim) => format!("proclaim {} = {}", proclaim.key, proclaim.value),
+        Request::Resign(resign) => format!("resign {}", resign.key),
+        Request::Leader(leader) => format!("ask who leads {}", leader.name),
+        Request::LeaseList(_) => "list leases".to_owned(),
     }
 }

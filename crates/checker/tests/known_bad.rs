@@ -611,3 +611,156 @@ fn locks() {
     );
     sound(&report("", &over));
 }
+
+/// Two leases, and what an election of one name sees: requests and their answers.
+struct Election;
+
+impl Election {
+    fn leases() -> Vec<(u64, String)> {
+        let grant = |id: u64, at: u64, lease: i64| {
+            let body = format!("\"lease_grant\":{{\"lease\":{lease},\"ttl\":5}}");
+            [(at, invoke(id, &body)), (at + 1, ok(id, 1, &body))]
+        };
+        with(grant(0, 0, 7).to_vec(), &grant(1, 2, 8))
+    }
+
+    fn campaign(id: u64, lease: i64) -> String {
+        let body = format!("\"campaign\":{{\"name\":\"e\",\"lease\":{lease},\"value\":\"v\"}}");
+        invoke(id, &body)
+    }
+
+    fn won(id: u64, revision: u64, lease: i64, fence: u64) -> String {
+        let body = format!("\"campaign\":{{\"key\":\"e/{lease}\",\"fence\":{fence}}}");
+        ok(id, revision, &body)
+    }
+
+    /// The first lease leads with fence 2; then this happens.
+    fn after(events: &[(u64, String)]) -> Report {
+        let first = [
+            (10, Election::campaign(2, 7)),
+            (20, Election::won(2, 2, 7, 2)),
+        ];
+        report("", &with(with(Election::leases(), &first), events))
+    }
+
+    fn resigns(left: bool) -> [(u64, String); 2] {
+        let answer = format!("\"resign\":{{\"left\":{left}}}");
+        let revision = if left { 4 } else { 3 };
+        [
+            (200, invoke(4, "\"resign\":{\"key\":\"e/7\",\"fence\":2}")),
+            (205, ok(4, revision, &answer)),
+        ]
+    }
+}
+
+#[test]
+fn one_leads_at_a_time() {
+    let second = (30, Election::campaign(3, 8));
+    let turns = [
+        vec![second.clone()],
+        Election::resigns(true).to_vec(),
+        vec![(210, Election::won(3, 4, 8, 3))],
+    ];
+    sound(&Election::after(&turns.concat()));
+    let both = [second.clone(), (40, Election::won(3, 3, 8, 3))];
+    broken(
+        &Election::after(&both),
+        Rule::ElectionLeaders,
+        "the leadership of \"e\" was given to operation 3",
+    );
+    // Its key is still there, and it was told that it is not.
+    let kept = [
+        vec![second.clone()],
+        Election::resigns(false).to_vec(),
+        vec![(210, Election::won(3, 3, 8, 3))],
+    ];
+    broken(
+        &Election::after(&kept.concat()),
+        Rule::WrongAnswer,
+        "resign",
+    );
+    // By time the first lease may be over, and the second may lead. But not with a lower fence.
+    let over = |fence| {
+        [
+            (5_400, Election::campaign(3, 8)),
+            (5_500, Election::won(3, 4, 8, fence)),
+        ]
+    };
+    sound(&Election::after(&over(4)));
+    assert_eq!(Election::after(&over(2)).verdict(), Verdict::Violation);
+}
+
+#[test]
+fn who_leads_is_said_and_only_who_leads_may_say_more() {
+    let leader = |revision: u64, kv: &str| {
+        [
+            (300, invoke(5, "\"leader\":{\"name\":\"e\"}")),
+            (305, ok(5, revision, &format!("\"leader\":{{{kv}}}"))),
+        ]
+    };
+    let shown = |key: &str, value: &str, modified, version| {
+        let lease = key[2..].parse().expect("a lease");
+        format!("\"leader\":{}", kv(key, value, 2, modified, version, lease))
+    };
+    sound(&Election::after(&leader(2, &shown("e/7", "v", 2, 1))));
+    let nobody = Election::after(&leader(2, ""));
+    broken(&nobody, Rule::WrongAnswer, "ask who leads \"e\"");
+    let proclaim = |fence: u64, revision: u64, leads: bool| {
+        let asked = format!(
+            "\"proclaim\":{{\"key\":\"e/7\",\"fence\":{fence},\"lease\":7,\"value\":\"w\"}}"
+        );
+        let answer = format!("\"proclaim\":{{\"leads\":{leads}}}");
+        [(100, invoke(3, &asked)), (105, ok(3, revision, &answer))]
+    };
+    let said = with(
+        proclaim(2, 3, true).to_vec(),
+        &leader(3, &shown("e/7", "w", 3, 2)),
+    );
+    sound(&Election::after(&said));
+    let forgotten = with(
+        proclaim(2, 3, true).to_vec(),
+        &leader(3, &shown("e/7", "v", 2, 1)),
+    );
+    assert_eq!(Election::after(&forgotten).verdict(), Verdict::Violation);
+    // Another generation of the key is another leader.
+    sound(&Election::after(&proclaim(1, 2, false)));
+    let stranger = Election::after(&proclaim(1, 3, true));
+    broken(&stranger, Rule::WrongAnswer, "proclaim \"e/7\"");
+    let refused = Election::after(&proclaim(2, 2, false));
+    broken(&refused, Rule::WrongAnswer, "proclaim \"e/7\"");
+}
+
+#[test]
+fn lists_show_the_leases_that_there_are() {
+    let list = |at: u64, leases: &str| {
+        let events = [
+            (at, invoke(9, "\"lease_list\":{}")),
+            (
+                at + 5,
+                ok(9, 1, &format!("\"lease_list\":{{\"leases\":[{leases}]}}")),
+            ),
+        ];
+        report(
+            "\"lease_late_ns\":2000000000",
+            &with(Election::leases(), &events),
+        )
+    };
+    sound(&list(100, "8,7"));
+    sound(&list(5_100, ""));
+    broken(
+        &list(100, "7"),
+        Rule::LeaseEarly,
+        "list leases) did not find it",
+    );
+    broken(
+        &list(9_000, "7"),
+        Rule::LeaseLate,
+        "list leases) found it alive",
+    );
+    broken(
+        &list(100, "7,8,9"),
+        Rule::LeaseAnswer,
+        "lease 9, which nobody was granted",
+    );
+    broken(&list(100, "7,8,7"), Rule::LeaseAnswer, "twice");
+}

@@ -95,12 +95,15 @@ impl Entries {
 
     /// Makes all of these shared, which count for `bytes` together, and leaves none.
     pub(crate) fn take_all(entries: &mut Vec<Entry>, bytes: u64) -> Entries {
+        if entries.is_empty() {
+            return Entries::default();
+        }
         let shared: Arc<[Entry]> = entries.drain(..).collect();
         Entries {
             from: 0,
             upto: shared.len(),
             bytes,
-            shared: (!shared.is_empty()).then_some(shared),
+            shared: Some(shared),
         }
     }
 
@@ -175,6 +178,10 @@ impl FromIterator<Entry> for Entries {
 
 impl From<Vec<Entry>> for Entries {
     fn from(entries: Vec<Entry>) -> Entries {
+        // What heartbeats carry takes no memory.
+        if entries.is_empty() {
+            return Entries::default();
+        }
         entries.into_iter().collect()
     }
 }

@@ -48,9 +48,9 @@ enum Doubt {
 #[derive(Clone, Debug)]
 struct Unstable {
     sector: usize,
-    /// What stood there before it was written; `None`: zeros, or nothing at all. Most writes go
-    /// where nothing is yet.
-    before: Option<Box<[u8; SECTOR_BYTES]>>,
+    /// What stood there before it was written, as far as the file went; `None`: zeros, or nothing
+    /// at all. Shared by the sectors of one write.
+    before: Option<Bytes>,
     doubt: Doubt,
 }
 
@@ -98,13 +98,11 @@ impl Contents {
         if piece.is_empty() {
             return;
         }
-        let end = at + piece.len();
-        for sector in at / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES {
-            if !self.unreadable.is_empty() {
-                self.unreadable.remove(&sector);
-            }
-            self.dirty(sector);
+        let sectors = at / SECTOR_BYTES..(at + piece.len()).div_ceil(SECTOR_BYTES);
+        if !self.unreadable.is_empty() {
+            self.unreadable.retain(|sector| !sectors.contains(sector));
         }
+        self.dirty(sectors);
         let bytes = Arc::make_mut(&mut self.bytes);
         let overwritten = bytes.len().saturating_sub(at).min(piece.len());
         if bytes.len() < at {
@@ -114,23 +112,30 @@ impl Contents {
         bytes.extend_from_slice(&piece[overwritten..]);
     }
 
-    /// A sector is about to be written.
-    fn dirty(&mut self, sector: usize) {
-        let place = match self.unstable.last() {
-            Some(last) if last.sector < sector => Err(self.unstable.len()),
-            _ => self.place_of(sector),
-        };
-        match place {
-            Ok(place) => self.unstable[place].doubt = Doubt::Dirty,
-            Err(place) => {
-                let before = self.sector(sector);
-                let is_zero = before.iter().all(|byte| *byte == 0);
-                let unstable = Unstable {
-                    sector,
-                    before: (!is_zero).then(|| Box::new(before)),
-                    doubt: Doubt::Dirty,
-                };
-                self.unstable.insert(place, unstable);
+    /// Sectors are about to be written.
+    fn dirty(&mut self, sectors: Range<usize>) {
+        let start = (sectors.start * SECTOR_BYTES).min(self.bytes.len());
+        let end = (sectors.end * SECTOR_BYTES).min(self.bytes.len());
+        let written = &self.bytes[start..end];
+        let before = (!is_zero(written)).then(|| Bytes::copy_from_slice(written));
+        for sector in sectors {
+            let place = match self.unstable.last() {
+                Some(last) if last.sector < sector => Err(self.unstable.len()),
+                _ => self.place_of(sector),
+            };
+            match place {
+                Ok(place) => self.unstable[place].doubt = Doubt::Dirty,
+                Err(place) => {
+                    let from = (sector * SECTOR_BYTES).clamp(start, end);
+                    let to = (from + SECTOR_BYTES).min(end);
+                    let own = |before: &Bytes| before.slice(from - start..to - start);
+                    let unstable = Unstable {
+                        sector,
+                        before: before.as_ref().map(own),
+                        doubt: Doubt::Dirty,
+                    };
+                    self.unstable.insert(place, unstable);
+                }
             }
         }
     }
@@ -177,10 +182,10 @@ impl Contents {
         let end = (start + SECTOR_BYTES).min(self.bytes.len());
         if start < end {
             let written = &mut Arc::make_mut(&mut self.bytes)[start..end];
-            match &unstable.before {
-                Some(before) => written.copy_from_slice(&before[..end - start]),
-                None => written.fill(0),
-            }
+            let before = unstable.before.as_deref().unwrap_or_default();
+            let (known, grown) = written.split_at_mut(before.len().min(end - start));
+            known.copy_from_slice(&before[..known.len()]);
+            grown.fill(0);
         }
     }
 
@@ -196,6 +201,13 @@ impl Contents {
         }
         self.stable_length = self.bytes.len();
     }
+}
+
+/// Whether these are zeros alone.
+fn is_zero(bytes: &[u8]) -> bool {
+    // Not one byte at a time.
+    let words = bytes.chunks_exact(16);
+    words.clone().all(|word| word == [0; 16]) && words.remainder().iter().all(|byte| *byte == 0)
 }
 
 /// What is wrong with a disk at the moment.

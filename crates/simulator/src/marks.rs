@@ -73,6 +73,16 @@ pub enum Mark {
     LockWaited,
     /// A client got a lock.
     LockHeld,
+    /// A client was elected.
+    Elected,
+    /// A leader said something.
+    Proclaimed,
+    /// A leader said something after its time.
+    ProclaimedLate,
+    /// Somebody asked who leads, and was told.
+    LeaderAsked,
+    /// A list of leases was not empty.
+    LeasesListed,
     /// Watches went on over another connection.
     WatchResumed,
     /// A watch needed what was compacted.
@@ -165,6 +175,11 @@ pub const ALL: &[(Mark, &str)] = &[
     (Mark::RenewedLate, "a lease was renewed late, and lived"),
     (Mark::LockWaited, "a client waited for a lock"),
     (Mark::LockHeld, "a client got a lock"),
+    (Mark::Elected, "a client was elected"),
+    (Mark::Proclaimed, "a leader said something"),
+    (Mark::ProclaimedLate, "a leader spoke after its time"),
+    (Mark::LeaderAsked, "who leads was asked and said"),
+    (Mark::LeasesListed, "leases were listed"),
     (Mark::WatchResumed, "a watch was resumed"),
     (Mark::WatchCompacted, "a watch needed compacted history"),
     (Mark::WatchLagged, "a watcher fell behind"),

@@ -242,6 +242,9 @@ pub struct Workload {
     /// Shares of the operations, out of their sum: put, read, serializable read, compare and
     /// swap, delete, range, compact, something with leases, something with locks.
     pub shares: [u64; 9],
+    /// The share of something with elections.
+    #[serde(default)]
+    pub elections: u64,
     /// How many clients watch beside those that ask.
     pub watches: usize,
     /// How long a client waits for an answer.
@@ -501,7 +504,7 @@ impl Workload {
         if self.watches > CLIENTS_MAX {
             return Err(format!("at most {CLIENTS_MAX} clients that watch"));
         }
-        if self.shares.iter().sum::<u64>() == 0 {
+        if self.shares.iter().sum::<u64>() + self.elections == 0 {
             return Err("clients that do nothing".to_owned());
         }
         Ok(())

@@ -60,6 +60,9 @@ pub fn draw(seed: u64) -> Scenario {
     if streams.named("keyspaces.plan").below(KEYSPACES_ONE_IN) == 0 {
         with_keyspaces(&mut scenario);
     }
+    if streams.named("rot.plan").below(ROTTEN_LOG_ONE_IN) == 0 {
+        rot_log(&mut scenario);
+    }
     match streams.named("beyond.plan").below(BEYOND_ONE_IN) {
         0 => beyond(scenario),
         _ => scenario,
@@ -238,6 +241,7 @@ pub fn calm(seed: u64, hosts: usize, clients: usize, pause: Micros, duration: Mi
             keys: 32,
             value_bytes: 64,
             shares: [40, 30, 5, 15, 5, 5, 0, 0, 0],
+            elections: 0,
             watches: 0,
             patience: 10 * SECOND,
         },
@@ -312,6 +316,7 @@ fn workload(random: &mut Random) -> Workload {
         shares,
         watches: pick(random, &[0, 0, 1, 2, 4]),
         patience: pick(random, &[200 * MILLISECOND, SECOND, 8 * SECOND]),
+        elections: random.below(3) / 2 * random.below(16),
     }
 }
 
@@ -501,6 +506,44 @@ fn faults(scenario: &Scenario, random: &mut Random) -> Vec<Planned> {
     }
     faults.sort_by_key(|planned| planned.at);
     faults
+}
+
+/// One seed in so many damages a log that somebody is about to need.
+const ROTTEN_LOG_ONE_IN: u64 = 24;
+
+/// A leader's log goes bad while a follower is away that will need it: what is executed stands in
+/// the state as well, so that a checkpoint must take the log's place. Faults that come by chance
+/// hardly ever hit what is going to be read: it has to be out of memory, not yet let go of, and
+/// asked for before the next start reads all of it.
+pub fn rot_log(scenario: &mut Scenario) {
+    let mut random = Streams::of(scenario.seed).named("rot");
+    let Some(host) = scenario.unsound.first().copied() else {
+        return;
+    };
+    let away = Who::Host((host + 1) % scenario.hosts);
+    scenario.small.cache_bytes = 1 << 10;
+    scenario.small.checkpoint_log_bytes = pick(&mut random, &[64, 256, 1024]) << 10;
+    // What is on its way when the follower goes arrives when it is back, and needs no reading.
+    scenario.small.inflight_messages = scenario.small.inflight_messages.min(4);
+    let workload = &mut scenario.workload;
+    workload.clients = workload.clients.max(6);
+    workload.pause = workload.pause.min(5 * MILLISECOND);
+    // Else all of them soon wait for the one that is away.
+    workload.patience = workload.patience.min(200 * MILLISECOND);
+    workload.shares[0] += workload.shares.iter().sum::<u64>();
+    let (begins, lasts) = (SECOND + random.below(SECOND), 2 * SECOND);
+    scenario.duration = scenario.duration.max(begins + 2 * lasts);
+    let mut plan = |at, fault| scenario.faults.push(Planned { at, fault });
+    plan(begins, Fault::Transfer { to: Some(host) });
+    let shape = Shape::Isolated(away);
+    let time = lasts;
+    plan(begins + lasts / 4, Fault::Partition { shape, time });
+    for _ in 0..random.below(12) + 4 {
+        let at = begins + lasts / 2 + random.below(lasts / 2);
+        let draw = random.next_u64();
+        plan(at, Fault::BitRot { host, draw });
+    }
+    scenario.faults.sort_by_key(|planned| planned.at);
 }
 
 /// Long enough for a level to be raised, and for what comes after that.

@@ -365,6 +365,88 @@ shape! {
     }
 }
 
+shape! {
+    /// Waits for the leadership of etcd's Election service: holds the key
+    /// `name/<lease in hex>`. Answered as a lock is.
+    Campaign {
+        /// Name of the election.
+        name: Key,
+        /// The lease that leads.
+        lease: LeaseId,
+        /// What the candidate says of itself.
+        value: Value,
+    }
+}
+
+shape! {
+    /// A leader says something else of itself.
+    Proclaim {
+        /// The key that leads.
+        key: Key,
+        /// The create revision of that key.
+        fence: Revision,
+        /// The lease that leads.
+        lease: LeaseId,
+        /// What it says.
+        value: Value,
+    }
+}
+
+shape! {
+    /// Answer to [`Proclaim`].
+    Proclaimed {
+        /// Whether the key was still there; else nothing was written.
+        leads: bool,
+    }
+}
+
+shape! {
+    /// A leader, or a candidate, steps back.
+    Resign {
+        /// Its key.
+        key: Key,
+        /// The create revision of that key.
+        fence: Revision,
+    }
+}
+
+shape! {
+    /// Answer to [`Resign`].
+    Resigned {
+        /// Whether the key was still there; else nothing was deleted.
+        left: bool,
+    }
+}
+
+shape! {
+    /// Asks who leads.
+    Leader {
+        /// Name of the election.
+        name: Key,
+    }
+}
+
+shape! {
+    /// Answer to [`Leader`].
+    Led {
+        /// The key of the leader; absent if nobody leads.
+        leader: Option<KeyValue>,
+    }
+}
+
+shape! {
+    /// Asks for all leases.
+    LeaseList {}
+}
+
+shape! {
+    /// Answer to [`LeaseList`].
+    LeasesListed {
+        /// All leases that there are, in any order.
+        leases: Vec<LeaseId>,
+    }
+}
+
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -391,6 +473,16 @@ pub enum Request {
     Lock(Lock),
     /// Gives a lock back.
     Unlock(Unlock),
+    /// Waits for a leadership.
+    Campaign(Campaign),
+    /// Says something else as leader.
+    Proclaim(Proclaim),
+    /// Steps back.
+    Resign(Resign),
+    /// Asks who leads.
+    Leader(Leader),
+    /// Asks for all leases.
+    LeaseList(LeaseList),
 }
 
 shape! {
@@ -424,6 +516,27 @@ pub enum Response {
     Lock(Locked),
     /// To an unlock.
     Unlock(Done),
+    /// To a campaign.
+    Campaign(Locked),
+    /// To a proclamation.
+    Proclaim(Proclaimed),
+    /// To a resignation.
+    Resign(Resigned),
+    /// To a question who leads.
+    Leader(Led),
+    /// To a question for all leases.
+    LeaseList(LeasesListed),
+}
+
+impl Response {
+    /// What was got, and its fence: a lock, or a leadership.
+    #[must_use]
+    pub fn held(&self) -> Option<&Locked> {
+        match self {
+            Response::Lock(held) | Response::Campaign(held) => Some(held),
+            _ => None,
+        }
+    }
 }
 
 impl Request {
@@ -443,6 +556,11 @@ impl Request {
                 | (Request::LeaseTimeToLive(_), Response::LeaseTimeToLive(_))
                 | (Request::Lock(_), Response::Lock(_))
                 | (Request::Unlock(_), Response::Unlock(_))
+                | (Request::Campaign(_), Response::Campaign(_))
+                | (Request::Proclaim(_), Response::Proclaim(_))
+                | (Request::Resign(_), Response::Resign(_))
+                | (Request::Leader(_), Response::Leader(_))
+                | (Request::LeaseList(_), Response::LeaseList(_))
         )
     }
 }

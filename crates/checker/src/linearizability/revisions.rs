@@ -24,12 +24,12 @@ use crate::evidence::Evidence;
 use crate::expectations::Expectations;
 use crate::explain;
 use crate::history::{
-    Key, KeyRange, KeyValue, LeaseId, Put, Range, Request, Response, Revision, Step, Txn, Value,
+    Key, KeyRange, KeyValue, LeaseId, Put, Range, Request, Response, Revision, Step, Txn,
 };
 use crate::oracle::Store;
 use crate::order::Order;
 use crate::report::Rule;
-use crate::run::{Operation, Run, footprint, lock_key, overlap};
+use crate::run::{Operation, Run, footprint, overlap, place_in_line};
 use crate::same_answer::is_same;
 
 /// Something that can have made a revision that nobody acknowledged.
@@ -37,8 +37,8 @@ use crate::same_answer::is_same;
 pub(crate) enum Filler {
     /// The operation, by its place in the run.
     Operation(usize),
-    /// The key of a lock call that was given up, taken back.
-    LockGivenUp(usize),
+    /// The key of a lock call, or of a campaign, that was given up, taken back.
+    GivenUp(usize),
     /// The end of a lease.
     Expiry(LeaseId),
 }
@@ -164,8 +164,8 @@ pub(crate) fn solve<'h>(
         ) && operation.answer().is_some();
         if operation.may_write() && (operation.is_unknown() || unnamed) {
             fillers.push(Filler::Operation(index));
-            if matches!(operation.request, Request::Lock(_)) {
-                fillers.push(Filler::LockGivenUp(index));
+            if matches!(operation.request, Request::Lock(_) | Request::Campaign(_)) {
+                fillers.push(Filler::GivenUp(index));
             }
         }
     }
@@ -276,10 +276,10 @@ impl Search<'_, '_> {
                             .all(|fact| keys.iter().any(|own| own.contains(fact.key)))
                     }
                 },
-                Filler::LockGivenUp(index) => match self.run.operations[*index].request {
-                    Request::Lock(lock) => lock.lease == lease,
-                    _ => false,
-                },
+                Filler::GivenUp(index) => {
+                    let place = place_in_line(self.run.operations[*index].request);
+                    place.is_some_and(|put| put.lease == lease)
+                }
                 Filler::Expiry(_) => false,
             };
             covers && self.in_time(*filler, at)
@@ -299,8 +299,9 @@ impl Search<'_, '_> {
         let operation = &self.run.operations[writer];
         self.spend(1);
         let (_, _, response) = operation.answer().expect("writers are acknowledged");
-        if let (Request::Lock(lock), Response::Lock(locked)) = (operation.request, response) {
-            self.lock(&locked.key, lock.lease);
+        if let (Some(place), Some(held)) = (place_in_line(operation.request), response.held()) {
+            let key = held.key.clone();
+            self.enter(Put { key, ..place });
         } else {
             match self.store.apply(operation.request) {
                 Ok(expected) if is_same(operation.request, &expected, response) => {}
@@ -441,7 +442,7 @@ impl Search<'_, '_> {
         };
         let operation = match (self.order.writer(revision), filler()) {
             (Some(writer), _) => writer,
-            (None, Some(Filler::Operation(index) | Filler::LockGivenUp(index))) => index,
+            (None, Some(Filler::Operation(index) | Filler::GivenUp(index))) => index,
             (None, Some(Filler::Expiry(lease))) => {
                 return (format!("by the end of lease {lease}"), Vec::new());
             }
@@ -636,7 +637,7 @@ impl Search<'_, '_> {
     /// Whether real time lets the filler have made that revision.
     fn in_time(&self, filler: Filler, at: Revision) -> bool {
         match filler {
-            Filler::Operation(index) | Filler::LockGivenUp(index) => {
+            Filler::Operation(index) | Filler::GivenUp(index) => {
                 let operation = &self.run.operations[index];
                 let begun = self.order.seen_line(at) > operation.invoked.line;
                 let over = operation
@@ -652,17 +653,20 @@ impl Search<'_, '_> {
         match filler {
             Filler::Operation(index) => match self.run.operations[index].request {
                 Request::LeaseRevoke(revoke) => self.end_lease(revoke.lease),
-                Request::Lock(lock) => self.lock(&lock_key(&lock.name, lock.lease), lock.lease),
+                request @ (Request::Lock(_) | Request::Campaign(_)) => {
+                    place_in_line(request)
+                        .into_iter()
+                        .for_each(|place| self.enter(place));
+                }
                 Request::Unlock(unlock) => self.store.write(&[], std::slice::from_ref(&unlock.key)),
                 request => {
                     // A request that fails here changes nothing, and is no candidate then.
                     let _ = self.store.apply(request);
                 }
             },
-            Filler::LockGivenUp(index) => {
-                if let Request::Lock(lock) = self.run.operations[index].request {
-                    let key = lock_key(&lock.name, lock.lease);
-                    self.store.write(&[], &[key]);
+            Filler::GivenUp(index) => {
+                if let Some(place) = place_in_line(self.run.operations[index].request) {
+                    self.store.write(&[], &[place.key]);
                 }
             }
             Filler::Expiry(lease) => self.end_lease(lease),
@@ -675,15 +679,10 @@ impl Search<'_, '_> {
         self.store.write(&[], &keys);
     }
 
-    fn lock(&mut self, key: &Key, lease: LeaseId) {
-        if self.store.get(key, self.store.revision()).is_none() {
-            let put = Put {
-                key: key.clone(),
-                value: Value::default(),
-                lease,
-                ..Put::default()
-            };
-            self.store.write(&[put], &[]);
+    /// Somebody gets in line, unless it stands there already.
+    fn enter(&mut self, place: Put) {
+        if self.store.get(&place.key, self.store.revision()).is_none() {
+            self.store.write(&[place], &[]);
         }
     }
 
@@ -712,7 +711,7 @@ impl Search<'_, '_> {
 /// What a filler may read or write; nothing for a lease, of which that is not known.
 fn keys_of(run: &Run<'_>, filler: Filler) -> Vec<KeyRange> {
     match filler {
-        Filler::Operation(index) | Filler::LockGivenUp(index) => {
+        Filler::Operation(index) | Filler::GivenUp(index) => {
             footprint(run.operations[index].request)
         }
         Filler::Expiry(_) => Vec::new(),
@@ -722,7 +721,7 @@ fn keys_of(run: &Run<'_>, filler: Filler) -> Vec<KeyRange> {
 fn hash_of(run: &Run<'_>, filler: Filler) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    if let Filler::Operation(index) | Filler::LockGivenUp(index) = filler {
+    if let Filler::Operation(index) | Filler::GivenUp(index) = filler {
         run.operations[index].request.hash(&mut hasher);
     }
     hasher.finish()

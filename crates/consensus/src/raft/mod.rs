@@ -507,15 +507,9 @@ impl Engine for Raft {
             None => self.election_deadline(),
         };
         let handover = self.handover.as_ref().map(|handover| handover.deadline);
-        [
-            Some(timer),
-            handover,
-            self.fetches.retry_at,
-            self.read_deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let others = [handover, self.fetches.retry_at, self.read_deadline()];
+        let earlier = |next: Instant, at: Option<Instant>| at.map_or(next, |at| at.min(next));
+        Some(others.into_iter().fold(timer, earlier))
     }
 
     fn rest(&self, absent: &dyn Fn(NodeId) -> bool) -> Option<Rest> {

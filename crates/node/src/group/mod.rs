@@ -142,6 +142,8 @@ pub struct Group {
     held: VecDeque<(Mark, NodeId, Message)>,
     durable: Mark,
     outputs: consensus::Outputs,
+    /// Empty, kept for its memory.
+    spare_outputs: consensus::Outputs,
     /// Chosen, and not executed yet; the engine bounds it.
     unexecuted: VecDeque<Entry>,
     /// Bytes of entries executed in this pass.
@@ -277,6 +279,7 @@ impl Group {
             held: VecDeque::new(),
             durable: Mark(0),
             outputs: Vec::new(),
+            spare_outputs: Vec::new(),
             unexecuted: VecDeque::new(),
             executed_in_pass: 0,
             executed: Vec::new(),
@@ -321,30 +324,25 @@ impl Group {
             let nap = self.nap_deadline();
             return self.checkpoints.deadline().into_iter().chain(nap).min();
         }
-        let compaction =
-            (self.leads() && self.replica.compaction_pending()).then_some(self.next_compaction);
-        [
-            self.engine.deadline(),
-            self.calls.deadline(self.leader.is_some()),
-            self.operators.deadline(),
-            self.checkpoints.deadline(),
-            compaction,
-            self.lease_deadline(),
-            self.leader
-                .filter(|_| !self.published)
-                .map(|_| self.next_publish),
-            self.removed_at.filter(|_| self.id == META),
-            Some(self.next_facts),
-            self.members.deadline(self.last_pass),
-            self.has_wishes().then(|| self.members.next_try()),
-            Some(self.space.deadline(&self.config.limits.space)),
-            self.digests_deadline(),
-            // What did not fit into the last pass goes on at once.
-            (self.can_propose() || !self.unexecuted.is_empty()).then_some(self.last_pass),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        // Asked for in every pass: one comparison each.
+        let mut next = self
+            .next_facts
+            .min(self.space.deadline(&self.config.limits.space));
+        let mut also = |at: Option<Instant>| next = at.map_or(next, |at| at.min(next));
+        also(self.engine.deadline());
+        also(self.calls.deadline(self.leader.is_some()));
+        also(self.operators.deadline());
+        also(self.checkpoints.deadline());
+        also((self.leads() && self.replica.compaction_pending()).then_some(self.next_compaction));
+        also(self.lease_deadline());
+        also((self.leader.is_some() && !self.published).then_some(self.next_publish));
+        also(self.removed_at.filter(|_| self.id == META));
+        also(self.members.deadline(self.last_pass));
+        also(self.has_wishes().then(|| self.members.next_try()));
+        also(self.digests_deadline());
+        // What did not fit into the last pass goes on at once.
+        also((self.can_propose() || !self.unexecuted.is_empty()).then_some(self.last_pass));
+        Some(next)
     }
 
     // --- what happens

@@ -14,6 +14,9 @@ use crate::operator::Asker;
 use crate::peers::Peers;
 use crate::replica::{Executed, Outcome};
 
+/// Room for so many outputs of the engine is kept from pass to pass.
+const SPARE_OUTPUTS: usize = 16;
+
 impl Group {
     /// Gives the engine one input and carries out what it says.
     pub(crate) fn drive(
@@ -30,9 +33,14 @@ impl Group {
     /// Carries out everything that the engine has said, and what follows from it.
     pub(super) fn route(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
         while !self.outputs.is_empty() {
-            let outputs = std::mem::take(&mut self.outputs);
-            for output in outputs {
+            let spare = std::mem::take(&mut self.spare_outputs);
+            let mut outputs = std::mem::replace(&mut self.outputs, spare);
+            for output in outputs.drain(..) {
                 self.route_one(moment, output, peers, out);
+            }
+            // What a burst needed is not kept for ever.
+            if outputs.capacity() <= SPARE_OUTPUTS {
+                self.spare_outputs = outputs;
             }
         }
     }

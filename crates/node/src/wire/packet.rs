@@ -83,7 +83,8 @@ fn get_messages(
             "more engine messages are announced than the frame can hold",
         ));
     }
-    messages.reserve(count.min(ROOM));
+    // Nearly always one: `reserve` would make room for several.
+    messages.reserve_exact(count.min(ROOM));
     for _ in 0..count {
         let group = GroupId(input.try_get_u64_le()?);
         let length = input.try_get_u32_le()? as usize;

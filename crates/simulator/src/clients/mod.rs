@@ -5,10 +5,11 @@
 //! without effect: only what the protocol defines so) or *unknown* (a timeout, a dead node): it
 //! may still take effect at any time.
 //!
-//! - [`sessions`]: leases and locks. [`watching`]: clients that watch. [`workers`]: the hubs that
-//!   serve these, one per host. [`variety`]: options that few requests have. [`recording`]: the
-//!   history.
+//! - [`sessions`]: leases, locks and elections; [`elections`]: what of these the history has.
+//!   [`watching`]: clients that watch. [`workers`]: the hubs that serve these, one per host.
+//!   [`variety`]: options that few requests have. [`recording`]: the history.
 
+pub mod elections;
 pub mod recording;
 pub mod sessions;
 pub mod variety;
@@ -163,14 +164,20 @@ impl Clients {
 
     fn draw_freely(&mut self, now: Instant, client: usize, newest: i64) -> (Request, Purpose) {
         let shares = self.workload.shares;
-        let mut draw = self.random.below(shares.iter().sum());
+        let mut draw = self
+            .random
+            .below(shares.iter().sum::<u64>() + self.workload.elections);
         let kind = shares.iter().position(|share| {
             let here = draw < *share;
             draw = draw.saturating_sub(*share);
             here
         });
         let key = self.key();
-        let request = match kind.unwrap_or(0) {
+        let Some(kind) = kind else {
+            let sessions = &mut self.clients[client].sessions;
+            return sessions.draw_election(self.operations, &mut self.random);
+        };
+        let request = match kind {
             0 => put(key, self.value()),
             1 => range(key, false),
             2 => range(key, true),
@@ -224,7 +231,14 @@ impl Clients {
         let purpose = asks.purpose;
         let operation = match purpose {
             Purpose::Whole => Some(self.recording.invoked(now, client, &request)),
-            Purpose::Unlock => Some(self.recording.unlock(now, client, &request)),
+            Purpose::Unlock
+            | Purpose::Proclaim
+            | Purpose::Resign
+            | Purpose::Leader
+            | Purpose::List => {
+                let meant = elections::meant(purpose, &request);
+                Some(self.recording.begins(now, client, meant))
+            }
             Purpose::Step => {
                 asks.sessions.begins(now, client, &mut self.recording);
                 None
@@ -283,19 +297,28 @@ impl Clients {
                 self.ended[0] += 1;
                 let revision = response.header_mut().revision;
                 match (pending.operation, pending.purpose) {
-                    (Some(operation), Purpose::Unlock) => {
-                        self.recording.unlocked(now, operation, revision);
-                    }
-                    (Some(operation), _) => {
+                    (Some(operation), Purpose::Whole) => {
                         self.recording.ok(now, operation, revision, &response);
+                    }
+                    (Some(operation), purpose) => {
+                        let told = elections::told(purpose, &response, marks);
+                        let sessions = &mut self.clients[client].sessions;
+                        sessions.told(now, &told, &mut self.recording);
+                        self.recording.ends(now, operation, revision, told);
                     }
                     (None, _) => self.stepped(now, client, Some(&response), marks),
                 }
                 let sessions = &mut self.clients[client].sessions;
                 sessions.learn(pending.asked, now, &response, &mut self.recording, marks);
                 match pending.purpose {
-                    Purpose::Step => revisions.answered(pending.floor, revision, false)?,
-                    _ => self.look(client, &pending, revision, &response, revisions, marks)?,
+                    Purpose::Step
+                    | Purpose::Proclaim
+                    | Purpose::Resign
+                    | Purpose::Leader
+                    | Purpose::List => revisions.answered(pending.floor, revision, false)?,
+                    Purpose::Whole | Purpose::Unlock => {
+                        self.look(client, &pending, revision, &response, revisions, marks)?
+                    }
                 }
             }
         }

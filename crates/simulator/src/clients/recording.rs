@@ -1,13 +1,11 @@
 //! The history of a run, in the terms of the checker.
 
 use base::Instant;
-use bytes::Bytes;
 use checker::history::{
     ClientId, Compact, Compare, Comparison, Delete, DeleteResult, Done, Event, EventKind, Failure,
     Key, KeyValue, LeaseGrant, LeaseGranted, LeaseId, LeaseKeptAlive, LeaseName, LeaseRevoke,
-    LeaseTimeToLive, LeaseTimeToLiveResult, Lock, Locked, OperationId, Put, PutResult, Range,
-    RangeResult, Request, Response, Revision, Step, StepResult, Target, Time, Txn, TxnResult,
-    Unlock, Value,
+    LeaseTimeToLive, LeaseTimeToLiveResult, OperationId, Put, PutResult, Range, RangeResult,
+    Request, Response, Revision, Step, StepResult, Target, Time, Txn, TxnResult, Value,
 };
 use etcd::proto::etcdserverpb::{
     self as wire, RangeRequest, RangeResponse, compare, request_op, response_op,
@@ -48,7 +46,8 @@ impl Recording {
         self.begins(now, client, request_of(request))
     }
 
-    fn begins(&mut self, now: Instant, client: usize, request: Request) -> u64 {
+    /// A client asks for this, whatever requests that takes.
+    pub fn begins(&mut self, now: Instant, client: usize, request: Request) -> u64 {
         self.last += 1;
         let event = EventKind::Invoke {
             id: OperationId(self.last),
@@ -59,39 +58,8 @@ impl Recording {
         self.last
     }
 
-    /// A client gets in line for a lock.
-    pub fn lock(&mut self, now: Instant, client: usize, name: &Bytes, lease: i64) -> u64 {
-        let request = Request::Lock(Lock {
-            name: Key(name.clone()),
-            lease: LeaseId(lease),
-        });
-        self.begins(now, client, request)
-    }
-
-    /// It has the lock.
-    pub fn locked(&mut self, now: Instant, operation: u64, at: i64, key: Bytes, fence: i64) {
-        let response = Response::Lock(Locked {
-            key: Key(key),
-            fence: revision(fence),
-        });
-        self.ends(now, operation, at, response);
-    }
-
-    /// A client gives a lock back, by deleting its key.
-    pub fn unlock(&mut self, now: Instant, client: usize, request: &etcd::Request) -> u64 {
-        let etcd::Request::DeleteRange(delete) = request else {
-            unreachable!("a lock is given back by a deletion")
-        };
-        let key = Key(delete.key.clone());
-        self.begins(now, client, Request::Unlock(Unlock { key }))
-    }
-
-    /// It was given back.
-    pub fn unlocked(&mut self, now: Instant, operation: u64, at: i64) {
-        self.ends(now, operation, at, Response::Unlock(Done {}));
-    }
-
-    fn ends(&mut self, now: Instant, operation: u64, at: i64, response: Response) {
+    /// It is done, and the client was told this.
+    pub fn ends(&mut self, now: Instant, operation: u64, at: i64, response: Response) {
         let event = EventKind::Ok {
             id: OperationId(operation),
             revision: revision(at),

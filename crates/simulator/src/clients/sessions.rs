@@ -1,19 +1,24 @@
 //! Clients with leases: they renew in time, too late, or just then; vanish; and wait in line for a
-//! lock, as the server's lock service does on behalf of its callers.
+//! lock or for a leadership, as the server's lock service does on behalf of its callers.
 //!
 //! ```text
 //!   grant ─▶ renew · put with it · ask what is left · revoke · vanish: it must end by itself
 //!              │
 //!              └ lock: enter ─▶ look ahead ⇄ wait for the one ahead ─▶ check ─▶ hold ─▶ unlock
+//!                campaign: the same                                 proclaim ⇄ lead ─▶ resign
 //! ```
 //!
-//! In the history a lock is one operation, as it is to a caller of the service; its steps are not
-//! recorded. Who gives up leaves the line, and who vanishes leaves it to the lease.
+//! In the history a lock is one operation, as it is to a caller of the service, and so is a
+//! campaign; their steps are not recorded. Who gives up leaves the line, and who vanishes leaves it
+//! to the lease.
 
 use std::time::Duration;
 
 use base::{Instant, Random};
 use bytes::Bytes;
+use checker::history::{
+    Campaign, Key, LeaseId, Lock, Locked, Proclaimed, Request as Asked, Response as Told, Value,
+};
 use etcd::candidacy::{self, Candidate, Candidates};
 use etcd::proto::etcdserverpb::{
     DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest,
@@ -26,7 +31,7 @@ use crate::marks::{Mark, Marks};
 use crate::scenario::{Fault, Scenario};
 use crate::world::host::ELECTION_TIMEOUTS;
 
-/// Locks that clients compete for.
+/// Locks that clients compete for, and elections.
 const LOCKS: u64 = 2;
 /// After so many looks at who is ahead, a client may give up.
 const PATIENT_LOOKS: u32 = 20;
@@ -45,6 +50,14 @@ pub enum Purpose {
     Step,
     /// Gives a lock back: a deletion, and an unlock in the history.
     Unlock,
+    /// Says something as leader: a transaction, and a proclamation in the history.
+    Proclaim,
+    /// Steps back: a transaction, and a resignation in the history.
+    Resign,
+    /// Asks who leads: a read, and that question in the history.
+    Leader,
+    /// Asks for all leases.
+    List,
 }
 
 /// What a client that waits in line does next.
@@ -58,10 +71,12 @@ enum Step {
     Leave,
 }
 
-/// A client in line for a lock, or holding it.
+/// A client in line for a lock or a leadership, or holding it.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     name: Bytes,
+    /// What it says of itself as a candidate; `None` if it is in line for a lock.
+    value: Option<Bytes>,
     candidate: Candidate,
     created: i64,
     step: Step,
@@ -135,7 +150,8 @@ impl Sessions {
                 })
             }
             8..12 => renew(lease),
-            12..15 => Request::LeaseTimeToLive(LeaseTimeToLiveRequest {
+            12 => return (Request::LeaseLeases, Purpose::List),
+            13..15 => Request::LeaseTimeToLive(LeaseTimeToLiveRequest {
                 id: lease,
                 keys: true,
             }),
@@ -163,27 +179,34 @@ impl Sessions {
             return (grant(number, random), Purpose::Whole);
         };
         if let Some(line) = session.line.take() {
-            // It is held: what is not goes on by itself.
-            let key = line.candidate.key().clone();
-            let unlock = Request::DeleteRange(DeleteRangeRequest {
-                key,
-                ..DeleteRangeRequest::default()
-            });
-            return (unlock, Purpose::Unlock);
+            return line.give_back();
         }
         let name = Bytes::from(format!("lock{}", random.below(LOCKS)));
-        let candidate = Candidates::new(&name).candidate(session.lease);
-        let line = Line {
-            name,
-            candidate,
-            created: 0,
-            step: Step::Enter,
-            looks: 0,
-            operation: None,
+        session.get_in_line(name, None)
+    }
+
+    /// Draws something to do with elections: a candidacy, something that leaders do, or a question.
+    pub(super) fn draw_election(&mut self, number: u64, random: &mut Random) -> (Request, Purpose) {
+        let name = Bytes::from(format!("election{}", random.below(LOCKS)));
+        if random.below(4) == 0 {
+            let first = Candidates::new(&name).first();
+            return (Request::Range(first), Purpose::Leader);
+        }
+        let Some(session) = &mut self.session else {
+            return (grant(number, random), Purpose::Whole);
         };
-        let request = line.request();
-        session.line = Some(line);
-        (request, Purpose::Step)
+        let value = Bytes::from(format!("e{number}"));
+        match session.line.take() {
+            None => session.get_in_line(name, Some(value)),
+            Some(line) if line.value.is_some() && random.below(3) > 0 => {
+                let key = line.candidate.key().clone();
+                let (fence, lease) = (line.created, session.lease);
+                session.line = Some(line);
+                let proclaim = candidacy::announce(key, fence, lease, value);
+                (Request::Txn(proclaim), Purpose::Proclaim)
+            }
+            Some(line) => line.give_back(),
+        }
     }
 
     /// A step is asked for: the history learns of the lock with the first.
@@ -194,7 +217,23 @@ impl Sessions {
         if let Some(line) = &mut session.line
             && line.operation.is_none()
         {
-            line.operation = Some(recording.lock(now, client, &line.name, session.lease));
+            let (name, lease) = (Key(line.name.clone()), LeaseId(session.lease));
+            let request = match &line.value {
+                None => Asked::Lock(Lock { name, lease }),
+                Some(value) => Asked::Campaign(Campaign {
+                    name,
+                    lease,
+                    value: Value(value.clone()),
+                }),
+            };
+            line.operation = Some(recording.begins(now, client, request));
+        }
+    }
+
+    /// An answer about what it leads: who does not any more has lost it.
+    pub(super) fn told(&mut self, now: Instant, told: &Told, recording: &mut Recording) {
+        if let Told::Proclaim(Proclaimed { leads: false }) = told {
+            self.lost(now, "another leads", recording);
         }
     }
 
@@ -262,17 +301,24 @@ impl Sessions {
             return;
         };
         let next = match (&line.step, response) {
-            (Step::Enter, Some(Response::Txn(entered))) => Candidate::entered(entered).map(|own| {
-                line.created = own.revision;
-                Step::Look
-            }),
+            (Step::Enter, Some(Response::Txn(entered))) => {
+                // A candidate of this lease that said something else of itself stands there still.
+                let own = Candidate::entered(entered)
+                    .filter(|own| line.value.is_none() || own.earlier_value.is_none());
+                own.map(|own| {
+                    line.created = own.revision;
+                    Step::Look
+                })
+            }
             (Step::Look, Some(Response::Range(found))) => {
                 line.looks += 1;
                 Some(match candidacy::only(found) {
                     None => Step::Check,
                     Some(_) if line.looks > PATIENT_LOOKS && random.below(4) == 0 => Step::Leave,
                     Some(ahead) => {
-                        marks.reach(Mark::LockWaited);
+                        if line.value.is_none() {
+                            marks.reach(Mark::LockWaited);
+                        }
                         Step::Wait(ahead.key.clone())
                     }
                 })
@@ -301,9 +347,16 @@ impl Sessions {
                 let revision = own.header.as_ref().map_or(0, |header| header.revision);
                 let operation = line.operation.expect("a line that moves has begun");
                 line.step = Step::Hold;
-                marks.reach(Mark::LockHeld);
-                let key = line.candidate.key().clone();
-                recording.locked(now, operation, revision, key, line.created);
+                let held = Locked {
+                    key: Key(line.candidate.key().clone()),
+                    fence: super::recording::revision(line.created),
+                };
+                let (mark, told) = match line.value {
+                    None => (Mark::LockHeld, Told::Lock(held)),
+                    Some(_) => (Mark::Elected, Told::Campaign(held)),
+                };
+                marks.reach(mark);
+                recording.ends(now, operation, revision, told);
             }
             Some(next) => line.step = next,
             // It has left, or lost its place, or nobody knows: a place may still be there.
@@ -313,9 +366,30 @@ impl Sessions {
 }
 
 impl Line {
+    /// It is held: what is not goes on by itself.
+    fn give_back(self) -> (Request, Purpose) {
+        let key = self.candidate.key().clone();
+        match self.value {
+            None => {
+                let unlock = DeleteRangeRequest {
+                    key,
+                    ..DeleteRangeRequest::default()
+                };
+                (Request::DeleteRange(unlock), Purpose::Unlock)
+            }
+            Some(_) => {
+                let resign = candidacy::leave(key, self.created);
+                (Request::Txn(resign), Purpose::Resign)
+            }
+        }
+    }
+
     fn request(&self) -> Request {
         match &self.step {
-            Step::Enter => Request::Txn(self.candidate.enter(Bytes::new())),
+            Step::Enter => {
+                let value = self.value.clone().unwrap_or_default();
+                Request::Txn(self.candidate.enter(value))
+            }
             Step::Look => Request::Range(self.candidate.ahead(self.created)),
             Step::Wait(key) => super::range(key.clone(), false),
             Step::Check | Step::Hold => Request::Range(self.candidate.own()),
@@ -324,6 +398,24 @@ impl Line {
                 Request::Txn(candidacy::leave(key, self.created))
             }
         }
+    }
+}
+
+impl Session {
+    fn get_in_line(&mut self, name: Bytes, value: Option<Bytes>) -> (Request, Purpose) {
+        let candidate = Candidates::new(&name).candidate(self.lease);
+        let line = Line {
+            name,
+            value,
+            candidate,
+            created: 0,
+            step: Step::Enter,
+            looks: 0,
+            operation: None,
+        };
+        let request = line.request();
+        self.line = Some(line);
+        (request, Purpose::Step)
     }
 }
 

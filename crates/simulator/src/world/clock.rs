@@ -45,6 +45,9 @@ impl Clock {
     #[must_use]
     pub fn local(&self, now: Instant) -> Instant {
         let from = self.since.max(self.frozen_until);
+        if self.drift == 0 {
+            return Instant(self.local.0 + now.0.saturating_sub(from.0));
+        }
         let passed = i128::from(now.since(from).as_nanos() as u64);
         let passed = passed + passed * i128::from(self.drift) / MILLION;
         Instant(self.local.0 + passed as u64)
@@ -57,7 +60,10 @@ impl Clock {
         if missing <= 0 {
             return now;
         }
-        let real = missing * MILLION / (MILLION + i128::from(self.drift)) + 1;
+        let real = match self.drift {
+            0 => missing + 1,
+            drift => missing * MILLION / (MILLION + i128::from(drift)) + 1,
+        };
         let real = u64::try_from(real).unwrap_or(u64::MAX);
         Instant(now.max(self.frozen_until).0.saturating_add(real))
     }
