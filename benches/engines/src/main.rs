@@ -4,7 +4,7 @@
 //! ```text
 //! cargo run --release                     all, five rounds; a table
 //! cargo run --release -- --rounds 9 --json results.json
-//! cargo run --release -- --only raft,paxos,omnipaxos,raft-rs --perfect
+//! cargo run --release -- --only raft,paxos,omnipaxos,raft-rs --perfect --batches 1,64
 //! ```
 //!
 //! Every file beside this one says how it drives a library, and what the library does per entry.
@@ -136,6 +136,7 @@ struct Options {
     only: Option<Vec<String>>,
     json: Option<String>,
     perfect_only: bool,
+    batches: Vec<u64>,
 }
 
 impl Options {
@@ -145,6 +146,7 @@ impl Options {
             only: None,
             json: None,
             perfect_only: false,
+            batches: BATCHES.to_vec(),
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -158,6 +160,14 @@ impl Options {
                 "--only" => options.only = Some(value().split(',').map(str::to_owned).collect()),
                 "--json" => options.json = Some(value()),
                 "--perfect" => options.perfect_only = true,
+                "--batches" => {
+                    let batches = value();
+                    let batches = batches.split(',').map(|batch| batch.parse());
+                    let batches: Result<Vec<u64>, _> = batches.collect();
+                    options.batches = batches.expect("--batches are numbers");
+                    let fit = |batch: &u64| (1..=1024).contains(batch);
+                    assert!(options.batches.iter().all(fit), "--batches are 1 to 1024");
+                }
                 other => panic!("unknown option {other}"),
             }
         }
@@ -186,7 +196,7 @@ fn main() {
     );
     println!("|---|---:|---|---:|---:|---:|---:|---:|");
     for is_lossy in [false, true] {
-        for batch in BATCHES {
+        for batch in options.batches.iter().copied() {
             if is_lossy && options.perfect_only {
                 continue;
             }

@@ -23,9 +23,6 @@ use std::time::Duration;
 use base::Random;
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
-use openraft::type_config::alias::{
-    EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf,
-};
 use openraft::error::{RPCError, ReplicationClosed, StreamingError, Timeout};
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
@@ -34,6 +31,9 @@ use openraft::raft::{
 use openraft::storage::{
     EntryResponder, IOFlushed, LogState, RaftLogReader, RaftLogStorage, RaftSnapshotBuilder,
     RaftStateMachine,
+};
+use openraft::type_config::alias::{
+    EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf,
 };
 use openraft::{Config, EntryPayload, OptionalSend};
 use tokio::runtime::{Builder, Runtime};
@@ -205,9 +205,7 @@ impl RaftStateMachine<Types> for Machine {
         Err(io::Error::other("nobody sends one"))
     }
 
-    async fn get_current_snapshot(
-        &mut self,
-    ) -> Result<Option<SnapshotOf<Types, ()>>, io::Error> {
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<Types, ()>>, io::Error> {
         Ok(None)
     }
 }
@@ -240,7 +238,10 @@ impl RaftNetworkFactory<Types> for Outgoing {
 
     async fn new_client(&mut self, to: u64, _node: &openraft::impls::EmptyNode) -> Wire {
         let handles = self.wires.handles.lock().expect("nobody panics holding it");
-        let handle = handles.get(&to).expect("all nodes are made at once").clone();
+        let handle = handles
+            .get(&to)
+            .expect("all nodes are made at once")
+            .clone();
         let outgoing = self.clone();
         Wire {
             outgoing,
@@ -372,7 +373,9 @@ impl Group {
                 (1..=REPLICAS).map(|id| (id, Default::default())).collect();
             handles[0].initialize(members).await.expect("it is new");
             let wait = handles[0].wait(Some(Duration::from_secs(60)));
-            wait.current_leader(1, "node 1 stands first").await.expect("it is elected");
+            wait.current_leader(1, "node 1 stands first")
+                .await
+                .expect("it is elected");
             handles
         });
         Group {
@@ -392,13 +395,7 @@ impl Group {
 
     /// Proposes `entries` payloads, `batch` at a time, each batch when the one before is answered,
     /// until so many are executed or `patience` has passed.
-    pub fn run(
-        &self,
-        payloads: &[Bytes],
-        batch: u64,
-        entries: u64,
-        patience: Microseconds,
-    ) -> Run {
+    pub fn run(&self, payloads: &[Bytes], batch: u64, entries: u64, patience: Microseconds) -> Run {
         let before = self.executed();
         let messages = self.wires.messages.load(Ordering::Relaxed);
         let patience = Duration::from_micros(patience);
@@ -424,7 +421,10 @@ impl Group {
         Run {
             entries: self.executed() - before,
             messages: self.wires.messages.load(Ordering::Relaxed) - messages,
-            simulated: self.wires.loss.map_or(0, |_| simulated.as_micros() as Microseconds),
+            simulated: self
+                .wires
+                .loss
+                .map_or(0, |_| simulated.as_micros() as Microseconds),
         }
     }
 }

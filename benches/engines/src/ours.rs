@@ -4,7 +4,8 @@
 //! become one shared piece of memory. Journal, followers and replica get handles on that piece, not
 //! copies of each entry. What is done per entry and replica is to look at its epoch and length.
 //! A write is durable as soon as it is given, and said to be so; answers that wait for it leave
-//! with it. The engine keeps the newest MiB of entries itself, the journal all of them.
+//! with it. What is executed is reported every 64 KiB. The engine keeps the newest 256 KiB of
+//! entries itself, the journal all of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use std::time::Duration;
 use base::{Instant, NodeId, Slot};
 use bytes::Bytes;
 use consensus::{
-    Config, Engine, Entries, Entry, Input, Limits, Mark, Member, Membership, Message, Output,
-    Outputs, Paxos, Payload, Raft, Record, Restored, Ticket,
+    Config, Engine, Entries, Entry, Input, Limits, Member, Membership, Message, Output, Outputs,
+    Paxos, Payload, Raft, Record, Restored, Ticket,
 };
 
 use crate::group::{ELECTION_TICKS, HEARTBEAT_TICKS, Microseconds, REPLICAS, Replica, TICK};
@@ -24,12 +25,21 @@ pub struct Ours<E: Engine> {
     id: u64,
     now: Instant,
     outputs: Outputs,
+    /// What is being carried out; the other half of a pair that changes places.
+    said: Outputs,
+    /// What is to be read back from the journal.
+    fetches: Vec<(Slot, Slot)>,
     journal: Vec<Entries>,
     /// What Paxos accepted, in the order in which it was written; later ones count.
     accepted: Vec<Entries>,
     executed: u64,
+    /// Bytes executed since the engine was last told how far.
+    unreported_bytes: u64,
     leads: bool,
 }
+
+/// An engine hands out so much that is not executed; to be told now and then is enough for it.
+const REPORT_BYTES: u64 = 64 << 10;
 
 /// The settings of replica `id`, and what it begins with.
 fn beginning(id: u64) -> (Config, Restored) {
@@ -38,7 +48,7 @@ fn beginning(id: u64) -> (Config, Restored) {
         election_timeout: Duration::from_micros(ELECTION_TICKS * TICK),
         heartbeat_interval: Duration::from_micros(HEARTBEAT_TICKS * TICK),
         limits: Limits {
-            cache_bytes: 1 << 20,
+            cache_bytes: 256 << 10,
             ..Limits::default()
         },
     };
@@ -84,74 +94,90 @@ impl<E: Engine> Ours<E> {
             id,
             now: Instant(0),
             outputs: Outputs::new(),
+            said: Outputs::new(),
+            fetches: Vec::new(),
             journal: Vec::new(),
             accepted: Vec::new(),
             executed: 0,
+            unreported_bytes: 0,
             leads: false,
         }
     }
 
-    /// Stores entries, instead of whatever stood there and behind.
-    fn keep(journal: &mut Vec<Entries>, entries: Entries) {
-        let first = entries[0].slot;
-        while let Some(held) = journal.pop() {
-            let before = held.partition_point(|entry| entry.slot < first);
-            if before > 0 {
-                journal.push(held.slice(0..before));
-                break;
-            }
-        }
-        journal.push(entries);
-    }
-
-    /// Carries out what the engine said. Returns what the engine must be told of it.
-    fn carry_out(&mut self, out: &mut Vec<(u64, Message)>) -> Done {
-        let mut done = Done::default();
-        for output in self.outputs.drain(..) {
+    /// Carries out what the engine said, and tells it what came of it. Returns whether it has to
+    /// be asked again: something was written or read.
+    fn carry_out(&mut self, out: &mut Vec<(u64, Message)>) -> bool {
+        let (mut written, mut applied) = (None, None);
+        std::mem::swap(&mut self.outputs, &mut self.said);
+        for output in self.said.drain(..) {
             match output {
                 // The write that it may wait for came before, and is durable.
                 Output::Send { to, message, .. } => out.push((to.0, message)),
                 Output::Write { mark, records } => {
-                    done.written = Some(mark);
+                    written = Some(mark);
                     for record in records {
                         match record {
-                            Record::Entries(entries) => Self::keep(&mut self.journal, entries),
+                            Record::Entries(entries) => keep(&mut self.journal, entries),
                             Record::Accepted { entries, .. } => self.accepted.push(entries),
                             _ => {}
                         }
                     }
                 }
                 Output::Chosen { entries } => {
-                    done.applied = entries.last().map(|entry| entry.slot);
-                    let commands = entries
-                        .iter()
-                        .filter(|entry| matches!(entry.payload, Payload::Commands(_)));
-                    self.executed += commands.count() as u64;
+                    applied = entries.last().map(|entry| entry.slot);
+                    self.unreported_bytes += entries.bytes();
+                    let is_command = |entry: &&Entry| matches!(entry.payload, Payload::Commands(_));
+                    self.executed += entries.iter().filter(is_command).count() as u64;
                 }
-                Output::Fetch { from, upto, .. } => {
-                    let written = self.journal.iter().chain(&self.accepted);
-                    let entries = written.flat_map(|entries| entries.iter());
-                    let wanted = |entry: &&Entry| entry.slot >= from && entry.slot <= upto;
-                    let wanted = entries.filter(wanted).cloned();
-                    let by_slot = wanted.map(|entry| (entry.slot, entry));
-                    let by_slot: BTreeMap<Slot, Entry> = by_slot.collect();
-                    let entries = by_slot.into_values().collect();
-                    done.fetched = Some(Input::Fetched { from, entries });
-                }
+                Output::Fetch { from, upto, .. } => self.fetches.push((from, upto)),
                 Output::Epoch { leader, .. } => self.leads = leader == Some(NodeId(self.id)),
                 _ => {}
             }
         }
-        done
+        let again = written.is_some() || !self.fetches.is_empty();
+        if let Some(mark) = written {
+            let input = Input::Durable { mark };
+            self.engine.step(self.now, input, &mut self.outputs);
+        }
+        if let Some(slot) = applied.filter(|_| self.unreported_bytes >= REPORT_BYTES) {
+            self.unreported_bytes = 0;
+            let input = Input::Applied { slot };
+            self.engine.step(self.now, input, &mut self.outputs);
+        }
+        if !self.fetches.is_empty() {
+            self.fetch();
+        }
+        again
+    }
+
+    /// Reads entries back from the journal.
+    fn fetch(&mut self) {
+        for (from, upto) in std::mem::take(&mut self.fetches) {
+            let written = self.journal.iter().chain(&self.accepted);
+            let entries = written.flat_map(|entries| entries.iter());
+            let wanted = |entry: &&Entry| entry.slot >= from && entry.slot <= upto;
+            let wanted = entries.filter(wanted).cloned();
+            let by_slot = wanted.map(|entry| (entry.slot, entry));
+            let by_slot: BTreeMap<Slot, Entry> = by_slot.collect();
+            let entries = by_slot.into_values().collect();
+            let input = Input::Fetched { from, entries };
+            self.engine.step(self.now, input, &mut self.outputs);
+        }
     }
 }
 
-/// What was carried out.
-#[derive(Default)]
-struct Done {
-    written: Option<Mark>,
-    applied: Option<Slot>,
-    fetched: Option<Input>,
+/// Stores entries, instead of whatever stood there and behind.
+fn keep(journal: &mut Vec<Entries>, entries: Entries) {
+    let first = entries[0].slot;
+    let is_replaced = |held: &mut Entries| held[held.len() - 1].slot >= first;
+    while let Some(held) = journal.pop_if(is_replaced) {
+        let before = held.partition_point(|entry| entry.slot < first);
+        if before > 0 {
+            journal.push(held.slice(0..before));
+            break;
+        }
+    }
+    journal.push(entries);
 }
 
 impl<E: Engine> Replica for Ours<E> {
@@ -173,20 +199,7 @@ impl<E: Engine> Replica for Ours<E> {
         self.now = Instant(now * 1_000);
         loop {
             self.engine.flush(self.now, &mut self.outputs);
-            let done = self.carry_out(out);
-            let again = done.written.is_some() || done.fetched.is_some();
-            if let Some(mark) = done.written {
-                let input = Input::Durable { mark };
-                self.engine.step(self.now, input, &mut self.outputs);
-            }
-            if let Some(slot) = done.applied {
-                let input = Input::Applied { slot };
-                self.engine.step(self.now, input, &mut self.outputs);
-            }
-            if let Some(input) = done.fetched {
-                self.engine.step(self.now, input, &mut self.outputs);
-            }
-            if !again {
+            if self.outputs.is_empty() || !self.carry_out(out) {
                 return;
             }
         }

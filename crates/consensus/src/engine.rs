@@ -15,6 +15,8 @@
 //! lost, duplicated, delayed and reordered. Outputs must be carried out in order within their
 //! kind: all `Write`s in the order given, all `Chosen` in the order given.
 
+use std::sync::Arc;
+
 use base::{Epoch, Instant, NodeId, Slot};
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -287,7 +289,7 @@ pub enum Output {
     /// an entry that changed it is cut off again).
     MembershipChanged {
         /// The membership now in force.
-        membership: Membership,
+        membership: Arc<Membership>,
     },
     /// A new leadership, or the loss of one.
     Epoch {

@@ -22,9 +22,17 @@ use crate::entry::Entry;
 pub struct Entries {
     /// None of them need no memory.
     shared: Option<Arc<[Entry]>>,
-    from: usize,
-    upto: usize,
+    /// Half as wide as lengths are: every message and record holds one of these, and is moved from
+    /// hand to hand.
+    from: u32,
+    upto: u32,
     bytes: u64,
+}
+
+/// A number of entries, or a place among them.
+#[inline]
+fn place(of: usize) -> u32 {
+    u32::try_from(of).expect("what is handed out at once is bounded")
 }
 
 impl Entries {
@@ -46,8 +54,8 @@ impl Entries {
         let bytes = self[range.clone()].iter().map(Entry::bytes).sum();
         Entries {
             shared: self.shared.clone().filter(|_| !range.is_empty()),
-            from: self.from + range.start,
-            upto: self.from + range.end,
+            from: self.from + place(range.start),
+            upto: self.from + place(range.end),
             bytes,
         }
     }
@@ -101,7 +109,7 @@ impl Entries {
         let shared: Arc<[Entry]> = entries.drain(..).collect();
         Entries {
             from: 0,
-            upto: shared.len(),
+            upto: place(shared.len()),
             bytes,
             shared: Some(shared),
         }
@@ -158,7 +166,7 @@ impl Deref for Entries {
 
     fn deref(&self) -> &[Entry] {
         match &self.shared {
-            Some(shared) => &shared[self.from..self.upto],
+            Some(shared) => &shared[self.from as usize..self.upto as usize],
             None => &[],
         }
     }
@@ -169,7 +177,7 @@ impl FromIterator<Entry> for Entries {
         let shared: Arc<[Entry]> = entries.into_iter().collect();
         Entries {
             from: 0,
-            upto: shared.len(),
+            upto: place(shared.len()),
             bytes: shared.iter().map(Entry::bytes).sum(),
             shared: (!shared.is_empty()).then_some(shared),
         }

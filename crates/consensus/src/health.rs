@@ -49,6 +49,7 @@ pub(crate) struct Health {
 }
 
 /// Moves a mean towards a sample by one part in `parts`.
+#[inline(always)]
 fn approach(mean: u64, sample: u64, parts: u64) -> u64 {
     mean - mean / parts + sample / parts
 }
@@ -65,9 +66,12 @@ impl Health {
             (self.usual, self.recent) = (took, took);
         }
         self.writes += 1;
-        // The first writes are all the history there is.
-        let parts = self.writes.clamp(1, 256);
-        self.usual = approach(self.usual, took, parts);
+        self.usual = match self.writes {
+            // The first writes are all the history there is.
+            few @ ..256 => approach(self.usual, took, few),
+            // A constant is divided by without a division: this is done with every write.
+            _ => approach(self.usual, took, 256),
+        };
         self.recent = approach(self.recent, took, 4);
     }
 

@@ -34,12 +34,20 @@ fn slot_reached(
 ) -> Slot {
     const FEW: usize = 8;
     if voters.len() <= FEW {
-        // Each is asked once; who is asked looks it up.
+        // Each is asked once, and put where it belongs: the highest first.
         let mut slots = [Slot(0); FEW];
-        for (slot, id) in slots.iter_mut().zip(voters) {
-            *slot = acknowledged(*id);
+        for (count, id) in voters.iter().enumerate() {
+            let slot = acknowledged(*id);
+            let mut at = count;
+            while at > 0 && slots[at - 1] < slot {
+                slots[at] = slots[at - 1];
+                at -= 1;
+            }
+            slots[at] = slot;
         }
-        return highest_reached(&slots[..voters.len()], enough);
+        let fewer = usize::from(mutant::is_on(Mutant::ChooseWithoutQuorum));
+        let reached = slots[..voters.len()].get(enough.saturating_sub(fewer).max(1) - 1);
+        return reached.copied().unwrap_or_default();
     }
     let slots: Vec<Slot> = voters.iter().map(|id| acknowledged(*id)).collect();
     highest_reached(&slots, enough)

@@ -16,9 +16,14 @@ use crate::decode::{self, DecodeError};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slots {
     upto: Slot,
-    /// First and last slot of each run: ascending, and neither touching each other nor `upto`.
-    islands: Vec<(Slot, Slot)>,
+    /// None while there are none: a set is copied with every answer, and has none nearly always.
+    islands: Option<Box<Islands>>,
 }
+
+/// First and last slot of each run: ascending, and neither touching each other nor what is before
+/// the first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Islands(Vec<(Slot, Slot)>);
 
 /// How many islands are sent to a peer at most; the rest is told once the first are filled.
 const ISLANDS_SENT: usize = 64;
@@ -29,8 +34,22 @@ impl Slots {
     pub fn up_to(upto: Slot) -> Slots {
         Slots {
             upto,
-            islands: Vec::new(),
+            islands: None,
         }
+    }
+
+    #[inline]
+    fn islands(&self) -> &[(Slot, Slot)] {
+        match &self.islands {
+            Some(islands) => &islands.0,
+            None => &[],
+        }
+    }
+
+    fn change_islands(&mut self, change: impl FnOnce(&mut Vec<(Slot, Slot)>)) {
+        let mut islands = self.islands.take().unwrap_or_default();
+        change(&mut islands.0);
+        self.islands = (!islands.0.is_empty()).then_some(islands);
     }
 
     /// Everything up to here is in the set, and the next slot is not.
@@ -42,23 +61,26 @@ impl Slots {
     /// The highest slot of the set.
     #[must_use]
     pub fn highest(&self) -> Slot {
-        self.islands.last().map_or(self.upto, |island| island.1)
+        self.islands().last().map_or(self.upto, |island| island.1)
     }
 
     /// Whether the slot is in the set.
     #[must_use]
+    #[inline]
     pub fn contains(&self, slot: Slot) -> bool {
         slot <= self.upto || self.run_end(slot) >= slot
     }
 
     /// The last slot of the run that `slot` is in; the slot before it if it is in none.
     #[must_use]
+    #[inline]
     pub fn run_end(&self, slot: Slot) -> Slot {
         if slot <= self.upto {
             return self.upto;
         }
-        let after = self.islands.partition_point(|island| island.0 <= slot);
-        match after.checked_sub(1).map(|at| self.islands[at]) {
+        let islands = self.islands();
+        let after = islands.partition_point(|island| island.0 <= slot);
+        match after.checked_sub(1).map(|at| islands[at]) {
             Some((_, last)) if last >= slot => last,
             _ => slot.previous(),
         }
@@ -68,20 +90,22 @@ impl Slots {
     /// `slot` is not in the set.
     #[must_use]
     pub fn gap_end(&self, slot: Slot) -> Slot {
-        let after = self.islands.partition_point(|island| island.0 <= slot);
-        let next = self.islands.get(after);
+        let after = self.islands().partition_point(|island| island.0 <= slot);
+        let next = self.islands().get(after);
         next.map_or(Slot(u64::MAX), |island| island.0.previous())
     }
 
     /// The gaps below the highest slot, as first and last slot.
     pub fn gaps(&self) -> impl Iterator<Item = (Slot, Slot)> + '_ {
-        let before = std::iter::once(self.upto).chain(self.islands.iter().map(|island| island.1));
+        let islands = self.islands().iter();
+        let before = std::iter::once(self.upto).chain(islands.clone().map(|island| island.1));
         before
-            .zip(self.islands.iter())
+            .zip(islands)
             .map(|(before, island)| (before.next(), island.0.previous()))
     }
 
     /// Adds the slots `first..=last`.
+    #[inline]
     pub fn insert(&mut self, first: Slot, last: Slot) {
         if first > last || last <= self.upto {
             return;
@@ -89,47 +113,61 @@ impl Slots {
         if first <= self.upto.next() {
             return self.insert_up_to(last);
         }
-        let from = self
-            .islands
-            .partition_point(|island| island.1.next() < first);
-        let end = self
-            .islands
-            .partition_point(|island| island.0 <= last.next());
-        let merged = self.islands[from..end]
+        let islands = self.islands();
+        let from = islands.partition_point(|island| island.1.next() < first);
+        let end = islands.partition_point(|island| island.0 <= last.next());
+        let merged = islands[from..end]
             .iter()
             .fold((first, last), |(first, last), island| {
                 (first.min(island.0), last.max(island.1))
             });
-        self.islands.splice(from..end, [merged]);
+        self.change_islands(|islands| {
+            islands.splice(from..end, [merged]);
+        });
     }
 
     /// Adds everything up to `upto`.
     pub fn insert_up_to(&mut self, upto: Slot) {
         self.upto = self.upto.max(upto);
-        while let Some((first, last)) = self.islands.first().copied() {
-            if first > self.upto.next() {
-                return;
-            }
-            self.upto = self.upto.max(last);
-            self.islands.remove(0);
+        if self.islands.is_none() {
+            return;
         }
+        let mut reached = 0;
+        let mut upto = self.upto;
+        for (first, last) in self.islands() {
+            if *first > upto.next() {
+                break;
+            }
+            upto = upto.max(*last);
+            reached += 1;
+        }
+        self.upto = upto;
+        self.change_islands(|islands| {
+            islands.drain(..reached);
+        });
     }
 
     /// Takes out `from` and everything behind it.
     pub fn cut(&mut self, from: Slot) {
         assert!(from > Slot(0), "slots are counted from 1");
         self.upto = self.upto.min(from.previous());
-        self.islands.retain_mut(|island| {
-            island.1 = island.1.min(from.previous());
-            island.0 <= island.1
+        if self.islands.is_none() {
+            return;
+        }
+        self.change_islands(|islands| {
+            islands.retain_mut(|island| {
+                island.1 = island.1.min(from.previous());
+                island.0 <= island.1
+            });
         });
     }
 
     /// What is in both sets.
     #[must_use]
+    #[inline]
     pub fn intersection(&self, other: &Slots) -> Slots {
         let mut both = Slots::up_to(self.upto.min(other.upto));
-        if self.islands.is_empty() && other.islands.is_empty() {
+        if self.islands.is_none() && other.islands.is_none() {
             return both;
         }
         let mut slot = both.upto.next();
@@ -145,14 +183,14 @@ impl Slots {
     /// Adds another set.
     pub fn merge(&mut self, other: &Slots) {
         self.insert_up_to(other.upto);
-        for (first, last) in &other.islands {
+        for (first, last) in other.islands() {
             self.insert(*first, *last);
         }
     }
 
     /// Appends the set to a message; a very torn one loses its last islands.
     pub(crate) fn encode(&self, buffer: &mut BytesMut) {
-        let sent = &self.islands[..self.islands.len().min(ISLANDS_SENT)];
+        let sent = &self.islands()[..self.islands().len().min(ISLANDS_SENT)];
         buffer.put_u64_le(self.upto.0);
         buffer.put_u8(u8::try_from(sent.len()).expect("few islands are sent"));
         for (first, last) in sent {
@@ -162,12 +200,13 @@ impl Slots {
     }
 
     /// The set as it is sent: see [`Slots::encode`].
+    #[inline]
     pub(crate) fn sendable(&self) -> Slots {
-        let sent = self.islands.len().min(ISLANDS_SENT);
-        Slots {
-            upto: self.upto,
-            islands: self.islands[..sent].to_vec(),
+        let mut sent = self.clone();
+        if let Some(islands) = &mut sent.islands {
+            islands.0.truncate(ISLANDS_SENT);
         }
+        sent
     }
 
     /// Reads what [`Slots::encode`] wrote.
@@ -182,7 +221,7 @@ impl Slots {
             if first <= slots.highest().next() || last < first {
                 return Err(DecodeError::Invalid("islands"));
             }
-            slots.islands.push((first, last));
+            slots.change_islands(|islands| islands.push((first, last)));
         }
         Ok(slots)
     }

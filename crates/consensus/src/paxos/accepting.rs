@@ -86,7 +86,7 @@ impl Paxos {
         let has_entries = !accept.entries.is_empty();
         if !self.is_installing() {
             self.confirm(accept.chosen);
-            if let Err(reason) = self.take_entries(&accept.entries) {
+            if let Err(reason) = self.take_entries(accept.entries) {
                 return self.drop_message(from, reason, out);
             }
             if has_entries {
@@ -128,7 +128,7 @@ impl Paxos {
     }
 
     /// Accepts what is new of these, in runs that share the message's memory.
-    fn take_entries(&mut self, entries: &Entries) -> Result<(), &'static str> {
+    fn take_entries(&mut self, entries: Entries) -> Result<(), &'static str> {
         let chosen = self.log.chosen();
         let horizon = self.horizon();
         let is_stop_sign = |entry: &Entry| matches!(entry.payload, Payload::Membership(_));
@@ -159,6 +159,11 @@ impl Paxos {
                     follows && (entry.slot == slot || !is_stop_sign(entry))
                 };
                 let count = entries[at..].iter().take_while(follows).count();
+                if count == entries.len() {
+                    // Nearly always it is all of them.
+                    self.accept(entries, self.epoch);
+                    return Ok(());
+                }
                 self.accept(entries.slice(at..at + count), self.epoch);
                 at += count;
             }

@@ -33,6 +33,7 @@ use base::{Epoch, Instant, NodeId, Slot};
 
 use crate::engine::{Mark, Note, Output, Outputs, Role};
 use crate::message::{Body, Message, Occasion, PaxosBody, Position};
+use crate::patience;
 use crate::paxos::{Letter, Paxos, ballot};
 
 /// A replica's part in elections.
@@ -111,25 +112,18 @@ impl Paxos {
         self.membership().is_voter(self.config.id) && self.may_promise() && !self.is_installing()
     }
 
-    /// How long to wait for a leader: once to twice the election timeout.
+    /// How long to wait for a leader.
     pub(super) fn election_delay(&mut self) -> Duration {
-        self.config.election_timeout + self.random_part(self.config.election_timeout)
+        patience::election_delay(&mut self.random, &self.config)
     }
 
-    /// How long to wait between attempts: at first once to twice the heartbeat interval, then
-    /// longer, because answers may take longer; a new attempt makes those to the last one
-    /// worthless.
+    /// How long to wait between attempts.
     pub(super) fn attempt_delay(&mut self) -> Duration {
-        let doublings = self.election.attempts.saturating_sub(2).min(16);
-        let longer = self.config.heartbeat_interval * 2_u32.pow(doublings);
-        let longest = (self.config.election_timeout / 2).max(self.config.heartbeat_interval);
-        let delay = longer.min(longest);
-        delay + self.random_part(delay)
+        patience::attempt_delay(&mut self.random, &self.config, self.election.attempts)
     }
 
     fn random_part(&mut self, whole: Duration) -> Duration {
-        let nanoseconds = u64::try_from(whole.as_nanos()).unwrap_or(u64::MAX);
-        Duration::from_nanos(self.random.below(nanoseconds.saturating_add(1)))
+        patience::random_part(&mut self.random, whole)
     }
 
     /// Whether a leader is to be protected against an election on this occasion.

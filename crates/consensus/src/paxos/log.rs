@@ -18,6 +18,7 @@
 //! batch that a message brought. Only where a batch is accepted over parts of others are those cut.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use base::{Epoch, Slot};
@@ -60,14 +61,27 @@ impl Batch {
         }
     }
 
+    /// Where in it the slots between two, both included, stand; nowhere if none does.
+    fn range(&self, from: Slot, upto: Slot) -> Range<usize> {
+        let (from, upto) = (from.max(self.first), upto.min(self.last));
+        match from > upto {
+            true => 0..0,
+            false => (from.0 - self.first.0) as usize..(upto.0 + 1 - self.first.0) as usize,
+        }
+    }
+
     /// What of it stands between two slots, both included.
     fn between(&self, from: Slot, upto: Slot) -> Entries {
-        let (from, upto) = (from.max(self.first), upto.min(self.last));
-        if from > upto {
-            return Entries::default();
+        self.entries.slice(self.range(from, upto))
+    }
+
+    /// The bytes of what of it stands between two slots, both included.
+    fn bytes_between(&self, from: Slot, upto: Slot) -> u64 {
+        if from <= self.first && upto >= self.last {
+            return self.entries.bytes();
         }
-        let range = (from.0 - self.first.0) as usize..(upto.0 + 1 - self.first.0) as usize;
-        self.entries.slice(range)
+        let range = self.range(from, upto);
+        self.entries[range].iter().map(Entry::bytes).sum()
     }
 
     /// The part between two slots, if there is one. What is cut off is not kept in memory by a part
@@ -343,10 +357,10 @@ impl Log {
             self.take_out(batch.first, batch.last);
         }
         self.bytes += batch.entries.bytes();
-        let at = match is_behind {
-            true => self.batches.len(),
-            false => self.begun_by(batch.first),
-        };
+        if is_behind {
+            return self.batches.push_back(batch);
+        }
+        let at = self.begun_by(batch.first);
         self.batches.insert(at, batch);
     }
 
@@ -377,9 +391,8 @@ impl Log {
             let batch = at.and_then(|at| self.batches.get(at));
             let batch = batch.filter(|batch| batch.first <= next && next <= batch.last);
             let batch = batch.expect("what is chosen is in the log");
-            let entries = batch.between(next, slot);
-            bytes += entries.bytes();
-            for entry in &entries {
+            bytes += batch.bytes_between(next, slot);
+            for entry in &batch.entries[batch.range(next, slot)] {
                 if self.runs.back().is_none_or(|run| run.1 != entry.epoch) {
                     self.runs.push_back((entry.slot, entry.epoch));
                 }

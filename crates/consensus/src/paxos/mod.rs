@@ -52,6 +52,7 @@
 //! - `pass.rs`: how a pass ends: one write, one message per peer, what is chosen.
 
 mod accepting;
+mod answer_time;
 mod ballot;
 mod election;
 mod inspection;
@@ -69,7 +70,7 @@ mod transfer;
 pub mod wire;
 mod writes;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,7 @@ use crate::health::Health;
 use crate::kind::EngineKind;
 use crate::membership::Membership;
 use crate::message::{Body, Message, PaxosBody};
+use crate::peers::Peers;
 use crate::raft::{Config, Restored, Tail};
 use crate::reading::Reading;
 use crate::reads::{Forwards, ReadRounds};
@@ -161,7 +163,7 @@ pub struct Paxos {
 /// What only a leader keeps.
 #[derive(Clone, Debug)]
 struct Leading {
-    peers: BTreeMap<NodeId, Peer>,
+    peers: Peers<Peer>,
     /// The slot of the membership whose members they are.
     synced: Option<Slot>,
     /// The last slot that was proposed in this ballot; everything up to it was, or is chosen.
@@ -343,6 +345,14 @@ impl Paxos {
         }
         if from == self.config.id {
             return self.drop_message(from, "a message from this replica itself", out);
+        }
+        let is_of_phase_2 = matches!(
+            body,
+            Body::Paxos(PaxosBody::Accept { .. } | PaxosBody::AcceptReply { .. })
+        );
+        if epoch == self.epoch && is_of_phase_2 {
+            // Nearly everything that arrives.
+            return self.on_current(now, from, body, out);
         }
         match body {
             Body::PreVote {

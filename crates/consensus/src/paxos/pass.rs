@@ -23,7 +23,15 @@ impl Paxos {
     pub(super) fn end_pass(&mut self, now: Instant, out: &mut Outputs) {
         self.load_more(out);
         self.lead_alone(now, out);
-        self.advance_chosen();
+        if self
+            .leading
+            .as_ref()
+            .is_some_and(|leading| !leading.is_open)
+        {
+            // Acknowledgements and writes are counted as they come. Here it is counted again while
+            // promises and memberships decide as well.
+            self.advance_chosen();
+        }
         self.drive_membership(now, out);
         self.advance_preparation(now, out);
         self.begin_read_round(out);
@@ -68,10 +76,10 @@ impl Paxos {
         let membership = &self.log.membership().1;
         let is_same = |told| Arc::ptr_eq(told, membership);
         if !self.told.membership.as_ref().is_some_and(is_same) {
-            out.push(Output::MembershipChanged {
-                membership: membership.as_ref().clone(),
-            });
             self.told.membership = Some(Arc::clone(membership));
+            out.push(Output::MembershipChanged {
+                membership: Arc::clone(membership),
+            });
         }
     }
 
@@ -138,6 +146,9 @@ impl Paxos {
     }
 
     fn send_outbox(&mut self, out: &mut Outputs) {
+        if self.outbox.is_empty() {
+            return;
+        }
         let pending = self.writes.pending();
         for letter in self.outbox.drain(..) {
             let after = pending.filter(|_| letter.when_durable);

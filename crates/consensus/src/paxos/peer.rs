@@ -13,7 +13,7 @@
 //!   sent again, once per sign: what was sent behind the repetition must have arrived before it is
 //!   sent a third time;
 //! - *silence*: the first message on its way is not acknowledged for twice the time that answers
-//!   take. Either it or the answer was lost, so the peer is asked what it has, and given a little
+//!   take, or longer if that varies (`answer_time.rs`). Either it or the answer was lost, so the peer is asked what it has, and given a little
 //!   of what it is not known to have. Each further question waits twice as long (TCP does the same,
 //!   RFC 6298, and Karn's rule is kept: only what was sent once is measured). Once that is as long
 //!   as a heartbeat interval there are no more questions, because heartbeats ask the same: who is
@@ -25,6 +25,7 @@ use std::time::Duration;
 use base::{Instant, Slot};
 
 use crate::limits::Limits;
+use crate::paxos::answer_time::AnswerTime;
 use crate::slots::Slots;
 
 /// A message on its way: a run of slots.
@@ -88,9 +89,7 @@ pub(super) struct Peer {
     pub(super) departing_since: Option<Instant>,
     flights: VecDeque<Flight>,
     flight_bytes: u64,
-    /// How long an answer takes, smoothed; a guess until one was measured.
-    answer_time: Duration,
-    is_measured: bool,
+    answer_time: AnswerTime,
     /// Something on its way is overtaken.
     has_overtaken: bool,
     /// When it was last asked because of its silence, and how often since an answer was measured.
@@ -115,8 +114,7 @@ impl Peer {
             departing_since: None,
             flights: VecDeque::new(),
             flight_bytes: 0,
-            answer_time,
-            is_measured: false,
+            answer_time: AnswerTime::guessed(answer_time),
             has_overtaken: false,
             asked_at: Instant(0),
             questions: 0,
@@ -172,11 +170,11 @@ impl Peer {
     pub(super) fn answered(&mut self, received: &Slots, durable: &Slots, now: Instant) {
         self.received.merge(received);
         self.acked.merge(durable);
-        while let Some(flight) = self.flights.front().copied() {
+        while let Some(flight) = self.flights.front() {
             if self.acked.run_end(flight.first) < flight.last {
                 break;
             }
-            self.flights.pop_front();
+            let flight = self.flights.pop_front().expect("the front is there");
             self.arrived(&flight, now);
         }
         if self.acked.highest() > self.acked.upto() {
@@ -201,12 +199,7 @@ impl Peer {
         if flight.repeats > 0 {
             return;
         }
-        let taken = now.since(flight.sent_at);
-        self.answer_time = match self.is_measured {
-            true => (self.answer_time * 7 + taken) / 8,
-            false => taken,
-        };
-        self.is_measured = true;
+        self.answer_time.measured(now.since(flight.sent_at));
         self.questions = 0;
     }
 
@@ -233,7 +226,7 @@ impl Peer {
 
     /// How long answers take, at the shortest that counts.
     fn usual(&self, patience: Patience) -> Duration {
-        self.answer_time.max(patience.least)
+        self.answer_time.usual().max(patience.least)
     }
 
     /// When what was overtaken is to be sent again. Who does not take it, for whatever reason, is
@@ -249,7 +242,7 @@ impl Peer {
     /// When the silence about the first message on its way is to be broken.
     fn question_at(&self, patience: Patience) -> Option<Instant> {
         let flight = self.flights.front().filter(|flight| !flight.is_lost)?;
-        let usual = (self.answer_time * 2).max(patience.least);
+        let usual = self.answer_time.silence().max(patience.least);
         let wait = usual.saturating_mul(1 << self.questions.min(16));
         (wait < patience.most).then(|| flight.sent_at.max(self.asked_at) + wait)
     }

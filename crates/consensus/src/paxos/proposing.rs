@@ -9,7 +9,7 @@
 //! gives up by itself, as in Raft: when no quorum was heard for an election timeout, and when its
 //! disk hangs while the others' work.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot};
@@ -21,6 +21,7 @@ use crate::handover::HandingOver;
 use crate::message::{Body, Message, PaxosBody};
 use crate::paxos::peer::{Patience, Peer};
 use crate::paxos::{Leading, Paxos};
+use crate::peers::Peers;
 use crate::reading::Reading;
 use crate::reads::{ReadRounds, Reader};
 use crate::slots::Slots;
@@ -73,7 +74,7 @@ impl Paxos {
             reads.ask(Reader::Local(asker.ticket), asker.since);
         }
         self.leading = Some(Box::new(Leading {
-            peers: BTreeMap::new(),
+            peers: Peers::new(),
             synced: None,
             proposed: chosen,
             is_open: false,
@@ -350,6 +351,12 @@ impl Paxos {
                 return;
             }
             let next = chosen.next();
+            let own = self.received.contains(next) && self.stored.contains(next);
+            let others = leading.peers.values();
+            let others = others.filter(|peer| peer.acked.contains(next)).count();
+            if self.is_too_few(usize::from(own) + others) {
+                return;
+            }
             let reach = |id: NodeId| match leading.peers.get(&id) {
                 _ if id == self.config.id => {
                     self.received.run_end(next).min(self.stored.run_end(next))
@@ -384,6 +391,14 @@ impl Paxos {
             );
             self.choose(slot);
         }
+    }
+
+    /// Whether so many members cannot choose anything, whoever they are. Nearly half of what comes
+    /// is the first sign of new entries, and need not be counted.
+    fn is_too_few(&self, members: usize) -> bool {
+        let fewer = usize::from(mutant::is_on(Mutant::ChooseWithoutQuorum));
+        let is_counted_twice = mutant::is_on(Mutant::CountAcceptTwice);
+        !is_counted_twice && members + fewer < self.membership().quorum_sizes().commit
     }
 
     /// Whether enough hold a slot for what follows it: of a stop-sign perhaps more than commit

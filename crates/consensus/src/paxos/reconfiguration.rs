@@ -124,8 +124,7 @@ impl Paxos {
 
     /// A leader that was voted out has told everybody, and leads no more.
     pub(super) fn retire(&mut self, now: Instant, out: &mut Outputs) {
-        let is_voter = self.membership().is_voter(self.config.id);
-        if self.leading.is_none() || is_voter {
+        if self.leading.is_none() || self.membership().is_voter(self.config.id) {
             return;
         }
         if let Some(successor) = self.best_successor() {

@@ -182,6 +182,13 @@ impl Cache {
 
     /// The bytes of the entries from `from` to `upto`.
     pub(crate) fn bytes_between(&self, from: Slot, upto: Slot) -> u64 {
+        // Nearly always it is all of the newest chunk.
+        if let Some(newest) = self.chunks.back()
+            && first_of(newest) == from
+            && last_of(newest) == upto
+        {
+            return newest.bytes();
+        }
         let mut bytes = 0;
         let index = if self.chunks.is_empty() || first_of(&self.chunks[0]) > from {
             0

@@ -25,6 +25,7 @@ use base::{Epoch, Instant, NodeId};
 
 use crate::engine::{Mark, Note, Output, Outputs, Role};
 use crate::message::{Body, Message, Occasion, Position};
+use crate::patience;
 use crate::raft::pulling::Ahead;
 use crate::raft::{Letter, Raft};
 use crate::speaking::Speaking;
@@ -86,25 +87,18 @@ impl Raft {
             && !self.is_installing()
     }
 
-    /// How long to wait for a leader: once to twice the election timeout.
+    /// How long to wait for a leader.
     pub(super) fn election_delay(&mut self) -> Duration {
-        self.config.election_timeout + self.random_part(self.config.election_timeout)
+        patience::election_delay(&mut self.random, &self.config)
     }
 
-    /// How long to wait between attempts: at first once to twice the heartbeat interval, then
-    /// longer each time, up to half or all of the election timeout. A new attempt makes the answers
-    /// to the last one worthless, so on a slow network they must be given more time.
+    /// How long to wait between attempts.
     fn attempt_delay(&mut self) -> Duration {
-        let doublings = self.election.attempts.saturating_sub(2).min(16);
-        let longer = self.config.heartbeat_interval * 2_u32.pow(doublings);
-        let longest = (self.config.election_timeout / 2).max(self.config.heartbeat_interval);
-        let delay = longer.min(longest);
-        delay + self.random_part(delay)
+        patience::attempt_delay(&mut self.random, &self.config, self.election.attempts)
     }
 
     fn random_part(&mut self, whole: Duration) -> Duration {
-        let nanoseconds = u64::try_from(whole.as_nanos()).unwrap_or(u64::MAX);
-        Duration::from_nanos(self.random.below(nanoseconds.saturating_add(1)))
+        patience::random_part(&mut self.random, whole)
     }
 
     /// Whether a leader is to be protected against an election on this occasion.

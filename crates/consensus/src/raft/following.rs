@@ -135,7 +135,11 @@ impl Raft {
             self.log.cut(from);
             out.push(Output::Note(Note::LogCut { from }));
         }
-        self.log.append_all(entries.slice(known..entries.len()));
+        let news = match known {
+            0 => entries,
+            _ => entries.slice(known..entries.len()),
+        };
+        self.log.append_all(news);
         Ok(())
     }
 

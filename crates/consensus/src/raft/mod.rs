@@ -42,7 +42,6 @@ mod resting;
 mod restored;
 mod transfer;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::mutant::{self, Mutant};
@@ -63,6 +62,7 @@ use crate::journaling::Journaling;
 use crate::kind::EngineKind;
 use crate::membership::Membership;
 use crate::message::{Body, Message};
+use crate::peers::Peers;
 use crate::reading::Reading;
 use crate::reads::{Forwards, ReadRounds};
 use crate::rest::Rest;
@@ -115,7 +115,7 @@ pub struct Raft {
 /// What only a leader keeps.
 #[derive(Clone, Debug)]
 struct Leading {
-    peers: BTreeMap<NodeId, Peer>,
+    peers: Peers<Peer>,
     /// The first entry of this leadership. Once it is chosen, everything before it is.
     first: Slot,
     /// The last session given to a peer.
@@ -263,6 +263,11 @@ impl Raft {
         }
         if from == self.config.id {
             return self.drop_message(from, "a message from this replica itself", out);
+        }
+        let is_of_log = matches!(body, Body::Append { .. } | Body::AppendReply { .. });
+        if epoch == self.epoch && is_of_log {
+            // Nearly everything that arrives.
+            return self.on_current(now, from, body, out);
         }
         match body {
             Body::PreVote {

@@ -61,10 +61,10 @@ impl Raft {
         let membership = &self.log.membership().1;
         let is_same = |told| std::sync::Arc::ptr_eq(told, membership);
         if !self.told.membership.as_ref().is_some_and(is_same) {
-            out.push(Output::MembershipChanged {
-                membership: membership.as_ref().clone(),
-            });
             self.told.membership = Some(std::sync::Arc::clone(membership));
+            out.push(Output::MembershipChanged {
+                membership: std::sync::Arc::clone(membership),
+            });
         }
     }
 
@@ -118,6 +118,9 @@ impl Raft {
     }
 
     fn send_outbox(&mut self, out: &mut Outputs) {
+        if self.outbox.is_empty() {
+            return;
+        }
         let pending = self.journaling.pending();
         for letter in self.outbox.drain(..) {
             let after = pending.filter(|_| letter.when_durable);

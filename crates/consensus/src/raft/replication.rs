@@ -17,6 +17,7 @@ use crate::entries::Entries;
 use crate::entry::{Entry, Payload};
 use crate::handover::HandingOver;
 use crate::message::{Body, FollowerState, Message, Position};
+use crate::peers::Peers;
 use crate::raft::progress::{Peer, State};
 use crate::raft::{Leading, Raft};
 use crate::reading::Reading;
@@ -65,7 +66,7 @@ impl Raft {
         }
         self.leading = Some(Box::new(Leading {
             unchosen_bytes,
-            peers: std::collections::BTreeMap::new(),
+            peers: Peers::new(),
             first: self.log.last().next(),
             session: 0,
             round: 1,
@@ -277,6 +278,15 @@ impl Raft {
     pub(super) fn advance_chosen(&mut self) {
         let Some(leading) = &self.leading else { return };
         let own = (self.config.id, self.log.durable());
+        if self.chosen == self.log.last() {
+            return;
+        }
+        // Nearly half of what comes is the first sign of new entries: too few to count.
+        let ahead = |slot: Slot| usize::from(slot > self.chosen);
+        let others = leading.peers.values().map(|peer| ahead(peer.matched));
+        if self.is_too_few(ahead(own.1) + others.sum::<usize>()) {
+            return;
+        }
         let durable = |id: NodeId| match leading.peers.get(&id) {
             _ if id == own.0 => own.1,
             Some(peer) => peer.matched,
@@ -297,6 +307,12 @@ impl Raft {
             self.epoch
         );
         self.choose(slot);
+    }
+
+    /// Whether so many members cannot choose anything, whoever they are.
+    fn is_too_few(&self, members: usize) -> bool {
+        let fewer = usize::from(mutant::is_on(Mutant::ChooseWithoutQuorum));
+        members + fewer < self.membership().quorum_sizes().commit
     }
 
     /// A leader's regular work: does it still lead, who has to be heard from?

@@ -1,5 +1,7 @@
 //! Carries out what the engine says, and gives it what follows from that.
 
+use std::sync::Arc;
+
 use base::mutant::{self, Mutant};
 use base::{Epoch, NodeId};
 use consensus::{Engine as _, Mark, Membership, Message, Payload, Refusal, Ticket};
@@ -91,7 +93,7 @@ impl Group {
                 self.refused(moment, ticket, &reason, peers, out);
             }
             Engine::MembershipChanged { membership } => {
-                self.membership_changed(membership, peers, out);
+                self.membership_changed(Arc::unwrap_or_clone(membership), peers, out);
             }
             Engine::Epoch { epoch, leader } => self.epoch(moment, epoch, leader, peers, out),
             Engine::ReadPiece {
