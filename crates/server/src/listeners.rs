@@ -164,7 +164,7 @@ pub(crate) struct Acceptor {
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 impl Acceptor {
-    /// Accepts on `listener` until the node has stopped (or is about to), then lets connections end.
+    /// Accepts on `listener` until the node has stopped, or is about to, then lets connections end.
     pub(crate) async fn serve(mut self, listener: Listener, service: Service) {
         let graceful = GracefulShutdown::new();
         let builder = builder(&self.limits);

@@ -1,14 +1,14 @@
 //! What the program says on its standard output, to somebody who may stop listening.
 //!
-//! `println!` panics when it cannot write. `quorate-sim … | head` is no reason for that: whoever reads has
-//! had enough, and the program ends, without a word and as a program that is ended by SIGPIPE. That
-//! signal itself stays ignored: writing to a connection whose other end has gone raises it too, and is
-//! not the end of anything.
+//! `println!` panics when it cannot write. `quorate-sim … | head` is no reason for that: whoever
+//! reads has had enough, and the program ends, without a word and as one that SIGPIPE ends.
+//! That signal itself stays ignored: writing to a connection whose other end has gone raises it
+//! too, and is not the end of anything.
 
 use std::fmt::Arguments;
 use std::io::{self, Write as _};
 
-/// The status of a program that is ended by SIGPIPE, as a shell says it: 128 and the signal's number.
+/// The status of a program that is ended by SIGPIPE, as a shell says it: 128 and its number.
 const NOBODY_READS: i32 = 128 + 13;
 
 /// Writes a text. Ends the program if nobody reads it any more.
