@@ -85,8 +85,8 @@ fn was_never_begun(status: &Status) -> bool {
 }
 
 /// A server that is about to stop serves the calls up to a certain one, and no later one (RFC
-/// 9113, section 6.8); one that has too much to do refuses single ones (section 8.7). A call that had been
-/// taken in ends otherwise: with an error of the connection.
+/// 9113, section 6.8); one that has too much to do refuses single ones (section 8.7). A call that
+/// had been taken in ends otherwise: with an error of the connection.
 fn was_sent_away(error: &h2::Error) -> bool {
     let told = |reason| error.is_remote() && error.reason() == Some(reason);
     error.is_go_away() && told(h2::Reason::NO_ERROR)
