@@ -12,7 +12,11 @@ use std::io::{self, Write as _};
 const NOBODY_READS: i32 = 128 + 13;
 
 /// Writes a text. Ends the program if nobody reads it any more.
-#[allow(clippy::print_stderr, reason = "where else")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "it talks to a person, and ends the program"
+)]
 pub(crate) fn write(text: Arguments<'_>) {
     let mut output = io::stdout().lock();
     if let Err(error) = output.write_fmt(text).and_then(|()| output.flush()) {
