@@ -68,6 +68,8 @@ class Node:
     # It was added to a cluster that runs, and does not form one.
     joins: bool = False
     process: subprocess.Popen | None = field(default=None, repr=False)
+    # KiB of memory that it used when its peak was last forgotten.
+    used: int = 0
 
     @property
     def log(self):

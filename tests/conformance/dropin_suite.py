@@ -11,6 +11,8 @@ import ssl
 import subprocess
 import sys
 
+import websocket
+
 import cases
 from cases import case
 from cluster import Cluster, server
@@ -24,6 +26,8 @@ class ByEtcdsFlags:
 
     def __init__(self, kind, folder):
         quorate = server("quorate").binary
+        # etcd lets pages of all origins in unless told otherwise.
+        self.lets_pages_in = kind == "etcd"
         self.binary = [quorate, "etcd"] if kind == "quorate" else [server("etcd").binary]
         self.certificates = folder / "certificates"
         for arguments in [
@@ -203,6 +207,47 @@ def a_watch_is_lines_as_they_happen(cluster):
         [event] = json.loads(answer.readline())["result"]["events"]
         assert event["kv"]["value"] == encoded(value)
     connection.close()
+
+
+def open_websocket(cluster, path, **options):
+    """A connection of PyPI's `websocket-client`."""
+    return websocket.create_connection(
+        f"wss://{cluster.nodes[2].etcd}/v3/{path}", timeout=TIMEOUT_S,
+        sslopt={"context": cluster.server.context()}, suppress_origin=True, **options)
+
+
+@case
+def a_websocket_brings_events_while_it_is_asked(cluster):
+    connection = open_websocket(cluster, "watch")
+    for number, key in enumerate(["first", "second"]):
+        create = {"create_request": {"key": encoded(key), "watch_id": 7 + number}}
+        connection.send(json.dumps(create))
+        told = json.loads(connection.recv())["result"]
+        assert told["created"] is True and told["watch_id"] == str(7 + number), told
+    for key in ["second", "first"]:
+        assert cluster.etcdctl("put", key, "1") == "OK\n"
+        [event] = json.loads(connection.recv())["result"]["events"]
+        assert event["kv"]["key"] == encoded(key)
+    connection.close()
+
+
+@case
+def a_websocket_takes_calls_with_one_answer(cluster):
+    for body, member in [({"key": encoded("w"), "value": encoded("1")}, "header"), ({}, "message")]:
+        connection = open_websocket(cluster, "kv/put")
+        connection.send(json.dumps(body))
+        assert member in json.loads(connection.recv())
+        connection.close()
+
+
+@case
+def a_page_of_another_origin_opens_no_websocket(cluster):
+    try:
+        open_websocket(cluster, "watch", header=["Origin: https://page.example"])
+    except websocket.WebSocketBadStatusException as refused:
+        assert refused.status_code == 403 and not cluster.server.lets_pages_in, refused
+    else:
+        assert cluster.server.lets_pages_in, "it was let in"
 
 
 @case

@@ -7,12 +7,22 @@ cluster by lines that begin with `!`, and waits for a line in return:
     !start-killed    starts it again; answers when it serves
     !pause-leader    stops the leader without ending it (SIGSTOP); answers with its etcd endpoint
     !resume          lets it go on
+    !forget-peaks    from now on, the most memory that a node has used is looked for
+    !peak            answers with the most that a node has grown since then, in KiB
 """
 
 import argparse
 import subprocess
+from pathlib import Path
 
 from cluster import Cluster
+
+
+def memory(node, field):
+    """What the system says of a process's memory, in KiB."""
+    status = Path(f"/proc/{node.process.pid}/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith(f"{field}:")]
+    return int(line.split()[1])
 
 
 def obey(cluster, request, away):
@@ -30,6 +40,14 @@ def obey(cluster, request, away):
     if request == "!resume":
         cluster.resume(away.pop())
         return "done"
+    if request == "!forget-peaks":
+        for node in cluster.nodes:
+            # Resets the peak to what is used now.
+            Path(f"/proc/{node.process.pid}/clear_refs").write_text("5")
+            node.used = memory(node, "VmRSS")
+        return "done"
+    if request == "!peak":
+        return str(max(memory(node, "VmHWM") - node.used for node in cluster.nodes))
     raise ValueError(f"the program asked for {request!r}")
 
 

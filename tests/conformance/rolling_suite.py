@@ -1,9 +1,10 @@
 """Nodes restarted one after the other under a workload that is checked.
 
-`quorate record` has clients read, write and watch, and writes down what they are told; `quorate-sim
-check` judges it: linearizable, nothing lost, watches complete. A node that is told to stop hands over
-what it leads and answers what is under way, so that no call ends in an error; one that is killed may
-cost errors, but no promise.
+Clients read, write and watch, and write down what they are told; `quorate-sim check` judges it:
+linearizable, nothing lost, watches complete. They are of two kinds: a program over etcd's own Go
+client as it comes (`go/rolling`), and `quorate record`. A node that is told to stop sends its clients
+away, hands over what it leads and answers what is under way, so that no call ends in an error; one
+that is killed may cost errors, but no promise.
 
 Against etcd only the histories are judged: its clients see errors.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from cases import case, run
 from cluster import HANG_S, wait_until
+from go_programs import built
 
 BUILT = Path(__file__).resolve().parents[2] / "target" / "debug"
 QUORATE = os.environ.get("CONFORMANCE_QUORATE", str(BUILT / "quorate"))
@@ -25,17 +27,22 @@ SIMULATOR = os.environ.get("CONFORMANCE_QUORATE_SIM", str(BUILT / "quorate-sim")
 class Recording:
     """Clients at work while this is entered; their history is judged at the end."""
 
-    def __init__(self, cluster, name):
+    def __init__(self, cluster, name, program=None):
         self.cluster = cluster
+        self.program = program
         self.file = cluster.folder / f"{name}.jsonl"
         self.told = None
 
+    def command(self):
+        endpoints = self.cluster.endpoints
+        prefix = f"record/{self.file.stem}/"
+        if self.program is not None:
+            return [self.program, str(self.file), prefix, *endpoints]
+        return [QUORATE, "record", str(self.file), "--endpoints", ",".join(endpoints),
+                "--duration", "10m", "--rate", "400", "--prefix", prefix, "--json"]
+
     def __enter__(self):
-        self.process = subprocess.Popen(
-            [QUORATE, "record", str(self.file), "--endpoints", ",".join(self.cluster.endpoints),
-             "--duration", "10m", "--rate", "400", "--prefix", f"record/{self.file.stem}/",
-             "--json"],
-            stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, text=True)
         self.wait_for(200)
         return self
 
@@ -64,15 +71,30 @@ def of_quorate(cluster):
     return type(cluster.server).__name__ == "Quorate"
 
 
+def restart_each(cluster, recording):
+    for node in cluster.nodes:
+        cluster.stop(node)
+        assert not of_quorate(cluster) or node.process.returncode == 0, node.process.returncode
+        recording.wait_for(400)
+        cluster.restart(node)
+        recording.wait_for(400)
+
+
+@case
+def each_node_is_told_to_stop_under_etcds_own_client(cluster):
+    with built("rolling") as programs:
+        with Recording(cluster, "go", Path(programs) / "rolling") as recording:
+            restart_each(cluster, recording)
+            # Once more, by which everybody has been somewhere else before.
+            restart_each(cluster, recording)
+    errors = recording.told["errors"]
+    assert not of_quorate(cluster) or not errors, f"clients saw errors: {errors}"
+
+
 @case
 def each_node_is_told_to_stop_and_started_again(cluster):
     with Recording(cluster, "told") as recording:
-        for node in cluster.nodes:
-            cluster.stop(node)
-            assert not of_quorate(cluster) or node.process.returncode == 0, node.process.returncode
-            recording.wait_for(400)
-            cluster.restart(node)
-            recording.wait_for(400)
+        restart_each(cluster, recording)
     if of_quorate(cluster):
         told = recording.told
         assert told["refused"] == told["unknown"] == 0, f"clients saw errors: {told}"

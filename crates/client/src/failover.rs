@@ -50,7 +50,7 @@ enum Failure {
 impl Failure {
     /// A status with a source was made on this side; one without was sent by a server.
     fn of(status: &Status) -> Failure {
-        if never_connected(status) {
+        if was_never_begun(status) {
             return Failure::NotDone;
         }
         if status.source().is_some() {
@@ -68,16 +68,29 @@ impl Failure {
     }
 }
 
-/// The request never left, because there was no connection to send it over.
-fn never_connected(status: &Status) -> bool {
+/// The request never left, or the server has said that it did not look at it.
+fn was_never_begun(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
-        if error.is::<ConnectError>() {
+        let never_left = error.is::<ConnectError>()
+            || error
+                .downcast_ref::<hyper::Error>()
+                .is_some_and(hyper::Error::is_canceled);
+        if never_left || error.downcast_ref().is_some_and(was_sent_away) {
             return true;
         }
         cause = error.source();
     }
     false
+}
+
+/// A server that is about to stop serves the calls up to a certain one, and no later one (RFC
+/// 9113, section 6.8); one that has too much to do refuses single ones (section 8.7). A call that
+/// had been taken in ends otherwise: with an error of the connection.
+fn was_sent_away(error: &h2::Error) -> bool {
+    let told = |reason| error.is_remote() && error.reason() == Some(reason);
+    error.is_go_away() && told(h2::Reason::NO_ERROR)
+        || error.is_reset() && told(h2::Reason::REFUSED_STREAM)
 }
 
 /// The endpoints, and the one in use.

@@ -27,6 +27,10 @@
     reason = "a program: it has clocks, files, sockets, processes, and locks in its tools"
 )]
 
+// First: the others say what they say by its macros.
+#[macro_use]
+mod output;
+
 pub mod admin;
 mod as_etcd;
 mod bench;

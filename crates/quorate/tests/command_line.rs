@@ -31,6 +31,22 @@ fn help_teaches_by_examples() {
     assert!(quorate(["--version"]).succeeded().starts_with("quorate 0."));
 }
 
+/// `quorate … | head` ends as any program does there: quietly.
+#[test]
+fn a_reader_who_has_gone_ends_the_program_without_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let certificates = ["cert", "authority", "--dir", folder];
+    for command in [&["etcd", "--version"][..], &certificates[..]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut program = Command::new(QUORATE);
+        let ended = program.args(command).stdout(writer).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&ended.stderr), "", "{command:?}");
+        assert_eq!(ended.status.code(), Some(141), "{command:?}");
+    }
+}
+
 /// The first thing a newcomer runs.
 #[test]
 fn the_demonstration_passes() {

@@ -47,7 +47,7 @@ async fn answer(State(origins): State<Origins>, request: Request, next: Next) ->
 }
 
 /// What to say of the origin of a request; `None` if it is not let in.
-fn allowed(origins: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
+pub(crate) fn allowed(origins: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
     if origins.iter().any(|origin| origin == "*") {
         return Some(HeaderValue::from_static("*"));
     }

@@ -12,6 +12,8 @@
 //! lies in memory ([`link`]). So whatever gRPC serves is served here without further work: the hot
 //! calls and streams of the workers, the services of the router, and "unimplemented" for the rest.
 //!
+//! Whatever a path serves is served over a websocket as well ([`websocket`]).
+//!
 //! Errors have all the fields that the gateway of etcd has had over its versions, since clients of
 //! each are in use.
 
@@ -20,6 +22,7 @@ mod link;
 mod paths;
 #[cfg(test)]
 mod tests;
+mod websocket;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -55,11 +58,13 @@ struct Inner {
     link: Link,
     /// A permit for each byte of texts that are held.
     held: Arc<Semaphore>,
+    /// Of pages that may open websockets.
+    origins: Box<[String]>,
 }
 
 impl Gateway {
     /// A gateway whose connection is driven by the runtime that this is called in.
-    pub(crate) fn new(limits: &ClientLimits) -> Gateway {
+    pub(crate) fn new(limits: &ClientLimits, origins: &[String]) -> Gateway {
         let pool = DescriptorPool::decode(etcd::FILE_DESCRIPTOR_SET)
             .expect("the definitions are checked when they are compiled");
         Gateway(Arc::new(Inner {
@@ -67,6 +72,7 @@ impl Gateway {
             limits: limits.clone(),
             link: Link::new(limits, OnceLock::new()),
             held: Arc::new(Semaphore::new(limits.gateway_held_bytes)),
+            origins: origins.into(),
         }))
     }
 
@@ -77,6 +83,13 @@ impl Gateway {
 
     /// Serves one request of HTTP.
     pub(crate) async fn serve(self, request: Request) -> Response {
+        if websocket::is_asked_for(request.headers()) {
+            return websocket::serve(self, request).await;
+        }
+        self.serve_plainly(request).await
+    }
+
+    async fn serve_plainly(self, request: Request) -> Response {
         match self.answer(request).await {
             Ok(response) => response,
             Err(status) => refuse(&status),

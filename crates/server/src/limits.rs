@@ -420,6 +420,12 @@ pub struct NodeLimits {
     pub inputs_per_pass: usize,
     /// Long reads that run elsewhere at a time.
     pub jobs: usize,
+    /// How long a node that was told to stop serves clients that do not say that they know, before
+    /// it hands over what it leads and ends.
+    pub leave_time: Duration,
+    /// How long it serves on once all have said so: calls that they had made before may be on
+    /// their way, and clients over HTTP/1 say nothing.
+    pub leave_pause: Duration,
     /// How long a node that has halted waits for its last frames to leave.
     pub farewell_timeout: Duration,
     /// How long a node that has halted waits for its disk threads. What they have not finished by
@@ -432,6 +438,8 @@ impl Default for NodeLimits {
         NodeLimits {
             inputs_per_pass: 4096,
             jobs: 64,
+            leave_time: Duration::from_secs(1),
+            leave_pause: Duration::from_millis(50),
             farewell_timeout: Duration::from_millis(100),
             disk_timeout: Duration::from_secs(3),
         }

@@ -151,6 +151,9 @@ pub(crate) struct Acceptor {
     /// A permit per connection; the two kinds of listeners do not share theirs.
     pub(crate) places: Arc<Semaphore>,
     pub(crate) phase: watch::Receiver<Phase>,
+    /// Nobody is let in any more once the node is about to stop: clients that know other nodes go
+    /// there at once.
+    pub(crate) closes_early: bool,
     /// How connections over TCP are encrypted, if they are.
     pub(crate) tls: Option<Arc<Tls>>,
     /// What chooses a keyspace for those who name none.
@@ -161,10 +164,15 @@ pub(crate) struct Acceptor {
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 impl Acceptor {
-    /// Accepts on `listener` until the node has stopped, then lets connections end.
+    /// Accepts on `listener` until the node has stopped, or is about to, then lets connections end.
     pub(crate) async fn serve(mut self, listener: Listener, service: Service) {
         let graceful = GracefulShutdown::new();
         let builder = builder(&self.limits);
+        let closes_early = self.closes_early;
+        let is_over = |phase: &Phase| match phase {
+            Phase::Stopping => closes_early,
+            phase => *phase == Phase::Stopped,
+        };
         loop {
             let places = Arc::clone(&self.places);
             let next = async {
@@ -174,7 +182,7 @@ impl Acceptor {
                     .expect("places is never closed");
                 (place, accept(&listener).await)
             };
-            let stopped = self.phase.wait_for(|phase| *phase == Phase::Stopped);
+            let stopped = self.phase.wait_for(is_over);
             let (place, accepted) = tokio::select! {
                 next = next => next,
                 _ = stopped => break,
@@ -228,6 +236,9 @@ impl Acceptor {
             if let Some(workers) = workers
                 && stream.is_http2()
             {
+                // As in etcd: a client that knows other nodes takes this one for one only when it
+                // hears the first word of HTTP/2. Probes over HTTP/1 are answered at once.
+                let _ = phase.wait_for(|phase| *phase != Phase::Starting).await;
                 return match stream.try_map(ClientStream::leave) {
                     Err(error) => held.end(Closed::from_unopened(&Unopened::Failed(error))),
                     Ok(stream) => workers.hand_over(Accepted {
@@ -239,19 +250,23 @@ impl Acceptor {
                     }),
                 };
             }
+            let place = held.place();
             let service =
                 hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
                     let uri = request.uri().clone();
                     choice.apply(&uri, request.headers_mut());
                     let extensions = request.extensions_mut();
                     extensions.insert(source);
+                    if let Some(place) = &place {
+                        extensions.insert(place.clone());
+                    }
                     if let Some(name) = &common_name {
                         extensions.insert(name.clone());
                     }
                     router.clone().oneshot(request)
                 });
             let connection = builder
-                .serve_connection(TokioIo::new(stream), service)
+                .serve_connection_with_upgrades(TokioIo::new(stream), service)
                 .into_owned();
             held.end(match watcher.watch(connection).await {
                 Ok(()) => Closed::Ended,
@@ -264,10 +279,15 @@ impl Acceptor {
     }
 }
 
+/// A connection's place among the others, which is free once the last of these is dropped. Every
+/// request over HTTP/1 carries it as an extension.
+#[derive(Clone)]
+pub(crate) struct KeptPlace(#[expect(dead_code, reason = "held")] Arc<OwnedSemaphorePermit>);
+
 /// A connection's place among the others, and among what is counted.
 pub(crate) struct Held {
     /// The gateway's own connection has none, and is not counted.
-    listed: Option<(OwnedSemaphorePermit, Metrics)>,
+    listed: Option<(KeptPlace, Metrics)>,
     /// Another node's connection has a place among those of nodes.
     _place: Option<OwnedSemaphorePermit>,
     closed: Closed,
@@ -277,7 +297,7 @@ impl Held {
     fn new(place: OwnedSemaphorePermit, metrics: &Metrics) -> Held {
         metrics.client_connections.inc();
         Held {
-            listed: Some((place, metrics.clone())),
+            listed: Some((KeptPlace(Arc::new(place)), metrics.clone())),
             _place: None,
             closed: Closed::Ended,
         }
@@ -299,6 +319,11 @@ impl Held {
             _place: Some(place),
             closed: Closed::Ended,
         }
+    }
+
+    /// Its place, for who goes on with the connection as something else than HTTP.
+    fn place(&self) -> Option<KeptPlace> {
+        self.listed.as_ref().map(|(place, _)| place.clone())
     }
 
     /// The connection has ended, and why.

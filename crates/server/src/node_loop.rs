@@ -78,6 +78,8 @@ pub(crate) enum Asked {
     Call { id: CallId, call: Call },
     /// The client no longer waits.
     Forget(CallId),
+    /// All clients of the worker know that the node is about to stop, and ask it no more.
+    ClientsKnow,
     /// The worker's watches need history.
     ReadHistory {
         group: GroupId,
@@ -218,6 +220,12 @@ pub(crate) struct NodeLoop<M> {
     outputs: Vec<Output>,
     errands: Vec<Errand>,
     touched: Vec<ConnectionId>,
+    /// Workers whose clients do not know yet that the node is about to stop.
+    unaware_workers: usize,
+    /// The machine is told to stop then.
+    leaves_at: Option<Instant>,
+    /// It has been told.
+    has_left: bool,
     halt: Option<Halt>,
 }
 
@@ -232,6 +240,9 @@ impl<M: Machine> NodeLoop<M> {
             outputs: Vec::new(),
             errands: Vec::new(),
             touched: Vec::new(),
+            unaware_workers: 0,
+            leaves_at: None,
+            has_left: false,
             halt: None,
         }
     }
@@ -274,7 +285,7 @@ impl<M: Machine> NodeLoop<M> {
     /// Sleeps until something happens or the node's deadline comes.
     async fn wait(&mut self) {
         let filled = self.world.events.filled();
-        match self.machine.deadline() {
+        match self.deadline() {
             None => filled.await,
             Some(deadline) => {
                 let wait = deadline - self.world.clock.now();
@@ -308,8 +319,12 @@ impl<M: Machine> NodeLoop<M> {
             inputs += self.take_in(now, wall, event);
         }
         if self.is_due(now) {
-            self.machine
-                .step(now, wall, Input::Deadline, &mut self.outputs);
+            let is_leaving = self.leaves_at.is_some_and(|at| at <= now);
+            let input = match is_leaving && !std::mem::replace(&mut self.has_left, is_leaving) {
+                true => Input::Shutdown,
+                false => Input::Deadline,
+            };
+            self.machine.step(now, wall, input, &mut self.outputs);
             inputs += 1;
         }
         self.machine.flush(now, wall, &mut self.outputs);
@@ -324,7 +339,7 @@ impl<M: Machine> NodeLoop<M> {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        let deadline = self.machine.deadline();
+        let deadline = self.deadline();
         deadline.is_some_and(|deadline| deadline <= now)
     }
 
@@ -348,6 +363,10 @@ impl<M: Machine> NodeLoop<M> {
                     let input = match each {
                         Asked::Call { id, call } => Input::Call { id, call },
                         Asked::Forget(id) => Input::Forget { id },
+                        Asked::ClientsKnow => {
+                            self.clients_know(now);
+                            continue;
+                        }
                         Asked::ReadHistory {
                             group,
                             hub,
@@ -388,12 +407,44 @@ impl<M: Machine> NodeLoop<M> {
                 return 0;
             }
             Event::Shutdown => {
-                self.world.phase.send_replace(Phase::Stopping);
-                Input::Shutdown
+                self.leave(now);
+                return 0;
             }
         };
         self.machine.step(now, wall, input, &mut self.outputs);
         1
+    }
+
+    /// Clients are sent away, and served until they have said that they know, or have had the time
+    /// to; then the machine is told. So nobody's call meets a node that refuses it.
+    fn leave(&mut self, now: Instant) {
+        if self.leaves_at.is_none() {
+            self.world.phase.send_replace(Phase::Stopping);
+            self.unaware_workers = self.world.deliveries.leave();
+            let limits = &self.world.limits;
+            self.leaves_at = Some(match self.unaware_workers {
+                0 => now,
+                _ => now + limits.leave_time,
+            });
+        }
+    }
+
+    /// The clients of one worker know. Once all do, calls under way have a moment to arrive.
+    fn clients_know(&mut self, now: Instant) {
+        self.unaware_workers = self.unaware_workers.saturating_sub(1);
+        if self.unaware_workers == 0 {
+            let soon = now + self.world.limits.leave_pause;
+            self.leaves_at = self.leaves_at.map(|at| at.min(soon));
+        }
+    }
+
+    /// The moment at which something is due, of the machine or of ours.
+    fn deadline(&self) -> Option<Instant> {
+        let leaves_at = self.leaves_at.filter(|_| !self.has_left);
+        [self.machine.deadline(), leaves_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn take_in_peer(&mut self, now: Instant, wall: WallTime, event: PeerEvent) -> usize {

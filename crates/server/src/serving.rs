@@ -128,6 +128,13 @@ impl Deliveries {
         Some(HistoryReader(Arc::clone(mailbox)))
     }
 
+    /// Has all connections told that the node is about to stop. Until it does, they are served.
+    /// Returns how many workers will say that their clients know.
+    pub(crate) fn leave(&self) -> usize {
+        self.mailboxes.0.iter().for_each(|mailbox| mailbox.leave());
+        self.mailboxes.0.len()
+    }
+
     /// Hands over what the pass has brought.
     ///
     /// Every worker has the publications before any has an answer: whoever is answered by one

@@ -21,6 +21,10 @@
 //! - [`shapes`]: partial connectivity, and how soon a leader commits under it.
 //! - [`soak`], [`mutants`], [`command_line`]: many runs; planted bugs; the program `quorate-sim`.
 
+// First: the others say what they say by its macros.
+#[macro_use]
+mod output;
+
 pub mod clients;
 pub mod command_line;
 pub mod disk;

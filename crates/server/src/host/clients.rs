@@ -86,7 +86,7 @@ impl Clients<'_> {
             limits: limits.clone(),
             exposition,
             metrics: self.metrics.clone(),
-            gateway: Gateway::new(limits),
+            gateway: Gateway::new(limits, &self.configuration.cors),
             asker: talk.asker.clone(),
             witness: witness.clone(),
         };
@@ -95,6 +95,7 @@ impl Clients<'_> {
             metrics: self.metrics.clone(),
             places: Arc::new(Semaphore::new(places)),
             phase: phases.clone(),
+            closes_early: false,
             tls: None,
             choice: Choice::default(),
         };
@@ -123,6 +124,7 @@ impl Clients<'_> {
             let acceptor = Acceptor {
                 tls: self.tls.clone(),
                 choice: self.choice(None),
+                closes_early: true,
                 ..acceptor(self.places())
             };
             let of_keyspaces = listeners.keyspaces.into_iter();

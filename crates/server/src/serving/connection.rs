@@ -103,8 +103,9 @@ impl Client<'_> {
             if !std::mem::replace(&mut has_begun, true) {
                 self.worker.listen(self.number, context.waker());
             }
-            if self.worker.is_stopping() && !std::mem::replace(&mut is_ending, true) {
+            if self.worker.is_leaving() && !std::mem::replace(&mut is_ending, true) {
                 connection.graceful_shutdown();
+                probe.say_farewell();
                 self.traffic.urgent();
             }
             if let Some(visits) = &mut visits
@@ -123,7 +124,11 @@ impl Client<'_> {
             if let Poll::Ready(Err(error)) = outgoing.poll_drain(context) {
                 return Poll::Ready(failed(&error));
             }
-            probe.poll(context, &outgoing)
+            let polled = probe.poll(context, &outgoing);
+            if probe.take_is_answered() {
+                self.worker.is_aware(self.number);
+            }
+            polled
         })
         .await
     }
@@ -278,8 +283,24 @@ struct Probe {
     pings: Option<PingPong>,
     alarm: Pin<Box<Sleep>>,
     is_waiting: bool,
+    farewell: Farewell,
     interval: Duration,
     patience: Duration,
+}
+
+/// Whether the client has read that it is to go elsewhere. The library sends a probe of ours only
+/// when the client has answered its own, and the number of the last call that is served has been
+/// sent: whoever answers ours has read that, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Farewell {
+    /// It need not yet, or that has been told.
+    None,
+    /// It is to be asked.
+    Wanted,
+    /// The probe under way asks it.
+    Asked,
+    /// It has answered.
+    Answered,
 }
 
 impl Probe {
@@ -291,9 +312,24 @@ impl Probe {
             pings: connection.ping_pong(),
             alarm: Box::pin(tokio::time::sleep(limits.keepalive_interval)),
             is_waiting: false,
+            farewell: Farewell::None,
             interval: limits.keepalive_interval,
             patience: limits.keepalive_timeout,
         }
+    }
+
+    /// Asks the client whether it has read that it is to go elsewhere.
+    fn say_farewell(&mut self) {
+        self.farewell = Farewell::Wanted;
+    }
+
+    /// Whether it has just said so.
+    fn take_is_answered(&mut self) -> bool {
+        let is_answered = self.farewell == Farewell::Answered;
+        if is_answered {
+            self.farewell = Farewell::None;
+        }
+        is_answered
     }
 
     /// Ready when the client did not answer in time.
@@ -307,6 +343,18 @@ impl Probe {
         if self.is_waiting && pings.poll_pong(context).is_ready() {
             self.is_waiting = false;
             self.alarm.as_mut().reset(Instant::now() + self.interval);
+            if self.farewell == Farewell::Asked {
+                self.farewell = Farewell::Answered;
+            }
+        }
+        if self.farewell == Farewell::Wanted && !self.is_waiting {
+            if pings.send_ping(Ping::opaque()).is_ok() {
+                self.is_waiting = true;
+                // Says when the answer is there.
+                let _ = pings.poll_pong(context);
+                self.alarm.as_mut().reset(Instant::now() + self.patience);
+            }
+            self.farewell = Farewell::Asked;
         }
         while self.alarm.as_mut().poll(context).is_ready() {
             if self.is_waiting {

@@ -18,6 +18,8 @@ pub(super) struct Delivery {
     pub(super) answers: Vec<(CallId, Answer)>,
     /// Reads of history that have ended, for the watches.
     pub(super) histories: Vec<(GroupId, HistoryResult)>,
+    /// The node is about to stop.
+    pub(super) leaving: bool,
     /// The node does nothing any more.
     pub(super) stopped: bool,
 }
@@ -64,6 +66,14 @@ impl Mailbox {
     pub(super) fn fail_holding_it(&self) -> ! {
         let _delivery = self.delivery.lock();
         panic!("a test fails here");
+    }
+
+    /// The node serves on for a little while; who is connected is to go elsewhere.
+    pub(super) fn leave(&self) {
+        let mut delivery = self.delivery.lock().expect("nobody panics holding it");
+        delivery.leaving = true;
+        drop(delivery);
+        self.turn.notify_one();
     }
 
     /// Nothing more will come.

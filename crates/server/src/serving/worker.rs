@@ -13,7 +13,7 @@
 //! the first of them asked for.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -224,12 +224,18 @@ pub(super) struct Worker {
     counters: [Option<Arc<CallCounters>>; Method::ALL.len()],
     mailbox: Arc<Mailbox>,
     state: RefCell<State>,
+    /// The node is about to stop; connections are to take no further calls.
+    is_leaving: Cell<bool>,
     /// The node does nothing any more; connections are to end.
     is_stopping: Cell<bool>,
     connections: Cell<usize>,
+    /// Connections whose clients have not said yet that they know of the node's leaving.
+    unaware: RefCell<BTreeSet<u64>>,
+    /// The node has been told that all clients know.
+    has_reported: Cell<bool>,
     /// Of connections that are to hear when the node stops.
     listeners: RefCell<BTreeMap<u64, Waker>>,
-    /// Notified when a connection has ended.
+    /// Notified when a connection has ended, or the node has.
     ended: Notify,
     /// Of those who have signed in.
     tokens: RefCell<TokenCache>,
@@ -264,8 +270,11 @@ impl Worker {
             prebuilt: Prebuilt::new(),
             mailbox,
             state: RefCell::new(state),
+            is_leaving: Cell::new(false),
             is_stopping: Cell::new(false),
             connections: Cell::new(0),
+            unaware: RefCell::default(),
+            has_reported: Cell::new(false),
             listeners: RefCell::new(BTreeMap::new()),
             ended: Notify::new(),
             relays: Relays::default(),
@@ -293,6 +302,10 @@ impl Worker {
                 connection::serve(&place.worker, number, accepted).await;
             });
         }
+        // Listeners close while the node still answers what is under way.
+        while !self.is_stopping.get() {
+            self.ended.notified().await;
+        }
         let all_ended = async {
             while self.connections.get() > 0 {
                 self.ended.notified().await;
@@ -307,9 +320,23 @@ impl Worker {
         self.listeners.borrow_mut().insert(number, waker.clone());
     }
 
-    /// Whether the node does nothing any more.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.is_stopping.get()
+    /// Whether connections are to say that they take no further calls.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_leaving.get() || self.is_stopping.get()
+    }
+
+    /// A connection's client knows that the node is about to stop: it asks nothing more here.
+    pub(super) fn is_aware(&self, number: u64) {
+        self.unaware.borrow_mut().remove(&number);
+        self.mailbox.turn.notify_one();
+    }
+
+    /// Tells the node once all clients know that it is about to stop.
+    fn report_leaving(&self, state: &mut State) {
+        let all_know = self.is_leaving.get() && self.unaware.borrow().is_empty();
+        if all_know && !self.has_reported.replace(true) {
+            state.outbox.push(Asked::ClientsKnow);
+        }
     }
 
     /// Has a turn whenever something happened.
@@ -366,10 +393,15 @@ impl Worker {
             self.put_under_way(state, asking, Turn::OfService);
         }
         self.expire(state);
+        if std::mem::take(&mut delivery.leaving) {
+            self.is_leaving.set(true);
+            self.wake_connections();
+        }
         if std::mem::take(&mut delivery.stopped) && !self.is_stopping.replace(true) {
             self.stop(state);
         }
         state.delivery = delivery;
+        self.report_leaving(state);
         self.tell(state);
         let streams_due = state.streams.deadline();
         let streams_due = streams_due.map(|due| Instant::from_std(self.setting.clock.moment(due)));
@@ -595,6 +627,11 @@ impl Worker {
             self.answered(state, key, Err(Status::stopped()));
         }
         state.streams.stop(&self.prebuilt);
+        self.wake_connections();
+        self.ended.notify_one();
+    }
+
+    fn wake_connections(&self) {
         for waker in self.listeners.borrow().values() {
             waker.wake_by_ref();
         }
@@ -674,6 +711,7 @@ struct Place {
 impl Place {
     fn new(worker: &Rc<Worker>, number: u64) -> Place {
         worker.connections.set(worker.connections.get() + 1);
+        worker.unaware.borrow_mut().insert(number);
         Place {
             worker: Rc::clone(worker),
             number,
@@ -684,6 +722,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.worker.listeners.borrow_mut().remove(&self.number);
+        self.worker.is_aware(self.number);
         self.worker
             .connections
             .set(self.worker.connections.get() - 1);

@@ -1,15 +1,19 @@
 // Cases of etcd's own Go client, 3.7, which streams large ranges: RangeStream.
 //
-// Run by ../go_suite.py with the endpoints of a cluster. A case fails by saying why; what each says
-// must hold for real etcd 3.7 just as well.
+// Run by ../go_suite.py with the endpoints of a cluster. A line that begins with `!` asks it for
+// something (see ../../program.py). A case fails by saying why; what each says must hold for real etcd
+// 3.7 just as well.
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -27,7 +31,15 @@ const (
 	notFiltered = "rpc error: code = Unimplemented desc = RangeStream does not support revision filters"
 )
 
+// A hundred thousand keys of a kibibyte, and what a server may hold to list them.
+const (
+	listed        = 100_000
+	writers       = 8
+	heldKibibytes = 32 << 10
+)
+
 type suite struct {
+	answers        *bufio.Scanner
 	client         *clientv3.Client
 	context        context.Context
 	passed, failed int
@@ -88,6 +100,60 @@ func (s *suite) alike(key string, options ...clientv3.OpOption) (int, error) {
 	return pieces, nil
 }
 
+// Has something done to the cluster, and returns the answer.
+func (s *suite) ask(what string) string {
+	fmt.Println("!" + what)
+	s.answers.Scan()
+	return s.answers.Text()
+}
+
+// Writes the keys of the long list.
+func (s *suite) write(value string) error {
+	const batch = 100
+	failures := make([]error, writers)
+	var group sync.WaitGroup
+	for writer := range writers {
+		group.Go(func() {
+			for begin := writer * batch; begin < listed; begin += writers * batch {
+				var puts []clientv3.Op
+				for number := begin; number < begin+batch; number++ {
+					puts = append(puts, clientv3.OpPut(fmt.Sprintf("list/%06d", number), value))
+				}
+				if _, err := s.client.Txn(s.context).Then(puts...).Commit(); err != nil {
+					failures[writer] = err
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	return errors.Join(failures...)
+}
+
+// Lists them through a stream that is read late, and says by how much the servers have grown.
+func (s *suite) list() (kibibytes int, err error) {
+	s.ask("forget-peaks")
+	pieces, err := s.client.GetStream(s.context, "list/", clientv3.WithPrefix())
+	if err != nil {
+		return 0, err
+	}
+	count := 0
+	for piece := range pieces {
+		if err := piece.Err(); err != nil {
+			return 0, err
+		}
+		if count == 0 {
+			// Whatever a server sends ahead, it holds by now.
+			time.Sleep(time.Second)
+		}
+		count += len(piece.Kvs)
+	}
+	if count != listed {
+		return 0, fmt.Errorf("%d keys came", count)
+	}
+	return strconv.Atoi(s.ask("peak"))
+}
+
 // Code and text of an error must be etcd's.
 func refused(err error, text string) error {
 	if err == nil {
@@ -107,7 +173,7 @@ func main() {
 	}
 	deadline, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	s := &suite{client: client, context: deadline}
+	s := &suite{answers: bufio.NewScanner(os.Stdin), client: client, context: deadline}
 	// More than one piece, whatever a server takes for one.
 	const keys = 5000
 	value := string(bytes.Repeat([]byte("v"), 1024))
@@ -198,6 +264,20 @@ func main() {
 		stop()
 		_, err = s.alike("stream/", all)
 		return err
+	})
+	s.run("a list of 100,000 keys takes little memory of the server", func() error {
+		if err := s.write(value); err != nil {
+			return err
+		}
+		held, err := s.list()
+		if err != nil {
+			return err
+		}
+		fmt.Printf("       100 MB listed, a server grew by %d KiB at most\n", held)
+		if held > heldKibibytes {
+			return fmt.Errorf("a server grew by %d KiB", held)
+		}
+		return nil
 	})
 	fmt.Printf("go: %d passed, %d failed\n", s.passed, s.failed)
 	if s.failed > 0 {
