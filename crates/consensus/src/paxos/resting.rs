@@ -56,7 +56,7 @@ impl Paxos {
             && leading.held.is_empty()
             && leading.reads.len() == 0
             && leading.first_open.is_some_and(|first| first <= last)
-            && leading.peers.iter().all(rests)
+            && (&leading.peers).into_iter().all(rests)
             && self.membership().commits(present)
             && self.membership().elects(present)
     }

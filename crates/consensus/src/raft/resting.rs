@@ -50,7 +50,7 @@ impl Raft {
         leading.change.is_none()
             && leading.reads.len() == 0
             && leading.first <= last
-            && leading.peers.iter().all(rests)
+            && (&leading.peers).into_iter().all(rests)
             && self.membership().commits(present)
             && self.membership().elects(present)
     }
