@@ -476,6 +476,11 @@ impl Log {
         self.starts.is_some()
     }
 
+    /// The membership at the start of the log, and the slot from which it holds.
+    pub(super) fn base(&self) -> &(Slot, Arc<Membership>) {
+        &self.base
+    }
+
     /// The membership in force, and the slot from which it holds.
     pub(super) fn membership(&self) -> &(Slot, Arc<Membership>) {
         self.memberships.back().unwrap_or(&self.base)

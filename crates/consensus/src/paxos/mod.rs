@@ -246,7 +246,15 @@ impl Paxos {
             restored.applied == applied,
             "a replica starts from its checkpoint"
         );
-        let known = hard_state.chosen.min(restored.contiguous());
+        // A witness has to tell of all headers that it has, chosen or not, and has none in memory
+        // but those that it reads as accepted ones.
+        let names = |each: &Membership| each.is_witness(config.id);
+        let is_witness =
+            names(&restored.membership) || restored.memberships.iter().any(|(_, each)| names(each));
+        let known = match is_witness {
+            true => restored.log_start.0,
+            false => hard_state.chosen.min(restored.contiguous()),
+        };
         let log = Log::restore(&restored, known.max(restored.log_start.0));
         let chosen = log.chosen();
         let mut random = Random::from_seed(seed);
@@ -313,6 +321,18 @@ impl Paxos {
             uncertain: self.uncertain.is_some(),
             engine: EngineKind::Paxos,
         }
+    }
+
+    /// Whether this replica keeps headers instead of entries.
+    fn is_witness(&self) -> bool {
+        self.membership().is_witness(self.config.id)
+    }
+
+    /// Whether this replica is known to hold entries. One that joins does not know yet what it is;
+    /// who leads it does.
+    fn holds_entries(&self) -> bool {
+        let membership = self.membership();
+        membership.members.contains_key(&self.config.id) && !self.is_witness()
     }
 
     fn limits(&self) -> &crate::limits::Limits {

@@ -38,7 +38,7 @@ use bytes::{Bytes, BytesMut};
 use quorate_consensus::message::{Body, PaxosBody};
 use quorate_consensus::{
     Change, Config, Engine, EngineKind, Entry, Input, Limits, Member, Membership, Message, Note,
-    Output, QuorumRule, Role, Ticket,
+    Output, Payload, QuorumRule, Role, Ticket,
 };
 
 use super::cluster::{Disk, Host};
@@ -46,6 +46,8 @@ use digest::Digest;
 
 const ELECTION_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) const NODES: usize = 3;
+/// The last of them, where there is one.
+const WITNESS: NodeId = NodeId(NODES as u64);
 /// No walk has a tenth of this: more means that nodes talk without end, though no time passes.
 const MESSAGES_MAX: usize = 20_000;
 
@@ -56,6 +58,8 @@ pub(crate) struct Setting {
     pub(crate) quorums: QuorumRule,
     /// How many of the nodes have a vote; the others are learners.
     pub(crate) voters: usize,
+    /// The last node keeps headers only.
+    pub(crate) witness: bool,
     /// Writes take a step of their own; otherwise they are durable at once.
     pub(crate) slow_disks: bool,
     /// Candidates pull what they lack.
@@ -70,6 +74,7 @@ impl Setting {
             kind,
             quorums: QuorumRule::default(),
             voters: NODES,
+            witness: false,
             slow_disks: false,
             pulls: false,
             change: None,
@@ -131,6 +136,8 @@ struct Known {
     local: Local,
     /// Slots and epochs on its disk.
     stored: Vec<(Slot, Epoch)>,
+    /// It keeps headers in place of commands.
+    lacks_entries: bool,
     /// It has a snapshot up to here.
     covered: Slot,
     is_up: bool,
@@ -267,8 +274,16 @@ impl Local {
             records = host.writes.iter().map(|(_, records)| records.len()).sum();
             has_deadline = host.engine.deadline().is_some();
         }
+        let is_short = |entry: &Entry| !matches!(entry.payload, Payload::Commands(_));
+        let lacks_entries = self.disk().entries.values().any(Entry::is_header);
+        assert!(
+            !lacks_entries || self.disk().entries.values().all(is_short),
+            "{} keeps both",
+            self.id
+        );
         Known {
             stored,
+            lacks_entries,
             covered,
             is_up: matches!(self.node, Node::Up(_)),
             leads,
@@ -403,6 +418,7 @@ impl Model {
             voters: members.keys().copied().take(setting.voters).collect(),
             members,
             quorums: setting.quorums,
+            witnesses: setting.witness.then_some(WITNESS).into_iter().collect(),
             ..Membership::default()
         };
         let mut model = Model {
@@ -474,7 +490,16 @@ impl Model {
             }
             Told::Executes(entry) => {
                 let known = next.executed.entry(entry.slot).or_insert(entry.clone());
-                assert_eq!(known, entry, "replicas execute the same at {}", entry.slot);
+                if known.is_header() {
+                    // A witness knew first.
+                    assert_eq!(known.epoch, entry.epoch, "agreed at {}", entry.slot);
+                    known.clone_from(entry);
+                }
+                let is_same = match entry.is_header() {
+                    true => known.header() == *entry,
+                    false => known == entry,
+                };
+                assert!(is_same, "replicas execute the same: {known:?}, {entry:?}");
             }
         }
         let name = self.pasts.name(Digest::of(&next), || next);
@@ -641,6 +666,44 @@ impl Model {
             };
             let count = state.locals.iter().filter(holds).count();
             assert!(count >= enough, "{} is lost but at {count}", entry.slot);
+            let keeps = |local: &&u32| {
+                let known = &self.locals.things[**local as usize];
+                holds(local) && !known.lacks_entries
+            };
+            let copies = state.locals.iter().filter(keeps).count();
+            let most = self.copies().min(enough);
+            assert!(copies >= most, "{} has {copies} copies", entry.slot);
+        }
+    }
+
+    /// How many hold what is chosen, whoever leaves.
+    fn copies(&self) -> usize {
+        let leaves = self.setting.change.is_some();
+        let copies = self.setting.quorums.copies();
+        copies.unwrap_or(if leaves { 1 } else { NODES - 1 })
+    }
+
+    /// What a witness has a header of, somebody can tell: as many as an entry has copies.
+    fn check_headers(&self, state: &State) {
+        let holders: Vec<&Known> = state
+            .locals
+            .iter()
+            .map(|local| &*self.locals.things[*local as usize])
+            .collect();
+        let Some(witness) = holders.iter().find(|known| known.lacks_entries) else {
+            return;
+        };
+        for stored in &witness.stored {
+            let has = |known: &&&Known| {
+                !known.lacks_entries && (known.covered >= stored.0 || known.stored.contains(stored))
+            };
+            let copies = holders.iter().filter(has).count();
+            let least = self.copies();
+            assert!(
+                copies >= least,
+                "a header at {} of {copies} entries",
+                stored.0
+            );
         }
     }
 
@@ -653,6 +716,7 @@ impl Model {
         // The newest first: what is left is small, and all depths are reached if not all fits.
         while let Some(state) = queue.pop() {
             self.check_kept(&state);
+            self.check_headers(&state);
             let messages = self.messages.things.len();
             let newest = || &self.messages.things[messages - 4..];
             assert!(messages < MESSAGES_MAX, "without end: {:?}", newest());
@@ -740,6 +804,7 @@ fn facts(local: &Local, output: Output) -> Vec<Told> {
         Output::Note(Note::BecameLeader { epoch }) => {
             let slots = (1..=host.engine.glance().last.0).map(Slot);
             let has = slots.filter_map(|slot| Some((slot, host.engine.epoch_of(slot)?)));
+            assert!(!host.is_witness(), "a witness leads {epoch}");
             vec![Told::Leads {
                 node: local.id,
                 epoch,
