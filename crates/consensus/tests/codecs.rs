@@ -57,7 +57,7 @@ fn membership() -> impl Strategy<Value = Membership> {
             witnesses,
             quorums: match QuorumRule::new(of, QuorumSizes { elect, commit }) {
                 Ok(rule) => rule,
-                Err(_) => QuorumRule::default().with_copies(of).unwrap(),
+                Err(_) => QuorumRule::default().with_copies(of).expect("some"),
             },
         }
     })

@@ -507,7 +507,7 @@ impl World {
                 self.next_id += 1;
                 self.start(id, Disk::default());
                 let member = World::member(id.0);
-                match membership.witnesses.is_empty() && id.0 % 4 == 0 {
+                match membership.witnesses.is_empty() && id.0.is_multiple_of(4) {
                     true => Change::AddWitness { id, member },
                     false => Change::AddLearner { id, member },
                 }

@@ -20,7 +20,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use base::{Epoch, Slot};
+use base::{Epoch, NodeId, Slot};
 
 use crate::entries::{self, Entries};
 use crate::entry::{Entry, Payload};
@@ -488,6 +488,18 @@ impl Log {
 }
 
 impl Restored {
+    /// Everything up to here is known to be chosen, as far as this replica needs to know. A witness
+    /// has to tell of all headers that it has, chosen or not, and has none in memory but those that
+    /// it reads as accepted ones.
+    pub(super) fn known(&self, id: NodeId) -> Slot {
+        let names = |each: &Membership| each.is_witness(id);
+        let mut memberships = self.memberships.iter().map(|(_, each)| each);
+        match names(&self.membership) || memberships.any(names) {
+            true => self.log_start.0,
+            false => self.hard_state.chosen.min(self.contiguous()),
+        }
+    }
+
     /// The last slot before the first gap.
     pub(super) fn contiguous(&self) -> Slot {
         let gap = self.gaps.first();

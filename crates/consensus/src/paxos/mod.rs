@@ -246,15 +246,7 @@ impl Paxos {
             restored.applied == applied,
             "a replica starts from its checkpoint"
         );
-        // A witness has to tell of all headers that it has, chosen or not, and has none in memory
-        // but those that it reads as accepted ones.
-        let names = |each: &Membership| each.is_witness(config.id);
-        let is_witness =
-            names(&restored.membership) || restored.memberships.iter().any(|(_, each)| names(each));
-        let known = match is_witness {
-            true => restored.log_start.0,
-            false => hard_state.chosen.min(restored.contiguous()),
-        };
+        let known = restored.known(config.id);
         let log = Log::restore(&restored, known.max(restored.log_start.0));
         let chosen = log.chosen();
         let mut random = Random::from_seed(seed);

@@ -301,15 +301,12 @@ impl Paxos {
             // Behind a change of the membership others may have gone on without this one.
             return self.step_down(now, "others know more to be chosen", out);
         }
-        if self.leading.is_none() {
-            if let Some((id, _)) = ahead {
-                // What it knows to be chosen is not told by promises.
-                let id = *id;
-                return match self.membership().is_witness(id) {
-                    true => self.ask_anybody(now),
-                    false => self.learn_from(now, id),
-                };
-            }
+        if let Some(id) = ahead.map(|(id, _)| *id) {
+            // What it knows to be chosen is not told by promises.
+            return match self.membership().is_witness(id) {
+                true => self.ask_anybody(now),
+                false => self.learn_from(now, id),
+            };
         }
         // What stands further behind was told by nobody who told the truth about what is chosen.
         let chosen = self.log.chosen();
