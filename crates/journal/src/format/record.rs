@@ -322,6 +322,6 @@ mod tests {
                 assert_eq!(kind.number(), number);
             }
         }
-        assert_eq!(StoredKind::from_number(14), None);
+        assert_eq!(StoredKind::from_number(17), None);
     }
 }
