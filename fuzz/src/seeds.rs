@@ -60,7 +60,7 @@ fn membership() -> Membership {
     Membership {
         members: [(NodeId(1), member("n1")), (NodeId(2), member("n2"))].into(),
         voters: [NodeId(1)].into(),
-        outgoing: [].into(),
+        ..Membership::default()
     }
 }
 

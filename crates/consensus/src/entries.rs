@@ -75,6 +75,12 @@ impl Entries {
         }
     }
 
+    /// What a witness is given of these.
+    #[must_use]
+    pub(crate) fn headers(&self) -> Entries {
+        self.iter().map(Entry::header).collect()
+    }
+
     /// How many entries are in the memory that these share.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {

@@ -7,12 +7,13 @@
 //! ```text
 //! offset  size  field (entry in a message)
 //!      0     8  epoch
-//!      8     1  kind: 1 = commands or empty, 2 = membership
+//!      8     1  kind: 1 = commands or empty, 2 = membership, 3 = header
 //!      9     4  length of the body
 //!     13     -  body
 //! ```
 //!
-//! A body of kind 1 is the batch of commands itself; an empty body is [`Payload::Empty`]. Decoding
+//! A body of kind 1 is the batch of commands itself; an empty body is [`Payload::Empty`]. A header
+//! has no body: it stands in the log of a witness where others have kind 1. Decoding
 //! shares the memory of the bytes it reads, so commands are copied neither from the wire to the
 //! log nor from the log to the replica.
 
@@ -34,6 +35,8 @@ pub enum Payload {
     Commands(Bytes),
     /// The membership from this slot on.
     Membership(Arc<Membership>),
+    /// Something that is not a membership, and that only others hold: all that a witness keeps.
+    Header,
 }
 
 /// Which kind of body a payload has.
@@ -43,6 +46,8 @@ pub enum PayloadKind {
     Commands,
     /// An encoded [`Membership`].
     Membership,
+    /// Nothing: the entry itself is not here.
+    Header,
 }
 
 /// One position of the log with its content.
@@ -61,6 +66,7 @@ pub(crate) const ENTRY_HEAD_BYTES: usize = 13;
 
 const KIND_COMMANDS: u8 = 1;
 const KIND_MEMBERSHIP: u8 = 2;
+const KIND_HEADER: u8 = 3;
 
 impl Payload {
     /// The payload for a batch of commands.
@@ -84,17 +90,20 @@ impl Payload {
                 membership.encode(&mut buffer);
                 (PayloadKind::Membership, buffer.freeze())
             }
+            Payload::Header => (PayloadKind::Header, Bytes::new()),
         }
     }
 
     /// Reads what [`Payload::to_body`] gave. Commands share the memory of `body`.
     ///
     /// # Errors
-    /// If the body of a membership is not one.
+    /// If the body of a membership is not one, or a header has a body.
     pub fn from_body(kind: PayloadKind, body: Bytes) -> Result<Payload, DecodeError> {
         match kind {
             PayloadKind::Commands => Ok(Payload::commands(body)),
             PayloadKind::Membership => Ok(Payload::Membership(Arc::new(Membership::decode(body)?))),
+            PayloadKind::Header if body.is_empty() => Ok(Payload::Header),
+            PayloadKind::Header => Err(DecodeError::Invalid("header")),
         }
     }
 }
@@ -105,11 +114,30 @@ impl Entry {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let body = match &self.payload {
-            Payload::Empty => 0,
+            Payload::Empty | Payload::Header => 0,
             Payload::Commands(commands) => commands.len(),
             Payload::Membership(membership) => membership.encoded_bytes(),
         };
         (body + ENTRY_HEAD_BYTES) as u64
+    }
+
+    /// What a witness is given of it: a membership in full, because it has to know who votes, and of
+    /// anything else where it stands and whose it is.
+    #[must_use]
+    pub fn header(&self) -> Entry {
+        Entry {
+            payload: match &self.payload {
+                Payload::Membership(membership) => Payload::Membership(Arc::clone(membership)),
+                _ => Payload::Header,
+            },
+            ..*self
+        }
+    }
+
+    /// Whether the entry itself is not here.
+    #[must_use]
+    pub fn is_header(&self) -> bool {
+        matches!(self.payload, Payload::Header)
     }
 
     /// Appends the entry, without its slot, to a message.
@@ -132,6 +160,10 @@ impl Entry {
                 buffer.put_u32_le(u32::try_from(length).expect("a membership is small"));
                 membership.encode(buffer);
             }
+            Payload::Header => {
+                buffer.put_u8(KIND_HEADER);
+                buffer.put_u32_le(0);
+            }
         }
     }
 
@@ -141,6 +173,7 @@ impl Entry {
         let kind = match decode::byte(bytes)? {
             KIND_COMMANDS => PayloadKind::Commands,
             KIND_MEMBERSHIP => PayloadKind::Membership,
+            KIND_HEADER => PayloadKind::Header,
             unknown => return Err(DecodeError::UnknownKind(unknown)),
         };
         let body = decode::slice(bytes)?;

@@ -39,7 +39,7 @@ pub(crate) trait HandingOver: Speaking {
     /// Whether it leads.
     fn is_leading(&self) -> bool;
 
-    /// Whether this is a voter.
+    /// Whether this is a voter that could lead.
     fn is_voter(&self, id: NodeId) -> bool;
 
     /// The voter, other than this replica, whose log is furthest, if this replica leads.

@@ -15,6 +15,7 @@
 //! - [`limits`]: every bound, by name.
 //! - [`decode`]: reading bytes that may be hostile.
 
+mod beginning;
 pub mod decode;
 mod delivery;
 pub mod engine;

@@ -48,6 +48,16 @@ pub struct Limits {
     pub member_text_bytes: usize,
 }
 
+impl Limits {
+    /// A witness keeps the headers of at least so many chosen slots. By Paxos it tells candidates of
+    /// them: who has just started may know less to be chosen than it had accepted, by as much as a
+    /// window and a write.
+    #[must_use]
+    pub fn headers_kept(&self) -> u64 {
+        self.window_entries.saturating_mul(2)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {

@@ -12,10 +12,16 @@
 //!      1     2  sizes of quorums were chosen for this many voters; 0: majorities
 //!      3     2  how many of them elect (0 for majorities)
 //!      5     2  how many of them commit (0 for majorities)
-//!      7     4  number of members
-//!     11     -  members, by ascending id:
-//!               8 id | 1 flags (bit 0 voter, bit 1 outgoing) | 2 length, name | 2 length, address
+//!      7     2  copies that were chosen; 0: as many as commit
+//!      9     4  number of members
+//!     13     -  members, by ascending id:
+//!               8 id | 1 flags (bit 0 voter, bit 1 outgoing, bit 2 witness)
+//!               | 2 length, name | 2 length, address
 //! ```
+//!
+//! A *witness* votes and keeps headers of entries, and none of the entries: it breaks ties between
+//! two sites that do. What its acknowledgement counts for, and what not, stands in
+//! `docs/decisions/0018-witnesses.md`. Once a witness, always one: an id is never used again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,8 +35,9 @@ use crate::quorum::{QuorumRule, QuorumSizes};
 const VERSION: u8 = 1;
 const FLAG_VOTER: u8 = 1;
 const FLAG_OUTGOING: u8 = 2;
-/// Version, sizes of quorums and number of members.
-const HEAD_BYTES: usize = 11;
+const FLAG_WITNESS: u8 = 4;
+/// Version, sizes of quorums, copies and number of members.
+const HEAD_BYTES: usize = 13;
 /// Id, flags and the lengths of both texts.
 const MEMBER_HEAD_BYTES: usize = 13;
 
@@ -53,6 +60,9 @@ pub struct Membership {
     /// The voters that are being replaced, while a change is under way; empty otherwise. A subset
     /// of `members`.
     pub outgoing: BTreeSet<NodeId>,
+    /// The members, with a vote or without one yet, that keep headers instead of entries. A subset
+    /// of `members`.
+    pub witnesses: BTreeSet<NodeId>,
     /// How many voters elect, and how many commit.
     pub quorums: QuorumRule,
 }
@@ -62,6 +72,13 @@ pub struct Membership {
 pub enum Change {
     /// Add a member that receives the log but has no vote.
     AddLearner {
+        /// The new member's id; never used before in this group.
+        id: NodeId,
+        /// Its name and address.
+        member: Member,
+    },
+    /// The same for a member that is to keep headers only.
+    AddWitness {
         /// The new member's id; never used before in this group.
         id: NodeId,
         /// Its name and address.
@@ -93,6 +110,17 @@ impl Membership {
         self.voters.contains(&id) || self.outgoing.contains(&id)
     }
 
+    /// Whether `id` keeps headers instead of entries.
+    #[must_use]
+    pub fn is_witness(&self, id: NodeId) -> bool {
+        self.witnesses.contains(&id)
+    }
+
+    /// The voters that hold entries; while voters change, of those that stay.
+    pub fn holders(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.voters.difference(&self.witnesses).copied()
+    }
+
     /// The membership that follows from `change`: joint if it changes voters, otherwise final.
     ///
     /// # Errors
@@ -101,7 +129,7 @@ impl Membership {
         assert!(!self.is_joint(), "one change at a time");
         let mut next = self.clone();
         match change {
-            Change::AddLearner { id, member } => {
+            Change::AddLearner { id, member } | Change::AddWitness { id, member } => {
                 if self.members.contains_key(id) {
                     return Err(format!("{id} is a member already"));
                 }
@@ -110,6 +138,9 @@ impl Membership {
                 }
                 self.check_texts(*id, member, limits)?;
                 next.members.insert(*id, member.clone());
+                if matches!(change, Change::AddWitness { .. }) {
+                    next.witnesses.insert(*id);
+                }
             }
             Change::Promote(id) => {
                 if !self.members.contains_key(id) {
@@ -132,8 +163,10 @@ impl Membership {
                     // It stays a member until the joint phase is over: its vote still counts.
                     next.outgoing.clone_from(&self.voters);
                     next.voters.remove(id);
+                    next.check_copies()?;
                 } else {
                     next.members.remove(id);
+                    next.witnesses.remove(id);
                 }
             }
             Change::Update { id, member } => {
@@ -154,10 +187,29 @@ impl Membership {
         for id in &self.outgoing {
             if !self.voters.contains(id) {
                 next.members.remove(id);
+                next.witnesses.remove(id);
             }
         }
         next.outgoing.clear();
         next
+    }
+
+    /// Whether so many voters hold entries as there are to be copies of each.
+    ///
+    /// # Errors
+    /// If there are fewer, with the arithmetic.
+    pub fn check_copies(&self) -> Result<(), String> {
+        let (voters, holders) = (self.voters.len(), self.holders().count());
+        let copies = self.quorums.copies().unwrap_or(1);
+        if copies <= holders {
+            return Ok(());
+        }
+        Err(format!(
+            "{copies} copies of each entry are asked for, and {voters} voters without {} \
+             witnesses: {voters} - {} = {holders} hold entries",
+            voters - holders,
+            voters - holders
+        ))
     }
 
     fn check_texts(&self, id: NodeId, member: &Member, limits: &Limits) -> Result<(), String> {
@@ -201,7 +253,8 @@ impl Membership {
             Some((voters, sizes)) => (voters, sizes.elect, sizes.commit),
             None => (0, 0, 0),
         };
-        for number in [voters, elect, commit] {
+        let copies = self.quorums.copies().unwrap_or(0);
+        for number in [voters, elect, commit, copies] {
             buffer.put_u16_le(u16::try_from(number).expect("voters are few"));
         }
         buffer.put_u32_le(u32::try_from(self.members.len()).expect("members are few"));
@@ -212,6 +265,9 @@ impl Membership {
             }
             if self.outgoing.contains(id) {
                 flags |= FLAG_OUTGOING;
+            }
+            if self.witnesses.contains(id) {
+                flags |= FLAG_WITNESS;
             }
             buffer.put_u64_le(id.0);
             buffer.put_u8(flags);
@@ -231,7 +287,8 @@ impl Membership {
         if version != VERSION {
             return Err(DecodeError::UnknownKind(version));
         }
-        let [voters, elect, commit] = [
+        let [voters, elect, commit, copies] = [
+            usize::from(decode::number_u16(&mut bytes)?),
             usize::from(decode::number_u16(&mut bytes)?),
             usize::from(decode::number_u16(&mut bytes)?),
             usize::from(decode::number_u16(&mut bytes)?),
@@ -241,10 +298,14 @@ impl Membership {
             let rule = QuorumRule::new(voters, QuorumSizes { elect, commit });
             membership.quorums = rule.map_err(|_| DecodeError::Invalid("quorum sizes"))?;
         }
+        if copies != 0 {
+            let rule = membership.quorums.with_copies(copies);
+            membership.quorums = rule.map_err(|_| DecodeError::Invalid("copies"))?;
+        }
         for _ in 0..decode::number_u32(&mut bytes)? {
             let id = decode::node(&mut bytes)?;
             let flags = decode::byte(&mut bytes)?;
-            if flags & !(FLAG_VOTER | FLAG_OUTGOING) != 0 {
+            if flags & !(FLAG_VOTER | FLAG_OUTGOING | FLAG_WITNESS) != 0 {
                 return Err(DecodeError::Invalid("member flags"));
             }
             if membership
@@ -262,6 +323,9 @@ impl Membership {
             }
             if flags & FLAG_OUTGOING != 0 {
                 membership.outgoing.insert(id);
+            }
+            if flags & FLAG_WITNESS != 0 {
+                membership.witnesses.insert(id);
             }
         }
         decode::end(&bytes)?;

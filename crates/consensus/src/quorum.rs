@@ -14,6 +14,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use base::mutant::{self, Mutant};
@@ -83,6 +84,33 @@ impl Membership {
         self.is_enough(|sizes| sizes.commit, holds)
     }
 
+    /// How many of the voters that hold entries must hold one before it is chosen: as many as commit,
+    /// or fewer if an operator chose so, or all that there are.
+    ///
+    /// While voters change, it is a matter of those that stay: who is voted out may be gone, and
+    /// that an operator wants it gone is said by the change.
+    #[must_use]
+    pub fn copies(&self) -> usize {
+        let commit = self.quorum_sizes().commit;
+        let asked = self
+            .quorums
+            .copies()
+            .map_or(commit, |chosen| chosen.min(commit));
+        asked.min(self.holders().count()).max(1)
+    }
+
+    /// Whether those that `holds` is true for are enough copies: they survive the loss of all of
+    /// them but one. Without witnesses, whoever commits is.
+    pub fn keeps(&self, holds: impl Fn(NodeId) -> bool) -> bool {
+        self.witnesses.is_empty() || self.holders().filter(|id| holds(*id)).count() >= self.copies()
+    }
+
+    /// The highest slot of which there are copies enough.
+    pub(crate) fn kept_slot(&self, acknowledged: impl Fn(NodeId) -> Slot) -> Slot {
+        let slots: Vec<Slot> = self.holders().map(acknowledged).collect();
+        highest_reached(&slots, self.copies())
+    }
+
     /// Whoever is elected has heard from enough to commit as well.
     #[must_use]
     pub fn electors_commit(&self) -> bool {
@@ -106,8 +134,18 @@ impl Membership {
         !self.voters.is_empty() && is_enough(&self.voters) && outgoing
     }
 
-    /// The highest slot that enough voters acknowledge to commit it.
+    /// The highest slot that enough voters acknowledge to commit it, and enough of those that hold
+    /// entries to keep it.
     pub fn commit_slot(&self, acknowledged: impl Fn(NodeId) -> Slot) -> Slot {
+        let agreed = self.agreed_slot(&acknowledged);
+        match self.witnesses.is_empty() {
+            true => agreed,
+            false => agreed.min(self.kept_slot(acknowledged)),
+        }
+    }
+
+    /// The highest slot that enough voters acknowledge: nothing else can stand there any more.
+    pub(crate) fn agreed_slot(&self, acknowledged: impl Fn(NodeId) -> Slot) -> Slot {
         let reached = |voters: &BTreeSet<NodeId>| {
             let enough = self.quorums.of(voters.len()).commit;
             slot_reached(voters, enough, &acknowledged)
@@ -238,6 +276,8 @@ impl FromStr for QuorumSizes {
 pub struct QuorumRule {
     /// The number of voters, and the sizes for it.
     chosen: Option<(usize, QuorumSizes)>,
+    /// How many copies an entry has before it is chosen; as many as commit if nobody chose.
+    copies: Option<NonZeroUsize>,
 }
 
 impl QuorumRule {
@@ -251,8 +291,28 @@ impl QuorumRule {
             None if sizes == QuorumSizes::majorities(voters) => Ok(QuorumRule::default()),
             None => Ok(QuorumRule {
                 chosen: Some((voters, sizes)),
+                copies: None,
             }),
         }
+    }
+
+    /// The same with so many copies instead of as many as commit. Only where witnesses vote is that
+    /// a difference: what is acknowledged survives the loss of one disk less than there are copies.
+    ///
+    /// # Errors
+    /// If there is to be none.
+    pub fn with_copies(self, copies: usize) -> Result<QuorumRule, String> {
+        let copies = NonZeroUsize::new(copies);
+        match copies {
+            Some(_) => Ok(QuorumRule { copies, ..self }),
+            None => Err("0 copies keep nothing".to_owned()),
+        }
+    }
+
+    /// How many copies were chosen, if somebody chose.
+    #[must_use]
+    pub fn copies(&self) -> Option<usize> {
+        self.copies.map(NonZeroUsize::get)
     }
 
     /// The number of voters that sizes were chosen for, and the sizes; `None` if majorities do
@@ -337,6 +397,54 @@ mod tests {
         assert_eq!(rule.of(5), sizes(3, 3), "other groups go by majorities");
         let majorities = QuorumRule::new(5, sizes(3, 3));
         assert_eq!(majorities, Ok(QuorumRule::default()), "nothing was chosen");
+    }
+
+    fn witnessed(voters: &[u64], witness: u64, copies: usize) -> Membership {
+        Membership {
+            witnesses: set(&[witness]),
+            quorums: QuorumRule::default().with_copies(copies).expect("some"),
+            ..group(voters)
+        }
+    }
+
+    #[test]
+    fn a_witness_commits_and_keeps_nothing() {
+        let usual = Membership {
+            witnesses: set(&[3]),
+            ..group(&[1, 2, 3])
+        };
+        assert_eq!(usual.copies(), 2, "as many as commit");
+        assert!(usual.commits(within(0b101)) && !usual.keeps(within(0b101)));
+        assert!(usual.keeps(within(0b011)));
+        let acknowledged = |slots: [u64; 3]| move |id: NodeId| Slot(slots[id.0 as usize - 1]);
+        assert_eq!(usual.commit_slot(acknowledged([9, 4, 9])), Slot(4));
+        let one = witnessed(&[1, 2, 3], 3, 1);
+        assert_eq!(one.commit_slot(acknowledged([9, 4, 9])), Slot(9));
+        assert_eq!(
+            one.commit_slot(acknowledged([9, 4, 0])),
+            Slot(4),
+            "not agreed"
+        );
+        assert_eq!(one.commit_slot(acknowledged([0, 0, 9])), Slot(0));
+        let sites = witnessed(&[1, 2, 3, 4, 5], 5, 2);
+        let slots = [9, 8, 0, 0, 9];
+        assert_eq!(
+            sites.commit_slot(|id| Slot(slots[id.0 as usize - 1])),
+            Slot(8)
+        );
+    }
+
+    #[test]
+    fn copies_are_at_most_those_that_hold_entries_and_commit() {
+        assert_eq!(witnessed(&[1, 2, 3], 3, 7).copies(), 2);
+        assert_eq!(witnessed(&[1, 3], 3, 2).copies(), 1);
+        assert!(witnessed(&[1, 2, 3], 3, 2).check_copies().is_ok());
+        let flaw = witnessed(&[1, 3], 3, 2).check_copies().unwrap_err();
+        assert!(flaw.contains("2 - 1 = 1 hold entries"), "{flaw}");
+        let nobody = witnessed(&[3], 3, 1);
+        assert!(!nobody.keeps(|_| true), "a witness alone keeps nothing");
+        assert_eq!(nobody.commit_slot(|_| Slot(9)), Slot(0));
+        assert!(QuorumRule::default().with_copies(0).is_err());
     }
 
     #[test]

@@ -37,6 +37,7 @@ fn membership() -> impl Strategy<Value = Membership> {
         let mut members = BTreeMap::new();
         let mut voters = BTreeSet::new();
         let mut outgoing = BTreeSet::new();
+        let mut witnesses = BTreeSet::new();
         for (id, (name, peer_address, votes, leaves)) in drawn {
             members.insert(NodeId(id), Member { name, peer_address });
             if votes {
@@ -45,12 +46,19 @@ fn membership() -> impl Strategy<Value = Membership> {
             if leaves {
                 outgoing.insert(NodeId(id));
             }
+            if id % 3 == 0 {
+                witnesses.insert(NodeId(id));
+            }
         }
         Membership {
             members,
             voters,
             outgoing,
-            quorums: QuorumRule::new(of, QuorumSizes { elect, commit }).unwrap_or_default(),
+            witnesses,
+            quorums: match QuorumRule::new(of, QuorumSizes { elect, commit }) {
+                Ok(rule) => rule,
+                Err(_) => QuorumRule::default().with_copies(of).expect("some"),
+            },
         }
     })
 }
@@ -58,6 +66,7 @@ fn membership() -> impl Strategy<Value = Membership> {
 fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         Just(Payload::Empty),
+        Just(Payload::Header),
         vec(any::<u8>(), 1..50).prop_map(|bytes| Payload::Commands(Bytes::from(bytes))),
         membership().prop_map(|membership| Payload::Membership(Arc::new(membership))),
     ]

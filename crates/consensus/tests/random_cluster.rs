@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use base::{Epoch, Instant, NodeId, Random, Slot};
 use bytes::Bytes;
+use cluster::network::check_same;
 use cluster::{Disk, Host, one_by_one};
 use quorate_consensus::message::{Body, PaxosBody};
 use quorate_consensus::{
@@ -39,8 +40,8 @@ struct Packet {
 #[derive(Default)]
 struct Oracle {
     leaders: BTreeMap<Epoch, NodeId>,
-    /// Each entry ever written, by slot and epoch, with the epoch before it.
-    written: BTreeMap<(Slot, Epoch), (Payload, Epoch)>,
+    /// Each entry ever written, by slot and epoch, and each header, with the epoch before it.
+    written: BTreeMap<(Slot, Epoch, bool), (Payload, Epoch)>,
     chosen: BTreeMap<Slot, Entry>,
     /// What was chosen when a read was asked, and where it was asked.
     reads: BTreeMap<Ticket, (Slot, NodeId)>,
@@ -87,6 +88,7 @@ impl World {
         let damages = size >= 3 && random.chance(0.5);
         let mut genesis = genesis;
         genesis.quorums = World::quorums(size, damages, seed);
+        World::call_a_witness(&mut genesis, damages, seed);
         let mut world = World {
             kind,
             loss: [0.0, 0.02, 0.2][random.below(3) as usize],
@@ -131,6 +133,20 @@ impl World {
         match random.chance(0.5) {
             true => QuorumRule::new(size as usize, QuorumSizes { elect, commit }).unwrap(),
             false => QuorumRule::default(),
+        }
+    }
+
+    /// In a third of the groups somebody keeps headers only; in half of these one copy is enough,
+    /// if disks keep what they have.
+    fn call_a_witness(genesis: &mut Membership, damages: bool, seed: u64) {
+        let mut random = Random::from_seed(seed ^ 0x717);
+        let last = genesis.members.last_key_value().map(|(id, _)| *id);
+        let Some(last) = last.filter(|id| id.0 >= 3 && random.chance(0.35)) else {
+            return;
+        };
+        genesis.witnesses.insert(last);
+        if !damages && random.chance(0.5) {
+            genesis.quorums = genesis.quorums.with_copies(1).unwrap();
         }
     }
 
@@ -490,9 +506,10 @@ impl World {
                 let id = NodeId(self.next_id);
                 self.next_id += 1;
                 self.start(id, Disk::default());
-                Change::AddLearner {
-                    id,
-                    member: World::member(id.0),
+                let member = World::member(id.0);
+                match membership.witnesses.is_empty() && id.0.is_multiple_of(4) {
+                    true => Change::AddWitness { id, member },
+                    false => Change::AddLearner { id, member },
                 }
             }
             1 | 2 if !learners.is_empty() => Change::Promote(learners[0]),
@@ -552,7 +569,10 @@ impl World {
         let membership = of_leader.engine.membership();
         let agrees = |id: &NodeId| {
             let host = self.hosts.get(id);
-            host.is_none_or(|host| host.replica == of_leader.replica)
+            host.is_none_or(|host| match host.is_witness() {
+                true => host.replica.applied == of_leader.replica.applied,
+                false => host.replica == of_leader.replica,
+            })
         };
         !membership.is_joint() && membership.members.keys().all(agrees)
     }

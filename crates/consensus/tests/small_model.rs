@@ -225,6 +225,79 @@ fn who_lacks_entries_stands(kind: EngineKind) {
     }
 }
 
+/// Two nodes with the entries and one with headers, which keep as many copies as usual, or one.
+fn with_a_witness(kind: EngineKind, copies: Option<usize>) -> Setting {
+    let quorums = QuorumRule::default();
+    Setting {
+        witness: true,
+        quorums: copies.map_or(quorums, |copies| quorums.with_copies(copies).unwrap()),
+        ..Setting::of(kind)
+    }
+}
+
+fn a_witness_elects(kind: EngineKind) {
+    let setting = with_a_witness(kind, None);
+    for budget in [budget(2, 0, 0, 0), budget(1, 1, 0, 0), budget(1, 0, 0, 1)] {
+        let begin = Model::begin(setting.clone());
+        walk("a witness elects", &setting, begin, budget);
+    }
+}
+
+/// Whatever is lost, late or dead: nothing is chosen without its copies, and nobody leads, or
+/// fills, past a header whose entry it lacks.
+fn a_witness_and_two_leaders(kind: EngineKind) {
+    for copies in [None, Some(1)] {
+        let setting = with_a_witness(kind, copies);
+        for budget in [budget(2, 0, 1, 0), budget(1, 1, 1, 0), budget(1, 0, 1, 1)] {
+            let begin = led(setting.clone());
+            let walked = walk("a witness, two leaders", &setting, begin, budget);
+            assert!(walked.executed_most >= 1, "something was chosen");
+        }
+    }
+}
+
+/// One of two copies is voted out, or the witness is, or gets its vote.
+fn members_change_around_a_witness(kind: EngineKind) {
+    let changes = [
+        (Change::Remove(NodeId(1)), 3),
+        (Change::Remove(NodeId(2)), 3),
+        (Change::Remove(NodeId(3)), 3),
+        (Change::Promote(NodeId(3)), 2),
+    ];
+    for (change, voters) in changes {
+        for copies in [None, Some(1)] {
+            let setting = Setting {
+                voters,
+                change: Some(change.clone()),
+                ..with_a_witness(kind, copies)
+            };
+            for (timers, proposals) in [(2, 0), (1, 1)] {
+                let budget = Budget {
+                    changes: 1,
+                    ..budget(timers, 0, proposals, 0)
+                };
+                walk(
+                    "a witness, members change",
+                    &setting,
+                    led(setting.clone()),
+                    budget,
+                );
+            }
+        }
+    }
+}
+
+fn a_witness_on_slow_disks(kind: EngineKind) {
+    for copies in [None, Some(1)] {
+        let setting = Setting {
+            slow_disks: true,
+            ..with_a_witness(kind, copies)
+        };
+        let begin = led(setting.clone());
+        walk("a witness, slow disks", &setting, begin, budget(1, 1, 1, 0));
+    }
+}
+
 /// Runs each of these for every engine.
 macro_rules! for_every_engine {
     ($($test:ident)*) => {
@@ -247,4 +320,8 @@ for_every_engine! {
     other_quorums
     members_change
     who_lacks_entries_stands
+    a_witness_elects
+    a_witness_and_two_leaders
+    a_witness_on_slow_disks
+    members_change_around_a_witness
 }

@@ -200,7 +200,8 @@ impl Replica {
             elapsed: Duration::ZERO,
         };
         let body = match payload {
-            Payload::Empty => return self.state.skip_entry(&quiet),
+            // The engine lets none through but at a witness, which executes nothing.
+            Payload::Empty | Payload::Header => return self.state.skip_entry(&quiet),
             Payload::Membership(membership) => {
                 self.membership = membership;
                 return self.state.skip_entry(&quiet);

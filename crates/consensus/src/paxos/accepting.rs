@@ -79,7 +79,10 @@ impl Paxos {
             return;
         }
         let epoch = self.epoch;
-        let is_unsound = |entry: &Entry| entry.epoch > epoch || entry.slot > accept.last;
+        let is_unsound = |entry: &Entry| {
+            let is_late = entry.epoch > epoch || entry.slot > accept.last;
+            is_late || entry.is_header() && self.holds_entries()
+        };
         if accept.entries.iter().any(is_unsound) || accept.chosen > accept.last {
             return self.drop_message(from, "entries that no leader proposes", out);
         }
@@ -97,6 +100,8 @@ impl Paxos {
         if self.uncertain == Some(accept.session) {
             let proposed = &mut self.following.proposed_at_contact;
             proposed.get_or_insert(accept.last);
+            // Perhaps all of it is durable already, and nothing more will be written.
+            self.become_certain();
         }
         self.following.session = accept.session;
         let reply = self.pending_reply(from);
@@ -137,8 +142,12 @@ impl Paxos {
             let slot = entry.slot;
             let held = || self.log.epoch_at(slot);
             if slot <= chosen {
-                // Known, and perhaps from a later leader than this one: then it says nothing.
-                if held() == Some(entry.epoch) {
+                // Known, and perhaps from a later leader than this one: then it says nothing. What a
+                // checkpoint covers cannot be compared any more. A vote for it is one that this ballot
+                // may have: if something else was chosen there, by a later ballot, then those who
+                // promised that keep this one from ever choosing.
+                let is_covered = slot < self.log.start().slot;
+                if is_covered || held() == Some(entry.epoch) {
                     self.received.insert(slot, slot);
                 }
                 at += 1;

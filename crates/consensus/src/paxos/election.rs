@@ -107,9 +107,12 @@ impl Paxos {
         self.uncertain.is_none() && is_loaded
     }
 
-    /// Whether this replica may campaign.
+    /// Whether this replica may campaign. A witness could hand nobody an entry.
     pub(super) fn is_electable(&self) -> bool {
-        self.membership().is_voter(self.config.id) && self.may_promise() && !self.is_installing()
+        let membership = self.membership();
+        let id = self.config.id;
+        let may_lead = membership.is_voter(id) && !membership.is_witness(id);
+        may_lead && self.may_promise() && !self.is_installing()
     }
 
     /// How long to wait for a leader.

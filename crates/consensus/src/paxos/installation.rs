@@ -10,6 +10,7 @@ use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot, checksum};
 use bytes::Bytes;
 
+use crate::beginning;
 use crate::engine::{CheckpointRef, Note, Output, Outputs};
 use crate::membership::Membership;
 use crate::message::{Body, Message, Position};
@@ -49,7 +50,11 @@ impl Paxos {
     /// Offers the checkpoint to someone who knows nothing behind `after`. If one is on its way to
     /// it already, it goes on where the asker says that it stands.
     pub(super) fn offer_snapshot(&mut self, now: Instant, to: NodeId, id: u64, after: Slot) {
-        let Some(checkpoint) = self.checkpoint.filter(|held| held.slot > after) else {
+        let checkpoint = match self.membership().is_witness(to) {
+            true => Some(self.beginning().0),
+            false => self.checkpoint,
+        };
+        let Some(checkpoint) = checkpoint.filter(|held| held.slot > after) else {
             return;
         };
         let couriers = &mut self.learning.couriers;
@@ -95,6 +100,9 @@ impl Paxos {
             }));
         }
         courier.sender.progress(stored, now);
+        if self.log.membership().1.is_witness(from) {
+            return self.send_beginning(from, checkpoint, stored, out);
+        }
         while let Some((offset, length)) = courier.sender.next_piece(&limits) {
             out.push(Output::ReadPiece {
                 to: from,
@@ -106,6 +114,33 @@ impl Paxos {
         if stored >= checkpoint.length {
             self.learning.couriers.remove(&from);
         }
+    }
+
+    /// What a witness is given in place of a checkpoint.
+    fn beginning(&self) -> (CheckpointRef, Bytes) {
+        let (since, membership) = self.log.base();
+        let slot = self.log.start().slot.max(*since);
+        let epoch = self.log.epoch_at(slot).expect("the base is in the log");
+        beginning::of(Position { slot, epoch }, membership)
+    }
+
+    /// Sends what a witness does not have yet of where the log begins.
+    fn send_beginning(
+        &mut self,
+        to: NodeId,
+        checkpoint: CheckpointRef,
+        stored: u64,
+        out: &mut Outputs,
+    ) {
+        let (beginning, bytes) = self.beginning();
+        if checkpoint != beginning || stored >= checkpoint.length {
+            // It has all of it; or the log begins later now, and it asks again.
+            self.learning.couriers.remove(&to);
+            return;
+        }
+        let length = self.limits().piece_bytes;
+        let bytes = beginning::piece(&bytes, stored, length);
+        self.on_piece_read(to, checkpoint, stored, bytes, out);
     }
 
     /// A piece was read.

@@ -129,7 +129,8 @@ impl Paxos {
     pub(super) fn ask_anybody(&mut self, now: Instant) {
         let own = self.config.id;
         let others: Vec<NodeId> = self.membership().all_voters().collect();
-        let others: Vec<NodeId> = others.into_iter().filter(|id| *id != own).collect();
+        let can_teach = |id: &NodeId| *id != own && !self.membership().is_witness(*id);
+        let others: Vec<NodeId> = others.into_iter().filter(can_teach).collect();
         if others.is_empty() || self.is_installing() {
             return;
         }
@@ -187,6 +188,9 @@ impl Paxos {
 
     /// Someone asks what is chosen.
     pub(super) fn on_catch_up(&mut self, now: Instant, from: NodeId, id: u64, after: Slot) {
+        if self.is_witness() {
+            return;
+        }
         let limit = self.limits().members;
         let learning = &mut self.learning;
         if after < self.log.start().slot {
@@ -239,6 +243,10 @@ impl Paxos {
     }
 
     fn teach(&mut self, to: NodeId, id: u64, entries: Entries) {
+        let entries = match self.membership().is_witness(to) {
+            true => entries.headers(),
+            false => entries,
+        };
         let body = PaxosBody::Learn {
             id,
             chosen: self.log.chosen(),
@@ -287,6 +295,14 @@ impl Paxos {
             let known = self.log.epoch_at(entry.slot);
             entry.slot <= self.log.chosen() && known.is_some_and(|known| known != entry.epoch)
         };
+        let entries = match self.is_witness() {
+            true => entries.headers(),
+            false => entries,
+        };
+        let lacks = |entry: &Entry| entry.is_header() && self.holds_entries();
+        if entries.iter().any(lacks) {
+            return self.drop_message(from, "a header in place of an entry", out);
+        }
         if entries.iter().any(contradicts) {
             return self.drop_message(from, "it contradicts a chosen entry", out);
         }

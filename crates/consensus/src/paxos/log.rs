@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use base::{Epoch, Slot};
+use base::{Epoch, NodeId, Slot};
 
 use crate::entries::{self, Entries};
 use crate::entry::{Entry, Payload};
@@ -489,6 +489,11 @@ impl Log {
         self.starts.is_some()
     }
 
+    /// The membership at the start of the log, and the slot from which it holds.
+    pub(super) fn base(&self) -> &(Slot, Arc<Membership>) {
+        &self.base
+    }
+
     /// The membership in force, and the slot from which it holds.
     pub(super) fn membership(&self) -> &(Slot, Arc<Membership>) {
         self.memberships.back().unwrap_or(&self.base)
@@ -496,6 +501,18 @@ impl Log {
 }
 
 impl Restored {
+    /// Everything up to here is known to be chosen, as far as this replica needs to know. A witness
+    /// has to tell of all headers that it has, chosen or not, and has none in memory but those that
+    /// it reads as accepted ones.
+    pub(super) fn known(&self, id: NodeId) -> Slot {
+        let names = |each: &Membership| each.is_witness(id);
+        let mut memberships = self.memberships.iter().map(|(_, each)| each);
+        match names(&self.membership) || memberships.any(names) {
+            true => self.log_start.0,
+            false => self.hard_state.chosen.min(self.contiguous()),
+        }
+    }
+
     /// The last slot before the first gap.
     pub(super) fn contiguous(&self) -> Slot {
         let gap = self.gaps.first();

@@ -250,7 +250,7 @@ impl Paxos {
             restored.applied == applied,
             "a replica starts from its checkpoint"
         );
-        let known = hard_state.chosen.min(restored.contiguous());
+        let known = restored.known(config.id);
         let log = Log::restore(&restored, known.max(restored.log_start.0));
         let chosen = log.chosen();
         let mut random = Random::from_seed(seed);
@@ -317,6 +317,18 @@ impl Paxos {
             uncertain: self.uncertain.is_some(),
             engine: EngineKind::Paxos,
         }
+    }
+
+    /// Whether this replica keeps headers instead of entries.
+    fn is_witness(&self) -> bool {
+        self.membership().is_witness(self.config.id)
+    }
+
+    /// Whether this replica is known to hold entries. One that joins does not know yet what it is;
+    /// who leads it does.
+    fn holds_entries(&self) -> bool {
+        let membership = self.membership();
+        membership.members.contains_key(&self.config.id) && !self.is_witness()
     }
 
     fn limits(&self) -> &crate::limits::Limits {

@@ -48,7 +48,10 @@ impl Paxos {
         self.send_outbox(out);
         self.deliver(out);
         let needed = self.stored.upto().min(self.delivery.delivered());
-        self.log.shrink(self.config.limits.cache_bytes, needed);
+        // A witness has to tell of all its headers. They are few bytes, and its host bounds them.
+        if !self.is_witness() {
+            self.log.shrink(self.config.limits.cache_bytes, needed);
+        }
     }
 
     /// A replica that is a quorum by itself need not wait for anything.
@@ -174,6 +177,8 @@ impl Paxos {
         // promise.
         let is_open = self.leading.as_ref().is_none_or(|leading| leading.is_open);
         let waits = self.role == Role::Candidate || !is_open;
+        // And witnesses are told only of what is durable.
+        let waits = waits || self.leading.is_some() && !self.membership().witnesses.is_empty();
         self.is_stirred |= waits || before != (self.log.chosen(), self.uncertain);
     }
 

@@ -67,6 +67,8 @@ const OVERTAKEN_PART: u32 = 8;
 pub(super) struct Peer {
     /// The replication session; answers that name another do not count.
     pub(super) session: u64,
+    /// It keeps headers instead of entries.
+    pub(super) is_witness: bool,
     /// What it accepted under this ballot, durably.
     pub(super) acked: Slots,
     /// What it has received under this ballot.
@@ -99,9 +101,10 @@ pub(super) struct Peer {
 
 impl Peer {
     /// A peer of which nothing is known; it may have everything before `next`.
-    pub(super) fn new(session: u64, next: Slot, answer_time: Duration) -> Peer {
+    pub(super) fn new(session: u64, next: Slot, answer_time: Duration, is_witness: bool) -> Peer {
         Peer {
             session,
+            is_witness,
             acked: Slots::default(),
             received: Slots::default(),
             is_known: false,
@@ -191,6 +194,18 @@ impl Peer {
         if self.next <= self.received.upto() {
             self.next = self.received.upto().next();
         }
+    }
+
+    /// What it has received is on its way no more, though it acknowledges nothing.
+    pub(super) fn release(&mut self, received: &Slots) {
+        let flight_bytes = &mut self.flight_bytes;
+        self.flights.retain(|flight| {
+            let is_under_way = received.run_end(flight.first) < flight.last;
+            if !is_under_way {
+                *flight_bytes -= flight.bytes;
+            }
+            is_under_way
+        });
     }
 
     /// A message is acknowledged.

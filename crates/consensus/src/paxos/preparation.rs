@@ -7,7 +7,10 @@
 //!
 //! Once a quorum has told everything, and the candidate has caught up with what any of them knew to
 //! be chosen, it leads. It proposes what it was told, the value under the highest ballot where
-//! several were accepted, and no-ops in the holes between. The promises stay good as long as the
+//! several were accepted, and no-ops in the holes between. Where that is a *header*, told by a
+//! witness, it is no hole: whoever has the entry of that slot and epoch, under whatever ballot, has
+//! what the header stands for, because an epoch has one leader and that proposes one entry a slot.
+//! Until somebody tells it, the campaign waits. The promises stay good as long as the
 //! ballot: behind a stop-sign it needs those of a quorum of the new members, and asks only those
 //! for them who have not given theirs.
 
@@ -38,16 +41,35 @@ pub(super) struct Preparation {
     tellers: BTreeMap<NodeId, Teller>,
     /// By slot, what was accepted under the highest ballot among what was told.
     found: BTreeMap<Slot, (Epoch, Entry)>,
+    /// Every entry that was told, while there are witnesses: what headers may stand for.
+    entries: BTreeMap<(Slot, Epoch), Entry>,
 }
 
 impl Preparation {
+    /// Puts entries in the place of headers, from this slot on. Returns whether no header is left.
+    fn supply(&mut self, from: Slot) -> bool {
+        let mut is_whole = true;
+        for (slot, (_, found)) in self.found.range_mut(from..) {
+            if found.is_header() {
+                match self.entries.get(&(*slot, found.epoch)) {
+                    Some(entry) => *found = entry.clone(),
+                    None => is_whole = false,
+                }
+            }
+        }
+        is_whole
+    }
+
     /// Whether an acceptor has promised and told everything.
     pub(super) fn is_done(&self, id: NodeId) -> bool {
         self.tellers.get(&id).is_some_and(|teller| teller.is_done)
     }
 
-    fn find(&mut self, ballot: Epoch, entry: Entry) {
+    fn find(&mut self, ballot: Epoch, entry: Entry, has_witnesses: bool) {
         let slot = entry.slot;
+        if has_witnesses && !entry.is_header() {
+            self.entries.insert((slot, entry.epoch), entry.clone());
+        }
         let known = self.found.get(&slot).map(|known| known.0);
         let is_better = |known| match mutant::is_on(Mutant::PreferLowerBallot) {
             true => known > ballot,
@@ -72,8 +94,9 @@ impl Paxos {
     /// Begins phase 1 of this ballot.
     pub(super) fn prepare(&mut self, now: Instant) {
         let mut preparation = Preparation::default();
+        let has_witnesses = !self.membership().witnesses.is_empty();
         for cell in self.log.cells(self.log.chosen().next()) {
-            preparation.find(cell.ballot, cell.entry.clone());
+            preparation.find(cell.ballot, cell.entry.clone(), has_witnesses);
         }
         self.preparation = Some(Box::new(preparation));
         self.ask_for_promises(now, true);
@@ -120,7 +143,10 @@ impl Paxos {
 
     /// Tells a candidate what was accepted from `first` on, as much as one message holds.
     pub(super) fn tell_accepted(&mut self, to: NodeId, first: Slot) {
-        let chosen = self.log.chosen();
+        let chosen = match self.is_witness() {
+            true => self.told_by_headers(),
+            false => self.log.chosen(),
+        };
         let mut accepted: Vec<Accepted> = Vec::new();
         let (mut bytes, mut next) = (0, Slot(0));
         for cell in self.log.cells(first.max(chosen.next())) {
@@ -145,6 +171,15 @@ impl Paxos {
         self.post(to, Body::Paxos(body), when_durable);
     }
 
+    /// A witness can teach nobody what is chosen. So it tells the headers of that as well, as far
+    /// back as it has them and a candidate believes: behind this slot.
+    fn told_by_headers(&self) -> Slot {
+        let chosen = self.log.chosen();
+        let held = self.log.start().slot.max(self.log.cached_from().previous());
+        let believed = chosen.0.saturating_sub(self.limits().headers_kept());
+        held.max(Slot(believed)).min(chosen)
+    }
+
     /// An acceptor answers in this ballot.
     pub(super) fn on_promise(
         &mut self,
@@ -160,6 +195,7 @@ impl Paxos {
             None => promise.chosen.max(chosen),
         };
         let epoch = self.epoch;
+        let has_witnesses = !self.membership().witnesses.is_empty();
         let Some(preparation) = &mut self.preparation else {
             return;
         };
@@ -205,7 +241,7 @@ impl Paxos {
                 if is_new && mutant::is_on(Mutant::FillOverAccepted) {
                     continue;
                 }
-                preparation.find(ballot, entry);
+                preparation.find(ballot, entry, has_witnesses);
             }
         }
         if promise.next != Slot(0) {
@@ -260,23 +296,28 @@ impl Paxos {
         let tellers = preparation.tellers.iter();
         let ahead = tellers
             .filter(|(_, teller)| teller.is_done && teller.chosen > self.log.chosen())
-            .max_by_key(|(_, teller)| teller.chosen);
+            .max_by_key(|(id, teller)| (!self.membership().is_witness(**id), teller.chosen));
         if ahead.is_some() && self.leading.is_some() {
             // Behind a change of the membership others may have gone on without this one.
             return self.step_down(now, "others know more to be chosen", out);
         }
-        if self.leading.is_none() {
-            if let Some((id, _)) = ahead {
-                // What it knows to be chosen is not told by promises.
-                let id = *id;
-                return self.learn_from(now, id);
-            }
-            self.become_leader(now, out);
+        if let Some(id) = ahead.map(|(id, _)| *id) {
+            // What it knows to be chosen is not told by promises.
+            return match self.membership().is_witness(id) {
+                true => self.ask_anybody(now),
+                false => self.learn_from(now, id),
+            };
         }
         // What stands further behind was told by nobody who told the truth about what is chosen.
-        let end = self.log.chosen().0 + 4 * self.limits().window_entries;
-        if let Some(preparation) = &mut self.preparation {
-            preparation.found.split_off(&Slot(end + 1));
+        let chosen = self.log.chosen();
+        let end = chosen.0 + 4 * self.limits().window_entries;
+        let preparation = self.preparation.as_mut().expect("it has prepared");
+        preparation.found.split_off(&Slot(end + 1));
+        if !preparation.supply(chosen.next()) {
+            return;
+        }
+        if self.leading.is_none() {
+            self.become_leader(now, out);
         }
         self.propose_found(out);
     }

@@ -218,9 +218,8 @@ impl Paxos {
             if *id != self.config.id && is_new {
                 let session = leading.next_session();
                 let next = self.log.chosen().next();
-                leading
-                    .peers
-                    .insert(*id, Peer::new(session, next, first_guess));
+                let peer = Peer::new(session, next, first_guess, membership.is_witness(*id));
+                leading.peers.insert(*id, peer);
             }
         }
     }
@@ -280,6 +279,11 @@ impl Paxos {
         let leading = self.leading.as_mut().expect("it leads");
         let peer = leading.peers.get_mut(&from).expect("the peer is known");
         peer.answered(&reply.received, &reply.durable, now);
+        if reply.uncertain.is_some() {
+            // It must hold everything that is proposed before it acknowledges anything; where
+            // nothing is chosen without it, that is more than may be on its way at once.
+            peer.release(&reply.received);
+        }
         peer.find_overtaken(&reply.received, reply.round);
         let silent = peer.find_lost(patience, now);
         let answers = reply.round == peer.heartbeat && reply.round != 0;
@@ -374,8 +378,7 @@ impl Paxos {
                     .unwrap_or_default(),
                 false => reach(id),
             };
-            let slot = self.membership().commit_slot(furthest);
-            let slot = slot.min(leading.proposed);
+            let slot = self.commit_slot(furthest).min(leading.proposed);
             if slot <= chosen {
                 return;
             }
@@ -384,7 +387,7 @@ impl Paxos {
                 return;
             }
             assert!(
-                self.membership().commits(holds)
+                self.membership().commits(holds) && self.is_kept(holds)
                     || mutant::is_on(Mutant::ChooseWithoutQuorum)
                     || twice,
                 "slot {slot} is chosen without a quorum"
@@ -401,8 +404,27 @@ impl Paxos {
         !is_counted_twice && members + fewer < self.membership().quorum_sizes().commit
     }
 
+    /// The highest slot that enough have accepted to commit it, and to keep it.
+    fn commit_slot(&self, reach: impl Fn(NodeId) -> Slot) -> Slot {
+        let membership = self.membership();
+        match self.next_membership_to_be() {
+            Some(next) if !membership.witnesses.is_empty() => {
+                let kept = membership.kept_slot(&reach).max(next.kept_slot(&reach));
+                membership.agreed_slot(reach).min(kept)
+            }
+            _ => membership.commit_slot(reach),
+        }
+    }
+
+    /// Whether enough hold copies. While the membership changes, those that stay may do so: who is
+    /// voted out may be gone, and that an operator wants it gone is said by the change.
+    fn is_kept(&self, holds: impl Fn(NodeId) -> bool) -> bool {
+        let next = self.next_membership_to_be();
+        self.membership().keeps(&holds) || next.is_some_and(|next| next.keeps(&holds))
+    }
+
     /// Whether enough hold a slot for what follows it: of a stop-sign perhaps more than commit
-    /// anything else.
+    /// anything else, and as many copies as there are to be among those that stay.
     fn may_follow(&self, slot: Slot, holds: impl Fn(NodeId) -> bool) -> bool {
         let leading = self.leading.as_ref().expect("only a leader counts");
         let is_stop_sign = leading.stop_sign == Some(slot);
@@ -412,7 +434,8 @@ impl Paxos {
             let enough = self.membership().to_be_followed_by(&next);
             // Whoever proposed it has made sure that there are so many.
             let enough = enough.unwrap_or(voters.len());
-            voters.iter().filter(|id| holds(**id)).count() >= enough
+            let count = voters.iter().filter(|id| holds(**id)).count();
+            count >= enough && next.keeps(&holds)
         })
     }
 
@@ -473,8 +496,9 @@ impl Paxos {
         }
         let (waiting_since, upto) = self.writes.waiting()?;
         let durable = |id: NodeId| {
-            let peer = leading.peers.get(&id);
-            id != own && peer.is_some_and(|peer| peer.acked.contains(upto))
+            let peer = leading.peers.get(&id).filter(|_| id != own);
+            // A witness is told only of what has its copies, perhaps not without this disk.
+            peer.is_some_and(|peer| peer.acked.contains(upto) || peer.is_witness && heard(id))
         };
         let hangs = now.since(waiting_since) >= timeout && self.membership().commits(durable);
         hangs.then_some("its disk hangs while the others' work")
@@ -486,10 +510,31 @@ impl Paxos {
             return;
         };
         let (round, proposed) = (leading.round, leading.proposed);
+        let upto = self.kept(&leading);
         for (id, peer) in &mut leading.peers {
-            self.serve_peer(now, *id, peer, (round, proposed), out);
+            self.serve_peer(now, *id, peer, (round, proposed, upto), out);
         }
         self.leading = Some(leading);
+    }
+
+    /// Where there are witnesses: what they may be told of, which is what has its copies. Nobody
+    /// leads past a header whose entry nobody tells, so whoever has lost one disk less than there
+    /// are copies must still find it; and sooner it would not help to choose it.
+    fn kept(&self, leading: &Leading) -> Option<Slot> {
+        let membership = self.membership();
+        if membership.witnesses.is_empty() {
+            return None;
+        }
+        let chosen = self.log.chosen();
+        let next = chosen.next();
+        let reach = |id: NodeId| match leading.peers.get(&id) {
+            _ if id == self.config.id => self.received.run_end(next).min(self.stored.run_end(next)),
+            Some(peer) => peer.acked.run_end(next),
+            None => Slot(0),
+        };
+        let to_be = Self::membership_to_be(leading, &self.log);
+        let to_be = to_be.map_or(Slot(0), |to_be| to_be.kept_slot(reach));
+        Some(membership.kept_slot(reach).max(to_be).max(chosen))
     }
 
     fn serve_peer(
@@ -497,7 +542,7 @@ impl Paxos {
         now: Instant,
         id: NodeId,
         peer: &mut Peer,
-        (round, proposed): (u64, Slot),
+        (round, proposed, upto): (u64, Slot, Option<Slot>),
         out: &mut Outputs,
     ) {
         let cached_from = self.log.cached_from();
@@ -521,6 +566,9 @@ impl Paxos {
             true => proposed.min(Slot(reach)),
             false => proposed,
         };
+        let end = upto
+            .filter(|_| peer.is_witness)
+            .map_or(end, |upto| end.min(upto));
         while peer.next <= end && peer.has_room(self.limits()) {
             let entries = self.log.take(peer.next, end, self.limits().append_bytes);
             let (first, last) = (peer.next, entries.last().map_or(end, |entry| entry.slot));
@@ -569,6 +617,10 @@ impl Paxos {
         }
         let chosen = self.log.chosen();
         peer.chosen_told = chosen;
+        let entries = match peer.is_witness {
+            true => entries.headers(),
+            false => entries,
+        };
         let body = PaxosBody::Accept {
             session: peer.session,
             round,

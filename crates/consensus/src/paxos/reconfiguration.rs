@@ -26,7 +26,8 @@ use crate::entry::Payload;
 use crate::handover::HandingOver;
 use crate::membership::{Change, Membership};
 use crate::message::Body;
-use crate::paxos::Paxos;
+use crate::paxos::log::Log;
+use crate::paxos::{Leading, Paxos};
 use crate::speaking::Speaking;
 
 impl Paxos {
@@ -50,6 +51,8 @@ impl Paxos {
         }
         let chosen = self.log.chosen();
         let is_ready = leading.first_open.is_some_and(|first| chosen >= first);
+        // Who lacks a copy can choose nothing until it has voted out who is gone for good.
+        let is_ready = is_ready || !self.membership().witnesses.is_empty();
         if !is_ready || !leading.is_open || leading.change.is_some() {
             return Err(Refusal::ChangeInProgress);
         }
@@ -72,11 +75,14 @@ impl Paxos {
 
     /// The membership that is to follow the one in force, if a change is under way.
     pub(super) fn next_membership_to_be(&self) -> Option<Arc<Membership>> {
-        let leading = self.leading.as_ref()?;
+        Paxos::membership_to_be(self.leading.as_ref()?, &self.log)
+    }
+
+    pub(super) fn membership_to_be(leading: &Leading, log: &Log) -> Option<Arc<Membership>> {
         if leading.awaiting.is_some() {
             return leading.awaiting.clone();
         }
-        match &self.log.get(leading.stop_sign?)?.entry.payload {
+        match &log.get(leading.stop_sign?)?.entry.payload {
             Payload::Membership(membership) => Some(Arc::clone(membership)),
             _ => None,
         }

@@ -54,7 +54,8 @@ impl HandingOver for Paxos {
     }
 
     fn is_voter(&self, id: NodeId) -> bool {
-        self.membership().voters.contains(&id)
+        let membership = self.membership();
+        membership.voters.contains(&id) && !membership.is_witness(id)
     }
 
     fn best_successor(&self) -> Option<NodeId> {

@@ -80,9 +80,10 @@ impl Election {
 }
 
 impl Raft {
-    /// Whether this replica may campaign and vote for itself.
+    /// Whether this replica may campaign and vote for itself. A witness could hand nobody an entry.
     pub(super) fn is_electable(&self) -> bool {
         self.membership().is_voter(self.config.id)
+            && !self.is_witness()
             && self.uncertain.is_none()
             && !self.is_installing()
     }

@@ -96,6 +96,9 @@ impl Raft {
             if entry.slot.0.checked_sub(1) != Some(before.slot.0) {
                 return Some("entries with a gap");
             }
+            if entry.is_header() && self.holds_entries() {
+                return Some("a header in place of an entry");
+            }
             if entry.epoch < before.epoch || entry.epoch > self.epoch {
                 return Some("entries whose epochs are out of order");
             }
@@ -105,6 +108,13 @@ impl Raft {
             };
         }
         None
+    }
+
+    /// Whether this replica is known to hold entries. One that joins does not know yet what it is;
+    /// who leads it does.
+    fn holds_entries(&self) -> bool {
+        let membership = self.membership();
+        membership.members.contains_key(&self.config.id) && !self.is_witness()
     }
 
     /// Appends what the log does not hold yet.

@@ -11,6 +11,7 @@ use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot, checksum};
 use bytes::Bytes;
 
+use crate::beginning;
 use crate::engine::{CheckpointRef, Note, Output, Outputs};
 use crate::membership::Membership;
 use crate::message::{Body, Message, Position};
@@ -61,7 +62,11 @@ impl Raft {
         peer: &mut Peer,
         out: &mut Outputs,
     ) {
-        let Some(checkpoint) = self.checkpoint.filter(|held| held.slot >= peer.next) else {
+        let checkpoint = match peer.is_witness {
+            true => Some(self.beginning().0),
+            false => self.checkpoint,
+        };
+        let Some(checkpoint) = checkpoint.filter(|held| held.slot >= peer.next) else {
             return;
         };
         peer.send_snapshot(Sender::new(checkpoint, now));
@@ -87,19 +92,63 @@ impl Raft {
         });
     }
 
+    /// What a witness is given in place of a checkpoint.
+    fn beginning(&self) -> (CheckpointRef, Bytes) {
+        let (since, membership) = self.log.base();
+        let slot = self.log.start().slot.max(*since);
+        let position = self.log.position(slot).expect("the base is in the log");
+        beginning::of(position, membership)
+    }
+
+    fn send_piece(
+        &self,
+        to: NodeId,
+        session: u64,
+        checkpoint: CheckpointRef,
+        (offset, bytes): (u64, Bytes),
+        out: &mut Outputs,
+    ) {
+        let body = Body::SnapshotPiece {
+            session,
+            checkpoint,
+            offset,
+            checksum: checksum::crc32c(&bytes),
+            bytes,
+        };
+        out.push(Output::Send {
+            to,
+            message: Message::new(self.epoch, body),
+            after: None,
+        });
+    }
+
     /// Reads as many pieces as may be on their way.
     pub(super) fn request_pieces(&self, to: NodeId, peer: &mut Peer, out: &mut Outputs) {
-        let State::Snapshot(sender) = &mut peer.state else {
-            return;
+        let limits = *self.limits();
+        let next_piece = |peer: &mut Peer| match &mut peer.state {
+            State::Snapshot(sender) => {
+                let checkpoint = sender.checkpoint();
+                sender.next_piece(&limits).map(|piece| (checkpoint, piece))
+            }
+            _ => None,
         };
-        let checkpoint = sender.checkpoint();
-        while let Some((offset, length)) = sender.next_piece(self.limits()) {
-            out.push(Output::ReadPiece {
-                to,
-                checkpoint,
-                offset,
-                length,
-            });
+        while let Some((checkpoint, (offset, length))) = next_piece(peer) {
+            if !peer.is_witness {
+                out.push(Output::ReadPiece {
+                    to,
+                    checkpoint,
+                    offset,
+                    length,
+                });
+                continue;
+            }
+            let (beginning, bytes) = self.beginning();
+            if checkpoint != beginning {
+                // The log begins later now: so does what is sent.
+                return peer.probe(peer.matched.next());
+            }
+            let piece = (offset, beginning::piece(&bytes, offset, length));
+            self.send_piece(to, peer.session, checkpoint, piece, out);
         }
     }
 
@@ -153,21 +202,7 @@ impl Raft {
                     self.begin_snapshot(now, to, peer, out);
                 }
             } else {
-                let checksum = checksum::crc32c(&bytes);
-                let session = peer.session;
-                let body = Body::SnapshotPiece {
-                    session,
-                    checkpoint,
-                    offset,
-                    checksum,
-                    bytes,
-                };
-                let message = Message::new(self.epoch, body);
-                out.push(Output::Send {
-                    to,
-                    message,
-                    after: None,
-                });
+                self.send_piece(to, peer.session, checkpoint, (offset, bytes), out);
             }
         }
         self.leading = Some(leading);

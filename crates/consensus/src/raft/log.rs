@@ -308,6 +308,11 @@ impl Log {
         (restarted, self.cache.chunks_from(from))
     }
 
+    /// The membership at the start of the log, and the slot from which it holds.
+    pub(crate) fn base(&self) -> &(Slot, Arc<Membership>) {
+        &self.base
+    }
+
     /// The membership in force, and the slot from which it holds.
     pub(crate) fn membership(&self) -> &(Slot, Arc<Membership>) {
         self.memberships.back().unwrap_or(&self.base)

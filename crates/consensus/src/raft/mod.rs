@@ -248,6 +248,11 @@ impl Raft {
         self.membership().elects(own) && self.membership().commits(own)
     }
 
+    /// Whether this replica keeps headers instead of entries.
+    fn is_witness(&self) -> bool {
+        self.membership().is_witness(self.config.id)
+    }
+
     fn limits(&self) -> &crate::limits::Limits {
         &self.config.limits
     }

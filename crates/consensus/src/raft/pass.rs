@@ -145,7 +145,9 @@ impl Raft {
         self.become_certain();
         self.advance_chosen();
         // Nearly always nothing follows: what waits for the write, the host sends by itself.
-        self.is_stirred |= before != (self.chosen, self.role, self.uncertain);
+        // But witnesses are told only of what is durable.
+        let owes = self.leading.is_some() && !self.membership().witnesses.is_empty();
+        self.is_stirred |= owes || before != (self.chosen, self.role, self.uncertain);
     }
 
     /// Hands chosen entries to the replica.

@@ -51,6 +51,8 @@ struct Inflight {
 pub(crate) struct Peer {
     /// The replication session; answers that name another do not count.
     pub(crate) session: u64,
+    /// It keeps headers instead of entries.
+    pub(crate) is_witness: bool,
     /// How entries reach it.
     pub(crate) state: State,
     /// The next slot to send.
@@ -77,9 +79,10 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// A peer of which nothing is known; `next` is a guess.
-    pub(crate) fn new(session: u64, next: Slot) -> Peer {
+    pub(crate) fn new(session: u64, next: Slot, is_witness: bool) -> Peer {
         Peer {
             session,
+            is_witness,
             state: State::Probe { paused: false },
             next,
             matched: Slot(0),

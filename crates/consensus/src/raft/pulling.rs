@@ -85,7 +85,7 @@ impl Raft {
     /// Someone asks for what follows a position. Only what is in memory is given; a leader sends
     /// its log by itself.
     pub(super) fn on_pull(&mut self, from: NodeId, after: Position) {
-        let is_off = self.config.limits.pull_bytes == 0;
+        let is_off = self.config.limits.pull_bytes == 0 || self.is_witness();
         if is_off || self.leading.is_some() || !self.membership().members.contains_key(&from) {
             return;
         }
@@ -168,7 +168,8 @@ impl Raft {
 
     /// The end of this log, for a candidate that is refused for its own, and would take it.
     pub(super) fn ahead_of(&self, candidate: Position) -> Option<Position> {
-        Some(self.log.end()).filter(|end| is_newer(*end, candidate) && self.uncertain.is_none())
+        let may_give = self.uncertain.is_none() && !self.is_witness();
+        Some(self.log.end()).filter(|end| is_newer(*end, candidate) && may_give)
     }
 
     /// Answers a pre-vote.

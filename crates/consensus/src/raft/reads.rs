@@ -1,7 +1,9 @@
 //! Read rounds in Raft: when one may begin, and what it proves.
 //!
 //! A leader knows that everything chosen before it stands in its log, but only knows *up to where*
-//! once an entry of its own epoch is chosen; no round begins before. A round is proven by a quorum
+//! once an entry of its own epoch is chosen; no round begins before. Where there are witnesses it is
+//! enough that all that it found in its log was known to be chosen: nothing else can be, and a leader
+//! without enough copies, whose entries are not chosen, has nothing else to serve reads by. A round is proven by a quorum
 //! that named its number: at that moment none of them had yet helped to elect a later leader, so
 //! nothing later was chosen without this leader knowing (Raft thesis, section 6.4).
 
@@ -26,7 +28,11 @@ impl Reading for Raft {
 
     fn readable(&self) -> Option<Slot> {
         let leading = self.leading.as_ref()?;
-        (self.chosen >= leading.first).then_some(self.chosen)
+        let first = match self.membership().witnesses.is_empty() {
+            true => leading.first,
+            false => leading.first.previous(),
+        };
+        (self.chosen >= first).then_some(self.chosen)
     }
 
     fn begin_round(&mut self) -> u64 {

@@ -49,7 +49,12 @@ impl Raft {
         }
         let (slot, membership) = self.log.membership();
         let is_settled = *slot <= self.chosen && !membership.is_joint();
-        if !is_settled || self.chosen < leading.first || leading.change.is_some() {
+        // Who lacks a copy can choose nothing until it has voted out who is gone for good. A joint
+        // membership needs both sets of voters to agree, whatever was chosen before.
+        let leaves = matches!(change, Change::Remove(id) if membership.voters.contains(id));
+        let may_wait = membership.witnesses.is_empty() || !leaves;
+        let waits = self.chosen < leading.first && may_wait;
+        if !is_settled || waits || leading.change.is_some() {
             return Err(Refusal::ChangeInProgress);
         }
         if let Change::Promote(id) = change {

@@ -128,9 +128,8 @@ impl Raft {
             let present = leading.peers.get(id);
             if present.is_none_or(|peer| peer.departing_since.is_some()) {
                 let session = leading.next_session();
-                leading
-                    .peers
-                    .insert(*id, Peer::new(session, self.log.last().next()));
+                let peer = Peer::new(session, self.log.last().next(), membership.is_witness(*id));
+                leading.peers.insert(*id, peer);
             }
         }
     }
@@ -297,8 +296,9 @@ impl Raft {
         if slot <= self.chosen || earlier {
             return;
         }
+        let holds = |id: NodeId| durable(id) >= slot;
         assert!(
-            self.membership().commits(|id| durable(id) >= slot),
+            self.membership().commits(holds) && self.membership().keeps(holds),
             "slot {slot} is chosen without a quorum"
         );
         assert!(
@@ -353,11 +353,9 @@ impl Raft {
         }
         let (waiting_since, upto) = self.journaling.waiting()?;
         let durable = |id: NodeId| {
-            id != own
-                && leading
-                    .peers
-                    .get(&id)
-                    .is_some_and(|peer| peer.matched >= upto)
+            let peer = leading.peers.get(&id).filter(|_| id != own);
+            // A witness is told only of what has its copies, perhaps not without this disk.
+            peer.is_some_and(|peer| peer.matched >= upto || peer.is_witness && heard(id))
         };
         let hangs = now.since(waiting_since) >= timeout && self.membership().commits(durable);
         hangs.then_some("its disk hangs while the others' work")
@@ -369,10 +367,25 @@ impl Raft {
             return;
         };
         let round = leading.round;
+        let upto = self.kept(&leading);
         for (id, peer) in &mut leading.peers {
-            self.serve_peer(now, *id, peer, round, out);
+            self.serve_peer(now, *id, peer, (round, upto), out);
         }
         self.leading = Some(leading);
+    }
+
+    /// Where there are witnesses: what they may be told of, which is what has its copies. A header
+    /// keeps everybody from leading who lacks the entry, so whoever has lost one disk less than
+    /// there are copies must still find it; and sooner it would not help to choose it.
+    fn kept(&self, leading: &Leading) -> Option<Slot> {
+        let membership = self.membership();
+        let durable = |id: NodeId| match leading.peers.get(&id) {
+            _ if id == self.config.id => self.log.durable(),
+            Some(peer) => peer.matched,
+            None => Slot(0),
+        };
+        let has_witnesses = !membership.witnesses.is_empty();
+        has_witnesses.then(|| membership.kept_slot(durable).max(self.chosen))
     }
 
     fn serve_peer(
@@ -380,20 +393,21 @@ impl Raft {
         now: Instant,
         id: NodeId,
         peer: &mut Peer,
-        round: u64,
+        (round, upto): (u64, Option<Slot>),
         out: &mut Outputs,
     ) {
         if peer.next <= self.log.start().slot && !matches!(peer.state, State::Snapshot(_)) {
             self.begin_snapshot(now, id, peer, out);
         }
         self.request_pieces(id, peer, out);
-        while peer.has_room(self.limits()) && peer.next <= self.log.last() {
+        let end = upto.filter(|_| peer.is_witness).unwrap_or(self.log.last());
+        while peer.has_room(self.limits()) && peer.next <= end {
             if peer.next < self.log.cached_from() {
                 self.fetch_for(peer, out);
                 break;
             }
             let budget = self.limits().append_bytes;
-            let entries = self.log.take(peer.next, self.log.last(), budget);
+            let entries = self.log.take(peer.next, end, budget);
             self.send_entries(id, peer, entries, round, out);
         }
         let news = matches!(peer.state, State::Replicate) && peer.chosen_told < self.chosen;
@@ -422,6 +436,10 @@ impl Raft {
         out: &mut Outputs,
     ) {
         let last = entries.last().expect("there is something to send").slot;
+        let entries = match peer.is_witness {
+            true => entries.headers(),
+            false => entries,
+        };
         let bytes = entries.bytes();
         self.send_append(to, peer, entries, round, out);
         peer.sent(last, bytes);

@@ -53,7 +53,8 @@ impl HandingOver for Raft {
     }
 
     fn is_voter(&self, id: NodeId) -> bool {
-        self.membership().voters.contains(&id)
+        let membership = self.membership();
+        membership.voters.contains(&id) && !membership.is_witness(id)
     }
 
     fn best_successor(&self) -> Option<NodeId> {

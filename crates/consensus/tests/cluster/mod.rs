@@ -444,7 +444,10 @@ impl Host {
         if checksum::crc32c(&bytes) != checkpoint.checksum {
             return self.step(now, Input::SnapshotRejected { checkpoint });
         }
-        let membership = Membership::decode(bytes.slice(4 + self.filler..)).unwrap();
+        // A witness is sent a membership and nothing else.
+        let membership = Membership::decode(bytes.clone())
+            .or_else(|_| Membership::decode(bytes.slice(4 + self.filler..)))
+            .unwrap();
         self.replica = Host::load(checkpoint.slot, &bytes, &membership);
         self.disk.checkpoint = Some(Checkpoint {
             reference: checkpoint,
@@ -460,9 +463,56 @@ impl Host {
         );
     }
 
+    pub(crate) fn is_witness(&self) -> bool {
+        let (_, membership) = self.engine.membership_in_force();
+        membership.is_witness(self.config.id) || self.disk.genesis.is_witness(self.config.id)
+    }
+
+    /// A witness has no state: all that it lets go of is where its log begins, and who votes there.
+    fn forget_headers(&mut self, now: Instant) -> bool {
+        let kept = self.config.limits.headers_kept();
+        let slot = Slot(self.replica.applied.0.saturating_sub(kept));
+        let Some(entry) = self.disk.entries.get(&slot) else {
+            return false;
+        };
+        if self.engine.view().durable < slot || !self.tasks.is_empty() {
+            return false;
+        }
+        let memberships = self.disk.entries.range(..=slot).rev();
+        let mut memberships = memberships.filter_map(|(_, entry)| match &entry.payload {
+            Payload::Membership(membership) => Some(membership.as_ref()),
+            _ => None,
+        });
+        let held = self.disk.checkpoint.as_ref().map(|held| &held.membership);
+        let membership = memberships.next().or(held);
+        let membership = membership.unwrap_or(&self.disk.genesis).clone();
+        let replica = Replica {
+            applied: slot,
+            membership,
+            ..Replica::default()
+        };
+        let held = replica.checkpoint(entry.epoch, self.filler);
+        let checkpoint = held.reference;
+        self.disk.start = (slot, entry.epoch);
+        self.disk.entries = self.disk.entries.split_off(&slot.next());
+        self.disk.checkpoint = Some(held);
+        let log_kept_after = slot;
+        self.step(
+            now,
+            Input::CheckpointTaken {
+                checkpoint,
+                log_kept_after,
+            },
+        );
+        true
+    }
+
     /// Takes a checkpoint of what is executed, and lets the journal forget what is `kept` slots
     /// before it. Only what is durable in the journal is checkpointed.
     pub(crate) fn take_checkpoint(&mut self, now: Instant, kept: u64) -> bool {
+        if self.is_witness() {
+            return self.forget_headers(now);
+        }
         let slot = self.replica.applied;
         if self.engine.view().durable < slot {
             return false;

@@ -27,6 +27,7 @@
 //! - what is promised is kept: epochs never go back, and of one epoch a vote is never changed,
 //!   deaths and all; nothing is said before what it says is on the disk.
 
+mod checks;
 mod digest;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,14 +39,17 @@ use bytes::{Bytes, BytesMut};
 use quorate_consensus::message::{Body, PaxosBody};
 use quorate_consensus::{
     Change, Config, Engine, EngineKind, Entry, Input, Limits, Member, Membership, Message, Note,
-    Output, QuorumRule, Role, Ticket,
+    Output, Payload, QuorumRule, Role, Ticket,
 };
 
 use super::cluster::{Disk, Host};
+use checks::{check_promises, check_said};
 use digest::Digest;
 
 const ELECTION_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) const NODES: usize = 3;
+/// The last of them, where there is one.
+const WITNESS: NodeId = NodeId(NODES as u64);
 /// No walk has a tenth of this: more means that nodes talk without end, though no time passes.
 const MESSAGES_MAX: usize = 20_000;
 
@@ -56,6 +60,8 @@ pub(crate) struct Setting {
     pub(crate) quorums: QuorumRule,
     /// How many of the nodes have a vote; the others are learners.
     pub(crate) voters: usize,
+    /// The last node keeps headers only.
+    pub(crate) witness: bool,
     /// Writes take a step of their own; otherwise they are durable at once.
     pub(crate) slow_disks: bool,
     /// Candidates pull what they lack.
@@ -70,6 +76,7 @@ impl Setting {
             kind,
             quorums: QuorumRule::default(),
             voters: NODES,
+            witness: false,
             slow_disks: false,
             pulls: false,
             change: None,
@@ -131,6 +138,8 @@ struct Known {
     local: Local,
     /// Slots and epochs on its disk.
     stored: Vec<(Slot, Epoch)>,
+    /// It keeps headers in place of commands.
+    lacks_entries: bool,
     /// It has a snapshot up to here.
     covered: Slot,
     is_up: bool,
@@ -267,8 +276,16 @@ impl Local {
             records = host.writes.iter().map(|(_, records)| records.len()).sum();
             has_deadline = host.engine.deadline().is_some();
         }
+        let is_short = |entry: &Entry| !matches!(entry.payload, Payload::Commands(_));
+        let lacks_entries = self.disk().entries.values().any(Entry::is_header);
+        assert!(
+            !lacks_entries || self.disk().entries.values().all(is_short),
+            "{} keeps both",
+            self.id
+        );
         Known {
             stored,
+            lacks_entries,
             covered,
             is_up: matches!(self.node, Node::Up(_)),
             leads,
@@ -362,34 +379,6 @@ impl Local {
     }
 }
 
-/// What a message says of its sender is on its sender's disk.
-fn check_said(id: NodeId, host: &Host, message: &Message) {
-    let disk = &host.disk;
-    match &message.body {
-        Body::Vote { .. }
-        | Body::VoteReply { granted: true }
-        | Body::Paxos(PaxosBody::Prepare { .. } | PaxosBody::Promise { granted: true, .. }) => {
-            let promised = disk.hard_state.epoch;
-            assert!(
-                promised >= message.epoch,
-                "{id} promised {message:?} on its disk"
-            );
-        }
-        Body::AppendReply { matched, .. } if message.epoch == host.engine.hard_state().epoch => {
-            assert!(*matched <= disk.last(), "{id} acknowledged {matched}");
-        }
-        Body::Paxos(PaxosBody::AcceptReply { durable, .. }) => {
-            let has = |slot: &Slot| !durable.contains(*slot) || disk.entries.contains_key(slot);
-            let mut slots = (disk.start.0.0 + 1..=durable.highest().0).map(Slot);
-            assert!(
-                slots.all(|slot| has(&slot)),
-                "{id} acknowledged {durable:?}"
-            );
-        }
-        _ => {}
-    }
-}
-
 impl Model {
     /// Three nodes that have never run.
     pub(crate) fn begin(setting: Setting) -> (Model, State) {
@@ -403,6 +392,7 @@ impl Model {
             voters: members.keys().copied().take(setting.voters).collect(),
             members,
             quorums: setting.quorums,
+            witnesses: setting.witness.then_some(WITNESS).into_iter().collect(),
             ..Membership::default()
         };
         let mut model = Model {
@@ -474,7 +464,16 @@ impl Model {
             }
             Told::Executes(entry) => {
                 let known = next.executed.entry(entry.slot).or_insert(entry.clone());
-                assert_eq!(known, entry, "replicas execute the same at {}", entry.slot);
+                if known.is_header() {
+                    // A witness knew first.
+                    assert_eq!(known.epoch, entry.epoch, "agreed at {}", entry.slot);
+                    known.clone_from(entry);
+                }
+                let is_same = match entry.is_header() {
+                    true => known.header() == *entry,
+                    false => known == entry,
+                };
+                assert!(is_same, "replicas execute the same: {known:?}, {entry:?}");
             }
         }
         let name = self.pasts.name(Digest::of(&next), || next);
@@ -629,21 +628,6 @@ impl Model {
         steps
     }
 
-    /// What was executed stands on the disks of enough.
-    fn check_kept(&self, state: &State) {
-        let past = &self.pasts.things[state.past as usize];
-        let of = |voters| self.setting.quorums.of(voters).commit;
-        let enough = (NODES - 1..=NODES).map(of).min().unwrap();
-        for entry in past.executed.values() {
-            let holds = |local: &&u32| {
-                let known = &self.locals.things[**local as usize];
-                known.covered >= entry.slot || known.stored.contains(&(entry.slot, entry.epoch))
-            };
-            let count = state.locals.iter().filter(holds).count();
-            assert!(count >= enough, "{} is lost but at {count}", entry.slot);
-        }
-    }
-
     /// Walks through everything that can follow, or through so many states of it.
     pub(crate) fn walk(&mut self, begin: State, most: usize) -> Walked {
         let mut seen = BTreeSet::from([begin]);
@@ -653,6 +637,7 @@ impl Model {
         // The newest first: what is left is small, and all depths are reached if not all fits.
         while let Some(state) = queue.pop() {
             self.check_kept(&state);
+            self.check_headers(&state);
             let messages = self.messages.things.len();
             let newest = || &self.messages.things[messages - 4..];
             assert!(messages < MESSAGES_MAX, "without end: {:?}", newest());
@@ -740,6 +725,7 @@ fn facts(local: &Local, output: Output) -> Vec<Told> {
         Output::Note(Note::BecameLeader { epoch }) => {
             let slots = (1..=host.engine.glance().last.0).map(Slot);
             let has = slots.filter_map(|slot| Some((slot, host.engine.epoch_of(slot)?)));
+            assert!(!host.is_witness(), "a witness leads {epoch}");
             vec![Told::Leads {
                 node: local.id,
                 epoch,
@@ -752,23 +738,4 @@ fn facts(local: &Local, output: Output) -> Vec<Told> {
         Output::Chosen { entries } => entries.iter().cloned().map(Told::Executes).collect(),
         _ => Vec::new(),
     }
-}
-
-/// What was promised before is promised after: of two processes what the engine says, and across a
-/// death what stood on the disk.
-fn check_promises(before: &Local, after: &Local) {
-    let promises = |local: &Local, dies: bool| match &local.node {
-        Node::Up(host) if !dies => host.engine.hard_state(),
-        _ => local.disk().hard_state,
-    };
-    let dies = matches!(after.node, Node::Down(_));
-    let (was, is) = (promises(before, dies), promises(after, dies));
-    assert!(
-        is.epoch >= was.epoch,
-        "{} went back to {}",
-        after.id,
-        is.epoch
-    );
-    let is_kept = is.epoch > was.epoch || was.vote.is_none() || is.vote == was.vote;
-    assert!(is_kept, "{} changed its vote in {}", after.id, is.epoch);
 }

@@ -449,6 +449,7 @@ fn describe_membership(membership: &Membership) -> String {
 fn describe_entry(entry: &Entry) -> String {
     let content = match &entry.payload {
         Payload::Empty => "-".to_owned(),
+        Payload::Header => "#".to_owned(),
         Payload::Commands(commands) => String::from_utf8_lossy(commands).into_owned(),
         Payload::Membership(membership) => format!("[{}]", describe_membership(membership)),
     };

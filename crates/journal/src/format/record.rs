@@ -40,6 +40,12 @@ pub enum RecordKind {
     /// What the group's log held does not count any more: it is empty and starts with slot 1. Hard
     /// state and description stay. Written when the state that the log belongs to is lost.
     LogForgotten = 13,
+    /// As [`RecordKind::Entry`], of which only the header is kept: the body is empty.
+    Header = 14,
+    /// As [`RecordKind::Accepted`], likewise.
+    AcceptedHeader = 15,
+    /// As [`RecordKind::AcceptedLater`], likewise: the body is the ballot.
+    AcceptedHeaderLater = 16,
 }
 
 /// The bytes of a ballot before a body.
@@ -73,6 +79,9 @@ impl StoredKind {
             11 => Some(StoredKind::Given(RecordKind::GroupOpened)),
             12 => Some(StoredKind::Given(RecordKind::GroupClosed)),
             13 => Some(StoredKind::Given(RecordKind::LogForgotten)),
+            14 => Some(StoredKind::Given(RecordKind::Header)),
+            15 => Some(StoredKind::Given(RecordKind::AcceptedHeader)),
+            16 => Some(StoredKind::Given(RecordKind::AcceptedHeaderLater)),
             _ => None,
         }
     }
@@ -91,7 +100,16 @@ impl RecordKind {
     /// Whether it stands at a slot of the log.
     #[must_use]
     pub fn is_entry(self) -> bool {
-        matches!(self, RecordKind::Entry | RecordKind::MembershipEntry) || self.is_accepted()
+        self.is_in_order() || self.is_accepted()
+    }
+
+    /// Whether it is an entry that follows what is before it, and replaces what is behind.
+    #[must_use]
+    pub fn is_in_order(self) -> bool {
+        matches!(
+            self,
+            RecordKind::Entry | RecordKind::MembershipEntry | RecordKind::Header
+        )
     }
 
     /// Whether it is an entry that stands at its slot alone.
@@ -103,6 +121,8 @@ impl RecordKind {
                 | RecordKind::AcceptedMembership
                 | RecordKind::AcceptedLater
                 | RecordKind::AcceptedMembershipLater
+                | RecordKind::AcceptedHeader
+                | RecordKind::AcceptedHeaderLater
         )
     }
 
@@ -111,7 +131,18 @@ impl RecordKind {
     pub fn has_ballot(self) -> bool {
         matches!(
             self,
-            RecordKind::AcceptedLater | RecordKind::AcceptedMembershipLater
+            RecordKind::AcceptedLater
+                | RecordKind::AcceptedMembershipLater
+                | RecordKind::AcceptedHeaderLater
+        )
+    }
+
+    /// Whether only the header of the entry is kept.
+    #[must_use]
+    pub fn is_header(self) -> bool {
+        matches!(
+            self,
+            RecordKind::Header | RecordKind::AcceptedHeader | RecordKind::AcceptedHeaderLater
         )
     }
 
@@ -291,6 +322,6 @@ mod tests {
                 assert_eq!(kind.number(), number);
             }
         }
-        assert_eq!(StoredKind::from_number(14), None);
+        assert_eq!(StoredKind::from_number(17), None);
     }
 }

@@ -293,13 +293,15 @@ impl Journal {
                     home,
                 });
             }
-            RecordKind::Entry | RecordKind::MembershipEntry => {
+            RecordKind::Entry | RecordKind::MembershipEntry | RecordKind::Header => {
                 log.put(slot, epoch, (home, offset), bytes, &mut self.live);
             }
             RecordKind::Accepted
             | RecordKind::AcceptedMembership
             | RecordKind::AcceptedLater
-            | RecordKind::AcceptedMembershipLater => {
+            | RecordKind::AcceptedMembershipLater
+            | RecordKind::AcceptedHeader
+            | RecordKind::AcceptedHeaderLater => {
                 log.put_alone(slot, epoch, (home, offset), bytes, &mut self.live);
             }
             RecordKind::LogStarts => {

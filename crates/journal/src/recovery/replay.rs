@@ -84,7 +84,7 @@ impl Replay {
                 self.groups.remove(&record.group);
                 self.closed.insert(record.group);
             }
-            StoredKind::Given(RecordKind::Entry | RecordKind::MembershipEntry) => {
+            StoredKind::Given(kind) if kind.is_in_order() => {
                 return group.entry(record, (home, offset), &mut self.live);
             }
             StoredKind::Given(RecordKind::LogStarts) => {

@@ -127,12 +127,15 @@ impl Checked {
         let (kind, slot, epoch) = match choice % 16 {
             // Every other group keeps entries that stand alone.
             0..=6 if alone => (RecordKind::Accepted, last.next(), epoch),
-            7 | 8 if alone => (RecordKind::Accepted, near, anew),
+            7 if alone => (RecordKind::Accepted, near, anew),
+            8 if alone => (RecordKind::AcceptedHeader, near, anew),
             9 if alone => (RecordKind::AcceptedMembership, near, anew),
             10 if alone => (RecordKind::AcceptedMembershipLater, near, anew),
             11 if alone => (RecordKind::AcceptedLater, last.next().next(), anew),
+            14 if alone => (RecordKind::AcceptedHeaderLater, near, anew),
             15 if alone => (RecordKind::LogStarts, near, anew),
-            0..=8 => (RecordKind::Entry, last.next(), epoch),
+            0..=7 => (RecordKind::Entry, last.next(), epoch),
+            8 => (RecordKind::Header, last.next(), epoch),
             9 => (RecordKind::MembershipEntry, last.next(), epoch.next()),
             10..=11 => {
                 let back = u64::from(choice / 16) % (last.0 - start.0 + 1);

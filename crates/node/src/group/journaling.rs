@@ -59,6 +59,7 @@ pub(crate) fn journal_records(
                 let kind = match kind {
                     PayloadKind::Commands => RecordKind::Entry,
                     PayloadKind::Membership => RecordKind::MembershipEntry,
+                    PayloadKind::Header => RecordKind::Header,
                 };
                 keep(kind, entry.slot, entry.epoch, body);
             }
@@ -69,10 +70,12 @@ pub(crate) fn journal_records(
                 let (kind, body) = match (kind, ballot > entry.epoch) {
                     (PayloadKind::Commands, false) => (RecordKind::Accepted, body),
                     (PayloadKind::Membership, false) => (RecordKind::AcceptedMembership, body),
+                    (PayloadKind::Header, false) => (RecordKind::AcceptedHeader, body),
                     (kind, true) => {
                         let later = match kind {
                             PayloadKind::Commands => RecordKind::AcceptedLater,
                             PayloadKind::Membership => RecordKind::AcceptedMembershipLater,
+                            PayloadKind::Header => RecordKind::AcceptedHeaderLater,
                         };
                         let ballot = ballot.0.to_le_bytes();
                         (later, Bytes::from([&ballot[..], &body[..]].concat()))
@@ -102,9 +105,10 @@ pub(crate) fn fetched_entry(fetched: journal::FetchedEntry) -> Option<Entry> {
         }
         body.advance(BALLOT_BYTES);
     }
-    let kind = match fetched.kind.is_membership() {
-        true => PayloadKind::Membership,
-        false => PayloadKind::Commands,
+    let kind = match fetched.kind {
+        kind if kind.is_membership() => PayloadKind::Membership,
+        kind if kind.is_header() => PayloadKind::Header,
+        _ => PayloadKind::Commands,
     };
     let payload = Payload::from_body(kind, body).ok()?;
     Some(Entry {
