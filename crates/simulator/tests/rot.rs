@@ -12,7 +12,7 @@ const SEEDS: u64 = 8;
 #[test]
 fn a_checkpoint_takes_the_place_of_a_log_that_rots_while_it_is_needed() {
     keep_panics_quiet();
-    for engine in EngineKind::ALL.iter().copied() {
+    for &engine in EngineKind::ALL {
         let mut reached = 0;
         for seed in 0..SEEDS {
             let mut scenario = swarm::calm(seed, 3, 4, 5_000, 1_000_000);
