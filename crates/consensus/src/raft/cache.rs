@@ -144,6 +144,13 @@ impl Cache {
         self.chunks.partition_point(|chunk| first_of(chunk) <= slot) - 1
     }
 
+    /// The newest chunk, if it begins there. The open part must have been sealed.
+    pub(crate) fn newest_from(&self, from: Slot) -> Option<Entries> {
+        assert!(self.open.is_empty(), "what is handed out is sealed");
+        let newest = self.chunks.back();
+        newest.filter(|chunk| first_of(chunk) == from).cloned()
+    }
+
     /// The chunks from `from` on, the first without what stands before. The open part must have
     /// been sealed, and `from` must be here or behind the last.
     pub(crate) fn chunks_from(&self, from: Slot) -> impl Iterator<Item = Entries> + '_ {

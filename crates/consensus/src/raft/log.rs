@@ -313,6 +313,14 @@ impl Log {
         &self.base
     }
 
+    /// The same, if it is one piece and nothing else, as it is nearly always.
+    pub(crate) fn take_newest_unwritten(&mut self) -> Option<Entries> {
+        let from = self.written.next();
+        let newest = self.cache.newest_from(from).filter(|_| !self.restarted)?;
+        self.written = self.last;
+        Some(newest)
+    }
+
     /// The membership in force, and the slot from which it holds.
     pub(crate) fn membership(&self) -> &(Slot, Arc<Membership>) {
         self.memberships.back().unwrap_or(&self.base)

@@ -83,6 +83,12 @@ impl Raft {
             self.chosen_written = hard_state.chosen;
             self.hard_state_changed = false;
         }
+        if let Some(newest) = self.log.take_newest_unwritten() {
+            records.push(Record::Entries(newest));
+            let mark = self.journaling.begin(upto, now);
+            out.push(Output::Write { mark, records });
+            return self.vote_written(mark);
+        }
         let (restarted, entries) = self.log.take_unwritten();
         if let Some(start) = restarted {
             records.push(Record::SnapshotInstalled {
