@@ -283,8 +283,8 @@ fn while_others_fill_the_log_a_sleeping_group_writes_one_checkpoint_and_no_more(
             .collect();
         for (host, files) in now.iter().enumerate() {
             assert_eq!(files.len(), groups.len(), "one each, host {host}");
-            // The busy keyspace keeps as much as its last two checkpoints took, which is more than a
-            // round writes: it moves on in every second one.
+            // The busy keyspace keeps as much as its last two checkpoints took, which is more than
+            // a round writes: it moves on in every second one.
             let files = world.disk_of(host).list().into_iter();
             let segments = files.filter_map(|(file, _)| match file {
                 File::Segment(number) => Some(number),
