@@ -11,8 +11,8 @@
 //!
 //! A pulse says of a node what a heartbeat says of a group: that it is alive. `surrendered` says
 //! the rest: it grows whenever a group that slept under this node is not led by it any more. So
-//! what a sleeping follower believes, that its leader leads, is what the leader's node said within the
-//! last election timeout, as for one that is awake.
+//! what a sleeping follower believes, that its leader leads, is what the leader's node said
+//! within the last election timeout, as for one that is awake.
 //!
 //! Gossip decides nothing here: it may be wrong for seconds.
 
