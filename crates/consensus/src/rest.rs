@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   leader    ── asleep on (epoch, slot)? ──▶ followers      every one of them says the same place
-//!   followers ── asleep on (epoch, slot)  ──▶ leader         of its own log: then nobody needs a timer
+//!   followers ── asleep on (epoch, slot)  ──▶ leader         of its log: nobody needs a timer
 //! ```
 //!
 //! A host that keeps many groups does not call the engines of those in which nothing happens: no

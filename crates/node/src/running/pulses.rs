@@ -4,15 +4,15 @@
 //!   every heartbeat interval, to each node that shares a group:   Pulse(incarnation, surrendered)
 //!
 //!   silent for an election timeout │
-//!   it closed its connections      ├─▶ the sleeping groups that it led, or that are led here, wake:
+//!   it closed its connections      ├─▶ the sleeping groups that it led, or that are led here wake,
 //!   its leaderships have changed   │   a few at a time, each with a timer drawn at random
 //!   it is there (again)            ┴─▶ all that it shares, since they may have gone on without it
 //! ```
 //!
-//! A pulse says of a node what a heartbeat says of a group: that it is alive. `surrendered` says the
-//! rest: it grows whenever a group that slept under this node is not led by it any more. So what a
-//! sleeping follower believes, that its leader leads, is what the leader's node said within the last
-//! election timeout, as for one that is awake.
+//! A pulse says of a node what a heartbeat says of a group: that it is alive. `surrendered` says
+//! the rest: it grows whenever a group that slept under this node is not led by it any more. So
+//! what a sleeping follower believes, that its leader leads, is what the leader's node said
+//! within the last election timeout, as for one that is awake.
 //!
 //! Gossip decides nothing here: it may be wrong for seconds.
 
