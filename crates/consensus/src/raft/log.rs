@@ -308,17 +308,17 @@ impl Log {
         (restarted, self.cache.chunks_from(from))
     }
 
-    /// The membership at the start of the log, and the slot from which it holds.
-    pub(crate) fn base(&self) -> &(Slot, Arc<Membership>) {
-        &self.base
-    }
-
     /// The same, if it is one piece and nothing else, as it is nearly always.
     pub(crate) fn take_newest_unwritten(&mut self) -> Option<Entries> {
         let from = self.written.next();
         let newest = self.cache.newest_from(from).filter(|_| !self.restarted)?;
         self.written = self.last;
         Some(newest)
+    }
+
+    /// The membership at the start of the log, and the slot from which it holds.
+    pub(crate) fn base(&self) -> &(Slot, Arc<Membership>) {
+        &self.base
     }
 
     /// The membership in force, and the slot from which it holds.
