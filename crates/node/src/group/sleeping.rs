@@ -18,7 +18,8 @@
 //! - **Only what is equal sleeps.** A follower says *asleep* only if its log ends where the
 //!   leader's does, durable, chosen and executed; a leader only if every member whose
 //!   node is there has said so since its last heartbeat. Whose node is not there is not waited
-//!   for, if the others are a quorum: one dead node must not keep ten thousand groups awake. Its pulse wakes them.
+//!   for, if the others are a quorum: one dead node must not keep ten thousand groups awake. Its
+//!   pulse wakes them.
 //! - **Sleep lengthens nobody's rights.** Reads and writes need a round of a quorum as ever; a
 //!   leader that slept through an election learns of it by its first round.
 //! - **No group with a lease sleeps**, nor one that owes anybody anything: its clock has to go on.
