@@ -14,6 +14,7 @@
 //! but what stands in the table and in the group's membership, so the next leader goes on where one
 //! stopped. *Settle* is said once the removal is executed: whoever reads it deletes what it holds.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -101,7 +102,11 @@ impl Running {
         under_way.leaving.retain(|group, _| is_leaving(group));
         under_way.said.retain(|group, _| moving.contains_key(group));
         for group in moving.keys().filter(|group| is_leaving(group)) {
-            under_way.leaving.entry(*group).or_insert(now);
+            if let Entry::Vacant(new) = under_way.leaving.entry(*group) {
+                // *Leave* has been heard; what is said next is another thing.
+                new.insert(now);
+                under_way.said.remove(group);
+            }
         }
     }
 
