@@ -218,8 +218,10 @@ fn damage_is_found_and_mended_while_the_node_runs() {
 fn forge(world: &mut World, host: usize) {
     for (file, _) in files(world, host, is_checkpoint) {
         let mut reader = CheckpointReader::new(state::Limits::default());
-        reader.feed(&world.disk_of(host).read(file)).unwrap();
-        let (mut state, head, _) = reader.finish().unwrap();
+        reader
+            .feed(&world.disk_of(host).read(file))
+            .expect("it is intact");
+        let (mut state, head, _) = reader.finish().expect("it is whole");
         let group = head.group;
         let stamp = EntryStamp {
             slot: state.reader().applied().next(),

@@ -1,10 +1,10 @@
 //! `quorate placement` and `quorate node`: where replicas are and why, and nodes that are emptied.
 
 use std::collections::BTreeSet;
-use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use hyper::Method;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::admin::{self, AdminError};
@@ -13,8 +13,6 @@ use crate::keyspace::{self, Keyspace};
 
 /// How often it is looked how far a node is.
 const LOOK: Duration = Duration::from_millis(500);
-/// How wide the bar is that shows how far a node is.
-const BAR_WIDTH: usize = 32;
 
 /// What `quorate placement ...` prints.
 pub(crate) async fn placement(task: &PlacementTask) -> Result<String, AdminError> {
@@ -78,21 +76,21 @@ pub(crate) async fn node(task: &NodeTask) -> Result<String, AdminError> {
 
 /// Shows how many keyspaces are still to leave, until none is, and the node leads nothing.
 async fn wait_until_empty(address: &str, node: &str) -> Result<String, AdminError> {
-    let is_shown = std::io::stderr().is_terminal();
+    let bar = bar();
     let mut all: BTreeSet<String> = BTreeSet::new();
     loop {
         let found = keyspace::keyspaces(address).await?;
         let left: BTreeSet<String> = left_on(&found, node);
         all.extend(left.iter().cloned());
         let leads = admin::status(address).await?.leader.as_deref() == Some(node);
-        if is_shown {
-            eprint!("\r{}", bar(all.len() - left.len(), all.len(), leads));
-            let _ = std::io::stderr().flush();
-        }
+        bar.set_length(all.len() as u64);
+        bar.set_position((all.len() - left.len()) as u64);
+        bar.set_message(match leads {
+            true => "leads the first group",
+            false => "",
+        });
         if left.is_empty() && !leads {
-            if is_shown {
-                eprintln!();
-            }
+            bar.finish();
             return Ok(format!(
                 "{node} is empty: {} keyspaces were moved off it. It may be stopped, or removed; \
                  `quorate node undrain {node}` lets it take its share again",
@@ -111,17 +109,12 @@ fn left_on(keyspaces: &[Keyspace], node: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn bar(done: usize, all: usize, leads: bool) -> String {
-    let full = (done * BAR_WIDTH).checked_div(all).unwrap_or(BAR_WIDTH);
-    let leading = match leads {
-        true => ", leads the first group",
-        false => "",
-    };
-    format!(
-        "[{}{}] {done} of {all} keyspaces moved{leading}   ",
-        "█".repeat(full),
-        "·".repeat(BAR_WIDTH - full),
-    )
+/// A bar on a terminal, nothing elsewhere.
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("[{bar:32}] {pos} of {len} keyspaces moved {msg}")
+        .expect("the template is valid")
+        .progress_chars("=> ");
+    ProgressBar::new(0).with_style(style)
 }
 
 #[cfg(test)]
@@ -142,7 +135,5 @@ mod tests {
         assert_eq!(names("n2"), ["pods"]);
         assert_eq!(names("n3"), ["jobs"]);
         assert_eq!(names("n4"), [""; 0]);
-        assert_eq!(bar(0, 0, false).matches('█').count(), BAR_WIDTH);
-        assert_eq!(bar(1, 2, true).matches('█').count(), BAR_WIDTH / 2);
     }
 }
