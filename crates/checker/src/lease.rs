@@ -12,10 +12,10 @@
 //! the later of deadline and `calm`. Times in a history are those of the clients (in a simulation:
 //! true time).
 //!
-//! The end of a lease is seen in an answer (no such lease, or a list without it), in the deletion of
-//! its keys at a revision that nothing else explains, or told by an observer. A lease whose number
-//! was granted more than once is judged only where an answer falls wholly between a renewal and its
-//! deadline.
+//! The end of a lease is seen in an answer (no such lease, or a list without it), in the deletion
+//! of its keys at a revision that nothing else explains, or told by an observer. A lease whose
+//! number was granted more than once is judged only where an answer falls wholly between a renewal
+//! and its deadline.
 
 use std::collections::{BTreeMap, BTreeSet};
 

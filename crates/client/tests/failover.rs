@@ -122,13 +122,30 @@ async fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-/// A server that hangs up as soon as it has been spoken to.
+/// A server that takes a call in and hangs up.
 async fn rude() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let _ = stream.readable().await;
+            if let Ok(mut connection) = h2::server::handshake(stream).await {
+                let _ = connection.accept().await;
+            }
+        }
+    });
+    address
+}
+
+/// A server that looks at no call, and says so.
+async fn refusing() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                respond.send_reset(h2::Reason::REFUSED_STREAM);
+            }
         }
     });
     address
@@ -161,6 +178,10 @@ async fn a_write_goes_on_where_it_was_certainly_not_done() {
     let (busy, _) = Fake::serve(busy()).await;
     client(&[&busy, &well], options()).put(put()).await.unwrap();
     assert_eq!(calls.load(Ordering::Relaxed), 1);
+    let refusing = refusing().await;
+    let client = client(&[&refusing, &well], options());
+    client.put(put()).await.unwrap();
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]

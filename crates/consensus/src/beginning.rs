@@ -7,8 +7,8 @@
 //! were a checkpoint: the same offers, pieces and answers (`snapshot.rs`) carry it. The bytes are
 //! those of [`Membership::encode`], and the reference's checksum is theirs.
 //!
-//! (Of a log with a checkpoint the membership is known from the checkpoint on, which may be a little
-//! later than the start: then that is the position.)
+//! (Of a log with a checkpoint the membership is known from the checkpoint on, which may be a
+//! little later than the start: then that is the position.)
 
 use base::checksum;
 use bytes::{Bytes, BytesMut};

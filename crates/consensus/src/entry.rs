@@ -121,8 +121,8 @@ impl Entry {
         (body + ENTRY_HEAD_BYTES) as u64
     }
 
-    /// What a witness is given of it: a membership in full, because it has to know who votes, and of
-    /// anything else where it stands and whose it is.
+    /// What a witness is given of it: a membership in full, because it has to know who votes, and
+    /// of anything else where it stands and whose it is.
     #[must_use]
     pub fn header(&self) -> Entry {
         Entry {

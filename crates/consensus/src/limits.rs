@@ -49,9 +49,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// A witness keeps the headers of at least so many chosen slots. By Paxos it tells candidates of
-    /// them: who has just started may know less to be chosen than it had accepted, by as much as a
-    /// window and a write.
+    /// A witness keeps the headers of at least so many chosen slots. By Paxos it tells candidates
+    /// of them: who has just started may know less to be chosen than it had accepted, by as much as
+    /// a window and a write.
     #[must_use]
     pub fn headers_kept(&self) -> u64 {
         self.window_entries.saturating_mul(2)

@@ -84,8 +84,8 @@ impl Membership {
         self.is_enough(|sizes| sizes.commit, holds)
     }
 
-    /// How many of the voters that hold entries must hold one before it is chosen: as many as commit,
-    /// or fewer if an operator chose so, or all that there are.
+    /// How many of the voters that hold entries must hold one before it is chosen: as many as
+    /// commit, or fewer if an operator chose so, or all that there are.
     ///
     /// While voters change, it is a matter of those that stay: who is voted out may be gone, and
     /// that an operator wants it gone is said by the change.

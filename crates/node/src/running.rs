@@ -22,7 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::{ClusterId, GroupId, Incarnation, Instant, NodeId, Random, Slot};
-use consensus::{AnyEngine, Mark};
+use consensus::Mark;
 use journal::disk::{Completion, File, RequestId};
 use journal::{Done, Journal};
 
@@ -32,11 +32,10 @@ use crate::group::journaling::{ToJournal, journal_records};
 use crate::group::trust::Known;
 use crate::group::{Group, META, Moment, Place};
 use crate::hub::{HistoryRequest, HubId};
-use crate::interface::{Answer, Call, CallId, ConnectionId, GroupStatus, Identity, Output, Status};
+use crate::interface::{Answer, Call, CallId, ConnectionId, Identity, Output};
 use crate::notes::{Metrics, Note};
 use crate::peers::Peers;
 use crate::recovery::{Recovered, RecoveredReplica};
-use crate::replica::Replica;
 use crate::wire::{Frame, GroupFrame, Packet};
 use promises::Promises;
 use pulses::Pulses;
@@ -51,6 +50,7 @@ mod pinning;
 mod promises;
 pub(crate) mod pulses;
 pub mod scrubbing;
+mod showing;
 mod tending;
 
 pub use moving::MovingLimits;
@@ -755,64 +755,6 @@ impl Running {
                 out.push(Output::Answer { id, answer });
             }
         }
-    }
-
-    /// What this node counts.
-    #[must_use]
-    pub fn metrics(&self) -> Metrics {
-        let mut metrics = self.counted.clone();
-        for opened in self.groups.values() {
-            metrics.add(opened.group.metrics());
-            metrics.groups_in_doubt += u64::from(opened.group.is_in_doubt());
-            metrics.groups_asleep += u64::from(opened.group.is_asleep());
-        }
-        metrics.journal = self.journal.metrics();
-        metrics
-    }
-
-    /// What this node sees of itself, and of the first group.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        self.meta().status()
-    }
-
-    fn group_statuses(&self) -> Vec<GroupStatus> {
-        let groups = self.groups.iter();
-        let status = groups.map(|(id, opened)| GroupStatus {
-            group: *id,
-            is_in_doubt: opened.group.is_in_doubt() || opened.group.is_given_up(),
-            status: opened.group.status(),
-        });
-        status.collect()
-    }
-
-    /// One group, if it is on this node.
-    #[must_use]
-    pub fn group(&self, id: GroupId) -> Option<&Group> {
-        self.groups.get(&id).map(|opened| &opened.group)
-    }
-
-    /// All groups on this node.
-    pub fn groups(&self) -> impl Iterator<Item = (GroupId, &Group)> {
-        self.groups.iter().map(|(id, opened)| (*id, &opened.group))
-    }
-
-    /// This node.
-    #[must_use]
-    pub fn id(&self) -> NodeId {
-        self.own
-    }
-
-    /// The engine of the first group.
-    #[must_use]
-    pub fn engine(&self) -> &AnyEngine {
-        self.meta().engine()
-    }
-
-    /// The replica of the first group's state.
-    #[must_use]
-    pub fn replica(&self) -> &Replica {
-        self.meta().replica()
     }
 }
 

@@ -13,7 +13,7 @@ use quorate_node::{Answer, Call, Config};
 
 mod support;
 
-use support::{World, config};
+use support::World;
 
 /// Longer than a group takes to fall asleep.
 const LONG: Duration = Duration::from_secs(6);
@@ -44,6 +44,13 @@ fn within(group: GroupId, call: Call) -> Call {
 
 fn name(group: GroupId) -> String {
     format!("k{}", group.0)
+}
+
+/// A node that sends no keyspace and no leadership elsewhere by itself, which would wake it.
+fn config(index: usize, nodes: usize) -> Config {
+    let mut config = support::config(index, nodes);
+    config.limits.moving.tending_interval = Duration::from_secs(86_400);
+    config
 }
 
 /// Three nodes and keyspaces of both engines, asleep.

@@ -46,8 +46,8 @@ pub struct DiskLimits {
     /// Zeros are written in pieces of this many bytes: a sync of the journal that comes at the same
     /// time waits for one of them.
     pub zero_chunk_bytes: usize,
-    /// After so many zeros that went through the page cache the file is synced, so that writing back does not pile up into one
-    /// long stall.
+    /// After so many zeros that went through the page cache the file is synced, so that writing
+    /// back does not pile up into one long stall.
     pub zero_sync_bytes: u64,
     /// A piece of background work waits for the journal this long, at most.
     pub give_way: Duration,

@@ -30,7 +30,7 @@ fn keyspaces_move_and_what_goes_wrong_with_it_is_found() {
     assert!(outcome.marks.count(Mark::KeyspaceMovedAway) > 1);
     let mutant = Mutant::NeverLeave;
     plant(Some(mutant));
-    let caught = (1..4).find_map(|seed| run(&moving(seed), Options::default()).violation);
+    let caught = (1..30).find_map(|seed| run(&moving(seed), Options::default()).violation);
     plant(None);
     assert!(caught.is_some(), "{} is found", mutant.name());
 }

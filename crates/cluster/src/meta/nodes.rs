@@ -258,7 +258,8 @@ pub fn domains(reader: &Reader, node: NodeId) -> Domains {
     Known::of_row(reader.row(Space::META, &node_key(node))).domains
 }
 
-/// The nodes that replicas can be on: those with a vote in the cluster, in the order of their names.
+/// The nodes that replicas can be on: those with a vote in the cluster, in the order of their
+/// names.
 #[must_use]
 pub fn sites(reader: &Reader, membership: &Membership) -> Vec<Site> {
     let members = &membership.members;

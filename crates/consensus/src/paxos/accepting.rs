@@ -142,10 +142,10 @@ impl Paxos {
             let slot = entry.slot;
             let held = || self.log.epoch_at(slot);
             if slot <= chosen {
-                // Known, and perhaps from a later leader than this one: then it says nothing. What a
-                // checkpoint covers cannot be compared any more. A vote for it is one that this ballot
-                // may have: if something else was chosen there, by a later ballot, then those who
-                // promised that keep this one from ever choosing.
+                // Known, and perhaps from a later leader than this one: then it says nothing. What
+                // a checkpoint covers cannot be compared any more. A vote for it is one that this
+                // ballot may have: if something else was chosen there, by a later ballot, then
+                // those who promised that keep this one from ever choosing.
                 let is_covered = slot < self.log.start().slot;
                 if is_covered || held() == Some(entry.epoch) {
                     self.received.insert(slot, slot);

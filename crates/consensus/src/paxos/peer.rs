@@ -13,11 +13,11 @@
 //!   sent again, once per sign: what was sent behind the repetition must have arrived before it is
 //!   sent a third time;
 //! - *silence*: the first message on its way is not acknowledged for twice the time that answers
-//!   take, or longer if that varies (`answer_time.rs`). Either it or the answer was lost, so the peer is asked what it has, and given a little
-//!   of what it is not known to have. Each further question waits twice as long (TCP does the same,
-//!   RFC 6298, and Karn's rule is kept: only what was sent once is measured). Once that is as long
-//!   as a heartbeat interval there are no more questions, because heartbeats ask the same: who is
-//!   dead costs a few messages.
+//!   take, or longer if that varies (`answer_time.rs`). Either it or the answer was lost, so the
+//!   peer is asked what it has, and given a little of what it is not known to have. Each further
+//!   question waits twice as long (TCP does the same, RFC 6298, and Karn's rule is kept: only what
+//!   was sent once is measured). Once that is as long as a heartbeat interval there are no more
+//!   questions, because heartbeats ask the same: who is dead costs a few messages.
 
 use std::collections::VecDeque;
 use std::time::Duration;

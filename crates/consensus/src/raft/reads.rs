@@ -1,11 +1,12 @@
 //! Read rounds in Raft: when one may begin, and what it proves.
 //!
 //! A leader knows that everything chosen before it stands in its log, but only knows *up to where*
-//! once an entry of its own epoch is chosen; no round begins before. Where there are witnesses it is
-//! enough that all that it found in its log was known to be chosen: nothing else can be, and a leader
-//! without enough copies, whose entries are not chosen, has nothing else to serve reads by. A round is proven by a quorum
-//! that named its number: at that moment none of them had yet helped to elect a later leader, so
-//! nothing later was chosen without this leader knowing (Raft thesis, section 6.4).
+//! once an entry of its own epoch is chosen; no round begins before. Where there are witnesses it
+//! is enough that all that it found in its log was known to be chosen: nothing else can be, and a
+//! leader without enough copies, whose entries are not chosen, has nothing else to serve reads by.
+//! A round is proven by a quorum that named its number: at that moment none of them had yet helped
+//! to elect a later leader, so nothing later was chosen without this leader knowing (Raft thesis,
+//! section 6.4).
 
 use base::{NodeId, Slot};
 

@@ -175,8 +175,8 @@ impl Group {
         let keyspace = table.iter().find(|keyspace| needs(keyspace))?;
         Some(format!(
             "the keyspace {} would be left with {} of its {} replicas, fewer than a quorum \
-             ({}), and be lost; move it away first (`quorate node drain`, or `quorate keyspace move \
-             {}`)",
+             ({}), and be lost; move it away first (`quorate node drain`, or \
+             `quorate keyspace move {}`)",
             keyspace.name,
             left(keyspace),
             keyspace.serving().len(),

@@ -4,10 +4,10 @@
 //!   the table: pods shall be on {a, b, d}          every node: opens what it shall hold
 //!                 │                                            │
 //!                 ▼                                            ▼
-//!   the leader of its group: add d ─▶ d has caught up ─▶ promote d ─▶ says *leave* (into the table)
-//!                 every node: clients are served by {a, b, d} alone ◀──────┘
-//!   the leader: waits a moment ─▶ (hands over, if it leaves) ─▶ remove c ─▶ says *settle*
-//!                 c: closes its replica ◀──────────────────────────────────────┘
+//!   the leader of its group: add d ─▶ d has caught up ─▶ promote d ─▶ says *leave* (into the
+//!   table) every node: clients are served by {a, b, d} alone ◀──────┘ the leader: waits a moment
+//!   ─▶ (hands over, if it leaves) ─▶ remove c ─▶ says *settle* c: closes its replica
+//!   ◀──────────────────────────────────────┘
 //! ```
 //!
 //! Each group is moved by whoever leads it, from what it sees ([`mover::steps`]); nothing is kept

@@ -162,6 +162,12 @@ impl Groups {
         }
     }
 
+    /// A node closes a group. It may end in the same pass, so that nobody looks at it afterwards.
+    pub fn closes(&mut self, node: NodeId, group: GroupId) {
+        self.of_mut(group).excuse(node);
+        self.closed.insert((node, group));
+    }
+
     /// Looks at all groups of a node after a pass.
     ///
     /// # Errors
@@ -181,8 +187,6 @@ impl Groups {
         for (id, each) in &mut self.others {
             if each.is_seen(host) && running.group(*id).is_none() {
                 each.halted(host);
-                each.excuse(running.id());
-                self.closed.insert((running.id(), *id));
                 if running.table().1.contains_key(id) {
                     self.first.reached.push(Mark::KeyspaceMovedAway);
                     each.counts_no_more(running.id())?;

@@ -638,6 +638,11 @@ impl World {
         });
         match note {
             Note::GroupOpened { name } => self.space_lives_in(name, group),
+            Note::GroupClosed => {
+                if let Some(own) = self.hosts[index].id() {
+                    self.invariants.closes(own, group);
+                }
+            }
             Note::SnapshotInstalled { .. } if group != META => {
                 self.marks.reach(Mark::GroupSnapshot);
             }
