@@ -42,14 +42,11 @@ impl fmt::Display for Error {
         match self {
             Error::Refused(status) => formatter.write_str(status.message()),
             Error::OutcomeUnknown(status) => {
-                write!(
-                    formatter,
-                    "it is not known whether this was done: {}",
-                    status.message()
-                )
+                let reason = reason(status);
+                write!(formatter, "it is not known whether this was done: {reason}")
             }
             Error::Unreachable(status) => {
-                write!(formatter, "no endpoint could answer: {}", status.message())
+                write!(formatter, "no endpoint could answer: {}", reason(status))
             }
             Error::BadEndpoint(what) => write!(formatter, "not an endpoint: {what}"),
             Error::BadKeyspace(name) => write!(formatter, "not the name of a keyspace: {name:?}"),
@@ -58,3 +55,20 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// What a status says, and what brought it about on this side of the connection, if anything did.
+#[must_use]
+pub fn reason(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let said = error.to_string();
+        // Many say what caused them themselves.
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}

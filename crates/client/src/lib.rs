@@ -54,7 +54,7 @@ use tonic::Status;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 
-pub use error::Error;
+pub use error::{Error, reason};
 pub use etcd;
 use failover::{Endpoints, Kind};
 pub use security::{Security, Tls};

@@ -160,6 +160,8 @@ pub(crate) struct Acceptor {
     pub(crate) choice: Choice,
 }
 
+/// A listener that is about to close waits so long for whoever has connected already.
+const LAST_LOOK: Duration = Duration::from_millis(2);
 /// After a failure to accept (most often: too many open files) nothing is accepted this long.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
@@ -197,9 +199,30 @@ impl Acceptor {
                 }
             }
         }
+        if closes_early {
+            self.take_last(&listener, &builder, &service, &graceful)
+                .await;
+        }
         drop(listener);
         // Those that have not ended by then end with the process.
         let _ = tokio::time::timeout(self.limits.drain_timeout, graceful.shutdown()).await;
+    }
+
+    /// Takes those who have connected by now: they may have asked for something already, and would
+    /// never know what came of it if their connections were reset with the listener.
+    async fn take_last(
+        &self,
+        listener: &Listener,
+        builder: &Builder<TokioExecutor>,
+        service: &Service,
+        graceful: &GracefulShutdown,
+    ) {
+        while let Ok(place) = Arc::clone(&self.places).try_acquire_owned()
+            && let Ok(Ok((stream, source))) =
+                tokio::time::timeout(LAST_LOOK, accept(listener)).await
+        {
+            self.spawn(stream, source, place, builder, service, graceful);
+        }
     }
 
     /// Serves one connection to its end, in a task of its own, unless it is a worker's.

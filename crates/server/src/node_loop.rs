@@ -422,8 +422,9 @@ impl<M: Machine> NodeLoop<M> {
             self.world.phase.send_replace(Phase::Stopping);
             self.unaware_workers = self.world.deliveries.leave();
             let limits = &self.world.limits;
+            // Even if nobody is connected: somebody may be about to be.
             self.leaves_at = Some(match self.unaware_workers {
-                0 => now,
+                0 => now + limits.leave_pause,
                 _ => now + limits.leave_time,
             });
         }

@@ -63,6 +63,9 @@ pub fn draw(seed: u64) -> Scenario {
     if streams.named("rot.plan").below(ROTTEN_LOG_ONE_IN) == 0 {
         rot_log(&mut scenario);
     }
+    if streams.named("holes.plan").below(HOLES_ONE_IN) == 0 {
+        leave_holes(&mut scenario);
+    }
     match streams.named("beyond.plan").below(BEYOND_ONE_IN) {
         0 => beyond(scenario),
         _ => scenario,
@@ -542,6 +545,40 @@ pub fn rot_log(scenario: &mut Scenario) {
         let at = begins + lasts / 2 + random.below(lasts / 2);
         let draw = random.next_u64();
         plan(at, Fault::BitRot { host, draw });
+    }
+    scenario.faults.sort_by_key(|planned| planned.at);
+}
+
+/// In one seed of so many of Multi-Paxos, leaders die over slots that nobody else has heard of.
+const HOLES_ONE_IN: u64 = 24;
+
+/// Leaders of Multi-Paxos die while much is lost on its way: of slots that follow each other the
+/// later one has been accepted by those who are left, the earlier one by nobody. The next leader
+/// must fill it with a no-op. By chance that happens in one run of thousands.
+pub fn leave_holes(scenario: &mut Scenario) {
+    if scenario.engine != EngineKind::Paxos {
+        return;
+    }
+    let mut random = Streams::of(scenario.seed).named("holes");
+    scenario.network.loss_share = scenario.network.loss_share.max(250_000);
+    // Many messages, each with few entries.
+    scenario.small.append_bytes = 1024;
+    scenario.small.entry_commands = 1;
+    scenario.small.window_entries = scenario.small.window_entries.max(64);
+    scenario.small.inflight_messages = scenario.small.inflight_messages.max(64);
+    let workload = &mut scenario.workload;
+    workload.clients = workload.clients.max(8);
+    workload.pause = workload.pause.min(5 * MILLISECOND);
+    workload.shares[0] += workload.shares.iter().sum::<u64>();
+    for _ in 0..12 {
+        let fault = Fault::Kill {
+            who: Who::Leader,
+            crash: Crash::Process,
+            after_outputs: random.below(30) as u32,
+            down: SECOND + random.below(SECOND),
+        };
+        let at = SECOND + random.below(scenario.duration.max(2 * SECOND));
+        scenario.faults.push(Planned { at, fault });
     }
     scenario.faults.sort_by_key(|planned| planned.at);
 }

@@ -293,7 +293,7 @@ async fn recorded(
         }
         Err(Error::OutcomeUnknown(status)) if !is_read => {
             counts.unknown.fetch_add(1, Ordering::Relaxed);
-            let reason = status.message().to_owned();
+            let reason = client::reason(&status);
             shared.tell(EventKind::Unknown { id, reason });
             false
         }
