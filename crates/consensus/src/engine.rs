@@ -482,6 +482,10 @@ pub trait Engine {
     /// [`Input::Woken`] first.
     fn rest(&self, absent: &dyn Fn(NodeId) -> bool) -> Option<Rest>;
 
+    /// Whether a restart would go by the membership in force: stable storage here says all that
+    /// makes it so. Who left by it may be gone for good then.
+    fn keeps_membership(&self) -> bool;
+
     /// What can be seen from outside.
     fn view(&self) -> View;
 }

@@ -171,6 +171,10 @@ impl Engine for AnyEngine {
         either!(self, engine => engine.rest(absent))
     }
 
+    fn keeps_membership(&self) -> bool {
+        either!(self, engine => engine.keeps_membership())
+    }
+
     fn view(&self) -> View {
         either!(self, engine => engine.view())
     }

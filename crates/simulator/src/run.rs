@@ -267,13 +267,10 @@ fn core(world: &mut World) -> Option<Vec<usize>> {
     }
     let mut random = world.core_random();
     let mut core = sound;
-    // Whether everything that moved has arrived can only be asked where everybody is there.
-    let moves = world
-        .scenario
-        .keyspaces
-        .iter()
-        .any(|each| !each.moves.is_empty());
-    if moves && random.below(2) == 0 {
+    // Whether everything that moved has arrived can only be asked where everybody is there; and a
+    // keyspace on its way to a host that is gone is served by those who do not leave it.
+    let mut keyspaces = world.scenario.keyspaces.iter();
+    if keyspaces.any(|each| !each.moves.is_empty()) {
         return Some(core);
     }
     for _ in 0..world.hosts.len() {

@@ -125,6 +125,8 @@ pub struct Paxos {
     promise_written: Mark,
     /// What the journal was last told is chosen.
     chosen_written: Slot,
+    /// The write that says so.
+    known_written: Mark,
     /// Everything up to here was handed to the journal, as it was chosen.
     chosen_given: Slot,
     role: Role,
@@ -267,6 +269,7 @@ impl Paxos {
             hard_state_changed: damaged && !hard_state.uncertain,
             promise_written: Mark(0),
             chosen_written: hard_state.chosen,
+            known_written: Mark(0),
             chosen_given: chosen,
             role: Role::Follower,
             leader: None,
@@ -605,6 +608,10 @@ impl Engine for Paxos {
 
     fn rest(&self, absent: &dyn Fn(NodeId) -> bool) -> Option<Rest> {
         self.resting_place(absent)
+    }
+
+    fn keeps_membership(&self) -> bool {
+        self.log.membership().0 <= self.chosen_written && self.writes.is_durable(self.known_written)
     }
 
     fn view(&self) -> View {

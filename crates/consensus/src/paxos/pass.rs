@@ -90,13 +90,20 @@ impl Paxos {
     /// written before, so that a write that is torn in the middle says nothing untrue.
     fn write(&mut self, now: Instant, out: &mut Outputs) {
         let changed = self.hard_state_changed || self.log.needs_start();
-        if !changed && self.unwritten.is_empty() {
+        // That a membership is chosen must not be forgotten: those who left by it may be gone for
+        // good, and a restart that goes by the one before would wait for them for ever.
+        let owes_membership = self.log.membership().0 > self.chosen_written;
+        if !changed && !owes_membership && self.unwritten.is_empty() {
             return;
         }
         let mut hard_state = self.hard_state();
-        hard_state.chosen = self.chosen_given;
+        hard_state.chosen = match self.unwritten.is_empty() && !self.log.needs_start() {
+            true => self.log.chosen(),
+            false => self.chosen_given,
+        };
         let mut records = Records::new();
-        if self.hard_state_changed || hard_state.chosen > self.chosen_written {
+        let says_more = hard_state.chosen > self.chosen_written;
+        if self.hard_state_changed || says_more {
             records.push(Record::HardState(hard_state));
             self.chosen_written = hard_state.chosen;
         }
@@ -108,6 +115,9 @@ impl Paxos {
         }
         let mut mark = self.writes.begin(now);
         let first = mark;
+        if says_more {
+            self.known_written = first;
+        }
         if std::mem::take(&mut self.hard_state_changed) {
             self.promise_written = first;
         }

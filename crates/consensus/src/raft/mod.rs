@@ -526,6 +526,10 @@ impl Engine for Raft {
         self.resting_place(absent)
     }
 
+    fn keeps_membership(&self) -> bool {
+        self.log.membership().0 <= self.log.durable()
+    }
+
     fn view(&self) -> View {
         let role = match self.role {
             Role::Follower if !self.membership().is_voter(self.config.id) => Role::Learner,

@@ -13,7 +13,7 @@ use cluster::meta::{self, MetaCommand, Picture, Replica, Tending};
 use cluster::placement::mover::{Observed, Step};
 use cluster::placement::plan::{Scope, TableEpoch};
 use cluster::placement::site::Standing;
-use consensus::{Change, Member};
+use consensus::{Change, Engine as _, Member};
 
 use super::{Group, Moment};
 use crate::calls::{Admittance, Waiter};
@@ -216,6 +216,7 @@ impl Group {
             leader: self.leader,
             is_changing: !is_settled
                 || membership.is_joint()
+                || !self.engine.keeps_membership()
                 || self.operators.is_asked_by_itself(),
         }
     }

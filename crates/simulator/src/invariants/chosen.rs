@@ -235,6 +235,8 @@ impl Chosen {
             };
             let counted = proposals.iter().find(is_counted);
             let counted = counted.or_else(|| proposals.iter().find(may_be));
+            // It may have proposed again to itself what others had proposed before.
+            let counted = counted.or_else(|| alone.iter().find(is_counted));
             let Some((ballot, epoch)) = counted.copied() else {
                 return violated(
                     "chosen by one ballot",
