@@ -373,6 +373,7 @@ fn a_dead_node_is_replaced_and_cleaned_when_it_returns() {
 #[test]
 fn a_node_is_emptied_and_takes_its_share_again() {
     let mut world = nodes(9, 4);
+    tend(&mut world, 0, 300, true);
     for name in ["a", "b", "c", "d"] {
         create(&mut world, name, 3, EngineKind::Raft);
     }
@@ -416,6 +417,7 @@ fn a_node_that_gets_its_vote_takes_its_share() {
     let mut world = World::new(12, configs);
     (0..3).for_each(|host| world.start(host));
     world.wait_for_leader();
+    tend(&mut world, 0, 300, true);
     for name in ["a", "b", "c", "d"] {
         create(&mut world, name, 3, EngineKind::Raft);
     }
@@ -447,6 +449,7 @@ fn a_node_that_gets_its_vote_takes_its_share() {
 #[test]
 fn leaders_are_spread() {
     let mut world = nodes(10, 3);
+    tend(&mut world, 0, 300, true);
     for each in 0..6 {
         create(
             &mut world,

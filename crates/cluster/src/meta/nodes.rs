@@ -39,11 +39,13 @@ pub struct Tending {
     pub rebalances: bool,
 }
 
+/// Nothing moves that nobody has asked for: a replica that is made anew elsewhere costs a copy of all
+/// it holds, and who operates a cluster is to know of it.
 impl Default for Tending {
     fn default() -> Tending {
         Tending {
-            replace_after: Some(Duration::from_secs(300)),
-            rebalances: true,
+            replace_after: None,
+            rebalances: false,
         }
     }
 }
