@@ -39,8 +39,8 @@ pub struct Tending {
     pub rebalances: bool,
 }
 
-/// Nothing moves that nobody has asked for: a replica that is made anew elsewhere costs a copy of all
-/// it holds, and who operates a cluster is to know of it.
+/// Nothing moves that nobody has asked for: a replica that is made anew elsewhere costs a copy of
+/// all it holds, and who operates a cluster is to know of it.
 impl Default for Tending {
     fn default() -> Tending {
         Tending {
