@@ -58,7 +58,8 @@ fn nobody_leads_while_a_snapshot_is_installed() {
 }
 
 /// A keyspace of one replica had moved: the one that left was deleted, and the one that stayed
-/// forgot in a restart that it is alone now, and waited for the other's promise for ever (seed 4764).
+/// forgot in a restart that it is alone now, and waited for the other's promise for ever (seed
+/// 4764).
 #[test]
 fn who_is_alone_after_a_move_remembers_it() {
     is_clean("last-of-two-paxos.script");
