@@ -513,7 +513,7 @@ pub(crate) enum SnapshotTask {
         #[arg(long, value_name = "NUMBER", default_value_t = server::snapshot::restore::RAISE_BY)]
         raise_revision: u64,
         /// How the new cluster agrees: raft or paxos
-        #[arg(long, value_name = "ENGINE", default_value_t)]
+        #[arg(long, value_name = "ENGINE", env = "QUORATE_ENGINE", default_value_t)]
         engine: server::snapshot::restore::EngineKind,
     },
 }
