@@ -102,7 +102,10 @@ mod tests {
         copying.look(at(310), at(10), Slot(5), TIMES);
         assert!(!copying.is_counted_on());
         copying.reached(Slot(6), Slot(7), at(400));
-        assert!(!copying.is_counted_on(), "it is behind what was chosen meanwhile");
+        assert!(
+            !copying.is_counted_on(),
+            "it is behind what was chosen meanwhile"
+        );
         copying.reached(Slot(7), Slot(7), at(410));
         assert!(copying.is_counted_on());
         copying.left();

@@ -80,7 +80,10 @@ fn a_leader_that_dies_under_load_leaves_one_who_has_everything(kind: EngineKind)
         assert_eq!(network.elect(), other, "it has all headers' entries");
         let ticket = network.propose(other);
         network.run(ELECTION_TIMEOUT);
-        assert!(network.is_chosen(ticket), "it does not wait for the dead one");
+        assert!(
+            network.is_chosen(ticket),
+            "it does not wait for the dead one"
+        );
         network.restart(leader);
         agreed(&mut network);
         assert!(acknowledged.iter().all(|each| network.is_chosen(*each)));
@@ -100,7 +103,13 @@ fn without_copies_nothing_but_a_removal_is_begun(kind: EngineKind) {
         let (ticket, member) = (network.ticket(), member(9));
         let change_asked = Change::AddLearner { id, member };
         let change_given = change_asked.clone();
-        network.give(leader, Input::Reconfigure { ticket, change: change_given });
+        network.give(
+            leader,
+            Input::Reconfigure {
+                ticket,
+                change: change_given,
+            },
+        );
         network.run(ELECTION_TIMEOUT);
         let (have, needed) = (1, 2);
         let refusal = Refusal::LacksCopies { have, needed };

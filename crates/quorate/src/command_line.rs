@@ -300,6 +300,9 @@ pub(crate) enum MemberTask {
         /// Where the other nodes will reach it
         #[arg(value_name = "HOST:PORT")]
         peer_address: String,
+        /// It is to vote and to hold no data; start it with `serve --witness`
+        #[arg(long)]
+        witness: bool,
         #[command(flatten)]
         admin: Admin,
     },

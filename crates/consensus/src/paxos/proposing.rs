@@ -565,10 +565,7 @@ impl Paxos {
 
     /// Looks who keeps up.
     fn look_for_copies(&mut self, now: Instant) {
-        let times = (
-            self.config.heartbeat_interval,
-            self.config.election_timeout,
-        );
+        let times = (self.config.heartbeat_interval, self.config.election_timeout);
         let durable = self.stored.upto();
         if self.membership().witnesses.is_empty() {
             return;

@@ -82,7 +82,9 @@ impl Paxos {
         let Some(leading) = leading.filter(|_| !membership.witnesses.is_empty() && !leaves) else {
             return Ok(());
         };
-        let answering = membership.holders().filter(|id| self.counts_on(leading, *id));
+        let answering = membership
+            .holders()
+            .filter(|id| self.counts_on(leading, *id));
         let (have, needed) = (answering.count(), membership.copies());
         match have < needed {
             true => Err(Refusal::LacksCopies { have, needed }),

@@ -414,10 +414,7 @@ impl Raft {
 
     /// Looks who keeps up.
     fn look_for_copies(&mut self, now: Instant) {
-        let times = (
-            self.config.heartbeat_interval,
-            self.config.election_timeout,
-        );
+        let times = (self.config.heartbeat_interval, self.config.election_timeout);
         let durable = self.log.durable();
         if self.membership().witnesses.is_empty() {
             return;
