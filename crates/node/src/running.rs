@@ -418,6 +418,7 @@ impl Running {
     ) {
         self.moment = moment;
         let (group, call) = match call {
+            Call::Keyspaces if self.is_witness => (META, call),
             Call::Keyspaces => {
                 let mut keyspaces = self.meta().keyspaces();
                 self.add_progress(&mut keyspaces);
