@@ -351,6 +351,14 @@ pub enum Refusal {
         /// How many slots it is behind.
         behind: u64,
     },
+    /// Nothing but the removal of a voter can be chosen: too few of those that hold entries answer.
+    /// A change that was begun now would stand in the way of that removal.
+    LacksCopies {
+        /// How many answer.
+        have: usize,
+        /// How many copies each entry must have.
+        needed: usize,
+    },
     /// The change or transfer was given up: leadership was lost, or the target did not take over.
     Abandoned,
 }
@@ -380,6 +388,8 @@ pub struct Progress {
     pub matched: Slot,
     /// How long ago it was last heard of; `None` if never in this epoch.
     pub last_heard: Option<Instant>,
+    /// Where there are witnesses: a copy there is waited for.
+    pub is_counted_on: bool,
     /// A snapshot is being sent to it.
     pub receiving_snapshot: bool,
 }

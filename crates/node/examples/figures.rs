@@ -78,6 +78,8 @@ fn node(index: usize) -> Node {
         name: name(index),
         engine: None,
         quorums: None,
+        copies: None,
+        is_witness: false,
         peer_address: Some(address(index)),
         client_urls: vec![format!("http://host{index}:2379")],
         peers_are_encrypted: false,

@@ -22,6 +22,8 @@ use consensus::Membership;
 pub struct Directory {
     /// By name.
     pub keyspaces: BTreeMap<String, Residence>,
+    /// This node holds no data: it has no keyspace, and not the default one either.
+    pub is_witness: bool,
 }
 
 /// Where a keyspace is.
@@ -75,6 +77,7 @@ impl Directory {
         };
         Directory {
             keyspaces: table.into_iter().map(residence).collect(),
+            is_witness: false,
         }
     }
 }

@@ -269,6 +269,8 @@ pub enum Call {
         name: String,
         /// Where its peers will reach it.
         peer_address: String,
+        /// It is to vote and to hold no data.
+        is_witness: bool,
     },
     /// Give a learner a vote.
     MemberPromote {
@@ -424,8 +426,19 @@ pub struct Status {
     pub alarms: Vec<String>,
     /// How many voters elect and commit.
     pub quorums: QuorumSizes,
+    /// How many of those that hold data must have an entry.
+    pub copies: usize,
     /// Who belongs to the group.
     pub members: Vec<MemberStatus>,
+}
+
+impl Status {
+    /// Whether this node votes and holds no data, as far as it knows.
+    #[must_use]
+    pub fn is_witness(&self) -> bool {
+        let mut members = self.members.iter();
+        members.any(|member| member.id == self.id && member.is_witness)
+    }
 }
 
 /// What a node sees of one group.
@@ -485,8 +498,12 @@ pub struct MemberStatus {
     pub client_urls: Vec<String>,
     /// Has a vote.
     pub voter: bool,
+    /// Votes, or is to vote, and holds no data.
+    pub is_witness: bool,
     /// Slots it is behind; only the leader knows this of others.
     pub lag: Option<u64>,
+    /// Where there are witnesses: whether a copy there is waited for. Only the leader knows.
+    pub is_counted_on: Option<bool>,
     /// Bytes held there, as it last said.
     pub data_bytes: Option<u64>,
 }
@@ -510,6 +527,8 @@ pub struct Identity {
     /// The journal was lost, with all that this node had promised and acknowledged in groups that
     /// the journal does not know now.
     pub is_doubtful: bool,
+    /// This folder is that of a witness: it holds votes and headers, and never any data.
+    pub is_witness: bool,
     /// How far the node has come in belonging to a cluster.
     pub standing: Standing,
 }

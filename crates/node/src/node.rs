@@ -13,6 +13,7 @@ use bytes::Bytes;
 use consensus::{QuorumSizes, Role};
 use journal::disk::{Completion, File};
 
+use crate::calls::Join;
 use crate::checkpoints::opening_of;
 use crate::config::{Config, Startup};
 use crate::formation::{self, Formation};
@@ -83,6 +84,11 @@ impl Node {
         let identity = match identity {
             Some(found) => Identity {
                 incarnation: Incarnation(found.incarnation.0 + 1),
+                // Until it is a member, it is what it is told to be.
+                is_witness: match found.standing {
+                    Standing::Member { .. } => found.is_witness,
+                    Standing::Alone | Standing::Forming { .. } => config.is_witness,
+                },
                 ..found
             },
             None => Identity {
@@ -93,6 +99,7 @@ impl Node {
                 journal_created: false,
                 epochs: Epoch(config.limits.epochs_ahead),
                 is_doubtful: false,
+                is_witness: config.is_witness,
                 standing: Standing::Alone,
             },
         };
@@ -265,6 +272,7 @@ impl Node {
             quota_bytes: 0,
             alarms: Vec::new(),
             quorums: QuorumSizes::majorities(0),
+            copies: 0,
             members: Vec::new(),
         }
     }
@@ -426,8 +434,15 @@ impl Node {
             }
             Phase::Running(running) => match frame {
                 Frame::JoinRequest { name, claimant } => {
-                    let address = hello.address.clone();
-                    running.join_request(moment, connection, name, address, claimant);
+                    let join = Join {
+                        connection,
+                        name,
+                        address: hello.address.clone(),
+                        is_witness: hello.is_witness,
+                        claimant,
+                        deadline: moment.now + self.config.timing.request_timeout,
+                    };
+                    running.join_request(moment, join);
                 }
                 Frame::Form { .. } | Frame::FormPromised(_) | Frame::Formed(_) => {}
                 Frame::JoinReply(_) => {}

@@ -59,6 +59,8 @@ pub struct Hello {
     pub name: String,
     /// Where it wants to be reached.
     pub address: String,
+    /// It votes and holds no data.
+    pub is_witness: bool,
 }
 
 /// What a joining node is told when it is let in.
@@ -256,6 +258,7 @@ fn put_hello(out: &mut BytesMut, hello: &Hello) {
     out.put_u64_le(cluster.0);
     put_text(out, &hello.name);
     put_text(out, &hello.address);
+    out.put_u8(u8::from(hello.is_witness));
 }
 
 fn get_hello(input: &mut Bytes) -> Result<Hello, WireError> {
@@ -272,6 +275,7 @@ fn get_hello(input: &mut Bytes) -> Result<Hello, WireError> {
         _ => return Err(WireError("no standing has this number")),
     };
     let (name, address) = (get_text(input)?, get_text(input)?);
+    let is_witness = input.try_get_u8()? == 1;
     Ok(Hello {
         versions,
         node,
@@ -280,6 +284,7 @@ fn get_hello(input: &mut Bytes) -> Result<Hello, WireError> {
         standing,
         name,
         address,
+        is_witness,
     })
 }
 
@@ -392,6 +397,7 @@ mod tests {
                 standing,
                 name: "n1".into(),
                 address: "localhost:2380".into(),
+                is_witness: standing == HelloStanding::Alone,
             })
         };
         let command = ForwardedCommand {
@@ -410,7 +416,9 @@ mod tests {
                 id: NodeId(4),
                 name: "n4".into(),
                 address: "h:1".into(),
+                is_witness: true,
             },
+            Operation::Introduce { id: NodeId(4) },
             Operation::MemberPromote {
                 member: "n4".into(),
             },

@@ -140,6 +140,7 @@ fn a_build_that_is_too_old_refuses_a_checkpoint_from_a_peer() {
         Call::MemberAdd {
             name: "n2".into(),
             peer_address: "host1:2380".into(),
+            is_witness: false,
         },
     );
     assert!(matches!(added, Answer::Operator(Ok(_))), "{added:?}");

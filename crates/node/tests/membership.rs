@@ -153,6 +153,7 @@ fn add(world: &mut World, through: usize, host: usize) {
     let asked = || Call::MemberAdd {
         name: name.clone(),
         peer_address: peer_address.clone(),
+        is_witness: false,
     };
     loop {
         match world.ask(through, asked()) {
@@ -403,6 +404,7 @@ fn members_that_are_only_proposed_are_not_shown() {
     let add = Call::MemberAdd {
         name: "n4".into(),
         peer_address: "host3:2380".into(),
+        is_witness: false,
     };
     world.call(leader, add);
     world.run(Duration::from_millis(100));

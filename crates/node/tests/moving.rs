@@ -424,6 +424,7 @@ fn a_node_that_gets_its_vote_takes_its_share() {
     let add = Call::MemberAdd {
         name: "n4".to_owned(),
         peer_address: "host3:2380".to_owned(),
+        is_witness: false,
     };
     operate(&mut world, 0, add);
     world.start(3);

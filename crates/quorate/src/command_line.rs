@@ -39,6 +39,11 @@ Examples:
     quorate serve --name n4 --data-dir /var/lib/quorate \\
       --listen-peer 10.0.0.4:2380 --listen-etcd 10.0.0.4:2379 --join 10.0.0.1:2380
 
+  Two sites and a tie-breaker: n3 votes and holds no data, and writes go on while n1 or n2 is away
+  (on each its own --name; the others without --witness):
+    quorate serve --name n3 --witness --copies 1 \\
+      --cluster n1=10.1.0.1:2380,n2=10.2.0.1:2380,n3=10.3.0.1:2380
+
 A cluster forms once, when all nodes named by --cluster are there and empty. SIGTERM hands over
 leadership, answers what is under way, and ends with status 0.";
 
@@ -300,6 +305,9 @@ pub(crate) enum MemberTask {
         /// Where the other nodes will reach it
         #[arg(value_name = "HOST:PORT")]
         peer_address: String,
+        /// It is to vote and to hold no data; start it with `serve --witness`
+        #[arg(long)]
+        witness: bool,
         #[command(flatten)]
         admin: Admin,
     },

@@ -9,7 +9,7 @@
 //! | `GET /status` | | what the node sees, JSON |
 //! | `GET /evidence`, `/evidence/MEMBER` | | all that it, or another member, tells, JSON |
 //! | `GET /version`, `/metrics`, `/livez`, `/readyz` | | |
-//! | `POST /members/add` | `{"name": …, "peer_address": …}` | a sentence |
+//! | `POST /members/add` | `{"name": …, "peer_address": …}`, perhaps `"witness": true` | a sentence |
 //! | `POST /members/promote`, `/members/remove` | `{"member": …}` | a sentence |
 //! | `GET /keyspaces` | | all of them, JSON |
 //! | `GET /groups` | | what the node sees of each group that it holds, JSON |
@@ -112,6 +112,8 @@ async fn whole_body(State(site): State<Site>, request: Request, next: Next) -> R
 struct Add {
     name: String,
     peer_address: String,
+    #[serde(default)]
+    witness: bool,
 }
 
 #[derive(Deserialize)]
@@ -128,8 +130,12 @@ struct Transfer {
 }
 
 async fn add(State(site): State<Site>, Json(body): Json<Add>) -> Response {
-    let Add { name, peer_address } = body;
-    operate(&site, Call::MemberAdd { name, peer_address }).await
+    let call = Call::MemberAdd {
+        name: body.name,
+        peer_address: body.peer_address,
+        is_witness: body.witness,
+    };
+    operate(&site, call).await
 }
 
 async fn promote(State(site): State<Site>, Json(body): Json<OneMember>) -> Response {

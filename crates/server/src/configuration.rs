@@ -122,6 +122,11 @@ pub struct Configuration {
     pub engine: Option<EngineKind>,
     /// How many nodes elect and how many commit in the cluster that is formed; `None`: majorities.
     pub quorums: Option<QuorumSizes>,
+    /// How many nodes that hold data must have a write, in the cluster that is formed; `None`: as
+    /// many as commit.
+    pub copies: Option<usize>,
+    /// This node votes and holds no data.
+    pub witness: bool,
     /// TLS with clients.
     pub client_tls: TlsSettings,
     /// TLS with peers.
@@ -189,6 +194,8 @@ impl Default for Configuration {
             rack: String::new(),
             engine: None,
             quorums: None,
+            copies: None,
+            witness: false,
             client_tls: TlsSettings::default(),
             peer_tls: TlsSettings::default(),
             tls_rules: TlsRules::default(),

@@ -502,6 +502,8 @@ fn startup(
         join: configuration.join.clone(),
         engine: configuration.engine,
         quorums: configuration.quorums,
+        copies: configuration.copies,
+        is_witness: configuration.witness,
         domains: configuration.domains(),
         timing: Timing {
             election_timeout: configuration.election_timeout,

@@ -11,6 +11,7 @@
 //! written into its headers: whatever serves it looks there, and so does another node that it is
 //! relayed to. A client that knows nothing of keyspaces gets the default one.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use base::GroupId;
@@ -136,13 +137,19 @@ pub(crate) enum Found {
 
 /// Which keyspaces there are and where, as the node has told last; clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Keyspaces(Arc<RwLock<Option<Arc<Directory>>>>);
+pub(crate) struct Keyspaces(Arc<RwLock<Option<Arc<Directory>>>>, Arc<AtomicBool>);
 
 impl Keyspaces {
     /// The node has told.
     pub(crate) fn told(&self, directory: Arc<Directory>) {
+        self.1.store(directory.is_witness, Ordering::Relaxed);
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         *known = Some(directory);
+    }
+
+    /// Whether this node holds no data: it has told so before it serves anybody.
+    pub(crate) fn is_of_witness(&self) -> bool {
+        self.1.load(Ordering::Relaxed)
     }
 
     /// Where a keyspace is; `None` stands for the default one.
@@ -271,6 +278,7 @@ mod tests {
         ];
         keyspaces.told(Arc::new(Directory {
             keyspaces: all.into(),
+            is_witness: false,
         }));
         assert_eq!(keyspaces.group(Some("pods")), Ok(GroupId(1)));
         assert_eq!(

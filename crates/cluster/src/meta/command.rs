@@ -286,6 +286,15 @@ pub(super) fn check_replicas(membership: &Membership, replicas: &[Replica]) -> R
     if nodes.len() != replicas.len() || !matches!(nodes.len(), 1 | 3 | 5 | 7) {
         return Err("a keyspace has 1, 3, 5 or 7 replicas, each on a node of its own".to_owned());
     }
+    if let Some(witness) = replicas
+        .iter()
+        .find(|each| membership.is_witness(each.node))
+    {
+        return Err(format!(
+            "{} is a witness: it votes and holds no keyspace",
+            witness.name
+        ));
+    }
     match replicas.iter().find(|each| !membership.is_voter(each.node)) {
         Some(stranger) => Err(format!(
             "{} is not a voter of the cluster any more; ask again",

@@ -260,14 +260,14 @@ pub fn domains(reader: &Reader, node: NodeId) -> Domains {
     Known::of_row(reader.row(Space::META, &node_key(node))).domains
 }
 
-/// The nodes that replicas can be on: those with a vote in the cluster, in the order of their
-/// names.
+/// The nodes that replicas can be on: those with a vote in the cluster that hold data, in the order
+/// of their names.
 #[must_use]
 pub fn sites(reader: &Reader, membership: &Membership) -> Vec<Site> {
     let members = &membership.members;
     let mut voters: Vec<_> = members
         .iter()
-        .filter(|(id, _)| membership.is_voter(**id))
+        .filter(|(id, _)| membership.is_voter(**id) && !membership.is_witness(**id))
         .collect();
     voters.sort_by_key(|(id, member)| (member.name.as_str(), **id));
     voters

@@ -407,7 +407,13 @@ impl Raft {
 
     fn on_hint(&mut self, now: Instant, peer: NodeId, liveness: Liveness) {
         match liveness {
-            Liveness::ConnectionClosed => self.on_connection_closed(now, peer),
+            Liveness::ConnectionClosed => {
+                self.on_connection_closed(now, peer);
+                let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
+                if let Some(peer) = peers.and_then(|peers| peers.get_mut(&peer)) {
+                    peer.copying.left();
+                }
+            }
             Liveness::Reachable => {
                 self.on_reachable(now, peer);
                 let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
@@ -540,6 +546,7 @@ impl Engine for Raft {
             id: *id,
             matched: peer.matched,
             last_heard: peer.last_heard,
+            is_counted_on: peer.copying.is_counted_on(),
             receiving_snapshot: matches!(peer.state, State::Snapshot(_)),
         });
         View {

@@ -89,12 +89,17 @@ impl Group {
                 self.open(moment, id, CallKind::Ready);
                 self.calls.add_read(id, ReadKind::Ready);
             }
-            Call::MemberAdd { name, peer_address } => {
+            Call::MemberAdd {
+                name,
+                peer_address,
+                is_witness,
+            } => {
                 let node = NodeId(self.random.next_u64().max(1));
                 let operation = Operation::MemberAdd {
                     id: node,
                     name,
                     address: peer_address,
+                    is_witness,
                 };
                 self.call_operator(moment, id, operation, peers, out);
             }
@@ -350,6 +355,9 @@ impl Group {
             let refusal = crate::operator::explain(&consensus::Refusal::NotLeader);
             return self.operated(asker, Err(refusal), peers, out);
         }
+        if let Operation::Introduce { id } = operation {
+            return self.introduce(moment.now, asker, id, peers, out);
+        }
         let asked = translate(&operation, &self.membership);
         let asked = asked.and_then(|asked| match &asked.0 {
             Request::Change(consensus::Change::Remove(id)) => match self.needs_member(*id) {
@@ -411,9 +419,15 @@ impl Group {
     pub fn status(&self) -> Status {
         let (reader, view) = (self.replica.reader(), self.engine.view());
         let membership = self.replica.membership();
+        let has_witnesses = !membership.witnesses.is_empty();
         let members = membership.members.iter().map(|(id, member)| {
             let progress = view.progress.iter().find(|progress| progress.id == *id);
             let matched = progress.map(|progress| progress.matched);
+            let counted = match *id == self.own {
+                true => Some(true),
+                false => progress.map(|progress| progress.is_counted_on),
+            };
+            let is_copy = has_witnesses && !membership.is_witness(*id);
             let matched = if *id == self.own {
                 Some(view.durable)
             } else {
@@ -425,6 +439,8 @@ impl Group {
                 peer_address: member.peer_address.clone(),
                 client_urls: system::published(reader, *id).map_or_else(Vec::new, |(_, u)| u),
                 voter: membership.is_voter(*id),
+                is_witness: membership.is_witness(*id),
+                is_counted_on: counted.filter(|_| is_copy && self.leads()),
                 lag: matched.map(|matched| view.last.0.saturating_sub(matched.0)),
                 data_bytes: self.facts.get(id).map(|facts| facts.data_bytes),
             }
@@ -451,6 +467,7 @@ impl Group {
                 .map(|alarm| alarm.alarm().as_str_name().to_owned())
                 .collect(),
             quorums: membership.quorum_sizes(),
+            copies: membership.copies(),
             members: members.collect(),
         }
     }

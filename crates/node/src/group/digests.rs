@@ -111,7 +111,8 @@ impl Digests {
         let Some(mine) = self.own_at(self.slot) else {
             return Verdict::Open;
         };
-        let voters = &membership.voters;
+        // A witness has no state that could be compared.
+        let voters: Vec<NodeId> = membership.holders().collect();
         let digest_of = |node: &NodeId| match *node == own {
             true => Some(mine),
             false => self.said.get(node).copied(),
@@ -153,7 +154,7 @@ impl Group {
 
     fn tell_digest(&mut self, now: Instant, peers: &Peers, out: &mut Vec<Output>) {
         let slot = self.digests.slot;
-        if self.digests.told {
+        if self.digests.told || self.is_witness() {
             return;
         }
         let Some(digest) = self.digests.own_at(slot) else {
@@ -186,6 +187,9 @@ impl Group {
             self.digests.begin(slot);
         }
         if slot != self.digests.slot {
+            return;
+        }
+        if self.is_witness() {
             return;
         }
         self.digests.said.insert(from, digest);
@@ -306,6 +310,18 @@ mod tests {
         assert_eq!(verdict(3, 5, &[(2, 6), (3, 7)]), Verdict::Divided);
         assert_eq!(verdict(2, 5, &[(2, 6)]), Verdict::Divided);
         assert_eq!(verdict(1, 5, &[]), Verdict::Sound);
+        // A witness has none, and is not waited for.
+        let mut witnessed = membership(3);
+        witnessed.witnesses.insert(NodeId(3));
+        let among_holders = |said: u128| {
+            let mut digests = Digests::default();
+            digests.executed(Slot(8), 5, 10);
+            digests.begin(Slot(8));
+            digests.said.insert(NodeId(2), said);
+            digests.verdict(NodeId(1), &witnessed)
+        };
+        assert_eq!(among_holders(5), Verdict::Sound);
+        assert_eq!(among_holders(6), Verdict::Divided);
         // Learners have no say.
         assert_eq!(verdict(3, 5, &[(4, 6), (5, 6), (6, 6)]), Verdict::Open);
     }

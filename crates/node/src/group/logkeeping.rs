@@ -109,7 +109,8 @@ impl Group {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
-        if self.is_taking_checkpoint() {
+        // A witness keeps few enough headers as it is.
+        if self.is_taking_checkpoint() || self.is_witness() {
             return;
         }
         let newest = self.newest_checkpoint();
@@ -164,6 +165,9 @@ impl Group {
     /// Begins a checkpoint if it is due, `log_bytes` of the log being behind the newest; goes on
     /// with the one that is being written.
     pub(crate) fn checkpoint(&mut self, now: Instant, log_bytes: u64, out: &mut Vec<Output>) {
+        if self.is_witness() {
+            return self.forget_headers(now, out);
+        }
         let log_bytes = if self.is_pinning { u64::MAX } else { log_bytes };
         if self.unreported.is_none()
             && self.replica.applied() > self.newest_checkpoint()

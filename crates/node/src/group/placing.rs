@@ -205,11 +205,13 @@ impl Group {
     pub(crate) fn observed(&self) -> Observed {
         let membership = &self.membership;
         let learners = membership.members.keys();
-        let learners = learners.filter(|id| !membership.is_voter(**id));
+        // Witnesses are no copies: they are neither missing nor in the way.
+        let is_copy = |id: &NodeId| !membership.is_witness(*id);
+        let learners = learners.filter(|id| !membership.is_voter(**id) && is_copy(id));
         // What has been proposed and is not executed here may still not be.
         let is_settled = membership == self.replica.membership();
         Observed {
-            voters: membership.voters.clone(),
+            voters: membership.voters.iter().copied().filter(is_copy).collect(),
             learners: learners
                 .map(|id| (*id, self.is_ready_for_vote(*id)))
                 .collect(),

@@ -73,13 +73,15 @@ impl Running {
         let meta = self.meta();
         let has_others = meta.membership.members.len() > 1;
         let leads = meta.leads() && has_others;
-        let says = self.tended.has_moved && meta.was_current && meta.leader.is_some();
+        let says =
+            self.tended.has_moved && !self.is_witness && meta.was_current && meta.leader.is_some();
         (leads || says).then_some(self.tended.next_look)
     }
 
     /// Says into the table where this node stands, if that is not what stands there.
     fn say_where(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let is_current = self.meta().was_current;
+        // A witness holds nothing, wherever it is.
+        let is_current = self.meta().was_current && !self.is_witness;
         if !self.tended.has_moved || !is_current || now < self.tended.next_saying {
             return;
         }

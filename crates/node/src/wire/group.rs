@@ -34,6 +34,13 @@ pub enum Operation {
         name: String,
         /// Its peer address.
         address: String,
+        /// It is to hold no data.
+        is_witness: bool,
+    },
+    /// A witness says that it runs. It executes nothing, and so cannot see whether that is known.
+    Introduce {
+        /// The witness's id.
+        id: NodeId,
     },
     /// Give a learner a vote.
     MemberPromote {
@@ -331,11 +338,21 @@ fn get_refused(input: &mut Bytes) -> Result<GroupFrame, WireError> {
 
 fn put_operation(out: &mut BytesMut, operation: &Operation) {
     match operation {
-        Operation::MemberAdd { id, name, address } => {
+        Operation::MemberAdd {
+            id,
+            name,
+            address,
+            is_witness,
+        } => {
             out.put_u8(1);
             out.put_u64_le(id.0);
             put_text(out, name);
             put_text(out, address);
+            out.put_u8(u8::from(*is_witness));
+        }
+        Operation::Introduce { id } => {
+            out.put_u8(6);
+            out.put_u64_le(id.0);
         }
         Operation::MemberPromote { member } => {
             out.put_u8(2);
@@ -364,6 +381,10 @@ fn get_operation(input: &mut Bytes) -> Result<Operation, WireError> {
             id: NodeId(input.try_get_u64_le()?),
             name: get_text(input)?,
             address: get_text(input)?,
+            is_witness: input.try_get_u8()? == 1,
+        }),
+        6 => Ok(Operation::Introduce {
+            id: NodeId(input.try_get_u64_le()?),
         }),
         2 => Ok(Operation::MemberPromote {
             member: get_text(input)?,

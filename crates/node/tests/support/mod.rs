@@ -93,6 +93,8 @@ pub fn config(index: usize, count: usize) -> Config {
         join: Vec::new(),
         engine: engine::chosen(),
         quorums: None,
+        copies: None,
+        is_witness: false,
         domains: quorate_node::Domains::default(),
         timing: Timing::default(),
         limits: Limits {

@@ -169,6 +169,9 @@ errors! {
     /// Likewise.
     KeyspaceLost = Unavailable, "quorate: the node that was asked is gone; the outcome is unknown";
     /// Likewise.
+    Witness = Unavailable,
+        "quorate: this node is a witness and holds no data: ask a member that does";
+    /// Likewise.
     MemberIsNeeded = FailedPrecondition, "quorate: a keyspace would lose its majority with it";
     /// Replicas differ.
     Corrupt = DataLoss, "etcdserver: corrupt cluster";

@@ -184,13 +184,17 @@ impl Client<'_> {
 
     /// Where a call is to be served.
     fn place(&self, request: &Request<RecvStream>) -> Where {
+        let keyspaces = self.worker.setting.calls.keyspaces();
+        let is_of_keyspace = || keyspace::is_served_by_keyspace(request.uri().path());
+        if keyspaces.is_of_witness() && is_of_keyspace() {
+            return Where::Nowhere(etcd::Error::Witness);
+        }
         let Some(keyspace) = keyspace::named(request.headers()) else {
             return Where::Here;
         };
-        if !keyspace::is_served_by_keyspace(request.uri().path()) {
+        if !is_of_keyspace() {
             return Where::Here;
         }
-        let keyspaces = self.worker.setting.calls.keyspaces();
         match keyspaces.find(Some(&keyspace)) {
             Ok(Found::Here(_)) => Where::Here,
             Ok(Found::Elsewhere(_)) if self.source == Source::Peer => {

@@ -156,6 +156,7 @@ impl World {
             Step::Add => Call::MemberAdd {
                 name: member,
                 peer_address: address(job.host),
+                is_witness: false,
             },
             Step::Promote => Call::MemberPromote { member },
             Step::Start => return,

@@ -278,7 +278,7 @@ impl World {
                 .id()
                 .is_some_and(|id| voters.contains(&id))
         };
-        let (with, without): (Vec<usize>, Vec<usize>) = (0..self.hosts.len()).partition(has);
+        let (with, without): (Vec<usize>, Vec<usize>) = (0..self.scenario.holders()).partition(has);
         if with.is_empty() || without.is_empty() {
             return None;
         }
@@ -327,7 +327,9 @@ impl World {
     pub(crate) fn holders(&self, index: usize, hosts: &[usize]) -> Vec<usize> {
         let space = &self.spaces[index];
         if index == DEFAULT {
-            return hosts.to_vec();
+            let mut holders = hosts.to_vec();
+            holders.retain(|host| !self.scenario.is_witness(*host));
+            return holders;
         }
         let group = space.group.filter(|_| space.stage == Stage::Open);
         let members = group.and_then(|group| self.invariants.of(group)?.members());
