@@ -40,8 +40,10 @@ pub enum Listen {
     None,
     /// On a TCP address, `host:port`; port 0 lets the system choose.
     Tcp(String),
-    /// On a Unix socket.
+    /// On a Unix socket, plain: it stays on this machine, and its file says who may.
     Unix(PathBuf),
+    /// On a Unix socket, with the TLS of clients.
+    SecuredUnix(PathBuf),
 }
 
 impl fmt::Display for Listen {
@@ -50,6 +52,7 @@ impl fmt::Display for Listen {
             Listen::None => write!(formatter, "none"),
             Listen::Tcp(address) => write!(formatter, "{address}"),
             Listen::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Listen::SecuredUnix(path) => write!(formatter, "unixs:{}", path.display()),
         }
     }
 }
@@ -325,7 +328,9 @@ impl Configuration {
     #[must_use]
     pub(crate) fn own_hosts(&self) -> Vec<String> {
         let urls = self.advertise_etcd.iter();
-        let urls = urls.filter_map(|url| url.split_once("://").map(|(_, rest)| rest));
+        let urls = urls.filter_map(|url| url.split_once("://"));
+        let urls = urls.filter(|(scheme, _)| scheme.starts_with("http"));
+        let urls = urls.map(|(_, rest)| rest);
         let peers = self.advertise_peer.as_deref().or(self.own_cluster_entry());
         let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         for address in urls.chain(peers) {

@@ -726,6 +726,13 @@ fn cluster_entry(text: &str) -> Result<(String, String), String> {
 
 fn url(text: &str) -> Result<String, String> {
     let expected = "expected a URL such as http://10.0.0.1:2379";
+    let socket = text.strip_prefix("unix://");
+    if socket
+        .or_else(|| text.strip_prefix("unixs://"))
+        .is_some_and(|path| !path.is_empty())
+    {
+        return Ok(text.to_owned());
+    }
     let rest = text
         .strip_prefix("http://")
         .or_else(|| text.strip_prefix("https://"));
@@ -735,10 +742,13 @@ fn url(text: &str) -> Result<String, String> {
 }
 
 fn listen(text: &str) -> Result<Listen, String> {
-    match text.strip_prefix("unix:") {
-        Some(path) if path.starts_with('/') => Ok(Listen::Unix(PathBuf::from(path))),
-        Some(_) => Err("expected unix:/ and an absolute path".into()),
-        None => tcp_listen(text).map_err(|_| "expected host:port, unix:/path or none".into()),
+    match text.split_once(':') {
+        Some(("unix", path)) if path.starts_with('/') => Ok(Listen::Unix(path.into())),
+        Some(("unixs", path)) if path.starts_with('/') => Ok(Listen::SecuredUnix(path.into())),
+        Some((scheme @ ("unix" | "unixs"), _)) => {
+            Err(format!("expected {scheme}:/ and an absolute path"))
+        }
+        _ => tcp_listen(text).map_err(|_| "expected host:port, unix:/path or none".into()),
     }
 }
 
