@@ -224,13 +224,13 @@ pub enum Call {
         /// What; never another one of this kind.
         call: Box<Call>,
     },
-    /// Create a keyspace.
+    /// Create keyspaces: all of these, or none.
     KeyspaceCreate {
-        /// Its name.
-        name: String,
-        /// How many nodes hold it.
+        /// Their names.
+        names: Vec<String>,
+        /// How many nodes hold each.
         replicas: usize,
-        /// How its group agrees.
+        /// How their groups agree.
         engine: EngineKind,
         /// How many of them elect and commit; `None`: majorities.
         quorums: Option<QuorumSizes>,
@@ -327,6 +327,20 @@ pub enum Placement {
         /// Its name.
         name: String,
     },
+    /// Keys with a prefix shall be in a keyspace, for clients that name none.
+    Route {
+        /// What they begin with.
+        prefix: Bytes,
+        /// The keyspace's name.
+        name: String,
+    },
+    /// Keys with a prefix shall be in the default keyspace again.
+    Unroute {
+        /// What they begin with.
+        prefix: Bytes,
+    },
+    /// Which prefixes lead where.
+    Routes,
     /// How the cluster looks after itself; what is not given stays as it is.
     Tend {
         /// How long a node must be dead before its replicas are made anew; zero: never.

@@ -41,7 +41,7 @@ fn within(keyspace: &str, call: Call) -> Call {
 
 fn create(world: &mut World, name: &str, replicas: usize, engine: EngineKind) {
     let call = Call::KeyspaceCreate {
-        name: name.to_owned(),
+        names: vec![name.to_owned()],
         replicas,
         engine,
         quorums: None,
@@ -162,7 +162,7 @@ fn keyspaces_that_do_not_exist_or_are_elsewhere_are_said_so() {
         ("even", 2, "1, 3, 5 or 7"),
     ] {
         let call = Call::KeyspaceCreate {
-            name: name.to_owned(),
+            names: vec![name.to_owned()],
             replicas,
             engine: EngineKind::Raft,
             quorums: None,
@@ -178,7 +178,7 @@ fn keyspaces_that_do_not_exist_or_are_elsewhere_are_said_so() {
 fn a_keyspace_counts_by_the_sizes_it_was_made_with() {
     let mut world = five_nodes(9);
     let sized = |name: &str, elect, commit| Call::KeyspaceCreate {
-        name: name.to_owned(),
+        names: vec![name.to_owned()],
         replicas: 5,
         engine: EngineKind::Paxos,
         quorums: Some(QuorumSizes { elect, commit }),

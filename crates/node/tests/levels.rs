@@ -173,7 +173,7 @@ fn a_checkpoint_of_a_group_that_was_closed_refuses_no_start() {
     let mut world = World::cluster(8, 3);
     world.wait_for_leader();
     let call = Call::KeyspaceCreate {
-        name: "alone".into(),
+        names: vec!["alone".into()],
         replicas: 1,
         engine: EngineKind::Raft,
         quorums: None,

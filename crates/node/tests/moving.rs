@@ -72,7 +72,7 @@ fn refused(world: &mut World, host: usize, placement: Placement) -> String {
 
 fn create(world: &mut World, name: &str, replicas: usize, engine: EngineKind) {
     let call = Call::KeyspaceCreate {
-        name: name.to_owned(),
+        names: vec![name.to_owned()],
         replicas,
         engine,
         quorums: None,

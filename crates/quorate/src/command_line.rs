@@ -53,6 +53,10 @@ Examples:
     quorate keyspace create events
     quorate keyspace create locks --engine paxos
     quorate keyspace list
+  A thousand, called tenant-1 to tenant-1000:
+    quorate keyspace create tenant --count 1000
+  Kubernetes' events in a keyspace of their own, its clients unchanged:
+    quorate keyspace route /registry/events/ events
 
 Clients name a keyspace in the metadata of their calls: quorate-keyspace: events";
 
@@ -416,14 +420,18 @@ fn on_or_off(text: &str) -> Result<bool, String> {
 /// What is to be done about a keyspace.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyspaceTask {
-    /// Make a keyspace
+    /// Make keyspaces
     Create {
-        /// Its name: a-z, 0-9 and -
-        name: String,
-        /// How many nodes hold it: 1, 3, 5 or 7
+        /// Their names: a-z, 0-9 and -
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Make so many, called NAME-1, NAME-2 and so on
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        count: Option<u32>,
+        /// How many nodes hold each: 1, 3, 5 or 7
         #[arg(long, default_value_t = 3)]
         replicas: usize,
-        /// How its group agrees: raft or paxos
+        /// How their groups agree: raft or paxos
         #[arg(long, default_value = "raft")]
         engine: String,
         /// How many replicas elect a leader, and how many must have a write on disk; if not said,
@@ -462,6 +470,27 @@ pub(crate) enum KeyspaceTask {
         /// Leave it where it is, if nobody has left yet
         #[arg(long, group = "where")]
         cancel: bool,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Give keys that begin alike to a keyspace, for clients that name none
+    Route {
+        /// What the keys begin with
+        prefix: String,
+        /// The keyspace's name
+        name: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Give keys that begin alike back to the default keyspace
+    Unroute {
+        /// What the keys begin with
+        prefix: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// List which keys are given to which keyspace
+    Routes {
         #[command(flatten)]
         admin: Admin,
     },

@@ -13,7 +13,10 @@
 //! | `POST /members/promote`, `/members/remove` | `{"member": …}` | a sentence |
 //! | `GET /keyspaces` | | all of them, JSON |
 //! | `GET /groups` | | what the node sees of each group that it holds, JSON |
-//! | `POST /keyspaces/create` | `{"name": …, "replicas": …, "engine": …}` | a sentence |
+//! | `GET /routes` | | prefixes of keys and their keyspaces, a line each |
+//! | `POST /routes/add` | `{"prefix": …, "name": …}` | a sentence |
+//! | `POST /routes/remove` | `{"prefix": …}` | a sentence |
+//! | `POST /keyspaces/create` | `{"names": […], "replicas": …, "engine": …}` | a sentence |
 //! | `POST /keyspaces/drop`, `/keyspaces/stay` | `{"name": …}` | a sentence |
 //! | `POST /keyspaces/move` | `{"name": …, "from": NODE or null, "to": [NODE, …]}` | a sentence |
 //! | `GET /placement/plan`, `/placement/explain/KEYSPACE` | | a text |
@@ -52,6 +55,8 @@ pub(crate) fn router(site: &Site) -> Router {
         .route("/keyspaces/drop", post(drop_keyspace))
         .route("/keyspaces/move", post(placing::move_keyspace))
         .route("/keyspaces/stay", post(placing::stay))
+        .route("/routes/add", post(placing::route))
+        .route("/routes/remove", post(placing::unroute))
         .route("/placement/apply", post(placing::apply))
         .route("/placement/set", post(placing::set))
         .route("/nodes/drain", post(placing::drain))
@@ -65,6 +70,7 @@ pub(crate) fn router(site: &Site) -> Router {
         .route("/version", get(version))
         .route("/keyspaces", get(keyspaces))
         .route("/groups", get(groups))
+        .route("/routes", get(placing::routes))
         .route("/placement/plan", get(placing::plan))
         .route("/placement/explain/{keyspace}", get(placing::explain))
         .merge(changes)
@@ -164,8 +170,8 @@ async fn transfer(State(site): State<Site>, Json(body): Json<Transfer>) -> Respo
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewKeyspace {
-    name: String,
+struct NewKeyspaces {
+    names: Vec<String>,
     replicas: usize,
     engine: String,
     quorums: Option<String>,
@@ -177,9 +183,9 @@ struct OneKeyspace {
     name: String,
 }
 
-async fn create_keyspace(State(site): State<Site>, Json(body): Json<NewKeyspace>) -> Response {
-    let NewKeyspace {
-        name,
+async fn create_keyspace(State(site): State<Site>, Json(body): Json<NewKeyspaces>) -> Response {
+    let NewKeyspaces {
+        names,
         replicas,
         engine,
         quorums,
@@ -188,7 +194,7 @@ async fn create_keyspace(State(site): State<Site>, Json(body): Json<NewKeyspace>
     match engine.parse().and_then(|engine| Ok((engine, quorums?))) {
         Ok((engine, quorums)) => {
             let call = Call::KeyspaceCreate {
-                name,
+                names,
                 replicas,
                 engine,
                 quorums,

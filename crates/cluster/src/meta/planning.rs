@@ -79,14 +79,22 @@ impl Picture {
         }
     }
 
-    /// The nodes for one more keyspace of so many replicas.
+    /// The nodes for so many more keyspaces, of so many replicas each.
     #[must_use]
-    pub fn nodes_for_new(&self, reader: &Reader, replicas: usize) -> Vec<NodeId> {
-        let new = GroupId(last_group(reader).0 + 1);
+    pub fn nodes_for_new(
+        &self,
+        reader: &Reader,
+        keyspaces: usize,
+        replicas: usize,
+    ) -> Vec<Vec<NodeId>> {
+        let first = last_group(reader).0 + 1;
+        let new = || (first..).take(keyspaces).map(GroupId);
         let mut wanted = self.wanted.clone();
-        wanted.insert(new, replicas);
+        wanted.extend(new().map(|group| (group, replicas)));
         let mut plan = plan(&self.sites, &wanted, &self.table);
-        plan.target.remove(&new).unwrap_or_default()
+        new()
+            .map(|group| plan.target.remove(&group).unwrap_or_default())
+            .collect()
     }
 
     /// What should move.

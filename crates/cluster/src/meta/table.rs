@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Integers are little-endian. The epoch counts the changes of the table. What is known of nodes
-//! stands in rows of its own ([`super::nodes`]).
+//! stands in rows of its own ([`super::nodes`]), and so do routes ([`super::routing`]).
 
 use std::collections::BTreeSet;
 

@@ -110,13 +110,13 @@ impl Group {
                 self.call_operator(moment, id, Operation::MemberRemove { member }, peers, out);
             }
             Call::KeyspaceCreate {
-                name,
+                names,
                 replicas,
                 engine,
                 quorums,
             } => {
                 let wanted = Wanted {
-                    name,
+                    names,
                     replicas,
                     engine,
                     quorums,
@@ -210,6 +210,10 @@ impl Group {
         self.metrics.reads += 1;
         let limits = &self.config.limits.leases;
         read.set_clock(self.leases.estimate(self.last_pass, limits));
+        // A prefix may have been given away since the read was sent on its way.
+        if self.replica.has_moved(read.request()) {
+            return self.answer_etcd(id, Err(etcd::Error::KeysMoved), out);
+        }
         match etcd::read(self.replica.reader(), &read, self.config.limits.small_read) {
             etcd::ReadOutcome::Done(result) => self.answer_etcd(id, result, out),
             etcd::ReadOutcome::TooLarge => {

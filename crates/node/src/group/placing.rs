@@ -88,6 +88,16 @@ impl Group {
                     false => format!("there is no keyspace called {name}"),
                 })?)
             }
+            Placement::Route { prefix, name } => {
+                meta::check_name(&name)?;
+                check_prefix(&prefix)?;
+                Verdict::Change(MetaCommand::Route { prefix, name })
+            }
+            Placement::Unroute { prefix } => {
+                check_prefix(&prefix)?;
+                Verdict::Change(MetaCommand::Unroute { prefix })
+            }
+            Placement::Routes => Verdict::Say(shown_routes(&meta::routes(reader))),
             Placement::Tend {
                 replace_after,
                 rebalances,
@@ -283,6 +293,27 @@ fn stand(node: NodeId, was: Standing, standing: Standing) -> Verdict {
         was,
         standing,
     })
+}
+
+fn check_prefix(prefix: &[u8]) -> Result<(), String> {
+    match prefix.len() {
+        1..=meta::PREFIX_BYTES_MAX => Ok(()),
+        length => Err(format!(
+            "a prefix has 1 to {} bytes, not {length}",
+            meta::PREFIX_BYTES_MAX
+        )),
+    }
+}
+
+fn shown_routes(routes: &[meta::Route]) -> String {
+    let lines: Vec<String> = routes
+        .iter()
+        .map(|route| format!("{} {}", meta::shown(&route.prefix), route.keyspace))
+        .collect();
+    match lines.is_empty() {
+        true => "no prefix leads to a keyspace".to_owned(),
+        false => lines.join("\n"),
+    }
 }
 
 fn check_epoch(seen: TableEpoch, asked: Option<u64>) -> Result<(), String> {

@@ -92,7 +92,8 @@ impl Running {
         let meta = self.meta();
         let table = meta::keyspaces(meta.replica().reader());
         let is_open = |group| self.groups.contains_key(&group);
-        let directory = Directory::new(self.own, table, &meta.membership, is_open);
+        let routes = meta.replica().routes();
+        let directory = Directory::new(self.own, (table, routes), &meta.membership, is_open);
         out.push(Output::Keyspaces(Arc::new(directory)));
     }
 }

@@ -306,7 +306,7 @@ impl World {
         let name = space.name.to_string();
         let call = match space.stage {
             Stage::Creating => Call::KeyspaceCreate {
-                name,
+                names: vec![name],
                 replicas: plan.replicas,
                 engine: plan.engine,
                 quorums: None,
