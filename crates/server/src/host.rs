@@ -503,6 +503,10 @@ fn startup(
         engine: configuration.engine,
         quorums: configuration.quorums,
         domains: configuration.domains(),
+        tending: match configuration.heals_by_itself {
+            true => node::Tending::default(),
+            false => node::Tending::OFF,
+        },
         timing: Timing {
             election_timeout: configuration.election_timeout,
             heartbeat_interval: configuration.heartbeat_interval,

@@ -119,6 +119,7 @@ pub(crate) fn config(host: usize, scenario: &Scenario) -> Config {
             .filter(|_| host == 0)
             .map(|(elect, commit)| QuorumSizes { elect, commit }),
         domains: node::Domains::default(),
+        tending: node::Tending::OFF,
         timing: Timing::default(),
         limits: Limits {
             // Where machines hear of each other late, the replica is far behind its engine.
