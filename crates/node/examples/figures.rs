@@ -86,6 +86,7 @@ fn node(index: usize) -> Node {
         cluster: (0..NODES).map(|each| (name(each), address(each))).collect(),
         join: Vec::new(),
         domains: quorate_node::Domains::default(),
+        tending: quorate_node::Tending::OFF,
         timing: Timing::default(),
         limits: Limits::default(),
     };

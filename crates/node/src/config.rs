@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cluster::meta::Tending;
 use cluster::placement::site::Domains;
 use consensus::{EngineKind, Membership, QuorumRule, QuorumSizes};
 use journal::disk::File;
@@ -39,6 +40,9 @@ pub struct Config {
     pub is_witness: bool,
     /// What this node fails together with; replicas of a keyspace are kept apart by it.
     pub domains: Domains,
+    /// How the cluster looks after itself as long as no operator has said so (`placement set`);
+    /// counts while this node leads the first group.
+    pub tending: Tending,
     /// How long things may take.
     pub timing: Timing,
     /// What bounds everything.

@@ -357,6 +357,7 @@ impl Running {
         self.moment = moment;
         for id in self.shared_with(node) {
             self.with(id, out, |group, out| {
+                group.doubt_digest(moment.now, Some(node));
                 group.peer_found(moment, node, peers, out);
             });
         }

@@ -372,6 +372,7 @@ fn get_bytes(input: &mut Bytes) -> Result<Bytes, WireError> {
 #[cfg(test)]
 mod tests {
     use base::{Epoch, Slot};
+    use cluster::placement::plan::TableEpoch;
     use consensus::message::Body;
 
     use super::*;
@@ -479,6 +480,7 @@ mod tests {
             GroupFrame::Facts(Facts {
                 data_bytes: 1,
                 applied: Slot(2),
+                table: TableEpoch(3),
             }),
         ];
         let mut said: Vec<GroupFrame> = of_a_group.into();

@@ -116,6 +116,9 @@ pub struct Configuration {
     pub gossip: Option<bool>,
     /// The file with the keys of gossip.
     pub gossip_key_file: Option<PathBuf>,
+    /// Replicas move to other nodes by themselves, when nodes die and to even things out, as long as
+    /// no operator has said otherwise.
+    pub heals_by_itself: bool,
     /// Where this node stands: a building, or an availability zone; perhaps empty.
     pub zone: String,
     /// A rack within that; perhaps empty.
@@ -193,6 +196,7 @@ impl Default for Configuration {
             join: Vec::new(),
             gossip: None,
             gossip_key_file: None,
+            heals_by_itself: true,
             zone: String::new(),
             rack: String::new(),
             engine: None,

@@ -505,6 +505,10 @@ fn startup(
         copies: configuration.copies,
         is_witness: configuration.witness,
         domains: configuration.domains(),
+        tending: match configuration.heals_by_itself {
+            true => node::Tending::default(),
+            false => node::Tending::OFF,
+        },
         timing: Timing {
             election_timeout: configuration.election_timeout,
             heartbeat_interval: configuration.heartbeat_interval,

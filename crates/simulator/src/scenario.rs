@@ -342,6 +342,10 @@ pub struct Scenario {
     /// Other keyspaces.
     #[serde(default)]
     pub keyspaces: Vec<Keyspace>,
+    /// After so many seconds a dead host's replicas are made anew on others, if an operator says
+    /// so at all; 0: never. Replicas also move to even out what hosts hold.
+    #[serde(default)]
+    pub tending: Option<u64>,
     /// The limits.
     pub small: Small,
     /// What goes wrong, in order of time.

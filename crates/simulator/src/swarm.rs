@@ -53,6 +53,7 @@ pub fn draw(seed: u64) -> Scenario {
         machine: machine(&mut random),
         workload: workload(&mut streams.named("workload.plan")),
         keyspaces: Vec::new(),
+        tending: None,
         small: small(&mut streams.named("limits")),
         faults: Vec::new(),
     };
@@ -211,15 +212,23 @@ fn with_keyspaces(scenario: &mut Scenario) {
 /// One seed with keyspaces in so many has them moved, where there is room.
 const MOVES_ONE_IN: u64 = 2;
 
+/// One seed with keyspaces that move in about so many has them sent elsewhere by themselves, too.
+const TENDING_ONE_IN: u64 = 2;
+
 /// Has keyspaces moved. Whose disk may lose something is then not known before, so none does.
 fn with_moves(scenario: &mut Scenario) {
     let mut random = Streams::of(scenario.seed).named("moves");
     if random.below(MOVES_ONE_IN) > 0 {
         return;
     }
+    // From a stream of its own, so that it changes nothing else about a seed.
+    let mut tending = Streams::of(scenario.seed).named("tending");
     for keyspace in &mut scenario.keyspaces {
         if keyspace.replicas == scenario.hosts - usize::from(scenario.witness.is_some()) {
             continue;
+        }
+        if scenario.tending.is_none() && tending.below(TENDING_ONE_IN) == 0 {
+            scenario.tending = Some(pick(&mut tending, &[0, 1, 1, 2]));
         }
         for _ in 0..random.below(4) + 1 {
             let rest = scenario.duration.saturating_sub(keyspace.created).max(1);
@@ -310,6 +319,7 @@ pub fn calm(seed: u64, hosts: usize, clients: usize, pause: Micros, duration: Mi
             patience: 10 * SECOND,
         },
         keyspaces: Vec::new(),
+        tending: None,
         small: Small {
             segment_bytes: 256 << 10,
             checkpoint_log_bytes: 256 << 10,

@@ -6,8 +6,8 @@
 //! kind 2 drop:    name
 //! kind 3 move:    epoch seen u64 | count u16, each: name | replicas
 //! kind 4 cancel:  name
-//! kind 5 leave:   group u64 | replicas
-//! kind 6 settle:  group u64 | replicas
+//! kind 5 leave:   group u64 | epoch that the move made u64
+//! kind 6 settle:  group u64 | epoch that the move made u64
 //! kind 7 site:    node u64 | zone | rack | host
 //! kind 8 stand:   node u64 | standing it has u8 | standing it gets u8
 //! kind 9 tend:    replace after u64 seconds, 0: never | rebalance u8
@@ -20,8 +20,8 @@
 //!
 //! *Move* names where keyspaces shall be. The leader of each group fills the new replicas and gives
 //! them votes; when all of them have theirs it says *leave*, the others give up serving and are
-//! removed, and *settle* ends it. Each of the two names the target that it is about, so that one
-//! that comes late does nothing. *Cancel* turns back, as long as nobody has left.
+//! removed, and *settle* ends it. Each of the two names the move that it is about, so that one that
+//! comes late does nothing. *Cancel* turns back, as long as nobody has left.
 //!
 //! Replicas, quorums and names as in [`super::table`], standings as in [`super::nodes`]. Integers
 //! are little-endian.
@@ -83,15 +83,15 @@ pub enum MetaCommand {
     Leave {
         /// In which group.
         group: GroupId,
-        /// The target.
-        target: Vec<Replica>,
+        /// Which move: the epoch that it made.
+        begun: TableEpoch,
     },
     /// The others have left.
     Settle {
         /// Which group.
         group: GroupId,
-        /// The target.
-        target: Vec<Replica>,
+        /// Which move: the epoch that it made.
+        begun: TableEpoch,
     },
     /// A node says where it stands.
     Site {
@@ -157,8 +157,8 @@ impl MetaCommand {
                 out.put_u8(4);
                 put_text(&mut out, name);
             }
-            MetaCommand::Leave { group, target } => put_step(&mut out, 5, *group, target),
-            MetaCommand::Settle { group, target } => put_step(&mut out, 6, *group, target),
+            MetaCommand::Leave { group, begun } => put_step(&mut out, 5, *group, *begun),
+            MetaCommand::Settle { group, begun } => put_step(&mut out, 6, *group, *begun),
             MetaCommand::Site { node, domains } => {
                 out.put_u8(7);
                 out.put_u64_le(node.0);
@@ -217,11 +217,11 @@ impl MetaCommand {
             },
             5 => MetaCommand::Leave {
                 group: GroupId(input.try_get_u64_le().ok()?),
-                target: get_replicas(input)?,
+                begun: TableEpoch(input.try_get_u64_le().ok()?),
             },
             6 => MetaCommand::Settle {
                 group: GroupId(input.try_get_u64_le().ok()?),
-                target: get_replicas(input)?,
+                begun: TableEpoch(input.try_get_u64_le().ok()?),
             },
             7 => MetaCommand::Site {
                 node: NodeId(input.try_get_u64_le().ok()?),
@@ -246,10 +246,10 @@ impl MetaCommand {
     }
 }
 
-fn put_step(out: &mut BytesMut, kind: u8, group: GroupId, target: &[Replica]) {
+fn put_step(out: &mut BytesMut, kind: u8, group: GroupId, begun: TableEpoch) {
     out.put_u8(kind);
     out.put_u64_le(group.0);
-    put_replicas(out, target);
+    out.put_u64_le(begun.0);
 }
 
 fn put_named(out: &mut BytesMut, keyspaces: &[(String, Vec<Replica>)]) {
@@ -320,9 +320,9 @@ pub fn execute(
             moving::begin(transaction, membership, seen, moves)
         }
         Some(MetaCommand::Cancel { name }) => moving::cancel(transaction, &name),
-        Some(MetaCommand::Leave { group, target }) => moving::leave(transaction, group, &target),
-        Some(MetaCommand::Settle { group, target }) => {
-            moving::settle(transaction, membership, group, &target)
+        Some(MetaCommand::Leave { group, begun }) => moving::leave(transaction, group, begun),
+        Some(MetaCommand::Settle { group, begun }) => {
+            moving::settle(transaction, membership, group, begun)
         }
         Some(MetaCommand::Site { node, domains }) => {
             nodes::describe(transaction, membership, node, domains)

@@ -42,6 +42,8 @@ pub struct Proposal {
     pub seen: TableEpoch,
     /// Where keyspaces shall be, the most urgent first.
     pub moves: Vec<(String, Vec<Replica>)>,
+    /// Why each of them moves.
+    pub reasons: BTreeMap<String, Reason>,
     /// Keyspaces that cannot move: too few of their replicas are alive.
     pub stuck: Vec<String>,
     /// Keyspaces for which there are too few nodes, by how many replicas.
@@ -121,7 +123,7 @@ impl Picture {
                 continue;
             }
             let may_be_sent = keyspace.moving.as_ref().is_none_or(|moving| {
-                !moving.is_leaving && matches!(reason, Reason::Gone | Reason::Draining)
+                !moving.is_leaving && reason.is_necessary()
             });
             let target = plan.target.get(group).into_iter().flatten();
             let target: Option<Vec<Replica>> =
@@ -131,8 +133,11 @@ impl Picture {
             }
         }
         moves.sort_by_key(|(reason, _, _)| *reason);
+        let reasons = moves.iter();
+        let reasons = reasons.map(|(reason, name, _)| (name.clone(), *reason));
         Proposal {
             seen: self.table.epoch,
+            reasons: reasons.collect(),
             moves: moves
                 .into_iter()
                 .map(|(_, name, target)| (name, target))

@@ -11,12 +11,14 @@
 //! back as any of them needs it.
 
 use base::mutant::{self, Mutant};
-use base::{Instant, Slot};
+use base::{Epoch, Instant, Slot};
 use consensus::{CheckpointRef, Engine as _};
+use journal::RecordKind;
 
 use super::journaling::ToJournal;
 use super::{Group, META, Moment};
 use crate::calls::Waiter;
+use crate::description::Description;
 use crate::interface::Output;
 use crate::notes::Note;
 use crate::peers::Peers;
@@ -147,12 +149,35 @@ impl Group {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
+        self.describe_members();
         self.to_journal.push(ToJournal::Release(log_kept_after));
         let input = consensus::Input::CheckpointTaken {
             checkpoint,
             log_kept_after,
         };
         self.drive(moment, input, peers, out);
+    }
+
+    /// Who belongs to the group stands in the log that is let go of, or in front of it. If
+    /// checkpoints are lost as well, this tells whether others have what is missing.
+    fn describe_members(&mut self) {
+        let members = self.replica.membership();
+        if self.latest.1 == *members {
+            return;
+        }
+        self.latest = (self.replica.applied(), members.clone());
+        let description = Description {
+            engine: self.engine.kind(),
+            genesis: self.genesis.clone(),
+            latest: self.latest.clone(),
+        };
+        self.to_journal.push(ToJournal::Keep(journal::Record {
+            group: self.id,
+            kind: RecordKind::GroupOpened,
+            slot: Slot(0),
+            epoch: Epoch(0),
+            body: description.encode(),
+        }));
     }
 
     /// The slot that the newest checkpoint covers.

@@ -117,6 +117,7 @@ pub struct Group {
     pub(crate) own: NodeId,
     origin: Origin,
     pub(crate) genesis: Membership,
+    latest: (Slot, Membership),
     pub(crate) engine: AnyEngine,
     pub(crate) replica: Replica,
     /// It has lost something that it may have acknowledged, and no leader has made up for that.
@@ -199,6 +200,7 @@ impl Group {
         let (kind, restored) = restore(&recovered, level_max)?;
         let RecoveredReplica {
             genesis,
+            latest,
             state,
             membership,
             found,
@@ -261,6 +263,7 @@ impl Group {
             own: place.node,
             origin,
             genesis,
+            latest,
             is_in_doubt: engine.glance().is_uncertain,
             engine,
             replica,
@@ -712,6 +715,7 @@ impl Group {
         let facts = Facts {
             data_bytes: reader.held_bytes(),
             applied: reader.applied(),
+            table: self.table_epoch(),
         };
         self.facts.insert(self.own, facts);
         let members = &self.membership.members;

@@ -6,6 +6,7 @@
 //!   mover, on the leader of a group: what is ─▶ observed ─▶ next step ─▶ take_step ─▶ engine
 //! ```
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base::{Instant, NodeId};
@@ -15,11 +16,12 @@ use cluster::placement::plan::{Scope, TableEpoch};
 use cluster::placement::site::Standing;
 use consensus::{Change, Engine as _, Member};
 
-use super::{Group, Moment};
+use super::{Group, META, Moment};
 use crate::calls::{Admittance, Waiter};
 use crate::interface::{Answer, CallId, Output, Placement};
 use crate::operator::Asker;
 use crate::peers::Peers;
+use crate::system::{self, SystemCommand};
 
 /// What comes of an operator's question.
 enum Verdict {
@@ -102,7 +104,7 @@ impl Group {
                 replace_after,
                 rebalances,
             } => {
-                let now = meta::tending(reader);
+                let now = meta::tending(reader).unwrap_or(self.config.tending);
                 let after = replace_after.map(|after| (after > Duration::ZERO).then_some(after));
                 Verdict::Change(MetaCommand::Tend(Tending {
                     replace_after: after.unwrap_or(now.replace_after),
@@ -211,6 +213,38 @@ impl Group {
         self.metrics.calls_refused += u64::from(added.is_err());
     }
 
+    /// The epoch of the table that this replica has, if it is one of the first group.
+    pub(crate) fn table_epoch(&self) -> TableEpoch {
+        match self.id {
+            META => meta::epoch(self.replica.reader()),
+            _ => TableEpoch::default(),
+        }
+    }
+
+    /// The others are told at once what this node says of itself every now and then.
+    pub(crate) fn tell_facts_now(&mut self, now: Instant) {
+        self.next_facts = now;
+    }
+
+    /// On the leader: whether its group is on this move, and has heard so from this leader. A group
+    /// never goes back to an earlier move, so whoever leads by a table of long ago finds out here:
+    /// all that the group agreed on before stands in front of what it was told by this leader.
+    ///
+    /// `false`: not yet, or never; see [`Group::follow_move`].
+    pub(crate) fn follows_move(&self, begun: TableEpoch) -> bool {
+        let reader = self.replica.reader();
+        let has_caught_up = reader.epoch() == self.engine.glance().epoch;
+        has_caught_up && system::followed_move(reader) == Some(begun)
+    }
+
+    /// On the leader: the group shall be on this move, unless it is on a later one.
+    pub(crate) fn follow_move(&mut self, now: Instant, begun: TableEpoch) {
+        if system::followed_move(self.replica.reader()) <= Some(begun) {
+            let command = SystemCommand::FollowMove { begun };
+            self.add_system_command(now, &command, Waiter::Nobody);
+        }
+    }
+
     /// What this group's membership is, for the mover. Only the leader knows enough.
     pub(crate) fn observed(&self) -> Observed {
         let membership = &self.membership;
@@ -225,6 +259,7 @@ impl Group {
             learners: learners
                 .map(|id| (*id, self.is_ready_for_vote(*id)))
                 .collect(),
+            unready: BTreeSet::new(),
             leader: self.leader,
             is_changing: !is_settled
                 || membership.is_joint()

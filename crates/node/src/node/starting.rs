@@ -255,7 +255,7 @@ pub(super) fn member_of(identity: &Identity) -> Option<(ClusterId, Description)>
             engine,
         } => {
             let (engine, genesis) = (*engine, genesis.clone());
-            Some((*cluster, Description { engine, genesis }))
+            Some((*cluster, Description::new(engine, genesis)))
         }
         Standing::Alone | Standing::Forming { .. } => None,
     }

@@ -80,7 +80,7 @@ impl Running {
         }
         self.prefer_leaders();
         let is_draining = self.leading.is_draining;
-        let rebalances = meta::tending(self.meta().replica().reader()).rebalances;
+        let rebalances = self.tending().rebalances;
         for id in led {
             let has_rested = self.leading.since[&id] + limits.leading_rest <= now;
             let given = self.leading.given.get(&id);

@@ -11,17 +11,27 @@
 //! ```
 //!
 //! Each group is moved by whoever leads it, from what it sees ([`mover::steps`]); nothing is kept
-//! but what stands in the table and in the group's membership, so the next leader goes on where one
-//! stopped. *Settle* is said once the removal is executed: whoever reads it deletes what it holds.
+//! but what stands in the table and in the group, so the next leader goes on where one stopped.
+//! *Settle* is said once the removal is executed: whoever reads it deletes what it holds.
+//!
+//! Tables are read late: by a node that closes a replica, and by one that leads a group. So that
+//! nobody closes what has got a vote again meanwhile,
+//!
+//! - moves have numbers, and a leader takes no step of a move, and says nothing of it, before its
+//!   group has written down, in this leader's own epoch, that it is on that move. A group never goes
+//!   back to an earlier one: who leads by an old table adds nobody;
+//! - a node is filled only once it has said that its table is the one that the move made, or a
+//!   later one. Whatever earlier tables had it close is closed by then.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use base::mutant::{self, Mutant};
-use base::{GroupId, Instant, NodeId};
+use base::{Epoch, GroupId, Instant, NodeId};
 use cluster::meta::{Keyspace, MetaCommand, Moving};
 use cluster::placement::mover::{self, Observed, Step};
+use cluster::placement::plan::TableEpoch;
 
 use super::Running;
 use crate::group::{META, Moment};
@@ -78,6 +88,10 @@ pub(super) struct UnderWay {
     leaving: BTreeMap<GroupId, Instant>,
     /// When the table was last told something about a group.
     said: BTreeMap<GroupId, Instant>,
+    /// When a group was last told which move it is on.
+    told: BTreeMap<GroupId, (Epoch, TableEpoch, Instant)>,
+    /// The newest move to this node that it has heard of, and told the others so.
+    heard: TableEpoch,
     next_look: Instant,
 }
 
@@ -101,12 +115,23 @@ impl Running {
         let is_leaving = |group: &GroupId| moving.get(group).is_some_and(|each| each.is_leaving);
         under_way.leaving.retain(|group, _| is_leaving(group));
         under_way.said.retain(|group, _| moving.contains_key(group));
+        under_way.told.retain(|group, _| moving.contains_key(group));
         for group in moving.keys().filter(|group| is_leaving(group)) {
             if let Entry::Vacant(new) = under_way.leaving.entry(*group) {
                 // *Leave* has been heard; what is said next is another thing.
                 new.insert(now);
                 under_way.said.remove(group);
             }
+        }
+        let own = self.own;
+        let to_here = moving.values().filter(|each| {
+            let mut target = each.target.iter();
+            target.any(|replica| replica.node == own)
+        });
+        let newest = to_here.map(|each| each.begun).max();
+        if newest > Some(under_way.heard) {
+            under_way.heard = newest.unwrap_or_default();
+            self.meta_mut().tell_facts_now(now);
         }
     }
 
@@ -132,14 +157,26 @@ impl Running {
             return;
         }
         let (mut target, mut observed) = (BTreeMap::new(), BTreeMap::new());
+        let mut unaware = Vec::new();
         for (id, moving) in &self.under_way.keyspaces {
             let opened = self.groups.get(id).filter(|opened| opened.group.leads());
             let Some(opened) = opened else {
                 continue;
             };
+            if !opened.group.follows_move(moving.begun) {
+                unaware.push((*id, moving.begun, opened.group.epoch));
+                continue;
+            }
             let nodes: Vec<NodeId> = moving.target.iter().map(|each| each.node).collect();
+            let seen = Observed {
+                unready: self.unready(moving),
+                ..opened.group.observed()
+            };
             target.insert(*id, nodes);
-            observed.insert(*id, opened.group.observed());
+            observed.insert(*id, seen);
+        }
+        for (id, begun, epoch) in unaware {
+            self.tell_of_move(moment.now, id, (epoch, begun), out);
         }
         for (id, seen) in &observed {
             self.report(moment.now, *id, seen, out);
@@ -148,6 +185,34 @@ impl Running {
         for (id, step) in mover::steps(&target, &observed, &limits) {
             self.move_on(moment, id, step, &observed[&id], peers, out);
         }
+    }
+
+    /// Those of a target who have not said that they know of the move.
+    fn unready(&self, moving: &Moving) -> BTreeSet<NodeId> {
+        let facts = &self.meta().facts;
+        let knows = |node: &NodeId| facts.get(node).is_some_and(|each| each.table >= moving.begun);
+        let target = moving.target.iter().map(|each| each.node);
+        target
+            .filter(|node| !knows(node) && !mutant::is_on(Mutant::FillUnaware))
+            .collect()
+    }
+
+    /// A group that this node leads is told which move it is on.
+    fn tell_of_move(
+        &mut self,
+        now: Instant,
+        id: GroupId,
+        what: (Epoch, TableEpoch),
+        out: &mut Vec<Output>,
+    ) {
+        let again = self.config.limits.moving.say_again;
+        let told = self.under_way.told.get(&id);
+        if told.is_some_and(|(epoch, begun, at)| (*epoch, *begun) == what && now < *at + again) {
+            return;
+        }
+        let (epoch, begun) = what;
+        self.under_way.told.insert(id, (epoch, begun, now));
+        self.with(id, out, |group, _| group.follow_move(now, begun));
     }
 
     /// Says into the table what has been reached.
@@ -159,13 +224,13 @@ impl Running {
             return;
         }
         let shall: BTreeSet<NodeId> = moving.target.iter().map(|each| each.node).collect();
-        let target = moving.target.clone();
+        let begun = moving.begun;
+        let is_over = seen.voters == shall && seen.learners.is_empty();
         let command = match moving.is_leaving {
-            true if seen.voters == shall && seen.learners.is_empty() => {
-                MetaCommand::Settle { group: id, target }
+            true if is_over || mutant::is_on(Mutant::SettleEarly) => {
+                MetaCommand::Settle { group: id, begun }
             }
-            true if mutant::is_on(Mutant::SettleEarly) => MetaCommand::Settle { group: id, target },
-            false if shall.is_subset(&seen.voters) => MetaCommand::Leave { group: id, target },
+            false if shall.is_subset(&seen.voters) => MetaCommand::Leave { group: id, begun },
             _ => return,
         };
         let again = self.config.limits.moving.say_again;

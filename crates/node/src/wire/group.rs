@@ -8,6 +8,7 @@
 
 use base::{Epoch, GroupId, NodeId, Slot};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use cluster::placement::plan::TableEpoch;
 
 use super::members::{self, MemberChange};
 use super::{NO_NODE, WireError, get_bytes, get_text, put_bytes, put_text};
@@ -75,6 +76,9 @@ pub struct Facts {
     pub data_bytes: u64,
     /// What it has executed.
     pub applied: Slot,
+    /// Of the first group: the epoch of its table of keyspaces, by which it goes. It has closed what
+    /// older tables had it close.
+    pub table: TableEpoch,
 }
 
 /// A frame that concerns one group.
@@ -204,6 +208,7 @@ impl GroupFrame {
             GroupFrame::Facts(facts) => {
                 out.put_u64_le(facts.data_bytes);
                 out.put_u64_le(facts.applied.0);
+                out.put_u64_le(facts.table.0);
             }
             GroupFrame::Change { id, change } => {
                 out.put_u64_le(*id);
@@ -257,6 +262,7 @@ impl GroupFrame {
             13 => GroupFrame::Facts(Facts {
                 data_bytes: input.try_get_u64_le()?,
                 applied: Slot(input.try_get_u64_le()?),
+                table: TableEpoch(input.try_get_u64_le()?),
             }),
             15 => GroupFrame::Change {
                 id: input.try_get_u64_le()?,

@@ -124,6 +124,7 @@ pub(crate) fn config(host: usize, scenario: &Scenario) -> Config {
             .and_then(|witness| witness.copies),
         is_witness: scenario.is_witness(host),
         domains: node::Domains::default(),
+        tending: node::Tending::OFF,
         timing: Timing::default(),
         limits: Limits {
             // Where machines hear of each other late, the replica is far behind its engine.

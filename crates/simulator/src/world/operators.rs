@@ -47,6 +47,9 @@ struct Job {
 #[derive(Debug, Default)]
 pub(crate) struct Operators {
     job: Option<Job>,
+    /// After so many seconds the dead shall be replaced; what has been asked for that, and has no
+    /// answer.
+    pub(crate) tending: Option<(Option<CallId>, u64)>,
     turn: usize,
 }
 
