@@ -132,6 +132,16 @@ pub enum Input {
         /// What to change.
         change: Change,
     },
+    /// A quorum is lost for good, and an operator orders that this replica go on as the only voter.
+    /// Everything in its log becomes chosen; entries that only the lost ones had are lost. The host
+    /// makes sure that nobody counts again who is not named here. Answered by [`Output::Done`] once
+    /// a restart would go by it, or by [`Output::Refuse`].
+    Recover {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// Other members that are still there: they stay, without a vote.
+        learners: Vec<NodeId>,
+    },
     /// Hand leadership to `to`, or to the most caught-up voter. Answered by [`Output::Done`] when
     /// another replica is known to lead, or by [`Output::Refuse`] (also after one election
     /// timeout without success; this replica then goes on leading).

@@ -223,6 +223,17 @@ impl Message {
         Message { epoch, body }
     }
 
+    /// Whether it says what was received, and nothing else: it makes nobody follow, promise or vote.
+    #[must_use]
+    pub fn is_acknowledgement(&self) -> bool {
+        matches!(
+            self.body,
+            Body::AppendReply { .. }
+                | Body::SnapshotProgress { .. }
+                | Body::Paxos(PaxosBody::AcceptReply { .. })
+        )
+    }
+
     /// About how many bytes [`Message::encode`] appends, so that a buffer can be made for them.
     #[must_use]
     pub fn encoded_bytes_hint(&self) -> usize {

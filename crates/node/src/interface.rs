@@ -244,6 +244,8 @@ pub enum Call {
     Keyspaces,
     /// What this node sees of each group that it holds a replica of.
     Groups,
+    /// A group has lost its quorum for good: go on with the replica here.
+    GroupRecover(RecoveryOrder),
     /// What operators ask about where keyspaces are.
     Placement(Placement),
     /// etcd's `Cluster.MemberList`.
@@ -462,8 +464,52 @@ pub struct GroupStatus {
     pub group: GroupId,
     /// The replica here has lost something, and no leader has made up for it.
     pub is_in_doubt: bool,
+    /// How it agrees.
+    pub engine: EngineKind,
+    /// The last entry of the log here, chosen or not.
+    pub last: Slot,
+    /// The epoch of that entry.
+    pub last_term: Epoch,
+    /// How many voters elect and commit, by the newest membership in the log here.
+    pub quorums: QuorumSizes,
+    /// The replica here has a vote.
+    pub is_voter: bool,
+    /// The replica here keeps headers instead of entries.
+    pub is_witness: bool,
+    /// The other members.
+    pub others: Vec<OtherReplica>,
     /// What the replica here sees.
     pub status: Status,
+}
+
+/// Another replica of a group, as this node hears of its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherReplica {
+    /// Its node.
+    pub id: NodeId,
+    /// The node's name; its id if it has none yet.
+    pub name: String,
+    /// It has a vote.
+    pub is_voter: bool,
+    /// It keeps headers instead of entries.
+    pub is_witness: bool,
+    /// There is a connection to it.
+    pub is_reachable: bool,
+    /// How long it has said nothing; `None` if it never did since this node was started.
+    pub silent_for: Option<Duration>,
+}
+
+/// What an operator orders who gives up a quorum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryOrder {
+    /// Whose group.
+    pub keyspace: String,
+    /// Where the log of the node that is asked ended when the operator was told.
+    pub last: Slot,
+    /// The epoch of that entry.
+    pub term: Epoch,
+    /// The names of all who do not answer: the operator has agreed to lose what only they hold.
+    pub given_up: Vec<String>,
 }
 
 /// One keyspace, as the table has it.

@@ -58,8 +58,8 @@ pub use directory::{Directory, Holder, Residence};
 pub use hub::HubLimits;
 pub use interface::{
     Answer, Call, CallId, ConnectionId, DialId, GroupStatus, Halt, Identity, Input, Job,
-    KeyspaceStatus, MemberStatus, MovingStatus, Output, Placement, RenewedLeases, SnapshotSource,
-    Standing, Status,
+    KeyspaceStatus, MemberStatus, MovingStatus, OtherReplica, Output, Placement, RecoveryOrder,
+    RenewedLeases, SnapshotSource, Standing, Status,
 };
 pub use limits::Limits;
 pub use node::Node;

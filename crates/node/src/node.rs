@@ -375,8 +375,8 @@ impl Node {
             _ => None,
         };
         // Before it could take the place of the real one's connections.
-        if let Some(known @ Known::Misnamed(_)) = fellow {
-            judge(&mut self.peers, connection, known, true, out);
+        if let Some(known @ Known::Misnamed(_)) = &fellow {
+            judge(&mut self.peers, connection, known.clone(), true, out);
             return;
         }
         match self.peers.hello(connection, hello, out) {
@@ -388,6 +388,10 @@ impl Node {
                 if let Phase::Running(running) = &mut self.phase
                     && fellow.is_some()
                 {
+                    if fellow == Some(Known::Removed) {
+                        // At once: before it could win the votes of others who do not know either.
+                        judge(&mut self.peers, connection, Known::Removed, false, out);
+                    }
                     running.peer_found(moment, node, &mut self.peers, out);
                 }
             }
@@ -460,6 +464,10 @@ impl Node {
                         return;
                     }
                     let of_engine = matches!(frame, Frame::Engine(_));
+                    let frame = match known {
+                        Known::Removed => acknowledgements(frame),
+                        _ => frame,
+                    };
                     if judge(&mut self.peers, connection, known, of_engine, out) {
                         running.frame(moment, connection, from, frame, &mut self.peers, out);
                     }
@@ -532,6 +540,18 @@ impl Node {
     }
 }
 
+/// What counts of the words of a node that was removed: that it has received something. It may not
+/// know yet, and be a leader to others who do not; such a one leads nobody here.
+fn acknowledgements(frame: Frame) -> Frame {
+    match frame {
+        Frame::Engine(mut messages) => {
+            messages.retain(|(_, message)| message.is_acknowledgement());
+            Frame::Engine(messages)
+        }
+        frame => frame,
+    }
+}
+
 /// Whether what a member of this cluster says counts (see [`crate::group::trust`]), `of_engine`
 /// or otherwise; whoever has no business here is told so.
 fn judge(
@@ -584,6 +604,7 @@ pub(crate) fn refuse(call: &Call, error: etcd::Error, phase: &str) -> Answer {
         | Call::KeyspaceDrop { .. }
         | Call::Keyspaces
         | Call::Groups
+        | Call::GroupRecover(_)
         | Call::Placement(_)
         | Call::TransferLeadership { .. } => Answer::Operator(Err(format!(
             "this node is {phase}; ask another one, or ask again"

@@ -50,6 +50,7 @@ mod moving;
 mod pinning;
 mod promises;
 pub(crate) mod pulses;
+mod recovering;
 pub mod scrubbing;
 mod showing;
 mod tending;
@@ -440,8 +441,11 @@ impl Running {
                 }
             },
             Call::Groups => {
-                let answer = Answer::Groups(self.group_statuses());
+                let answer = Answer::Groups(self.group_statuses(moment.now, peers));
                 return out.push(Output::Answer { id, answer });
+            }
+            Call::GroupRecover(order) => {
+                return self.recover_group(moment, id, &order, peers, out);
             }
             call => (META, call),
         };

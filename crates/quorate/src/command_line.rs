@@ -67,6 +67,17 @@ Examples:
   quorate placement explain events
   quorate placement set --replace-after 10m --rebalance off";
 
+const GROUP_EXAMPLES: &str = "\
+Examples:
+  What is left of the first group, and what would be lost (nothing is changed):
+    quorate group recover
+    quorate group recover pods --admin 10.0.0.1:2390,10.0.0.4:2390
+
+  On the machine of the node that is to go on, once the others are gone for good:
+    quorate group recover --force --accept-loss n2,n3
+
+Exit status without --force: 0 nothing is lost, 4 the quorum is; 1 no node can be asked.";
+
 const MEMBER_EXAMPLES: &str = "\
 Examples:
   Replace a node whose disk was lost (its old data must not come back):
@@ -181,6 +192,12 @@ pub(crate) enum Task {
     Keyspace {
         #[command(subcommand)]
         task: KeyspaceTask,
+    },
+    /// What is left of a group that has lost its quorum, and going on with it
+    #[command(after_help = GROUP_EXAMPLES)]
+    Group {
+        #[command(subcommand)]
+        task: GroupTask,
     },
     /// Look at where replicas are and why, and have them moved
     #[command(after_help = PLACEMENT_EXAMPLES)]
@@ -501,6 +518,36 @@ pub(crate) enum KeyspaceTask {
         #[command(flatten)]
         admin: Admin,
     },
+}
+
+/// What is to be done about a group.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupTask {
+    /// Say what is left of a group without a quorum; with --force, go on with it
+    Recover(Recover),
+}
+
+/// Which group is recovered, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// The keyspace whose group it is
+    #[arg(default_value = "default")]
+    pub(crate) keyspace: String,
+    /// Admin addresses of all nodes that are left: first the one that is to go on
+    #[arg(
+        long = "admin",
+        value_name = "ADDRESS,...",
+        value_delimiter = ',',
+        env = "QUORATE_ADMIN",
+        default_value = "127.0.0.1:2390"
+    )]
+    pub(crate) admins: Vec<String>,
+    /// Go on without those who do not answer: what only they hold is lost
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The names of all who are given up, as told without --force
+    #[arg(long, value_name = "NODE,...", value_delimiter = ',', requires = "force")]
+    pub(crate) accept_loss: Vec<String>,
 }
 
 /// What is to be done with a snapshot.

@@ -52,6 +52,11 @@ impl Keyspace {
                 .any(|each| names(&each.to) || names(&each.from))
     }
 
+    /// The number of its group.
+    pub(crate) fn group(&self) -> u64 {
+        self.group
+    }
+
     /// Whether it is the one that all nodes hold.
     pub(crate) fn is_default(&self) -> bool {
         self.group == 0

@@ -17,6 +17,7 @@
 //! | `POST /routes/add` | `{"prefix": …, "name": …}` | a sentence |
 //! | `POST /routes/remove` | `{"prefix": …}` | a sentence |
 //! | `POST /keyspaces/create` | `{"names": […], "replicas": …, "engine": …}` | a sentence |
+//! | `POST /groups/recover` | `{"keyspace": …, "last": …, "last_term": …, "accept_loss": […]}` | a sentence |
 //! | `POST /keyspaces/drop`, `/keyspaces/stay` | `{"name": …}` | a sentence |
 //! | `POST /keyspaces/move` | `{"name": …, "from": NODE or null, "to": [NODE, …]}` | a sentence |
 //! | `GET /placement/plan`, `/placement/explain/KEYSPACE` | | a text |
@@ -33,7 +34,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use node::{Answer, Call};
+use base::{Epoch, Slot};
+use node::{Answer, Call, OtherReplica, RecoveryOrder};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
@@ -51,6 +53,7 @@ pub(crate) fn router(site: &Site) -> Router {
         .route("/members/promote", post(promote))
         .route("/members/remove", post(remove))
         .route("/leader/transfer", post(transfer))
+        .route("/groups/recover", post(recover))
         .route("/keyspaces/create", post(create_keyspace))
         .route("/keyspaces/drop", post(drop_keyspace))
         .route("/keyspaces/move", post(placing::move_keyspace))
@@ -247,6 +250,14 @@ async fn groups(State(site): State<Site>) -> Response {
                 json!({
                     "group": each.group.0,
                     "in_doubt": each.is_in_doubt,
+                    "engine": each.engine.name(),
+                    "last": each.last.0,
+                    "last_term": each.last_term.0,
+                    "elect": each.quorums.elect,
+                    "commit": each.quorums.commit,
+                    "voter": each.is_voter,
+                    "witness": each.is_witness,
+                    "others": each.others.iter().map(other).collect::<Vec<_>>(),
                     "role": role_name(status.role),
                     "leader": status.leader,
                     "term": status.term.0,
@@ -271,6 +282,37 @@ async fn groups(State(site): State<Site>) -> Response {
             .into_response(),
         Err(response) => response,
     }
+}
+
+/// Another replica of a group, as JSON.
+fn other(other: &OtherReplica) -> serde_json::Value {
+    json!({
+        "id": other.id.to_string(),
+        "name": other.name,
+        "voter": other.is_voter,
+        "witness": other.is_witness,
+        "reachable": other.is_reachable,
+        "silent_seconds": other.silent_for.map(|silence| silence.as_secs()),
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recover {
+    keyspace: String,
+    last: u64,
+    last_term: u64,
+    accept_loss: Vec<String>,
+}
+
+async fn recover(State(site): State<Site>, Json(body): Json<Recover>) -> Response {
+    let order = RecoveryOrder {
+        keyspace: body.keyspace,
+        last: Slot(body.last),
+        term: Epoch(body.last_term),
+        given_up: body.accept_loss,
+    };
+    operate(&site, Call::GroupRecover(order)).await
 }
 
 async fn operate(site: &Site, call: Call) -> Response {

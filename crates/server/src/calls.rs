@@ -322,6 +322,7 @@ fn makes_room(call: &Call) -> bool {
         | Call::KeyspaceDrop { .. }
         | Call::Keyspaces
         | Call::Groups
+        | Call::GroupRecover(_)
         | Call::Placement(_)
         | Call::TransferLeadership { .. } => true,
     }

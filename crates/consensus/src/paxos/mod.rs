@@ -48,7 +48,7 @@
 //! - `election.rs`: who campaigns; `preparation.rs`: phase 1; `transfer.rs`: handing over;
 //! - `proposing.rs` with `peer.rs`: the leader's side of phase 2; `accepting.rs`: the acceptor's;
 //! - `learning.rs`: catching up from anybody; `installation.rs`: snapshots;
-//! - `reads.rs`, `reconfiguration.rs`;
+//! - `reads.rs`, `reconfiguration.rs`, `recovery.rs` (going on alone);
 //! - `pass.rs`: how a pass ends: one write, one message per peer, what is chosen.
 
 mod accepting;
@@ -65,6 +65,7 @@ mod preparation;
 mod proposing;
 mod reads;
 mod reconfiguration;
+mod recovery;
 mod resting;
 mod transfer;
 pub mod wire;
@@ -156,6 +157,8 @@ pub struct Paxos {
     forwards: Forwards,
     handover: Option<Handover>,
     health: Health,
+    /// An operator gave up the others: who asked, and the slot of the membership without them.
+    recovery: Option<(Ticket, Slot)>,
     outbox: Vec<Letter>,
     /// Something happened that the end of a pass has to look at.
     is_stirred: bool,
@@ -290,6 +293,7 @@ impl Paxos {
             forwards: Forwards::default(),
             handover: None,
             health: Health::default(),
+            recovery: None,
             outbox: Vec::new(),
             is_stirred: true,
             told: Told::default(),
@@ -566,6 +570,7 @@ impl Engine for Paxos {
             Input::Reconfigure { ticket, change } => {
                 self.on_reconfigure(ticket, &change, out);
             }
+            Input::Recover { ticket, learners } => self.on_recover(now, ticket, &learners, out),
             Input::Transfer { ticket, to } => self.on_transfer(now, ticket, to, out),
             Input::PieceRead {
                 to,

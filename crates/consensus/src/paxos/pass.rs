@@ -67,6 +67,9 @@ impl Paxos {
 
     /// Tells the host what changed of leadership and membership.
     fn tell(&mut self, out: &mut Outputs) {
+        if self.recovery.is_some() {
+            self.finish_recovery(out);
+        }
         let leadership = (self.epoch, self.leader);
         if self.told.leadership != Some(leadership) {
             self.told.leadership = Some(leadership);

@@ -20,7 +20,7 @@
 //!   over;
 //! - `replication.rs` with `progress.rs`: the leader's side of the log; `following.rs`: the
 //!   follower's; `log.rs`: the log itself, `cache.rs`: what of it is in memory;
-//! - `reads.rs`, `reconfiguration.rs`, `installation.rs` (snapshots);
+//! - `reads.rs`, `reconfiguration.rs`, `recovery.rs` (going on alone), `installation.rs` (snapshots);
 //! - `pass.rs`: how a pass ends: one write, one message per peer, what is chosen.
 //!
 //! Inputs change the state; nearly everything that leaves the engine leaves it in
@@ -37,6 +37,7 @@ mod progress;
 mod pulling;
 mod reads;
 mod reconfiguration;
+mod recovery;
 mod replication;
 mod resting;
 mod restored;
@@ -48,6 +49,7 @@ use base::mutant::{self, Mutant};
 use base::{Epoch, Instant, NodeId, Random, Slot};
 
 pub use inspection::Glance;
+pub(crate) use recovery::RECOVERY_LEAP;
 pub use restored::{Config, Restored, Tail};
 
 use crate::delivery::Delivery;
@@ -106,6 +108,8 @@ pub struct Raft {
     forwards: Forwards,
     handover: Option<Handover>,
     health: Health,
+    /// An operator gave up the others: who asked, and the slot of the membership without them.
+    recovery: Option<(Ticket, Slot)>,
     outbox: Vec<Letter>,
     /// Something happened that the end of a pass has to look at.
     is_stirred: bool,
@@ -211,6 +215,7 @@ impl Raft {
             forwards: Forwards::default(),
             handover: None,
             health: Health::default(),
+            recovery: None,
             outbox: Vec::new(),
             is_stirred: true,
             told: Told::default(),
@@ -486,6 +491,7 @@ impl Engine for Raft {
             Input::Reconfigure { ticket, change } => {
                 self.on_reconfigure(now, ticket, &change, out);
             }
+            Input::Recover { ticket, learners } => self.on_recover(now, ticket, &learners, out),
             Input::Transfer { ticket, to } => self.on_transfer(now, ticket, to, out),
             Input::PieceRead {
                 to,

@@ -130,7 +130,7 @@ impl Group {
                 out.push(Output::Answer { id, answer });
             }
             // The node answers for all its groups.
-            Call::Groups => {
+            Call::Groups | Call::GroupRecover(_) => {
                 let answer = Answer::Groups(Vec::new());
                 out.push(Output::Answer { id, answer });
             }
@@ -382,6 +382,26 @@ impl Group {
                 self.drive(moment, input, peers, out);
             }
         }
+    }
+
+    /// Makes the engine go on without those who are not named, and tells the caller.
+    pub(crate) fn recover(
+        &mut self,
+        moment: Moment,
+        id: CallId,
+        learners: Vec<NodeId>,
+        success: String,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        let patience = self.config.limits.operator_patience;
+        self.calls
+            .open(id, CallKind::Operator, moment.now + patience);
+        let ticket = self.calls.next_ticket();
+        self.operators
+            .asked_engine(ticket, Asker::Call(id), success);
+        let input = consensus::Input::Recover { ticket, learners };
+        self.drive(moment, input, peers, out);
     }
 
     /// A node that stops hands over what it leads; again, if an attempt came to nothing.

@@ -74,6 +74,7 @@ pub(crate) fn requirement(call: &Call) -> Requirement {
         | Call::KeyspaceDrop { .. }
         | Call::Keyspaces
         | Call::Groups
+        | Call::GroupRecover(_)
         | Call::Placement(_)
         | Call::Etcd(_)
         | Call::RenewLeases(_)

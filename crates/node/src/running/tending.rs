@@ -60,6 +60,11 @@ impl Running {
         self.tended.heard.insert(node, now);
     }
 
+    /// How long nothing has been heard of a node, if it was heard of since this one was started.
+    pub(super) fn silence_of(&self, node: NodeId, now: Instant) -> Option<Duration> {
+        self.tended.heard.get(&node).map(|at| now.since(*at))
+    }
+
     /// What was found out on the table may not hold any more.
     pub(super) fn plan_anew(&mut self) {
         let reader = self.meta().replica().reader();

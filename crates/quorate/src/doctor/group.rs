@@ -117,7 +117,11 @@ fn quorum(case: &Case, findings: &mut Vec<Finding>) {
         });
     };
     if alive < needed {
-        let remedy = format!("bring back {}; do not remove members", silent.join(", "));
+        let remedy = format!(
+            "bring back {}; do not remove members. Gone for good? `quorate group recover` says what \
+             going on without them would lose",
+            silent.join(", ")
+        );
         let what = match alive < votes.commit {
             true => "there is no majority: nothing can be written",
             false => "too few are left to elect a leader: writes go on while this one leads",
