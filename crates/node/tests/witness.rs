@@ -207,7 +207,7 @@ fn clients_are_refused() {
     ));
     // Nothing is placed there, and it never leads.
     let create = Call::KeyspaceCreate {
-        name: "pods".to_owned(),
+        names: vec!["pods".to_owned()],
         replicas: 3,
         engine: consensus::EngineKind::Raft,
         quorums: None,

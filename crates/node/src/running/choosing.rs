@@ -10,7 +10,6 @@
 //!   hear that somebody may do something no longer; it stops judging instead of judging by old
 //!   rules.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{GroupId, Instant};
@@ -81,10 +80,9 @@ impl Running {
         }
         if self.is_witness {
             self.is_directory_old = false;
-            let (keyspaces, is_witness) = (BTreeMap::new(), true);
             let directory = Directory {
-                keyspaces,
-                is_witness,
+                is_witness: true,
+                ..Directory::default()
             };
             return out.push(Output::Keyspaces(Arc::new(directory)));
         }
