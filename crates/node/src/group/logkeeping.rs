@@ -165,7 +165,9 @@ impl Group {
     /// with the one that is being written.
     pub(crate) fn checkpoint(&mut self, now: Instant, log_bytes: u64, out: &mut Vec<Output>) {
         let log_bytes = if self.is_pinning { u64::MAX } else { log_bytes };
-        if self.unreported.is_none()
+        // The first says no in nearly every pass, and is the cheapest.
+        if log_bytes > self.config.limits.checkpoint_log_bytes
+            && self.unreported.is_none()
             && self.replica.applied() > self.newest_checkpoint()
             && self.checkpoints.is_due(now, log_bytes)
         {
