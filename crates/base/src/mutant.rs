@@ -49,6 +49,7 @@ mutants! {
     AcknowledgeReceived, "acknowledge-received", "A follower acknowledges what it has received.";
     StaleVote, "stale-vote", "Votes given in earlier epochs count.";
     ReadWithoutRound, "read-without-round", "A leader serves reads without asking a quorum.";
+    ListWithoutRound, "list-without-round", "Leases are listed without asking a quorum.";
     ReadOldRound, "read-old-round", "Acknowledgements of the round before count for this one.";
     ReadBeforeExecuted, "read-before-executed", "A read is served before its slot is executed.";
     SnapshotWithoutMembership, "snapshot-without-membership", "A snapshot keeps old members.";

@@ -60,20 +60,38 @@ pub(crate) fn number_u64(bytes: &mut Bytes) -> Result<u64, DecodeError> {
     bytes.try_get_u64_le().map_err(|_| DecodeError::Truncated)
 }
 
-/// Reads a slot and checks that it is in the range that is ever used.
-pub(crate) fn slot(bytes: &mut Bytes) -> Result<Slot, DecodeError> {
-    match number_u64(bytes)? {
-        value if value < NUMBER_BOUND => Ok(Slot(value)),
+/// Reads several 64-bit numbers, with one look at what is left.
+pub(crate) fn numbers<const COUNT: usize>(bytes: &mut Bytes) -> Result<[u64; COUNT], DecodeError> {
+    let mut read = [[0; 8]; COUNT];
+    let copied = bytes.try_copy_to_slice(read.as_flattened_mut());
+    copied.map_err(|_| DecodeError::Truncated)?;
+    Ok(read.map(u64::from_le_bytes))
+}
+
+/// A number as a slot, if it is in the range that is ever used.
+pub(crate) fn as_slot(number: u64) -> Result<Slot, DecodeError> {
+    match number {
+        number if number < NUMBER_BOUND => Ok(Slot(number)),
         _ => Err(DecodeError::Invalid("slot")),
     }
 }
 
-/// Reads an epoch and checks that it is in the range that is ever used.
-pub(crate) fn epoch(bytes: &mut Bytes) -> Result<Epoch, DecodeError> {
-    match number_u64(bytes)? {
-        value if value < NUMBER_BOUND => Ok(Epoch(value)),
+/// A number as an epoch, if it is in the range that is ever used.
+pub(crate) fn as_epoch(number: u64) -> Result<Epoch, DecodeError> {
+    match number {
+        number if number < NUMBER_BOUND => Ok(Epoch(number)),
         _ => Err(DecodeError::Invalid("epoch")),
     }
+}
+
+/// Reads a slot and checks that it is in the range that is ever used.
+pub(crate) fn slot(bytes: &mut Bytes) -> Result<Slot, DecodeError> {
+    as_slot(number_u64(bytes)?)
+}
+
+/// Reads an epoch and checks that it is in the range that is ever used.
+pub(crate) fn epoch(bytes: &mut Bytes) -> Result<Epoch, DecodeError> {
+    as_epoch(number_u64(bytes)?)
 }
 
 /// Reads a node's id.

@@ -290,10 +290,8 @@ impl Message {
                 chosen,
                 entries,
             } => {
-                buffer.put_u64_le(*session);
-                buffer.put_u64_le(*round);
-                put_position(buffer, *previous);
-                buffer.put_u64_le(chosen.0);
+                let (slot, epoch) = (previous.slot.0, previous.epoch.0);
+                put_numbers(buffer, [*session, *round, slot, epoch, chosen.0]);
                 put_entries(buffer, entries);
             }
             Body::AppendReply {
@@ -303,10 +301,7 @@ impl Message {
                 received,
                 state,
             } => {
-                buffer.put_u64_le(*session);
-                buffer.put_u64_le(*round);
-                buffer.put_u64_le(matched.0);
-                buffer.put_u64_le(received.0);
+                put_numbers(buffer, [*session, *round, matched.0, received.0]);
                 put_state(buffer, *state);
             }
             Body::ReadRound { id } => buffer.put_u64_le(*id),
@@ -369,9 +364,13 @@ impl Occasion {
     }
 }
 
+/// Appends numbers with one look at the room there is.
+fn put_numbers<const COUNT: usize>(buffer: &mut BytesMut, numbers: [u64; COUNT]) {
+    buffer.put_slice(numbers.map(u64::to_le_bytes).as_flattened());
+}
+
 fn put_position(buffer: &mut BytesMut, position: Position) {
-    buffer.put_u64_le(position.slot.0);
-    buffer.put_u64_le(position.epoch.0);
+    put_numbers(buffer, [position.slot.0, position.epoch.0]);
 }
 
 fn put_entries(buffer: &mut BytesMut, entries: &Entries) {
@@ -467,13 +466,16 @@ fn decode_body(kind: u8, bytes: &mut Bytes) -> Result<Body, DecodeError> {
             granted: decode::flag(bytes)?,
         }),
         KIND_APPEND => decode_append(bytes),
-        KIND_APPEND_REPLY => Ok(Body::AppendReply {
-            session: decode::number_u64(bytes)?,
-            round: decode::number_u64(bytes)?,
-            matched: decode::slot(bytes)?,
-            received: decode::slot(bytes)?,
-            state: follower_state(bytes)?,
-        }),
+        KIND_APPEND_REPLY => {
+            let [session, round, matched, received] = decode::numbers(bytes)?;
+            Ok(Body::AppendReply {
+                session,
+                round,
+                matched: decode::as_slot(matched)?,
+                received: decode::as_slot(received)?,
+                state: follower_state(bytes)?,
+            })
+        }
         KIND_SNAPSHOT_OFFER => Ok(Body::SnapshotOffer {
             session: decode::number_u64(bytes)?,
             checkpoint: checkpoint(bytes)?,
@@ -519,10 +521,12 @@ fn decode_body(kind: u8, bytes: &mut Bytes) -> Result<Body, DecodeError> {
 }
 
 fn decode_append(bytes: &mut Bytes) -> Result<Body, DecodeError> {
-    let session = decode::number_u64(bytes)?;
-    let round = decode::number_u64(bytes)?;
-    let previous = position(bytes)?;
-    let chosen = decode::slot(bytes)?;
+    let [session, round, slot, epoch, chosen] = decode::numbers(bytes)?;
+    let previous = Position {
+        slot: decode::as_slot(slot)?,
+        epoch: decode::as_epoch(epoch)?,
+    };
+    let chosen = decode::as_slot(chosen)?;
     let entries = entries_after(previous, bytes)?;
     Ok(Body::Append {
         session,

@@ -317,10 +317,13 @@ impl Calls {
             .filter(|_| leader_known && !self.unsent.is_empty());
         let stale = (leader_known && self.sent_bytes > 0).then_some(self.look_for_stale_at);
         let ask = self.ask_again_at.filter(|_| !self.unasked.is_empty());
-        [expiry, command, resend, stale, ask]
-            .into_iter()
-            .flatten()
-            .min()
+        // Asked for in every pass, where nearly always there is nothing.
+        let earlier = |next: Option<Instant>, at: Option<Instant>| match (next, at) {
+            (Some(next), Some(at)) => Some(next.min(at)),
+            (next, at) => next.or(at),
+        };
+        let others = [command, resend, stale, ask];
+        others.into_iter().fold(expiry, earlier)
     }
 
     /// Calls whose time is up; their commands may still execute.

@@ -198,7 +198,10 @@ impl Node {
                 None
             }
         };
-        [phase, self.stop_by].into_iter().flatten().min()
+        match (phase, self.stop_by) {
+            (Some(phase), Some(stop_by)) => Some(phase.min(stop_by)),
+            (phase, stop_by) => phase.or(stop_by),
+        }
     }
 
     /// Whether the end of a request that [`Output::FramesAfter`] named can wait until something

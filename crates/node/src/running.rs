@@ -692,18 +692,20 @@ impl Running {
     /// When something has to be done next if nothing happens before.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let next = self.agenda.first().map(|(at, _)| *at);
-        [
-            next,
-            self.scrub_deadline(),
-            self.pulses.deadline(self.moment.now),
-            self.tending_deadline(),
-            self.moving_deadline(),
-            self.leading_deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        // Asked for after every pass: one comparison each.
+        let mut next = self.agenda.first().map(|(at, _)| *at);
+        let mut also = |at: Option<Instant>| {
+            next = match (next, at) {
+                (Some(next), Some(at)) => Some(next.min(at)),
+                (next, at) => next.or(at),
+            };
+        };
+        also(self.scrub_deadline());
+        also(self.pulses.deadline(self.moment.now));
+        also(self.tending_deadline());
+        also(self.moving_deadline());
+        also(self.leading_deadline());
+        next
     }
 
     // --- the node as a whole

@@ -194,7 +194,9 @@ impl Group {
             return self.forget_headers(now, out);
         }
         let log_bytes = if self.is_pinning { u64::MAX } else { log_bytes };
-        if self.unreported.is_none()
+        // The first says no in nearly every pass, and is the cheapest.
+        if log_bytes > self.config.limits.checkpoint_log_bytes
+            && self.unreported.is_none()
             && self.replica.applied() > self.newest_checkpoint()
             && self.checkpoints.is_due(now, log_bytes)
         {

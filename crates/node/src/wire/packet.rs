@@ -53,9 +53,10 @@ pub(super) fn put(out: &mut BytesMut, messages: &[(GroupId, Message)]) {
     out.put_u8(KIND);
     out.put_u32_le(messages.len() as u32);
     for (group, message) in messages {
-        out.put_u64_le(group.0);
-        let length_at = out.len();
-        out.put_u32_le(0);
+        let mut head = [0; HEAD_BYTES];
+        head[..8].copy_from_slice(&group.0.to_le_bytes());
+        let length_at = out.len() + 8;
+        out.put_slice(&head);
         message.encode(out);
         let length = (out.len() - length_at - 4) as u32;
         out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());

@@ -243,14 +243,11 @@ impl Groups {
         self.closed.contains(&(node, group))
     }
 
-    /// Looks at a frame that a node gives to its disk, to be sent once a write has ended.
+    /// Looks at what a node gives to its disk, to be sent once a write has ended.
     ///
     /// # Errors
-    /// If it votes in there as it may not any more, or cannot be read.
-    pub fn gives_away(&mut self, from: NodeId, to: NodeId, frame: &Bytes) -> Result<(), Violation> {
-        let Some(said) = Said::in_frame(frame) else {
-            return unreadable(from);
-        };
+    /// If it votes in there as it may not any more.
+    pub fn gives_away(&mut self, from: NodeId, to: NodeId, said: &Said) -> Result<(), Violation> {
         for (group, message) in &said.0 {
             self.of_mut(*group).gives_away(from, to, message)?;
         }

@@ -55,8 +55,8 @@ impl World {
         // Nobody waits for the node, which may be busy or paused.
         self.invariants.disk_speaks(Some(id));
         let has_spoken = frames.as_ref().is_some_and(|frames| !frames.is_empty());
-        for (connection, body) in frames.into_iter().flatten() {
-            self.send(connection, body);
+        for (connection, body, said) in frames.into_iter().flatten() {
+            self.send_looked_at(connection, body, said);
         }
         self.invariants.disk_speaks(None);
         let completion = Completion { id, result };

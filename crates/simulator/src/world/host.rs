@@ -15,6 +15,7 @@ use node::{
 };
 
 use crate::disk::{Crash, Disk};
+use crate::invariants::groups::Said;
 use crate::invariants::refusals::{Injuries, Reasons};
 use crate::scenario::{Micros, Scenario, Small};
 use crate::world::clock::Clock;
@@ -41,8 +42,8 @@ pub(crate) struct Host {
     /// Nothing runs before this moment.
     pub(crate) paused_until: Instant,
     pub(crate) inbox: Vec<Input>,
-    /// What its disk sends when a request has succeeded.
-    pub(crate) departing: BTreeMap<RequestId, Vec<(ConnectionId, Bytes)>>,
+    /// What its disk sends when a request has succeeded, with what it says, if that was looked at.
+    pub(crate) departing: BTreeMap<RequestId, Vec<(ConnectionId, Bytes, Option<Said>)>>,
     pub(crate) busy_until: Instant,
     pub(crate) is_free_due: bool,
     pub(crate) woken_at: Option<Instant>,
@@ -142,6 +143,15 @@ pub(crate) fn config(host: usize, scenario: &Scenario) -> Config {
                 leading_rest: Duration::from_secs(3),
                 ..MovingLimits::default()
             },
+            scrub: ScrubLimits {
+                // Where nothing is done to anybody, there is nothing to be found: as seldom as in
+                // production.
+                rest: match scenario.faults.is_empty() {
+                    true => ScrubLimits::default().rest,
+                    false => Duration::from_millis(500),
+                },
+                ..scrub(&scenario.small)
+            },
             ..limits(&scenario.small)
         },
     }
@@ -173,6 +183,14 @@ pub(crate) fn change_flags(config: &mut Config, random: &mut Random) {
     limits.facts_interval = Duration::from_millis(pick(&[100, 1_000, 10_000]));
     limits.sleep_after = Some(Duration::from_millis(pick(&[20, 200, 3_000])));
     limits.woken_at_once = pick(&[1, 128]) as usize;
+}
+
+fn scrub(small: &Small) -> ScrubLimits {
+    ScrubLimits {
+        bytes_per_second: small.segment_bytes,
+        chunk_bytes: 16 << 10,
+        ..ScrubLimits::default()
+    }
 }
 
 fn limits(small: &Small) -> Limits {
@@ -214,11 +232,6 @@ fn limits(small: &Small) -> Limits {
         checkpoint_log_bytes: small.checkpoint_log_bytes,
         checkpoint_chunk_bytes: 16 << 10,
         checkpoint_sync_bytes: 32 << 10,
-        scrub: ScrubLimits {
-            bytes_per_second: small.segment_bytes,
-            chunk_bytes: 16 << 10,
-            rest: Duration::from_millis(500),
-        },
         // Clients rest for less than people do.
         sleep_after: Some(Duration::from_millis(300)),
         ..defaults

@@ -19,6 +19,7 @@ pub(crate) mod event;
 pub(crate) mod faults;
 pub(crate) mod host;
 pub(crate) mod network;
+pub(crate) mod observing;
 pub(crate) mod operators;
 pub(crate) mod spaces;
 pub(crate) mod threads;
@@ -27,7 +28,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::{GroupId, Instant, Random};
-use bytes::Bytes;
 use node::group::META;
 use node::{Answer, CallId, Halt, Input, Node, Note, Output, Startup, rehearsal};
 
@@ -37,7 +37,7 @@ use crate::clients::workers::Worker;
 use crate::disk::{Crash, Disk};
 use crate::invariants::Violation;
 use crate::invariants::durability;
-use crate::invariants::groups::{Groups, Said, unreadable};
+use crate::invariants::groups::Groups;
 use crate::invariants::refusals::{self, Injuries, Reasons};
 use crate::invariants::revisions::Revisions;
 use crate::marks::{Mark, Marks};
@@ -539,11 +539,12 @@ impl World {
             Output::Answer { id, answer } => self.hand_over_answer(index, id, answer),
             Output::Disk(request) => self.hand_to_disk(index, request),
             Output::FramesAfter { request, frames } => {
-                for (connection, body) in &frames {
-                    if let Some(to) = self.hearer(*connection) {
-                        self.observe_departing(index, to, body);
-                    }
-                }
+                let looked_at = frames.into_iter().map(|(connection, body)| {
+                    let to = self.hearer(connection);
+                    let said = to.and_then(|to| self.observe_departing(index, to, &body));
+                    (connection, body, said)
+                });
+                let frames = looked_at.collect();
                 self.hosts[index].departing.insert(request, frames);
             }
             Output::PersistIdentity(identity) => {
@@ -707,35 +708,6 @@ impl World {
             }),
             _ => {}
         }
-    }
-
-    /// Looks at what a node has its disk send once a write has ended.
-    fn observe_departing(&mut self, from: usize, to: usize, body: &Bytes) {
-        let ids = self.hosts[from].id().zip(self.hosts[to].id());
-        if let Some((from, to)) = ids
-            && let Err(violation) = self.invariants.gives_away(from, to, body)
-        {
-            self.fail(violation);
-        }
-    }
-
-    /// Looks at an engine's message; whether that ends the run.
-    pub(crate) fn observe_frame(&mut self, from: usize, to: usize, body: &Bytes) -> bool {
-        let Some((own, other)) = self.hosts[from].id().zip(self.hosts[to].id()) else {
-            return false;
-        };
-        let said = Said::in_frame(body);
-        let looked = match &said {
-            Some(said) => self.invariants.sent(own, other, said),
-            None => unreadable(own),
-        };
-        if let Err(violation) = looked {
-            self.fail(violation);
-            return true;
-        }
-        self.invariants.take_reached(|mark| self.marks.reach(mark));
-        let mut promises = said.iter().flat_map(|said| said.promises(other));
-        promises.any(|promise| self.hold_to_disk(from, own, promise))
     }
 
     // --- looking around

@@ -19,6 +19,7 @@ use node::{ConnectionId, DialId, Input};
 use super::World;
 use super::event::{What, World as Event};
 use super::host::address;
+use crate::invariants::groups::Said;
 use crate::marks::Mark;
 use crate::scenario::{self, Shape, Who};
 use crate::trace::Kind;
@@ -205,6 +206,16 @@ impl World {
 
     /// A node sends a frame.
     pub(crate) fn send(&mut self, connection: ConnectionId, body: Bytes) {
+        self.send_looked_at(connection, body, None);
+    }
+
+    /// A node sends a frame; what it says may be known already.
+    pub(crate) fn send_looked_at(
+        &mut self,
+        connection: ConnectionId,
+        body: Bytes,
+        said: Option<Said>,
+    ) {
         let end = self.network.end(connection);
         if !end.is_open || end.is_ending {
             return;
@@ -212,7 +223,7 @@ impl World {
         let (from, to) = (end.host, end.other_host);
         let is_engine = body.first() == Some(&ENGINE);
         let is_heard = self.hearer(connection).is_some();
-        if is_engine && is_heard && self.observe_frame(from, to, &body) {
+        if is_engine && is_heard && self.observe_frame((from, to), &body, said) {
             return;
         }
         if self.network.is_cut(from, to) {
