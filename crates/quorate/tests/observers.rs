@@ -1,5 +1,5 @@
-//! A node without a vote that stays so: it serves reads, watches and everything else, weakens nothing
-//! by dying, and holds no keyspace but the default one.
+//! A node without a vote that stays so: it serves reads, watches and everything else, weakens
+//! nothing by dying, and holds no keyspace but the default one.
 
 #![allow(
     clippy::disallowed_methods,

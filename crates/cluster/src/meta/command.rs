@@ -15,8 +15,8 @@
 //! kind 11 unroute: prefix
 //! ```
 //!
-//! *Create* makes all the keyspaces that it names, or none: ten thousand of them one by one would be
-//! as many entries, each of which every node compares with what it holds.
+//! *Create* makes all the keyspaces that it names, or none: ten thousand of them one by one would
+//! be as many entries, each of which every node compares with what it holds.
 //!
 //! *Move* names where keyspaces shall be. The leader of each group fills the new replicas and gives
 //! them votes; when all of them have theirs it says *leave*, the others give up serving and are

@@ -154,7 +154,7 @@ fn quorum(case: &Case, findings: &mut Vec<Finding>) {
                 what: format!("{} has no vote", looked.name()),
                 evidence: "it is a learner".to_owned(),
                 remedy: format!(
-                    "if it is not to be an observer: `quorate member promote {}` once it has caught up",
+                    "unless it is an observer: once it has caught up, `quorate member promote {}`",
                     looked.name()
                 ),
             });
