@@ -22,8 +22,14 @@ use crate::entry::Entry;
 pub struct Entries {
     /// None of them need no memory.
     shared: Option<Arc<[Entry]>>,
-    /// Half as wide as lengths are: every message and record holds one of these, and is moved from
-    /// hand to hand.
+    part: Part,
+}
+
+/// Which of what is shared. Copied as one: every message and record holds one of these, and is
+/// moved from hand to hand, which costs least if it was written in one go.
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
+    /// Half as wide as lengths are.
     from: u32,
     upto: u32,
     bytes: u64,
@@ -39,7 +45,7 @@ impl Entries {
     /// What all of them count for together; see [`Entry::bytes`].
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.part.bytes
     }
 
     /// Some of them, in the same memory.
@@ -54,9 +60,11 @@ impl Entries {
         let bytes = self[range.clone()].iter().map(Entry::bytes).sum();
         Entries {
             shared: self.shared.clone().filter(|_| !range.is_empty()),
-            from: self.from + place(range.start),
-            upto: self.from + place(range.end),
-            bytes,
+            part: Part {
+                from: self.part.from + place(range.start),
+                upto: self.part.from + place(range.end),
+                bytes,
+            },
         }
     }
 
@@ -69,7 +77,7 @@ impl Entries {
             .flat_map(|all| all.iter())
             .map(Entry::bytes)
             .sum();
-        match held > self.bytes.saturating_mul(2) {
+        match held > self.part.bytes.saturating_mul(2) {
             true => self.iter().cloned().collect(),
             false => self,
         }
@@ -96,7 +104,7 @@ impl Entries {
     /// How many of the first stay within `budget` bytes together; at least one, if there is one.
     #[must_use]
     pub fn count_within(&self, budget: u64) -> usize {
-        if self.bytes <= budget {
+        if self.part.bytes <= budget {
             return self.len();
         }
         let mut bytes = 0;
@@ -114,9 +122,11 @@ impl Entries {
         }
         let shared: Arc<[Entry]> = entries.drain(..).collect();
         Entries {
-            from: 0,
-            upto: place(shared.len()),
-            bytes,
+            part: Part {
+                from: 0,
+                upto: place(shared.len()),
+                bytes,
+            },
             shared: Some(shared),
         }
     }
@@ -124,16 +134,16 @@ impl Entries {
     /// Lets go of the first; returns its bytes.
     pub(crate) fn drop_first(&mut self) -> u64 {
         let bytes = self.first().expect("there is a first").bytes();
-        self.from += 1;
-        self.bytes -= bytes;
+        self.part.from += 1;
+        self.part.bytes -= bytes;
         bytes
     }
 
     /// Lets go of the last; returns its bytes.
     pub(crate) fn drop_last(&mut self) -> u64 {
         let bytes = self.last().expect("there is a last").bytes();
-        self.upto -= 1;
-        self.bytes -= bytes;
+        self.part.upto -= 1;
+        self.part.bytes -= bytes;
         bytes
     }
 }
@@ -172,7 +182,7 @@ impl Deref for Entries {
 
     fn deref(&self) -> &[Entry] {
         match &self.shared {
-            Some(shared) => &shared[self.from as usize..self.upto as usize],
+            Some(shared) => &shared[self.part.from as usize..self.part.upto as usize],
             None => &[],
         }
     }
@@ -182,9 +192,11 @@ impl FromIterator<Entry> for Entries {
     fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Entries {
         let shared: Arc<[Entry]> = entries.into_iter().collect();
         Entries {
-            from: 0,
-            upto: place(shared.len()),
-            bytes: shared.iter().map(Entry::bytes).sum(),
+            part: Part {
+                from: 0,
+                upto: place(shared.len()),
+                bytes: shared.iter().map(Entry::bytes).sum(),
+            },
             shared: (!shared.is_empty()).then_some(shared),
         }
     }
