@@ -4,7 +4,7 @@
 //! become one shared piece of memory. Journal, followers and replica get handles on that piece, not
 //! copies of each entry. What is done per entry and replica is to look at its epoch and length.
 //! A write is durable as soon as it is given, and said to be so; answers that wait for it leave
-//! with it. What is executed is reported every 64 KiB. The engine keeps the newest 256 KiB of
+//! with it. What is executed is reported every 64 KiB. The engine keeps the newest 64 KiB of
 //! entries itself, the journal all of them.
 
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ fn beginning(id: u64) -> (Config, Restored) {
         election_timeout: Duration::from_micros(ELECTION_TICKS * TICK),
         heartbeat_interval: Duration::from_micros(HEARTBEAT_TICKS * TICK),
         limits: Limits {
-            cache_bytes: 256 << 10,
+            cache_bytes: 64 << 10,
             ..Limits::default()
         },
     };

@@ -23,16 +23,30 @@ pub struct Entries {
     /// None of them need no memory.
     shared: Option<Arc<[Entry]>>,
     part: Part,
+    bytes: u64,
 }
 
-/// Which of what is shared. Copied as one: every message and record holds one of these, and is
-/// moved from hand to hand, which costs least if it was written in one go.
-#[derive(Clone, Copy, Debug, Default)]
-struct Part {
-    /// Half as wide as lengths are.
-    from: u32,
-    upto: u32,
-    bytes: u64,
+/// Which of what is shared: two places, half as wide as lengths are, in one number. Every message
+/// and record holds one, and is copied right after it was put together: what was written in halves
+/// could not be read as a whole before both have reached the memory.
+#[derive(Clone, Copy, Default)]
+struct Part(u64);
+
+impl Part {
+    #[inline(always)]
+    fn new(from: u32, upto: u32) -> Part {
+        Part(u64::from(upto) << 32 | u64::from(from))
+    }
+
+    #[inline(always)]
+    fn from(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    fn upto(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
 /// A number of entries, or a place among them.
@@ -45,7 +59,7 @@ impl Entries {
     /// What all of them count for together; see [`Entry::bytes`].
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.part.bytes
+        self.bytes
     }
 
     /// Some of them, in the same memory.
@@ -60,11 +74,11 @@ impl Entries {
         let bytes = self[range.clone()].iter().map(Entry::bytes).sum();
         Entries {
             shared: self.shared.clone().filter(|_| !range.is_empty()),
-            part: Part {
-                from: self.part.from + place(range.start),
-                upto: self.part.from + place(range.end),
-                bytes,
-            },
+            part: Part::new(
+                self.part.from() + place(range.start),
+                self.part.from() + place(range.end),
+            ),
+            bytes,
         }
     }
 
@@ -77,7 +91,7 @@ impl Entries {
             .flat_map(|all| all.iter())
             .map(Entry::bytes)
             .sum();
-        match held > self.part.bytes.saturating_mul(2) {
+        match held > self.bytes.saturating_mul(2) {
             true => self.iter().cloned().collect(),
             false => self,
         }
@@ -104,7 +118,7 @@ impl Entries {
     /// How many of the first stay within `budget` bytes together; at least one, if there is one.
     #[must_use]
     pub fn count_within(&self, budget: u64) -> usize {
-        if self.part.bytes <= budget {
+        if self.bytes <= budget {
             return self.len();
         }
         let mut bytes = 0;
@@ -122,11 +136,8 @@ impl Entries {
         }
         let shared: Arc<[Entry]> = entries.drain(..).collect();
         Entries {
-            part: Part {
-                from: 0,
-                upto: place(shared.len()),
-                bytes,
-            },
+            part: Part::new(0, place(shared.len())),
+            bytes,
             shared: Some(shared),
         }
     }
@@ -134,16 +145,16 @@ impl Entries {
     /// Lets go of the first; returns its bytes.
     pub(crate) fn drop_first(&mut self) -> u64 {
         let bytes = self.first().expect("there is a first").bytes();
-        self.part.from += 1;
-        self.part.bytes -= bytes;
+        self.part = Part::new(self.part.from() + 1, self.part.upto());
+        self.bytes -= bytes;
         bytes
     }
 
     /// Lets go of the last; returns its bytes.
     pub(crate) fn drop_last(&mut self) -> u64 {
         let bytes = self.last().expect("there is a last").bytes();
-        self.part.upto -= 1;
-        self.part.bytes -= bytes;
+        self.part = Part::new(self.part.from(), self.part.upto() - 1);
+        self.bytes -= bytes;
         bytes
     }
 }
@@ -182,7 +193,7 @@ impl Deref for Entries {
 
     fn deref(&self) -> &[Entry] {
         match &self.shared {
-            Some(shared) => &shared[self.part.from as usize..self.part.upto as usize],
+            Some(shared) => &shared[self.part.from() as usize..self.part.upto() as usize],
             None => &[],
         }
     }
@@ -192,11 +203,8 @@ impl FromIterator<Entry> for Entries {
     fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Entries {
         let shared: Arc<[Entry]> = entries.into_iter().collect();
         Entries {
-            part: Part {
-                from: 0,
-                upto: place(shared.len()),
-                bytes: shared.iter().map(Entry::bytes).sum(),
-            },
+            part: Part::new(0, place(shared.len())),
+            bytes: shared.iter().map(Entry::bytes).sum(),
             shared: (!shared.is_empty()).then_some(shared),
         }
     }
