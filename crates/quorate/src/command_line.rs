@@ -546,7 +546,12 @@ pub(crate) struct Recover {
     #[arg(long)]
     pub(crate) force: bool,
     /// The names of all who are given up, as told without --force
-    #[arg(long, value_name = "NODE,...", value_delimiter = ',', requires = "force")]
+    #[arg(
+        long,
+        value_name = "NODE,...",
+        value_delimiter = ',',
+        requires = "force"
+    )]
     pub(crate) accept_loss: Vec<String>,
 }
 

@@ -188,7 +188,9 @@ impl Case {
         };
         let own = rank(self.survivor());
         let others = self.looked[1..].iter().filter(|each| !each.group.witness);
-        others.max_by_key(|each| rank(each)).filter(|each| rank(each) > own)
+        others
+            .max_by_key(|each| rank(each))
+            .filter(|each| rank(each) > own)
     }
 
     /// Why it is not done, though the operator wants it by force.
@@ -198,10 +200,15 @@ impl Case {
         }
         if self.survivor().group.in_doubt {
             let node = &self.survivor().node;
-            return Some(format!("{node} is in doubt about its own log: name another node first"));
+            return Some(format!(
+                "{node} is in doubt about its own log: name another node first"
+            ));
         }
         if let Some(newer) = self.newer() {
-            return Some(format!("{} has a newer log: name its --admin first", newer.node));
+            return Some(format!(
+                "{} has a newer log: name its --admin first",
+                newer.node
+            ));
         }
         let unseen = self.survivor().group.others.iter();
         let mut unseen = unseen.filter(|other| other.reachable && !other.witness);
@@ -371,7 +378,9 @@ mod tests {
     }
 
     fn case(others: &[(&str, bool)]) -> Case {
-        let others = others.iter().map(|(name, reachable)| other(name, *reachable));
+        let others = others
+            .iter()
+            .map(|(name, reachable)| other(name, *reachable));
         let others = others.collect::<Vec<_>>().join(",");
         let looked = vec![Looked {
             node: "n1".to_owned(),

@@ -28,8 +28,7 @@ fn recover(cluster: &LocalCluster, keyspace: &str, more: &[&str]) -> Ended {
 
 fn said(ended: &Ended) -> String {
     let Ended(output) = ended;
-    String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr)
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// Waits until the first node has executed what the others have.
@@ -107,7 +106,10 @@ async fn goes_on_and_who_comes_back_is_refused(engine: &str) {
     for node in [1, 2] {
         let status = cluster.ended(node).unwrap();
         let said = cluster.nodes()[node].said();
-        assert!(!status.success() && said.contains("removed from the cluster"), "{said}");
+        assert!(
+            !status.success() && said.contains("removed from the cluster"),
+            "{said}"
+        );
     }
     more_writes(&load, SOME).await;
     cluster.kill(0);

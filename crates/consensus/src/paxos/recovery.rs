@@ -7,8 +7,9 @@
 //!
 //! As in Raft (`raft/recovery.rs`): an operator orders it, and the host keeps the lost ones out.
 //! Whatever this acceptor accepted may have been chosen, and is; where it accepted nothing a no-op
-//! stands. A stop-sign that is chosen by it alone ends the old membership. Should it die before all
-//! that is durable, it comes back as an acceptor of the old membership, and is asked again.
+//! stands. A stop-sign that is chosen by it alone ends the old membership. All that is chosen when
+//! it is durable: who dies before comes back as an acceptor of the old membership, has executed
+//! nothing of it, and is asked again.
 
 use std::sync::Arc;
 
@@ -20,6 +21,15 @@ use crate::entry::{Entry, Payload};
 use crate::paxos::{Paxos, ballot};
 use crate::raft::RECOVERY_LEAP;
 use crate::speaking::Speaking;
+
+/// A recovery under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recovery {
+    ticket: Ticket,
+    /// Of the membership without the others.
+    slot: Slot,
+    ballot: Epoch,
+}
 
 impl Paxos {
     /// An operator gives up everybody but this replica, and `learners`, who lose their votes.
@@ -62,21 +72,45 @@ impl Paxos {
         };
         let slot = stop_sign.slot;
         let entries: Entries = accepted.chain([stop_sign]).collect();
-        self.recovery = Some((ticket, slot));
+        self.recovery = Some(Recovery {
+            ticket,
+            slot,
+            ballot: epoch,
+        });
         self.received.insert_up_to(first.previous());
         self.accepted(first, slot);
         self.log.put(epoch, entries);
-        self.choose(slot);
     }
 
-    /// Says that the recovery is complete: a restart would go by its membership.
+    /// What was recovered is chosen by this acceptor alone, once that is durable.
+    pub(super) fn choose_recovered(&mut self) {
+        let Some(recovery) = self.recovery.filter(|each| each.ballot == self.epoch) else {
+            return;
+        };
+        let is_durable = self.durable_votes().upto() >= recovery.slot;
+        if is_durable && self.log.chosen() < recovery.slot {
+            self.choose(recovery.slot);
+        }
+    }
+
+    /// Says that the recovery is complete, a restart would go by its membership; or that somebody
+    /// with a later ballot came in between, and that it has to be ordered again.
     pub(super) fn finish_recovery(&mut self, out: &mut Outputs) {
-        let leads = self.leading.as_ref().is_some_and(|leading| leading.is_open);
-        let is_complete = leads && self.log.membership().0 <= self.chosen_written;
-        if !is_complete || !self.writes.is_durable(self.known_written) {
+        let Some(recovery) = self.recovery else {
+            return;
+        };
+        let ticket = recovery.ticket;
+        if self.log.chosen() < recovery.slot {
+            if self.epoch != recovery.ballot {
+                self.recovery = None;
+                self.refuse(ticket, Refusal::Abandoned, out);
+            }
             return;
         }
-        if let Some((ticket, _)) = self.recovery.take() {
+        let leads = self.leading.as_ref().is_some_and(|leading| leading.is_open);
+        let is_kept = recovery.slot <= self.chosen_written;
+        if leads && is_kept && self.writes.is_durable(self.known_written) {
+            self.recovery = None;
             out.push(Output::Done { ticket });
         }
     }

@@ -59,8 +59,15 @@ impl Raft {
 
     /// Says that the recovery is complete: its membership is chosen, so it is durable.
     pub(super) fn finish_recovery(&mut self, out: &mut Outputs) {
-        let chosen = self.chosen;
-        if let Some((ticket, _)) = self.recovery.take_if(|(_, slot)| *slot <= chosen) {
+        let Some((ticket, slot)) = self.recovery else {
+            return;
+        };
+        if self.log.membership().0 < slot {
+            // Somebody with a later epoch cut it off.
+            self.recovery = None;
+            self.refuse(ticket, Refusal::Abandoned, out);
+        } else if slot <= self.chosen {
+            self.recovery = None;
             out.push(Output::Done { ticket });
         }
     }

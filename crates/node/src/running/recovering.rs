@@ -103,7 +103,9 @@ impl Running {
             .ok_or_else(|| format!("this node holds no replica of {keyspace}"))?;
         if let Some(leader) = group.leader {
             let leader = group.name_of(leader);
-            return Err(format!("{leader} leads {keyspace}: there is nothing to recover"));
+            return Err(format!(
+                "{leader} leads {keyspace}: there is nothing to recover"
+            ));
         }
         let glance = group.engine.glance();
         let own_term = group.engine.epoch_of(glance.last).unwrap_or_default();
@@ -121,7 +123,9 @@ impl Running {
             id == self.own || others.any(|other| other.id == id && other.is_reachable)
         };
         if membership.elects(is_there) && membership.commits(is_there) {
-            return Err(format!("a quorum of {keyspace} answers: wait until it has a leader"));
+            return Err(format!(
+                "a quorum of {keyspace} answers: wait until it has a leader"
+            ));
         }
         let silent: Vec<&OtherReplica> = others.iter().filter(|each| !each.is_reachable).collect();
         let names: BTreeSet<&str> = silent.iter().map(|each| each.name.as_str()).collect();
@@ -153,7 +157,9 @@ impl Running {
     /// Whether none of these can come back as a node of this cluster.
     fn are_out(&self, keyspace: &str, silent: &[&OtherReplica]) -> Result<(), String> {
         let chosen = self.meta().replica().membership();
-        let still = silent.iter().find(|each| chosen.members.contains_key(&each.id));
+        let still = silent
+            .iter()
+            .find(|each| chosen.members.contains_key(&each.id));
         match still {
             None => Ok(()),
             Some(still) => Err(format!(
