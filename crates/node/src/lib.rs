@@ -50,8 +50,8 @@ pub mod running;
 pub mod system;
 pub mod wire;
 
-pub use cluster::placement::plan::TableEpoch;
 pub use cluster::meta::Tending;
+pub use cluster::placement::plan::TableEpoch;
 pub use cluster::placement::site::Domains;
 pub use config::{Config, Startup, Timing};
 pub use directory::{Directory, Holder, Residence};

@@ -481,6 +481,7 @@ mod tests {
                 data_bytes: 1,
                 applied: Slot(2),
                 table: TableEpoch(3),
+                calls: 4,
             }),
         ];
         let mut said: Vec<GroupFrame> = of_a_group.into();

@@ -526,7 +526,19 @@ fn a_group_without_a_majority_does_not_keep_the_log_of_the_others() {
         }
         world.run(Duration::from_secs(10));
         let kept = segments(&mut world, survivor);
-        assert!(kept <= 4, "{kept} segments with seed {seed}");
+        let running = world.node(survivor).running().expect("it runs");
+        let groups: Vec<String> = running
+            .groups()
+            .map(|(id, group)| {
+                let applied = group.replica().applied();
+                format!("{id}: {applied}, {:?}", group.engine().glance())
+            })
+            .collect();
+        assert!(
+            kept <= 4,
+            "{kept} segments with seed {seed}: {}",
+            groups.join("\n")
+        );
         // What it has is still there, and goes on once the others are back.
         world.kill(survivor);
         hosts.iter().for_each(|host| world.start(*host));

@@ -277,6 +277,7 @@ fn nobody_closes_what_has_come_back_before_it_heard_that_it_had_gone() {
             .iter_mut()
             .for_each(|config| config.limits.execution_bytes = 1);
         let mut world = World::new(seed, configs);
+        world.restless_max = 1000;
         (0..5).for_each(|host| world.start(host));
         let leader = world.wait_for_leader();
         tend(&mut world, 0, 300, false);
@@ -285,7 +286,9 @@ fn nobody_closes_what_has_come_back_before_it_heard_that_it_had_gone() {
         let before = status(&mut world, leader, "pods");
         let holders = hosts_of(&before);
         let late = *holders.iter().find(|host| **host != leader).expect("three");
-        let free = (0..5).find(|host| !holders.contains(host)).expect("of five");
+        let free = (0..5)
+            .find(|host| !holders.contains(host))
+            .expect("of five");
         must_put(&mut world, late, "pods", "a", "1");
         operate(&mut world, leader, sends("pods", late, free));
         for _ in 0..100 {
@@ -324,7 +327,49 @@ fn nobody_closes_what_has_come_back_before_it_heard_that_it_had_gone() {
             assert!(!has_voted || holds(&world), "it counts, and has closed");
         }
         assert!(at_rest(&mut world, leader, "pods").contains(&late));
-        assert_eq!(must_get(&mut world, late, "pods", "a").as_deref(), Some("1"));
+        assert_eq!(
+            must_get(&mut world, late, "pods", "a").as_deref(),
+            Some("1")
+        );
+    }
+}
+
+/// Who leaves a keyspace is removed only once it has heard so, and answered what it was asked.
+#[test]
+fn no_call_is_lost_at_a_node_that_hears_late_that_it_leaves() {
+    for (seed, engine) in [(16, EngineKind::Raft), (17, EngineKind::Paxos)] {
+        let mut world = nodes(seed, 5);
+        let leader = world.wait_for_leader();
+        create(&mut world, "pods", 3, engine);
+        world.run(Duration::from_secs(1));
+        let before = status(&mut world, leader, "pods");
+        let holders = hosts_of(&before);
+        let leads = before.leader.expect("somebody leads");
+        let mut others = holders.iter().filter(|host| **host != leader);
+        let late = others.find(|host| format!("n{}", *host + 1) != leads);
+        let late = *late.expect("three hold it");
+        let free = (0..5)
+            .find(|host| !holders.contains(host))
+            .expect("of five");
+        operate(&mut world, leader, sends("pods", late, free));
+        world.deaf.insert((late, quorate_node::group::META));
+        let mut calls = Vec::new();
+        for number in 0..60 {
+            calls.push(world.call(late, put("pods", &format!("k{number}"), "v")));
+            world.run(Duration::from_millis(100));
+        }
+        let moving = status(&mut world, leader, "pods").moving;
+        assert!(moving.expect("it waits").is_leaving);
+        world.deaf.clear();
+        let after = at_rest(&mut world, leader, "pods");
+        assert!(!after.contains(&late), "{after:?}");
+        for (number, call) in calls.into_iter().enumerate() {
+            let answer = world.answer(call);
+            assert!(
+                matches!(answer, Some(Answer::Etcd(Ok(_)))),
+                "call {number}: {answer:?}"
+            );
+        }
     }
 }
 
@@ -356,10 +401,7 @@ fn what_an_operator_turns_back_is_not_sent_again_to_even_things_out() {
             if moving.is_some_and(|moving| !moving.is_leaving && moving.to != ["n1"]) {
                 let name = name.to_owned();
                 let call = Call::Placement(Placement::Cancel { name });
-                cancelled += usize::from(matches!(
-                    world.ask(0, call),
-                    Answer::Operator(Ok(_))
-                ));
+                cancelled += usize::from(matches!(world.ask(0, call), Answer::Operator(Ok(_))));
             }
         }
     }
@@ -369,7 +411,10 @@ fn what_an_operator_turns_back_is_not_sent_again_to_even_things_out() {
     for name in ["a", "b", "c", "d"] {
         on_first += usize::from(at_rest(&mut world, 0, name) == [0]);
     }
-    assert!(on_first >= cancelled.max(2), "{on_first} of {cancelled} stay");
+    assert!(
+        on_first >= cancelled.max(2),
+        "{on_first} of {cancelled} stay"
+    );
 }
 
 #[test]

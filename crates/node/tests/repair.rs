@@ -358,13 +358,15 @@ fn grown(seed: u64, engine: EngineKind) -> World {
         };
         assert!(matches!(world.ask(0, add), Answer::Operator(Ok(_))));
         world.start(host);
-        let promoted = (0..100).any(|_| {
-            world.run(Duration::from_millis(200));
-            let member = name.clone();
-            let answer = world.ask(0, Call::MemberPromote { member });
-            matches!(answer, Answer::Operator(Ok(_)))
+        world.run_until(PATIENCE, "it has joined", |world| {
+            world.is_running(host)
+                && world.node(host).running().is_some_and(|running| {
+                    running.replica().applied() >= world.node(0).status().applied
+                })
         });
-        assert!(promoted, "{}", world.picture());
+        let answer = world.ask(0, Call::MemberPromote { member: name });
+        assert!(matches!(answer, Answer::Operator(Ok(_))), "{answer:?}");
+        world.run(Duration::from_secs(1));
     }
     world
 }

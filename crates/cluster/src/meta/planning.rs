@@ -122,9 +122,10 @@ impl Picture {
                 stuck.push(keyspace.name.clone());
                 continue;
             }
-            let may_be_sent = keyspace.moving.as_ref().is_none_or(|moving| {
-                !moving.is_leaving && reason.is_necessary()
-            });
+            let may_be_sent = keyspace
+                .moving
+                .as_ref()
+                .is_none_or(|moving| !moving.is_leaving && reason.is_necessary());
             let target = plan.target.get(group).into_iter().flatten();
             let target: Option<Vec<Replica>> =
                 target.map(|node| replica_of(membership, *node)).collect();

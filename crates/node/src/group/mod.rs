@@ -711,12 +711,7 @@ impl Group {
     }
 
     fn tell_facts(&mut self, peers: &Peers, out: &mut Vec<Output>) {
-        let reader = self.replica.reader();
-        let facts = Facts {
-            data_bytes: reader.held_bytes(),
-            applied: reader.applied(),
-            table: self.table_epoch(),
-        };
+        let facts = self.own_facts();
         self.facts.insert(self.own, facts);
         let members = &self.membership.members;
         self.facts.retain(|node, _| members.contains_key(node));

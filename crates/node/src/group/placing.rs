@@ -22,6 +22,7 @@ use crate::interface::{Answer, CallId, Output, Placement};
 use crate::operator::Asker;
 use crate::peers::Peers;
 use crate::system::{self, SystemCommand};
+use crate::wire::Facts;
 
 /// What comes of an operator's question.
 enum Verdict {
@@ -213,11 +214,17 @@ impl Group {
         self.metrics.calls_refused += u64::from(added.is_err());
     }
 
-    /// The epoch of the table that this replica has, if it is one of the first group.
-    pub(crate) fn table_epoch(&self) -> TableEpoch {
-        match self.id {
-            META => meta::epoch(self.replica.reader()),
-            _ => TableEpoch::default(),
+    /// What the others cannot see.
+    pub(super) fn own_facts(&self) -> Facts {
+        let reader = self.replica.reader();
+        Facts {
+            data_bytes: reader.held_bytes(),
+            applied: reader.applied(),
+            table: match self.id {
+                META => meta::epoch(reader),
+                _ => TableEpoch::default(),
+            },
+            calls: u32::try_from(self.calls.under_way()).unwrap_or(u32::MAX),
         }
     }
 

@@ -79,6 +79,8 @@ pub struct Facts {
     /// Of the first group: the epoch of its table of keyspaces, by which it goes. It has closed what
     /// older tables had it close.
     pub table: TableEpoch,
+    /// How many calls of its own clients it has under way in the group.
+    pub calls: u32,
 }
 
 /// A frame that concerns one group.
@@ -209,6 +211,7 @@ impl GroupFrame {
                 out.put_u64_le(facts.data_bytes);
                 out.put_u64_le(facts.applied.0);
                 out.put_u64_le(facts.table.0);
+                out.put_u32_le(facts.calls);
             }
             GroupFrame::Change { id, change } => {
                 out.put_u64_le(*id);
@@ -263,6 +266,7 @@ impl GroupFrame {
                 data_bytes: input.try_get_u64_le()?,
                 applied: Slot(input.try_get_u64_le()?),
                 table: TableEpoch(input.try_get_u64_le()?),
+                calls: input.try_get_u32_le()?,
             }),
             15 => GroupFrame::Change {
                 id: input.try_get_u64_le()?,

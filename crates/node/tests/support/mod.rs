@@ -72,6 +72,8 @@ pub struct World {
     last_call: u64,
     answers: BTreeMap<CallId, Answer>,
     pub cut: BTreeSet<(usize, usize)>,
+    /// So many passes in a row may each end with something that is due at once.
+    pub restless_max: u32,
     /// What engines of these groups say does not reach these hosts.
     pub deaf: BTreeSet<(usize, base::GroupId)>,
     random: Random,
@@ -124,6 +126,7 @@ impl World {
             last_call: 0,
             answers: BTreeMap::new(),
             cut: BTreeSet::new(),
+            restless_max: 10,
             deaf: BTreeSet::new(),
             random: Random::from_seed(seed),
             notes: Vec::new(),
@@ -431,7 +434,7 @@ impl World {
             false => host.restless = 0,
         }
         assert!(
-            host.restless < 10,
+            host.restless < self.restless_max,
             "it always has something due: {deadline:?}"
         );
         let mut bursts: BTreeMap<ConnectionId, usize> = BTreeMap::new();

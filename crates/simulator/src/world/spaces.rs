@@ -192,7 +192,9 @@ impl World {
         let moved = self.spaces[index].moves.front().copied();
         let next = [dropped, moved].into_iter().flatten().min();
         match (self.spaces[index].stage, next) {
-            (Stage::Open, _) if self.spaces[index].asked.is_some() || self.operators.tending.is_some() => {
+            (Stage::Open, _)
+                if self.spaces[index].asked.is_some() || self.operators.tending.is_some() =>
+            {
                 self.schedule(LOOK, Happening::Keyspace(index));
             }
             (Stage::Open, Some(at)) => {
@@ -237,7 +239,11 @@ impl World {
     fn hear_mover(&mut self, index: usize) {
         if let Some((id, through, life)) = self.spaces[index].asked {
             let answer = self.own_answers.remove(&id);
-            if self.operators.tending.is_some_and(|(asked, _)| asked == Some(id)) {
+            if self
+                .operators
+                .tending
+                .is_some_and(|(asked, _)| asked == Some(id))
+            {
                 let is_done = matches!(answer, Some(Answer::Operator(Ok(_))));
                 self.operators.tending = self.operators.tending.filter(|_| !is_done);
             }
