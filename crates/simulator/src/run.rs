@@ -279,8 +279,8 @@ fn core(world: &mut World) -> Option<Vec<usize>> {
     let mut random = world.core_random();
     let mut core = sound;
     // Whether everything that moved has arrived can only be asked where everybody is there. In the
-    // other half of such runs some may be gone, whom a keyspace was leaving, or on its way to: those
-    // who are left serve it, whether or not the newcomers get their votes.
+    // other half of such runs some may be gone, whom a keyspace was leaving, or on its way to:
+    // those who are left serve it, whether or not the newcomers get their votes.
     if world.scenario.moves() {
         if random.below(2) == 0 {
             return Some(core);
