@@ -119,6 +119,7 @@ fn a_late_question_does_not_break_the_promise_to_a_newer_one() {
         standing: HelloStanding::Alone,
         name: "n1".to_owned(),
         address: "nowhere:1".to_owned(),
+        is_witness: false,
     });
     for asked in [20, 10, 30] {
         let cluster = ClusterId(asked);
@@ -429,6 +430,7 @@ fn hello(world: &World, node: NodeId, name: &str) -> bytes::Bytes {
         standing: HelloStanding::Member(cluster),
         name: name.to_owned(),
         address: "nowhere:1".to_owned(),
+        is_witness: false,
     };
     Frame::Hello(hello).encode()
 }
