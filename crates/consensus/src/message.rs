@@ -50,7 +50,9 @@ pub struct Message {
 }
 
 /// What a message says.
+// Moved from hand to hand: what is in it lies at multiples of eight bytes, and is copied so.
 #[derive(Clone, Debug, PartialEq)]
+#[repr(u64)]
 pub enum Body {
     /// Would you vote for me?
     PreVote {

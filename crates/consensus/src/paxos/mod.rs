@@ -361,14 +361,45 @@ impl Paxos {
         if from == self.config.id {
             return self.drop_message(from, "a message from this replica itself", out);
         }
-        let is_of_phase_2 = matches!(
-            body,
-            Body::Paxos(PaxosBody::Accept { .. } | PaxosBody::AcceptReply { .. })
-        );
-        if epoch == self.epoch && is_of_phase_2 {
-            // Nearly everything that arrives.
-            return self.on_current(now, from, body, out);
-        }
+        // Nearly everything that arrives, taken apart where it lies.
+        let body = match body {
+            Body::Paxos(PaxosBody::Accept {
+                session,
+                round,
+                chosen,
+                last,
+                entries,
+            }) if epoch == self.epoch => {
+                if self.hear_leader(now, from, out) {
+                    let accept = accepting::Accept {
+                        session,
+                        round,
+                        chosen,
+                        last,
+                        entries,
+                    };
+                    self.on_accept(now, from, accept, out);
+                }
+                return;
+            }
+            Body::Paxos(PaxosBody::AcceptReply {
+                session,
+                round,
+                received,
+                durable,
+                uncertain,
+            }) if epoch == self.epoch => {
+                let reply = proposing::Reply {
+                    session,
+                    round,
+                    received,
+                    durable,
+                    uncertain,
+                };
+                return self.on_accept_reply(now, from, reply, out);
+            }
+            body => body,
+        };
         match body {
             Body::PreVote {
                 round,

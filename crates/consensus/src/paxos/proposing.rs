@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot};
 
-use crate::engine::{Note, Output, Outputs, Refusal, Role, Ticket};
+use crate::engine::{Note, Output, Outputs, Refusal, Role, Ticket, say};
 use crate::entries::Entries;
 use crate::entry::{Entry, Payload};
 use crate::handover::HandingOver;
@@ -138,10 +138,11 @@ impl Paxos {
             return;
         }
         let slot = self.propose_new(payload);
-        out.push(Output::Proposed {
+        let epoch = self.epoch;
+        say(out, || Output::Proposed {
             ticket,
             slot,
-            epoch: self.epoch,
+            epoch,
         });
     }
 
@@ -556,7 +557,7 @@ impl Paxos {
             let limit = self.limits().append_bytes;
             let again = peer.repeat_lost(now, latest, cached_from, limit);
             for entries in self.in_few_messages(&again) {
-                self.send_accept(id, peer, entries, round, proposed, out);
+                self.send_accept(id, peer, &entries, round, proposed, out);
             }
         }
         peer.next = peer.next.max(cached_from);
@@ -570,14 +571,21 @@ impl Paxos {
             .filter(|_| peer.is_witness)
             .map_or(end, |upto| end.min(upto));
         while peer.next <= end && peer.has_room(self.limits()) {
-            let entries = self.log.take(peer.next, end, self.limits().append_bytes);
+            let budget = self.limits().append_bytes;
+            let taken;
+            let entries = match self.log.newest_within(peer.next, end, budget) {
+                Some(newest) => newest,
+                None => {
+                    taken = self.log.take(peer.next, end, budget);
+                    &taken
+                }
+            };
             let (first, last) = (peer.next, entries.last().map_or(end, |entry| entry.slot));
-            let bytes = entries.bytes();
             self.send_accept(id, peer, entries, round, proposed, out);
-            peer.sent(first, last, bytes, now);
+            peer.sent(first, last, entries.bytes(), now);
         }
         if peer.heartbeat_due || peer.chosen_told < self.log.chosen() {
-            self.send_accept(id, peer, Entries::default(), round, proposed, out);
+            self.send_accept(id, peer, &Entries::default(), round, proposed, out);
         }
     }
 
@@ -605,7 +613,7 @@ impl Paxos {
         &self,
         to: NodeId,
         peer: &mut Peer,
-        entries: Entries,
+        entries: &Entries,
         round: u64,
         proposed: Slot,
         out: &mut Outputs,
@@ -617,21 +625,26 @@ impl Paxos {
         }
         let chosen = self.log.chosen();
         peer.chosen_told = chosen;
+        let headers;
         let entries = match peer.is_witness {
-            true => entries.headers(),
+            true => {
+                headers = entries.headers();
+                &headers
+            }
             false => entries,
         };
-        let body = PaxosBody::Accept {
-            session: peer.session,
-            round,
-            chosen,
-            last: proposed,
-            entries,
-        };
-        let message = Message::new(self.epoch, Body::Paxos(body));
-        out.push(Output::Send {
+        say(out, || Output::Send {
             to,
-            message,
+            message: Message {
+                epoch: self.epoch,
+                body: Body::Paxos(PaxosBody::Accept {
+                    session: peer.session,
+                    round,
+                    chosen,
+                    last: proposed,
+                    entries: entries.clone(),
+                }),
+            },
             after: None,
         });
     }

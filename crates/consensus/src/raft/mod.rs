@@ -52,7 +52,7 @@ pub use restored::{Config, Restored, Tail};
 
 use crate::delivery::Delivery;
 use crate::engine::{
-    self, CheckpointRef, Engine, Input, Liveness, Note, Output, Outputs, Role, Ticket, View,
+    self, CheckpointRef, Engine, Input, Liveness, Note, Output, Outputs, Role, Ticket, View, say,
 };
 use crate::entry::Payload;
 use crate::handover::{HandingOver, Handover};
@@ -269,11 +269,38 @@ impl Raft {
         if from == self.config.id {
             return self.drop_message(from, "a message from this replica itself", out);
         }
-        let is_of_log = matches!(body, Body::Append { .. } | Body::AppendReply { .. });
-        if epoch == self.epoch && is_of_log {
-            // Nearly everything that arrives.
-            return self.on_current(now, from, body, out);
-        }
+        // Nearly everything that arrives, taken apart where it lies.
+        let body = match body {
+            Body::Append {
+                session,
+                round,
+                previous,
+                chosen,
+                entries,
+            } if epoch == self.epoch => {
+                if self.hear_leader(now, from, out) {
+                    self.on_append(from, session, round, previous, chosen, entries, out);
+                }
+                return;
+            }
+            Body::AppendReply {
+                session,
+                round,
+                matched,
+                received,
+                state,
+            } if epoch == self.epoch => {
+                let reply = replication::Reply {
+                    session,
+                    round,
+                    matched,
+                    received,
+                    state,
+                };
+                return self.on_append_reply(now, from, reply, out);
+            }
+            body => body,
+        };
         match body {
             Body::PreVote {
                 round,
@@ -431,10 +458,11 @@ impl Raft {
             return self.refuse(ticket, engine::Refusal::WindowFull, out);
         }
         let slot = self.lead_entry(payload);
-        out.push(Output::Proposed {
+        let epoch = self.epoch;
+        say(out, || Output::Proposed {
             ticket,
             slot,
-            epoch: self.epoch,
+            epoch,
         });
     }
 

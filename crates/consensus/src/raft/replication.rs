@@ -12,7 +12,7 @@
 use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot};
 
-use crate::engine::{Note, Output, Outputs, Refusal, Role};
+use crate::engine::{Note, Output, Outputs, Refusal, Role, say};
 use crate::entries::Entries;
 use crate::entry::{Entry, Payload};
 use crate::handover::HandingOver;
@@ -407,12 +407,17 @@ impl Raft {
                 break;
             }
             let budget = self.limits().append_bytes;
-            let entries = self.log.take(peer.next, end, budget);
-            self.send_entries(id, peer, entries, round, out);
+            match self.log.newest_within(peer.next, end, budget) {
+                Some(newest) => self.send_entries(id, peer, newest, round, out),
+                None => {
+                    let entries = self.log.take(peer.next, end, budget);
+                    self.send_entries(id, peer, &entries, round, out);
+                }
+            }
         }
         let news = matches!(peer.state, State::Replicate) && peer.chosen_told < self.chosen;
         if peer.heartbeat_due || news {
-            self.send_append(id, peer, Entries::default(), round, out);
+            self.send_append(id, peer, &Entries::default(), round, out);
         }
     }
 
@@ -431,17 +436,22 @@ impl Raft {
         &self,
         to: NodeId,
         peer: &mut Peer,
-        entries: Entries,
+        entries: &Entries,
         round: u64,
         out: &mut Outputs,
     ) {
         let last = entries.last().expect("there is something to send").slot;
-        let entries = match peer.is_witness {
-            true => entries.headers(),
-            false => entries,
+        let bytes = match peer.is_witness {
+            true => {
+                let headers = entries.headers();
+                self.send_append(to, peer, &headers, round, out);
+                headers.bytes()
+            }
+            false => {
+                self.send_append(to, peer, entries, round, out);
+                entries.bytes()
+            }
         };
-        let bytes = entries.bytes();
-        self.send_append(to, peer, entries, round, out);
         peer.sent(last, bytes);
     }
 
@@ -449,7 +459,7 @@ impl Raft {
         &self,
         to: NodeId,
         peer: &mut Peer,
-        entries: Entries,
+        entries: &Entries,
         round: u64,
         out: &mut Outputs,
     ) {
@@ -469,17 +479,18 @@ impl Raft {
             peer.heartbeat_due = false;
         }
         peer.chosen_told = self.chosen;
-        let body = Body::Append {
-            session: peer.session,
-            round,
-            previous,
-            chosen: self.chosen,
-            entries,
-        };
-        let message = Message::new(self.epoch, body);
-        out.push(Output::Send {
+        say(out, || Output::Send {
             to,
-            message,
+            message: Message {
+                epoch: self.epoch,
+                body: Body::Append {
+                    session: peer.session,
+                    round,
+                    previous,
+                    chosen: self.chosen,
+                    entries: entries.clone(),
+                },
+            },
             after: None,
         });
     }
