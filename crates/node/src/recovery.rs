@@ -576,11 +576,7 @@ impl Recovery {
         description: Description,
         out: &mut Vec<Output>,
     ) -> Result<RecoveredReplica, String> {
-        let Description {
-            engine,
-            genesis,
-            latest,
-        } = description;
+        let (genesis, latest) = (description.genesis, description.latest);
         let is_lost = self.past.is_doubtful || self.past.journal_created && is_created;
         let checkpoints = self.checkpoints.remove(&group).unwrap_or_default();
         if let Some(reason) = checkpoints.newer {
@@ -614,17 +610,8 @@ impl Recovery {
             None
         };
         if let Some(loss) = loss {
-            let own = self.identity.node;
-            let known = [(end.0, membership.clone()), latest.clone()];
-            let known = newest_memberships(group, &log, known)?;
-            if known.iter().any(|each| is_only_voter(each, own)) {
-                return Err(nobody_helps(group, &log, end.0, &damages));
-            }
-            // Who is in doubt looks for those who belong to the group now.
-            let [_, chosen] = known;
-            if chosen.members.contains_key(&own) {
-                membership = chosen;
-            }
+            let known = [(end.0, membership), latest.clone()];
+            membership = self.who_helps(group, &log, known, &damages)?;
             out.push(Output::Note(Note::Doubtful { loss }.of(group)));
             log = RecoveredGroup {
                 hard_state: log.hard_state,
@@ -640,7 +627,7 @@ impl Recovery {
         };
         out.push(Output::Note(note.of(group)));
         Ok(RecoveredReplica {
-            engine,
+            engine: description.engine,
             genesis,
             latest,
             state,
@@ -649,6 +636,31 @@ impl Recovery {
             log,
             log_replaced,
             loss,
+        })
+    }
+}
+
+impl Recovery {
+    /// Something of a group is lost here: who belongs to it now, as far as is known. `known`: the
+    /// membership where the state ends, and what the journal says beside the log.
+    fn who_helps(
+        &self,
+        group: GroupId,
+        log: &RecoveredGroup,
+        known: [(Slot, Membership); 2],
+        damages: &str,
+    ) -> Result<Membership, String> {
+        let own = self.identity.node;
+        let (end, here) = known[0].clone();
+        let known = newest_memberships(group, log, known)?;
+        if known.iter().any(|each| is_only_voter(each, own)) {
+            return Err(nobody_helps(group, log, end, damages));
+        }
+        // Who is in doubt looks for those who belong to the group now.
+        let [_, chosen] = known;
+        Ok(match chosen.members.contains_key(&own) {
+            true => chosen,
+            false => here,
         })
     }
 }

@@ -342,9 +342,9 @@ fn no_call_is_lost_at_a_node_that_hears_late_that_it_leaves() {
         let leader = world.wait_for_leader();
         create(&mut world, "pods", 3, engine);
         world.run(Duration::from_secs(1));
-        let before = status(&mut world, leader, "pods");
-        let holders = hosts_of(&before);
-        let leads = before.leader.expect("somebody leads");
+        let holders = hosts_of(&status(&mut world, leader, "pods"));
+        let leads = status(&mut world, holders[0], "pods").leader;
+        let leads = leads.expect("somebody leads");
         let mut others = holders.iter().filter(|host| **host != leader);
         let late = others.find(|host| format!("n{}", *host + 1) != leads);
         let late = *late.expect("three hold it");

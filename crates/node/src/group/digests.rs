@@ -182,7 +182,9 @@ impl Group {
             return;
         }
         match of {
-            Some(node) => drop(self.digests.said.remove(&node)),
+            Some(node) => {
+                self.digests.said.remove(&node);
+            }
             None => self.digests.said.clear(),
         }
         self.digests.again_at = Some(now + self.config.limits.digests.interval);

@@ -331,7 +331,7 @@ impl Running {
         if is_own || !is_reached || heard + patience <= now {
             return heard + grace <= now;
         }
-        if !facts.is_some_and(|facts| facts.table >= epoch) {
+        if facts.is_none_or(|facts| facts.table < epoch) {
             return false;
         }
         let known = *leaving.known.entry(node).or_insert(now);
