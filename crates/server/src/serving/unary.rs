@@ -213,6 +213,8 @@ fn finish(worker: &Rc<Worker>, arriving: Arriving, result: Result<Bytes, Option<
             Ok(None) => {}
             Ok(Some((name, Found::Here(_)))) => keyspace = Some(name),
             Ok(Some((name, Found::Elsewhere(_)))) => {
+                // Its outcome is counted where it is served.
+                counted.end(0);
                 return unplaced.relay(worker, name, method, message, respond);
             }
             Err(status) => request = Err(status),
