@@ -161,8 +161,7 @@ fn an_alarm_ends_by_itself_once_there_is_room_again() {
 #[test]
 fn an_alarm_stays_until_something_was_freed_or_the_quota_is_another_one() {
     let mut world = cluster(57, 200_000, true);
-    put(&mut world, 0, "small", 1).expect("there is room");
-    put(&mut world, 0, "other", 1).expect("there is room");
+    put(&mut world, 0, "some", 10_000).expect("there is room");
     assert_eq!(put(&mut world, 0, "large", 250_000), Err(Error::NoSpace));
     world.run(Duration::from_secs(5));
     assert_eq!(alarms(&mut world, 0).len(), 1, "nothing was freed");
