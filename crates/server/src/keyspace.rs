@@ -226,7 +226,7 @@ impl Keyspaces {
 
     /// The other nodes that hold a keyspace which is on this node as well.
     pub(crate) fn others(&self, name: &str) -> Vec<Holder> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.directory();
         let residence = known.as_ref().and_then(|known| known.keyspaces.get(name));
         residence.map_or_else(Vec::new, |residence| residence.holders.clone())
     }

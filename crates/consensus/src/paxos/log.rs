@@ -520,7 +520,7 @@ impl Restored {
         let names = |each: &Membership| each.is_witness(id);
         let mut memberships = self.memberships.iter().map(|(_, each)| each);
         match names(&self.membership) || memberships.any(names) {
-            true => self.log_start.0.max(self.applied),
+            true => self.log_start.0,
             false => self.hard_state.chosen.min(self.contiguous()),
         }
     }
