@@ -117,7 +117,7 @@ pub struct Configuration {
     /// The file with the keys of gossip.
     pub gossip_key_file: Option<PathBuf>,
     /// Replicas move to other nodes by themselves, when nodes die and to even things out, as long as
-    /// no operator has said otherwise.
+    /// no operator has said otherwise. Off at first: soaks with such moves are young.
     pub heals_by_itself: bool,
     /// Where this node stands: a building, or an availability zone; perhaps empty.
     pub zone: String,
@@ -196,7 +196,7 @@ impl Default for Configuration {
             join: Vec::new(),
             gossip: None,
             gossip_key_file: None,
-            heals_by_itself: true,
+            heals_by_itself: false,
             zone: String::new(),
             rack: String::new(),
             engine: None,

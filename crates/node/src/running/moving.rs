@@ -220,9 +220,7 @@ impl Running {
                 .is_some_and(|each| each.table >= moving.begun)
         };
         let target = moving.target.iter().map(|each| each.node);
-        target
-            .filter(|node| !knows(node) && !mutant::is_on(Mutant::FillUnaware))
-            .collect()
+        target.filter(|node| !knows(node)).collect()
     }
 
     /// A group that this node leads is told which move it is on.
