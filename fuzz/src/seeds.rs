@@ -83,6 +83,7 @@ fn frames() -> Vec<Vec<u8>> {
         standing: HelloStanding::Alone,
         name: "n1".to_owned(),
         address: "n1:2380".to_owned(),
+        is_witness: false,
     };
     let frames = [
         Frame::Hello(hello),

@@ -118,7 +118,9 @@ impl<R: Replica> Perfect<R> {
                 let from = index as u64 + 1;
                 for (to, message) in self.outbox.drain(..) {
                     self.messages += 1;
-                    self.inboxes[to as usize - 1].push((from, message));
+                    let inbox = &mut self.inboxes[to as usize - 1];
+                    // `push` would put the pair together elsewhere and copy it.
+                    inbox.extend(std::iter::once_with(|| (from, message)));
                     self.awake[to as usize - 1] = true;
                 }
             }

@@ -4,14 +4,15 @@
 //! become one shared piece of memory. Journal, followers and replica get handles on that piece, not
 //! copies of each entry. What is done per entry and replica is to look at its epoch and length.
 //! A write is durable as soon as it is given, and said to be so; answers that wait for it leave
-//! with it. What is executed is reported every 64 KiB. The engine keeps the newest 256 KiB of
+//! with it. What is executed is reported every 64 KiB. The engine keeps the newest 64 KiB of
 //! entries itself, the journal all of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base::{Instant, NodeId, Slot};
+use base::{Epoch, Instant, NodeId, Slot};
 use bytes::Bytes;
+use consensus::message::Body;
 use consensus::{
     Config, Engine, Entries, Entry, Input, Limits, Member, Membership, Message, Output, Outputs,
     Paxos, Payload, Raft, Record, Restored, Ticket,
@@ -38,6 +39,23 @@ pub struct Ours<E: Engine> {
     leads: bool,
 }
 
+/// What is left of a message that was sent.
+const NOTHING: Message = Message {
+    epoch: Epoch(0),
+    body: Body::Transfer,
+};
+
+/// Room for so many writes is there before the first, as in a journal, whose segments are made
+/// before they are needed.
+const JOURNAL_WRITES: usize = 32 << 10;
+
+/// A journal without a write.
+fn journal() -> Vec<Entries> {
+    let mut journal = vec![Entries::default(); JOURNAL_WRITES];
+    journal.clear();
+    journal
+}
+
 /// An engine hands out so much that is not executed; to be told now and then is enough for it.
 const REPORT_BYTES: u64 = 64 << 10;
 
@@ -48,7 +66,7 @@ fn beginning(id: u64) -> (Config, Restored) {
         election_timeout: Duration::from_micros(ELECTION_TICKS * TICK),
         heartbeat_interval: Duration::from_micros(HEARTBEAT_TICKS * TICK),
         limits: Limits {
-            cache_bytes: 256 << 10,
+            cache_bytes: 64 << 10,
             ..Limits::default()
         },
     };
@@ -96,8 +114,8 @@ impl<E: Engine> Ours<E> {
             outputs: Outputs::new(),
             said: Outputs::new(),
             fetches: Vec::new(),
-            journal: Vec::new(),
-            accepted: Vec::new(),
+            journal: journal(),
+            accepted: journal(),
             executed: 0,
             unreported_bytes: 0,
             leads: false,
@@ -109,16 +127,24 @@ impl<E: Engine> Ours<E> {
     fn carry_out(&mut self, out: &mut Vec<(u64, Message)>) -> bool {
         let (mut written, mut applied) = (None, None);
         std::mem::swap(&mut self.outputs, &mut self.said);
-        for output in self.said.drain(..) {
+        // Taken from where it lies: what only passes by is not moved.
+        for output in &mut self.said {
             match output {
                 // The write that it may wait for came before, and is durable.
-                Output::Send { to, message, .. } => out.push((to.0, message)),
+                Output::Send { to, message, .. } => {
+                    let message = std::mem::replace(message, NOTHING);
+                    out.extend(std::iter::once_with(|| (to.0, message)));
+                }
                 Output::Write { mark, records } => {
-                    written = Some(mark);
+                    written = Some(*mark);
                     for record in records {
                         match record {
-                            Record::Entries(entries) => keep(&mut self.journal, entries),
-                            Record::Accepted { entries, .. } => self.accepted.push(entries),
+                            Record::Entries(entries) => {
+                                keep(&mut self.journal, std::mem::take(entries));
+                            }
+                            Record::Accepted { entries, .. } => {
+                                self.accepted.push(std::mem::take(entries));
+                            }
                             _ => {}
                         }
                     }
@@ -129,11 +155,12 @@ impl<E: Engine> Ours<E> {
                     let is_command = |entry: &&Entry| matches!(entry.payload, Payload::Commands(_));
                     self.executed += entries.iter().filter(is_command).count() as u64;
                 }
-                Output::Fetch { from, upto, .. } => self.fetches.push((from, upto)),
-                Output::Epoch { leader, .. } => self.leads = leader == Some(NodeId(self.id)),
+                Output::Fetch { from, upto, .. } => self.fetches.push((*from, *upto)),
+                Output::Epoch { leader, .. } => self.leads = *leader == Some(NodeId(self.id)),
                 _ => {}
             }
         }
+        self.said.clear();
         let again = written.is_some() || !self.fetches.is_empty();
         if let Some(mark) = written {
             let input = Input::Durable { mark };

@@ -84,6 +84,7 @@ mutants! {
     SnapshotDropsAccepted, "snapshot-drops-accepted", "A snapshot drops what stands behind it.";
     SleepWithLease, "sleep-with-lease", "A group falls asleep though it has leases.";
     SettleEarly, "settle-early", "A keyspace has moved before those who leave are removed.";
+    FillUnaware, "fill-unaware", "A node is filled before it knows that it shall hold a keyspace.";
     NeverLeave, "never-leave", "Those who shall let go of a keyspace are never removed.";
     ReadBeforeOpen, "read-before-open", "A leader serves reads before it knows all that is chosen.";
 }

@@ -7,17 +7,12 @@ use std::time::Duration;
 use etcd::proto::etcdserverpb::TxnRequest;
 use etcd::proto::etcdserverpb::request_op::Request as Operation;
 use tokio::time::{Instant, timeout_at};
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, ConnectError, Status};
 
+use crate::endpoint::channel;
 use crate::security::Signing;
 use crate::{Error, Options, Security, Tls};
-
-/// A connection that waits for an answer is probed this often; servers bear a probe per 5 s.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// ... and given up, so that a new one is made, if a probe is not answered for this long.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What sending something twice can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,33 +213,4 @@ impl Endpoints {
         tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
         (pause * 2).min(self.options.pause_max)
     }
-}
-
-/// A connection that is made when it is first needed, and again whenever it is lost.
-fn channel(
-    address: &str,
-    options: &Options,
-    tls: Option<&ClientTlsConfig>,
-) -> Result<Channel, Error> {
-    let bad = || Error::BadEndpoint(address.to_owned());
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let uri = if address.contains("://") {
-        address.to_owned()
-    } else {
-        format!("{scheme}://{address}")
-    };
-    let mut endpoint = Endpoint::from_shared(uri).map_err(|_| bad())?;
-    if endpoint.uri().scheme_str() != Some(scheme) || endpoint.uri().port().is_none() {
-        return Err(bad());
-    }
-    if let Some(tls) = tls {
-        let secured = endpoint.tls_config(tls.clone());
-        endpoint = secured.map_err(|error| Error::BadEndpoint(format!("{address}: {error}")))?;
-    }
-    let endpoint = endpoint
-        .connect_timeout(options.connect_timeout)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-    Ok(endpoint.connect_lazy())
 }

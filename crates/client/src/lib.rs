@@ -35,6 +35,7 @@
     reason = "a client lives in the real world: sockets, clocks, other threads"
 )]
 
+mod endpoint;
 mod error;
 mod failover;
 mod leases;
@@ -138,8 +139,8 @@ macro_rules! call {
 use call;
 
 impl Client {
-    /// A client of the cluster that these endpoints belong to: `host:port`, or `http://host:port`.
-    /// Connects when it has something to ask.
+    /// A client of the cluster that these endpoints belong to: `host:port`, `http://host:port`, or
+    /// `unix:/path`. Connects when it has something to ask.
     ///
     /// Must be called within a tokio runtime.
     ///
@@ -153,7 +154,7 @@ impl Client {
     }
 
     /// The same, for a cluster that wants TLS, a certificate or a user. With TLS an endpoint may
-    /// begin with `https://`.
+    /// begin with `https://`, or be `unixs:/path`.
     ///
     /// # Errors
     /// As [`Client::new`]; also if the certificates cannot be used.

@@ -153,4 +153,14 @@ impl Client {
     pub fn has_token(&self) -> bool {
         matches!(self.endpoints.signing().shown(), Shown::Token(_))
     }
+
+    /// The token that the server has given the client's user, for who makes requests by other
+    /// means.
+    #[must_use]
+    pub fn token(&self) -> Option<String> {
+        match self.endpoints.signing().shown() {
+            Shown::Token(token) => token.to_str().ok().map(str::to_owned),
+            Shown::NotTried | Shown::Nothing => None,
+        }
+    }
 }

@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use base::{Epoch, GroupId, NodeId, Random, Slot, WallTime};
+use bytes::Bytes;
 use consensus::{EngineKind, Member, Membership, QuorumSizes};
 use quorate_cluster::meta::{
-    DEFAULT, KEYSPACES_MAX, MetaCommand, Picture, Replica, Tending, all_keyspaces, check_name,
-    epoch, execute, keyspace, keyspaces, last_group, sites, standing, tending,
+    CREATED_MAX, DEFAULT, KEYSPACES_MAX, MetaCommand, Picture, Replica, Tending, all_keyspaces,
+    check_name, epoch, execute, keyspace, keyspaces, last_group, routes, sites, standing, tending,
 };
 use quorate_cluster::placement::plan::{Scope, TableEpoch};
 use quorate_cluster::placement::site::{Domains, Standing};
@@ -26,10 +27,9 @@ fn replicas(nodes: &[u64]) -> Vec<Replica> {
 fn create(name: &str, seen: u64, nodes: &[u64]) -> MetaCommand {
     MetaCommand::Create {
         seen: TableEpoch(seen),
-        name: name.to_owned(),
         engine: EngineKind::Paxos,
         quorums: None,
-        replicas: replicas(nodes),
+        keyspaces: vec![(name.to_owned(), replicas(nodes))],
     }
 }
 
@@ -115,13 +115,124 @@ fn what_contradicts_the_table_changes_nothing() {
     }
 }
 
+fn many(seen: u64, names: &[String]) -> MetaCommand {
+    let keyspace = |name: &String| (name.clone(), replicas(&[1, 2, 3]));
+    MetaCommand::Create {
+        seen: TableEpoch(seen),
+        engine: EngineKind::Raft,
+        quorums: None,
+        keyspaces: names.iter().map(keyspace).collect(),
+    }
+}
+
+#[test]
+fn many_keyspaces_are_made_at_once_or_none() {
+    let names = |count: usize| -> Vec<String> { (1..=count).map(|n| format!("k{n}")).collect() };
+    let mut state = State::new(Limits::default());
+    run(&mut state, &create("pods", 0, &[1])).unwrap();
+    let mut wrong = names(3);
+    wrong.push("pods".to_owned());
+    for (names, reason) in [
+        (wrong, "called pods already"),
+        (vec!["k1".to_owned(), "k1".to_owned()], "called k1 already"),
+        (vec!["k1".to_owned(), "K2".to_owned()], "cannot be called"),
+        (names(CREATED_MAX + 1), "at a time"),
+        (Vec::new(), "at a time"),
+    ] {
+        let told = run(&mut state, &many(1, &names)).unwrap_err();
+        assert!(told.contains(reason), "{told}");
+        assert_eq!(keyspaces(state.reader()).len(), 1);
+        assert_eq!(epoch(state.reader()), TableEpoch(1));
+    }
+    let told = run(&mut state, &many(1, &names(CREATED_MAX))).unwrap();
+    assert!(
+        told.contains("k1 to k512, in the groups 2 to 513"),
+        "{told}"
+    );
+    assert_eq!(epoch(state.reader()), TableEpoch(2), "one change");
+    assert_eq!(last_group(state.reader()), GroupId(513));
+    let groups: Vec<GroupId> = keyspaces(state.reader())
+        .iter()
+        .map(|each| each.group)
+        .collect();
+    let distinct: std::collections::BTreeSet<_> = groups.iter().collect();
+    assert_eq!(distinct.len(), CREATED_MAX + 1);
+}
+
+fn route(prefix: &'static [u8], name: &str) -> MetaCommand {
+    MetaCommand::Route {
+        prefix: Bytes::from_static(prefix),
+        name: name.to_owned(),
+    }
+}
+
+fn unroute(prefix: &'static [u8]) -> MetaCommand {
+    MetaCommand::Unroute {
+        prefix: Bytes::from_static(prefix),
+    }
+}
+
+/// Writes a key of the default keyspace, or deletes it.
+fn write(state: &mut State, key: &[u8], is_there: bool) {
+    state.begin_entry(&next(state));
+    let mut transaction = state.transaction();
+    match is_there {
+        true => drop(transaction.put(Space::ETCD, key, b"", 0)),
+        false => drop(transaction.delete(Space::ETCD, key)),
+    }
+    transaction.commit();
+    drop(state.end_entry());
+}
+
+#[test]
+fn routes_are_given_where_nothing_would_be_hidden_and_none_begins_another() {
+    let mut state = State::new(Limits::default());
+    run(&mut state, &create("pods", 0, &[1, 2, 3])).unwrap();
+    run(&mut state, &create("events", 1, &[1])).unwrap();
+    write(&mut state, b"/e/1", true);
+    write(&mut state, b"/f", true);
+    let refused = |state: &mut State, command: MetaCommand, reason: &str| {
+        let before = epoch(state.reader());
+        let told = run(state, &command).unwrap_err();
+        assert!(told.contains(reason), "{told}");
+        assert_eq!(epoch(state.reader()), before);
+    };
+    refused(&mut state, route(b"/e/", "events"), "holds 1 keys");
+    write(&mut state, b"/e/1", false);
+    run(&mut state, &route(b"/e/", "events")).unwrap();
+    run(&mut state, &route(b"\xff", "pods")).unwrap();
+    for (command, reason) in [
+        (route(b"/e/", "events"), "leads to events already"),
+        (route(b"/e/x", "pods"), "leads to events already"),
+        (route(b"/", "pods"), "leads to events already"),
+        (route(b"\xff\xff", "events"), "\\xff leads to pods already"),
+        (route(b"", "pods"), "1 to 1024 bytes"),
+        (route(&[b'a'; 1025], "pods"), "not 1025"),
+        (route(b"/x/", "nobody"), "no keyspace called nobody"),
+        (route(b"/x/", DEFAULT), "take the route away"),
+        (unroute(b"/x/"), "no route has the prefix"),
+        (remove("events"), "the prefix /e/ leads to events"),
+    ] {
+        refused(&mut state, command, reason);
+    }
+    let listed = routes(state.reader());
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|route| (&route.prefix[..], &route.keyspace[..]))
+        .collect();
+    assert_eq!(listed, [(&b"/e/"[..], "events"), (&b"\xff"[..], "pods")]);
+    assert_eq!(all_keyspaces(state.reader()).unwrap().len(), 2);
+    run(&mut state, &unroute(b"/e/")).unwrap();
+    run(&mut state, &remove("events")).unwrap();
+    assert_eq!(routes(state.reader()).len(), 1);
+}
+
 fn sized(name: &str, seen: u64, elect: usize, commit: usize) -> MetaCommand {
     MetaCommand::Create {
         seen: TableEpoch(seen),
-        name: name.to_owned(),
         engine: EngineKind::Raft,
         quorums: Some(QuorumSizes { elect, commit }),
-        replicas: replicas(&[1, 2, 3]),
+        keyspaces: vec![(name.to_owned(), replicas(&[1, 2, 3]))],
     }
 }
 
@@ -163,17 +274,19 @@ fn commands_survive_their_bytes_and_nothing_else_is_one() {
         },
         MetaCommand::Leave {
             group: GroupId(3),
-            target: replicas(&[1, 2, 3]),
+            begun: TableEpoch(4),
         },
         MetaCommand::Settle {
             group: GroupId(3),
-            target: replicas(&[1]),
+            begun: TableEpoch(5),
         },
         MetaCommand::Site {
             node: NodeId(1),
             domains: zone("north"),
         },
         stand(1, Standing::Serving, Standing::Draining),
+        route(b"/events/", "events"),
+        unroute(b"/events/"),
         MetaCommand::Tend(Tending {
             replace_after: Some(Duration::from_secs(7)),
             rebalances: false,
@@ -220,11 +333,11 @@ fn zone(name: &str) -> Domains {
     }
 }
 
-fn step(state: &mut State, nodes: &[u64], is_over: bool) -> Result<String, String> {
-    let (group, target) = (GroupId(1), replicas(nodes));
+fn step(state: &mut State, begun: u64, is_over: bool) -> Result<String, String> {
+    let (group, begun) = (GroupId(1), TableEpoch(begun));
     let command = match is_over {
-        false => MetaCommand::Leave { group, target },
-        true => MetaCommand::Settle { group, target },
+        false => MetaCommand::Leave { group, begun },
+        true => MetaCommand::Settle { group, begun },
     };
     run(state, &command)
 }
@@ -239,11 +352,11 @@ fn a_keyspace_moves_by_filling_leaving_and_settling() {
     let pods = keyspace(state.reader(), "pods").unwrap();
     assert!(pods.is_held_by(NodeId(1)) && pods.is_held_by(NodeId(2)));
     assert_eq!(pods.serving(), replicas(&[1]));
-    // What is about another target comes too late, and what skips a step too early.
-    step(&mut state, &[3], false).unwrap_err();
-    step(&mut state, &[2], true).unwrap_err();
-    step(&mut state, &[2], false).unwrap();
-    step(&mut state, &[2], false).unwrap_err();
+    // What is about another move comes too late, and what skips a step too early.
+    step(&mut state, 1, false).unwrap_err();
+    step(&mut state, 2, true).unwrap_err();
+    step(&mut state, 2, false).unwrap();
+    step(&mut state, 2, false).unwrap_err();
     let pods = keyspace(state.reader(), "pods").unwrap();
     assert_eq!(pods.serving(), replicas(&[2]));
     assert!(pods.is_held_by(NodeId(1)), "until it has left");
@@ -252,7 +365,7 @@ fn a_keyspace_moves_by_filling_leaving_and_settling() {
     };
     let told = run(&mut state, &cancel).unwrap_err();
     assert!(told.contains("leaving already"), "{told}");
-    step(&mut state, &[2], true).unwrap();
+    step(&mut state, 2, true).unwrap();
     let pods = keyspace(state.reader(), "pods").unwrap();
     assert!(!pods.is_held_by(NodeId(1)));
     assert_eq!(pods.replicas, replicas(&[2]));
@@ -279,11 +392,36 @@ fn turning_back_and_going_elsewhere_are_moves_and_nobody_is_forgotten() {
     };
     run(&mut state, &cancel).unwrap();
     assert_eq!(leaving(&state), [3, 2]);
-    step(&mut state, &[1], false).unwrap();
-    step(&mut state, &[1], true).unwrap();
+    step(&mut state, 4, false).unwrap();
+    step(&mut state, 4, true).unwrap();
     let pods = keyspace(state.reader(), "pods").unwrap();
     assert_eq!(pods.former, [NodeId(2), NodeId(3)].into());
     assert_eq!(pods.replicas, replicas(&[1]));
+    assert!(pods.stays, "an operator wants it there");
+}
+
+#[test]
+fn what_was_said_of_an_earlier_move_to_the_same_nodes_changes_nothing() {
+    let mut state = State::new(Limits::default());
+    run(&mut state, &create("pods", 0, &[1])).unwrap();
+    let mut begun = Vec::new();
+    for nodes in [&[2], &[1], &[2]] {
+        let seen = epoch(state.reader()).0;
+        run(&mut state, &moved("pods", seen, nodes)).unwrap();
+        begun.push(seen + 1);
+        step(&mut state, seen + 1, false).unwrap();
+        if begun.len() < 3 {
+            step(&mut state, seen + 1, true).unwrap();
+        }
+    }
+    // The first move's word comes again: node 1, which has just got a vote again, would close.
+    step(&mut state, begun[0], true).unwrap_err();
+    assert!(
+        keyspace(state.reader(), "pods")
+            .unwrap()
+            .is_held_by(NodeId(1))
+    );
+    step(&mut state, begun[2], true).unwrap();
 }
 
 #[test]
@@ -314,7 +452,7 @@ fn a_keyspace_is_moved_to_voters_alone_and_all_or_nothing() {
 fn what_is_known_of_nodes_stands_beside_the_table() {
     let mut state = State::new(Limits::default());
     assert_eq!(standing(state.reader(), NodeId(1)), Standing::Serving);
-    assert_eq!(tending(state.reader()), Tending::default());
+    assert_eq!(tending(state.reader()), None);
     let site = MetaCommand::Site {
         node: NodeId(1),
         domains: zone("north"),
@@ -335,7 +473,7 @@ fn what_is_known_of_nodes_stands_beside_the_table() {
         rebalances: false,
     };
     run(&mut state, &MetaCommand::Tend(never)).unwrap();
-    assert_eq!(tending(state.reader()), never);
+    assert_eq!(tending(state.reader()), Some(never));
 }
 
 #[test]

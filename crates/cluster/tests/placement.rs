@@ -379,7 +379,7 @@ fn cancelling_removes_the_learners_and_nothing_else() {
         voters: [NodeId(1), NodeId(2), NodeId(3)].into(),
         learners: [(NodeId(4), true)].into(),
         leader: Some(NodeId(1)),
-        is_changing: false,
+        ..Observed::default()
     };
     let target = [(GroupId(1), vec![NodeId(1), NodeId(2), NodeId(3)])].into();
     let observed = [(GroupId(1), observed)].into();
@@ -387,6 +387,30 @@ fn cancelling_removes_the_learners_and_nothing_else() {
     assert_eq!(
         steps(&target, &observed, &limits),
         vec![(GroupId(1), Step::Remove(NodeId(4)))]
+    );
+}
+
+#[test]
+fn nobody_is_filled_that_does_not_know_of_it_and_others_do_not_wait() {
+    let voters: BTreeSet<NodeId> = [1, 2, 3].map(NodeId).into();
+    let mut observed = Observed {
+        voters: voters.clone(),
+        leader: Some(NodeId(1)),
+        unready: [NodeId(4)].into(),
+        ..Observed::default()
+    };
+    let shall = [1, 4, 5].map(NodeId).into();
+    assert_eq!(
+        mover::next_step(&shall, &observed),
+        Some(Step::AddLearner(NodeId(5)))
+    );
+    observed.voters.insert(NodeId(5));
+    // Nor does anybody leave for it.
+    assert_eq!(mover::next_step(&shall, &observed), None);
+    observed.unready.clear();
+    assert_eq!(
+        mover::next_step(&shall, &observed),
+        Some(Step::AddLearner(NodeId(4)))
     );
 }
 

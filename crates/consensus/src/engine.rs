@@ -72,6 +72,17 @@ pub enum Record {
 /// What one write holds: usually promises and entries, for which nothing is allocated.
 pub type Records = SmallVec<[Record; 2]>;
 
+impl Record {
+    /// What a write usually holds.
+    #[inline(always)]
+    pub(crate) fn few(promises: Option<HardState>, entries: impl FnOnce() -> Record) -> Records {
+        match promises {
+            Some(promises) => Records::from_buf([Record::HardState(promises), entries()]),
+            None => Records::from_iter([entries()]),
+        }
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -131,6 +142,16 @@ pub enum Input {
         ticket: Ticket,
         /// What to change.
         change: Change,
+    },
+    /// A quorum is lost for good, and an operator orders that this replica go on as the only voter.
+    /// Everything in its log becomes chosen; entries that only the lost ones had are lost. The host
+    /// makes sure that nobody counts again who is not named here. Answered by [`Output::Done`] once
+    /// a restart would go by it, or by [`Output::Refuse`].
+    Recover {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// Other members that are still there: they stay, without a vote.
+        learners: Vec<NodeId>,
     },
     /// Hand leadership to `to`, or to the most caught-up voter. Answered by [`Output::Done`] when
     /// another replica is known to lead, or by [`Output::Refuse`] (also after one election
@@ -332,6 +353,14 @@ pub enum Output {
 /// Collects outputs; reused from step to step so that it does not allocate.
 pub type Outputs = Vec<Output>;
 
+/// Adds an output where it stays. An output is large: put together elsewhere, field by field, and
+/// then copied, as `push` does, each would make the processor wait until the fields are there to be
+/// copied. With single entries that was a quarter of all that it did.
+#[inline(always)]
+pub(crate) fn say(out: &mut Outputs, output: impl FnOnce() -> Output) {
+    out.extend(std::iter::once_with(output));
+}
+
 /// Why something was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -350,6 +379,14 @@ pub enum Refusal {
     NotCaughtUp {
         /// How many slots it is behind.
         behind: u64,
+    },
+    /// Nothing but the removal of a voter can be chosen: too few of those that hold entries answer.
+    /// A change that was begun now would stand in the way of that removal.
+    LacksCopies {
+        /// How many answer.
+        have: usize,
+        /// How many copies each entry must have.
+        needed: usize,
     },
     /// The change or transfer was given up: leadership was lost, or the target did not take over.
     Abandoned,
@@ -380,6 +417,8 @@ pub struct Progress {
     pub matched: Slot,
     /// How long ago it was last heard of; `None` if never in this epoch.
     pub last_heard: Option<Instant>,
+    /// Where there are witnesses: a copy there is waited for.
+    pub is_counted_on: bool,
     /// A snapshot is being sent to it.
     pub receiving_snapshot: bool,
 }

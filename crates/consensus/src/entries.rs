@@ -22,11 +22,31 @@ use crate::entry::Entry;
 pub struct Entries {
     /// None of them need no memory.
     shared: Option<Arc<[Entry]>>,
-    /// Half as wide as lengths are: every message and record holds one of these, and is moved from
-    /// hand to hand.
-    from: u32,
-    upto: u32,
+    part: Part,
     bytes: u64,
+}
+
+/// Which of what is shared: two places, half as wide as lengths are, in one number. Every message
+/// and record holds one, and is copied right after it was put together: what was written in halves
+/// could not be read as a whole before both have reached the memory.
+#[derive(Clone, Copy, Default)]
+struct Part(u64);
+
+impl Part {
+    #[inline(always)]
+    fn new(from: u32, upto: u32) -> Part {
+        Part(u64::from(upto) << 32 | u64::from(from))
+    }
+
+    #[inline(always)]
+    fn from(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    fn upto(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
 /// A number of entries, or a place among them.
@@ -54,8 +74,10 @@ impl Entries {
         let bytes = self[range.clone()].iter().map(Entry::bytes).sum();
         Entries {
             shared: self.shared.clone().filter(|_| !range.is_empty()),
-            from: self.from + place(range.start),
-            upto: self.from + place(range.end),
+            part: Part::new(
+                self.part.from() + place(range.start),
+                self.part.from() + place(range.end),
+            ),
             bytes,
         }
     }
@@ -114,8 +136,7 @@ impl Entries {
         }
         let shared: Arc<[Entry]> = entries.drain(..).collect();
         Entries {
-            from: 0,
-            upto: place(shared.len()),
+            part: Part::new(0, place(shared.len())),
             bytes,
             shared: Some(shared),
         }
@@ -124,7 +145,7 @@ impl Entries {
     /// Lets go of the first; returns its bytes.
     pub(crate) fn drop_first(&mut self) -> u64 {
         let bytes = self.first().expect("there is a first").bytes();
-        self.from += 1;
+        self.part = Part::new(self.part.from() + 1, self.part.upto());
         self.bytes -= bytes;
         bytes
     }
@@ -132,7 +153,7 @@ impl Entries {
     /// Lets go of the last; returns its bytes.
     pub(crate) fn drop_last(&mut self) -> u64 {
         let bytes = self.last().expect("there is a last").bytes();
-        self.upto -= 1;
+        self.part = Part::new(self.part.from(), self.part.upto() - 1);
         self.bytes -= bytes;
         bytes
     }
@@ -172,7 +193,7 @@ impl Deref for Entries {
 
     fn deref(&self) -> &[Entry] {
         match &self.shared {
-            Some(shared) => &shared[self.from as usize..self.upto as usize],
+            Some(shared) => &shared[self.part.from() as usize..self.part.upto() as usize],
             None => &[],
         }
     }
@@ -182,8 +203,7 @@ impl FromIterator<Entry> for Entries {
     fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Entries {
         let shared: Arc<[Entry]> = entries.into_iter().collect();
         Entries {
-            from: 0,
-            upto: place(shared.len()),
+            part: Part::new(0, place(shared.len())),
             bytes: shared.iter().map(Entry::bytes).sum(),
             shared: (!shared.is_empty()).then_some(shared),
         }

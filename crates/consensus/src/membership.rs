@@ -194,6 +194,30 @@ impl Membership {
         next
     }
 
+    /// What is left once the others are given up: `survivor` alone votes, and `learners`, as far as
+    /// they are members that hold entries, stay without a vote.
+    pub(crate) fn survived_by(&self, survivor: NodeId, learners: &[NodeId]) -> Membership {
+        let stays = |id: &NodeId| {
+            *id == survivor || (learners.contains(id) && !self.witnesses.contains(id))
+        };
+        let members = self.members.iter().filter(|(id, _)| stays(id));
+        Membership {
+            members: members.map(|(id, member)| (*id, member.clone())).collect(),
+            voters: BTreeSet::from([survivor]),
+            quorums: self.quorums,
+            ..Membership::default()
+        }
+    }
+
+    /// Why a replica cannot be the one that goes on alone.
+    pub(crate) fn flaw_of_survivor(&self, id: NodeId) -> Option<String> {
+        if !self.is_voter(id) {
+            return Some(format!("{id} has no vote in this group"));
+        }
+        let is_witness = self.is_witness(id);
+        is_witness.then(|| format!("{id} is a witness, and holds no entries"))
+    }
+
     /// Whether so many voters hold entries as there are to be copies of each.
     ///
     /// # Errors

@@ -50,7 +50,9 @@ pub struct Message {
 }
 
 /// What a message says.
+// Moved from hand to hand: what is in it lies at multiples of eight bytes, and is copied so.
 #[derive(Clone, Debug, PartialEq)]
+#[repr(u64)]
 pub enum Body {
     /// Would you vote for me?
     PreVote {
@@ -221,6 +223,17 @@ impl Message {
     /// Puts a message together.
     pub(crate) fn new(epoch: Epoch, body: Body) -> Message {
         Message { epoch, body }
+    }
+
+    /// Whether it says what was received, and nothing else: it makes nobody follow, promise or vote.
+    #[must_use]
+    pub fn is_acknowledgement(&self) -> bool {
+        matches!(
+            self.body,
+            Body::AppendReply { .. }
+                | Body::SnapshotProgress { .. }
+                | Body::Paxos(PaxosBody::AcceptReply { .. })
+        )
     }
 
     /// About how many bytes [`Message::encode`] appends, so that a buffer can be made for them.

@@ -105,10 +105,26 @@ impl Membership {
         self.witnesses.is_empty() || self.holders().filter(|id| holds(*id)).count() >= self.copies()
     }
 
+    /// How many copies a leader waits for before it tells a witness, of those that make them: as
+    /// many as commit, never fewer than there must be.
+    pub(crate) fn copies_counted_on(&self, makes_one: impl Fn(NodeId) -> bool) -> usize {
+        let counted = self.holders().filter(|id| makes_one(*id)).count();
+        counted.min(self.quorum_sizes().commit).max(self.copies())
+    }
+
     /// The highest slot of which there are copies enough.
     pub(crate) fn kept_slot(&self, acknowledged: impl Fn(NodeId) -> Slot) -> Slot {
+        self.slot_kept_by(self.copies(), acknowledged)
+    }
+
+    /// The highest slot of which there are so many copies.
+    pub(crate) fn slot_kept_by(
+        &self,
+        copies: usize,
+        acknowledged: impl Fn(NodeId) -> Slot,
+    ) -> Slot {
         let slots: Vec<Slot> = self.holders().map(acknowledged).collect();
-        highest_reached(&slots, self.copies())
+        highest_reached(&slots, copies)
     }
 
     /// Whoever is elected has heard from enough to commit as well.

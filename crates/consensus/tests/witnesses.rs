@@ -29,6 +29,8 @@ for_every_engine! {
     without_a_second_copy_reads_go_on_and_writes_wait
     who_is_left_of_an_idle_group_serves_reads
     one_copy_is_enough_where_an_operator_says_so
+    a_leader_that_dies_under_load_leaves_one_who_has_everything
+    without_copies_nothing_but_a_removal_is_begun
     a_header_keeps_nobody_from_leading_who_has_all_that_was_acknowledged
     a_copy_that_is_gone_is_voted_out
     who_leaves_takes_no_only_copy_with_it
@@ -60,6 +62,62 @@ fn agreed(network: &mut Network) {
     network.commit_everywhere(ELECTION_TIMEOUT * 8);
     network.run(ELECTION_TIMEOUT);
     network.assert_agreement();
+}
+
+/// One copy would do, but while both are there each write has two: whoever is left may lead.
+fn a_leader_that_dies_under_load_leaves_one_who_has_everything(kind: EngineKind) {
+    for seed in 0..20 {
+        let mut network = group(kind, seed, Some(1));
+        let (leader, other) = pair(&mut network);
+        let mut tickets = Vec::new();
+        for _ in 0..30 {
+            tickets.push(network.propose(leader));
+            network.run(MILLISECOND);
+        }
+        let acknowledged = tickets.into_iter().filter(|each| network.is_chosen(*each));
+        let acknowledged: Vec<Ticket> = acknowledged.collect();
+        network.crash(leader);
+        assert_eq!(network.elect(), other, "it has all headers' entries");
+        let ticket = network.propose(other);
+        network.run(ELECTION_TIMEOUT);
+        assert!(
+            network.is_chosen(ticket),
+            "it does not wait for the dead one"
+        );
+        network.restart(leader);
+        agreed(&mut network);
+        assert!(acknowledged.iter().all(|each| network.is_chosen(*each)));
+    }
+}
+
+/// A change that cannot be chosen would keep the dead one from being voted out.
+fn without_copies_nothing_but_a_removal_is_begun(kind: EngineKind) {
+    for seed in 0..10 {
+        let mut network = group(kind, seed, None);
+        let (leader, other) = pair(&mut network);
+        network.crash(other);
+        network.down.remove(&other);
+        network.run(ELECTION_TIMEOUT);
+        let id = NodeId(9);
+        network.boot(id, cluster::Disk::default());
+        let (ticket, member) = (network.ticket(), member(9));
+        let change_asked = Change::AddLearner { id, member };
+        let change_given = change_asked.clone();
+        network.give(
+            leader,
+            Input::Reconfigure {
+                ticket,
+                change: change_given,
+            },
+        );
+        network.run(ELECTION_TIMEOUT);
+        let (have, needed) = (1, 2);
+        let refusal = Refusal::LacksCopies { have, needed };
+        assert_eq!(network.refused.get(&ticket), Some(&refusal));
+        change(&mut network, &Change::Remove(other)).unwrap();
+        change(&mut network, &change_asked).unwrap();
+        agreed(&mut network);
+    }
 }
 
 fn change(network: &mut Network, change: &Change) -> Result<(), Refusal> {

@@ -162,6 +162,8 @@ pub struct Join {
     pub name: String,
     /// Where it will be reached: a member may have been added without a name.
     pub address: String,
+    /// It is to hold no data.
+    pub is_witness: bool,
     /// Identifies the folder that asks.
     pub claimant: NodeId,
     /// When it has asked again, and this request counts no more.

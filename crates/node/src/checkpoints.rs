@@ -95,6 +95,8 @@ struct Writing {
 struct Installing {
     checkpoint: CheckpointRef,
     loading: Loading,
+    /// What a witness has read of the membership that it is given in place of a checkpoint.
+    beginning: BytesMut,
     loaded: Option<Box<(State, Membership)>>,
 }
 
@@ -173,6 +175,8 @@ impl Unusable {
 pub struct Checkpoints {
     cluster: ClusterId,
     group: GroupId,
+    /// It keeps where its log begins and who votes there, as checkpoints of a state without data.
+    is_witness: bool,
     limits: Limits,
     /// By slot; what an older one holds is not known until it is needed.
     kept: BTreeMap<Slot, Option<CheckpointRef>>,
@@ -206,6 +210,7 @@ impl Checkpoints {
         Checkpoints {
             cluster: place.cluster,
             group: place.group,
+            is_witness: place.is_witness,
             limits,
             kept: older.chain(newest).collect(),
             sending: BTreeSet::new(),
@@ -268,6 +273,10 @@ impl Checkpoints {
     /// The slot that the journal must keep entries after.
     #[must_use]
     pub fn log_kept_after(&self) -> Slot {
+        // What a witness can do without its newest, it can do with a leader.
+        if let Some(newest) = self.newest().filter(|_| self.is_witness) {
+            return newest.slot;
+        }
         if self.kept.len() < self.limits.checkpoints_kept {
             return Slot(0);
         }
@@ -322,6 +331,10 @@ impl Checkpoints {
     /// Begins to write `snapshot`.
     pub fn start(&mut self, now: Instant, snapshot: Snapshot, membership: &Membership) {
         assert!(!self.is_busy(), "one checkpoint at a time");
+        self.write(now, snapshot, membership);
+    }
+
+    fn write(&mut self, now: Instant, snapshot: Snapshot, membership: &Membership) {
         let slot = snapshot.applied();
         let mut encoded = BytesMut::new();
         membership.encode(&mut encoded);
@@ -447,6 +460,7 @@ impl Checkpoints {
         self.installing = Some(Installing {
             checkpoint,
             loading,
+            beginning: BytesMut::new(),
             loaded: None,
         });
         let file = File::IncomingCheckpoint(self.group, checkpoint.slot);
@@ -564,7 +578,16 @@ impl Checkpoints {
                     .expect("all blocks have been drained");
                 let checkpoint = reference(&summary);
                 self.keep(checkpoint, out);
-                Some(Event::Written(checkpoint))
+                // A witness has written where its log begins.
+                Some(match self.installing.take() {
+                    Some(installing) => {
+                        let loaded = installing
+                            .loaded
+                            .expect("it was read before it was written");
+                        Event::Installed(installing.checkpoint, loaded)
+                    }
+                    None => Event::Written(checkpoint),
+                })
             }
         }
     }
@@ -585,7 +608,10 @@ impl Checkpoints {
         let slot = self.writing.take()?.slot;
         let file = File::PartialCheckpoint(self.group, slot);
         self.request(Operation::Delete { file }, Purpose::Nothing, out);
-        Some(Event::WriteFailed(slot, error.to_string()))
+        Some(match self.installing.take() {
+            Some(installing) => Event::Rejected(installing.checkpoint, error.to_string()),
+            None => Event::WriteFailed(slot, error.to_string()),
+        })
     }
 
     fn install_on(
@@ -600,6 +626,13 @@ impl Checkpoints {
         let file = File::IncomingCheckpoint(self.group, checkpoint.slot);
         match step {
             InstallingStep::Sync => {}
+            InstallingStep::Read if self.is_witness => {
+                if bytes.is_empty() {
+                    let damage = "the file ends too early".to_owned();
+                    return self.reject(Unusable::Damaged(damage), out);
+                }
+                installing.beginning.extend_from_slice(bytes);
+            }
             InstallingStep::Read => {
                 if let Err(unusable) = installing.loading.feed(bytes) {
                     return self.reject(unusable, out);
@@ -612,8 +645,9 @@ impl Checkpoints {
                 return Some(Event::Installed(checkpoint, loaded));
             }
         }
-        if installing.loading.read < checkpoint.length {
-            let offset = installing.loading.read;
+        let read = installing.loading.read + installing.beginning.len() as u64;
+        if read < checkpoint.length {
+            let offset = read;
             let length = chunk.min(checkpoint.length - offset);
             let purpose = Purpose::Installing(InstallingStep::Read);
             self.request(
@@ -626,6 +660,9 @@ impl Checkpoints {
                 out,
             );
             return None;
+        }
+        if self.is_witness {
+            return self.begin_there(out);
         }
         let loading = std::mem::replace(&mut installing.loading, Loading::new(&self.limits));
         match loading.finish(self.cluster, self.group) {
@@ -642,6 +679,30 @@ impl Checkpoints {
             }
             Err(unusable) => self.reject(unusable, out),
         }
+    }
+
+    /// All of what a witness is given has been read: it begins there, with a state without data,
+    /// once that is written.
+    fn begin_there(&mut self, out: &mut Vec<Output>) -> Option<Event> {
+        let installing = self.installing.as_mut()?;
+        let (checkpoint, bytes) = (installing.checkpoint, installing.beginning.split().freeze());
+        if base::checksum::crc32c(&bytes) != checkpoint.checksum {
+            let other = "it is not the membership that was announced";
+            return self.reject(Unusable::Damaged(other.into()), out);
+        }
+        let Ok(membership) = Membership::decode(bytes) else {
+            let unreadable = "the membership cannot be decoded";
+            return self.reject(Unusable::Damaged(unreadable.into()), out);
+        };
+        let state = State::passed(self.limits.state, checkpoint.slot, checkpoint.epoch);
+        let snapshot = state.snapshot();
+        installing.loaded = Some(Box::new((state, membership.clone())));
+        let file = File::IncomingCheckpoint(self.group, checkpoint.slot);
+        self.request(Operation::Delete { file }, Purpose::Nothing, out);
+        self.incoming = None;
+        // A few bytes, which the leader waits for: they are not paced.
+        self.write(Instant::default(), snapshot, &membership);
+        None
     }
 
     fn reject(&mut self, unusable: Unusable, out: &mut Vec<Output>) -> Option<Event> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cluster::meta::Tending;
 use cluster::placement::site::Domains;
 use consensus::{EngineKind, Membership, QuorumRule, QuorumSizes};
 use journal::disk::File;
@@ -32,30 +33,54 @@ pub struct Config {
     /// How many of the nodes of a new cluster elect and commit; `None` is majorities. As with
     /// `engine`, a node that is told other sizes than its cluster was formed with refuses to run.
     pub quorums: Option<QuorumSizes>,
+    /// How many data replicas of a new cluster must have an entry before it is acknowledged; `None`
+    /// is as many as commit. Only where there are witnesses can it be fewer.
+    pub copies: Option<usize>,
+    /// This node votes and holds no data, from its first start on.
+    pub is_witness: bool,
     /// What this node fails together with; replicas of a keyspace are kept apart by it.
     pub domains: Domains,
+    /// How the cluster looks after itself as long as no operator has said so (`placement set`);
+    /// counts while this node leads the first group.
+    pub tending: Tending,
     /// How long things may take.
     pub timing: Timing,
     /// What bounds everything.
     pub limits: Limits,
 }
 
-/// A cluster was formed with other sizes of quorums than a node is told.
+/// A cluster was formed with other sizes of quorums, or other copies, than a node is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct OtherQuorums {
-    formed: QuorumSizes,
-    asked: QuorumSizes,
-    flaw: Option<String>,
+pub(crate) enum OtherQuorums {
+    Sizes {
+        formed: QuorumSizes,
+        asked: QuorumSizes,
+        flaw: Option<String>,
+    },
+    Copies {
+        formed: Option<usize>,
+        asked: usize,
+    },
 }
 
 impl OtherQuorums {
     /// A sentence for the operator about `what` was formed.
     pub(crate) fn explain(&self, what: &str) -> String {
-        let OtherQuorums {
-            formed,
-            asked,
-            flaw,
-        } = self;
+        let (formed, asked, flaw) = match self {
+            OtherQuorums::Sizes {
+                formed,
+                asked,
+                flaw,
+            } => (formed, asked, flaw),
+            OtherQuorums::Copies { formed, asked } => {
+                let formed = formed.map_or("as many as commit".to_owned(), |n| n.to_string());
+                return format!(
+                    "{what} was formed with {formed} copies of each entry, and this node is told \
+                     {asked}. The number is chosen when a cluster forms: start this node without \
+                     --copies"
+                );
+            }
+        };
         if let Some(flaw) = flaw {
             return format!("--quorums {asked} cannot be: {flaw}");
         }
@@ -72,20 +97,25 @@ impl Config {
     /// ([`Config::counts_otherwise`]); majorities stand in for it.
     pub(crate) fn quorum_rule(&self, voters: usize) -> QuorumRule {
         let asked = self.quorums.map(|sizes| QuorumRule::new(voters, sizes));
-        asked.and_then(Result::ok).unwrap_or_default()
+        let rule = asked.and_then(Result::ok).unwrap_or_default();
+        let copies = self.copies.map(|copies| rule.with_copies(copies));
+        copies.and_then(Result::ok).unwrap_or(rule)
     }
 
     /// Whether this node is told to count otherwise than a cluster that starts from `genesis`.
     pub(crate) fn counts_otherwise(&self, genesis: &Membership) -> Option<OtherQuorums> {
-        let voters = genesis.voters.len();
-        let asked = self.quorums?;
-        let rule = QuorumRule::new(voters, asked);
-        let flaw = match rule {
-            Ok(rule) if rule == genesis.quorums => return None,
+        let formed = genesis.quorums.copies();
+        let copies = self.copies.filter(|asked| formed != Some(*asked));
+        let copies = copies.map(|asked| OtherQuorums::Copies { formed, asked });
+        let Some(asked) = self.quorums else {
+            return copies;
+        };
+        let flaw = match QuorumRule::new(genesis.voters.len(), asked) {
+            Ok(_) if asked == genesis.quorum_sizes() => return copies,
             Ok(_) => None,
             Err(flaw) => Some(flaw),
         };
-        Some(OtherQuorums {
+        Some(OtherQuorums::Sizes {
             formed: genesis.quorum_sizes(),
             asked,
             flaw,

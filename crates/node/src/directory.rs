@@ -3,12 +3,13 @@
 //! ```text
 //!   table of keyspaces (in the first group's state) ─┐
 //!   members (their addresses as they are now) ───────┼─▶ Directory ─▶ Output::Keyspaces
-//!   groups that are open on this node ───────────────┘
+//!   groups that are open on this node ───────────────┤
+//!   routes (prefixes of keys that lead to keyspaces) ┘
 //! ```
 //!
 //! Nothing is told before this node's replica of the first group has been current once: until then
 //! the table may be that of long ago, and a keyspace would be missing that exists. From then on it
-//! is told whenever any of the three has changed, in front of the answers of the same pass: whoever
+//! is told whenever any of them has changed, in front of the answers of the same pass: whoever
 //! was told that a keyspace exists finds it.
 
 use std::collections::BTreeMap;
@@ -16,12 +17,17 @@ use std::collections::BTreeMap;
 use base::{GroupId, NodeId};
 use cluster::meta::Keyspace;
 use consensus::Membership;
+use etcd::Routes;
 
 /// All keyspaces but the default one, which every node holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
     /// By name.
     pub keyspaces: BTreeMap<String, Residence>,
+    /// This node holds no data: it has no keyspace, and not the default one either.
+    pub is_witness: bool,
+    /// Where the keys of clients are that name no keyspace.
+    pub routes: Routes,
 }
 
 /// Where a keyspace is.
@@ -49,7 +55,7 @@ impl Directory {
     #[must_use]
     pub fn new(
         own: NodeId,
-        table: Vec<Keyspace>,
+        (table, routes): (Vec<Keyspace>, Routes),
         members: &Membership,
         is_open: impl Fn(GroupId) -> bool,
     ) -> Directory {
@@ -75,6 +81,8 @@ impl Directory {
         };
         Directory {
             keyspaces: table.into_iter().map(residence).collect(),
+            is_witness: false,
+            routes,
         }
     }
 }
@@ -109,7 +117,12 @@ mod tests {
             ..Membership::default()
         };
         let at = |own, is_here| {
-            let directory = Directory::new(NodeId(own), vec![pods.clone()], &members, |_| is_here);
+            let directory = Directory::new(
+                NodeId(own),
+                (vec![pods.clone()], Routes::default()),
+                &members,
+                |_| is_here,
+            );
             directory.keyspaces["pods"].clone()
         };
         let holder = |node: u64| Holder {

@@ -55,6 +55,7 @@ pub enum Progress {
 pub struct Formation {
     config: Config,
     own: NodeId,
+    is_witness: bool,
     standing: Standing,
     random: Random,
     promised: BTreeSet<NodeId>,
@@ -91,6 +92,7 @@ impl Formation {
         Formation {
             config,
             own: identity.node,
+            is_witness: identity.is_witness,
             standing: identity.standing.clone(),
             random,
             promised: BTreeSet::new(),
@@ -220,6 +222,12 @@ impl Formation {
             let what = format!("the cluster of {witness}");
             return Progress::Refused(other.explain(&what));
         }
+        if let Standing::Forming { genesis, .. } | Standing::Member { genesis, .. } = &standing
+            && genesis.members.contains_key(&node)
+            && genesis.is_witness(node) != self.is_witness
+        {
+            return Progress::Refused(other_kind(&self.config.name, self.is_witness));
+        }
         self.persisting = true;
         Progress::Persist(standing, node)
     }
@@ -262,7 +270,7 @@ impl Formation {
 
     /// All nodes answer, and none is a member: ask for promises, and form once all have come.
     fn coordinate(&mut self, repeat: bool, peers: &Peers, out: &mut Vec<Output>) -> Progress {
-        let members = self.members_as_seen(peers);
+        let (members, witnesses) = self.members_as_seen(peers);
         let engine = self.config.engine.unwrap_or_default();
         let quorums = self.config.quorum_rule(members.len());
         let current = match &self.standing {
@@ -271,6 +279,7 @@ impl Formation {
                 genesis,
                 engine: promised,
             } if genesis.members == members
+                && genesis.witnesses == witnesses
                 && *promised == engine
                 && genesis.quorums == quorums =>
             {
@@ -286,9 +295,13 @@ impl Formation {
             let genesis = Membership {
                 members,
                 voters,
+                outgoing: BTreeSet::new(),
+                witnesses,
                 quorums,
-                ..Membership::default()
             };
+            if let Err(flaw) = genesis.check_copies() {
+                return Progress::Refused(format!("these nodes cannot be a cluster: {flaw}"));
+            }
             let forming = Standing::Forming {
                 cluster,
                 genesis,
@@ -361,8 +374,9 @@ impl Formation {
         }
     }
 
-    fn members_as_seen(&self, peers: &Peers) -> BTreeMap<NodeId, Member> {
-        let mut members = BTreeMap::new();
+    /// All members, and which of them are witnesses.
+    fn members_as_seen(&self, peers: &Peers) -> (BTreeMap<NodeId, Member>, BTreeSet<NodeId>) {
+        let (mut members, mut witnesses) = (BTreeMap::new(), BTreeSet::new());
         for (name, address) in &self.config.cluster {
             let member = Member {
                 name: name.clone(),
@@ -370,11 +384,13 @@ impl Formation {
             };
             if *name == self.config.name {
                 members.insert(self.own, member);
+                witnesses.extend(self.is_witness.then_some(self.own));
             } else if let Some((_, hello)) = peers.at_address(address) {
                 members.insert(hello.node, member);
+                witnesses.extend(hello.is_witness.then_some(hello.node));
             }
         }
-        members
+        (members, witnesses)
     }
 
     /// The coordinator, called `from`, asks this node to be part of a cluster: that of `asked`.
@@ -512,6 +528,24 @@ impl Formation {
                 Progress::Waiting
             }
         }
+    }
+}
+
+/// Why a node cannot be part of a cluster that takes it for something else than it is.
+pub(crate) fn other_kind(name: &str, is_witness: bool) -> String {
+    match is_witness {
+        true => format!(
+            "{name} is started as a witness, and its cluster has promised it data: whoever holds \
+             data never becomes a witness. Start it without --witness; or remove it with `quorate \
+             member remove {name}`, add it with `quorate member add {name} HOST:PORT --witness`, \
+             and start it on an empty folder with --witness and --join"
+        ),
+        false => format!(
+            "{name} is started to hold data, and its cluster takes it for a witness, which holds \
+             none and never will. Start it with --witness; or remove it with `quorate member \
+             remove {name}`, add it with `quorate member add {name} HOST:PORT`, and start it on an \
+             empty folder with --join"
+        ),
     }
 }
 

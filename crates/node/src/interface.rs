@@ -224,13 +224,13 @@ pub enum Call {
         /// What; never another one of this kind.
         call: Box<Call>,
     },
-    /// Create a keyspace.
+    /// Create keyspaces: all of these, or none.
     KeyspaceCreate {
-        /// Its name.
-        name: String,
-        /// How many nodes hold it.
+        /// Their names.
+        names: Vec<String>,
+        /// How many nodes hold each.
         replicas: usize,
-        /// How its group agrees.
+        /// How their groups agree.
         engine: EngineKind,
         /// How many of them elect and commit; `None`: majorities.
         quorums: Option<QuorumSizes>,
@@ -244,6 +244,8 @@ pub enum Call {
     Keyspaces,
     /// What this node sees of each group that it holds a replica of.
     Groups,
+    /// A group has lost its quorum for good: go on with the replica here.
+    GroupRecover(RecoveryOrder),
     /// What operators ask about where keyspaces are.
     Placement(Placement),
     /// etcd's `Cluster.MemberList`.
@@ -269,6 +271,8 @@ pub enum Call {
         name: String,
         /// Where its peers will reach it.
         peer_address: String,
+        /// It is to vote and to hold no data.
+        is_witness: bool,
     },
     /// Give a learner a vote.
     MemberPromote {
@@ -325,6 +329,20 @@ pub enum Placement {
         /// Its name.
         name: String,
     },
+    /// Keys with a prefix shall be in a keyspace, for clients that name none.
+    Route {
+        /// What they begin with.
+        prefix: Bytes,
+        /// The keyspace's name.
+        name: String,
+    },
+    /// Keys with a prefix shall be in the default keyspace again.
+    Unroute {
+        /// What they begin with.
+        prefix: Bytes,
+    },
+    /// Which prefixes lead where.
+    Routes,
     /// How the cluster looks after itself; what is not given stays as it is.
     Tend {
         /// How long a node must be dead before its replicas are made anew; zero: never.
@@ -424,8 +442,19 @@ pub struct Status {
     pub alarms: Vec<String>,
     /// How many voters elect and commit.
     pub quorums: QuorumSizes,
+    /// How many of those that hold data must have an entry.
+    pub copies: usize,
     /// Who belongs to the group.
     pub members: Vec<MemberStatus>,
+}
+
+impl Status {
+    /// Whether this node votes and holds no data, as far as it knows.
+    #[must_use]
+    pub fn is_witness(&self) -> bool {
+        let mut members = self.members.iter();
+        members.any(|member| member.id == self.id && member.is_witness)
+    }
 }
 
 /// What a node sees of one group.
@@ -435,8 +464,52 @@ pub struct GroupStatus {
     pub group: GroupId,
     /// The replica here has lost something, and no leader has made up for it.
     pub is_in_doubt: bool,
+    /// How it agrees.
+    pub engine: EngineKind,
+    /// The last entry of the log here, chosen or not.
+    pub last: Slot,
+    /// The epoch of that entry.
+    pub last_term: Epoch,
+    /// How many voters elect and commit, by the newest membership in the log here.
+    pub quorums: QuorumSizes,
+    /// The replica here has a vote.
+    pub is_voter: bool,
+    /// The replica here keeps headers instead of entries.
+    pub is_witness: bool,
+    /// The other members.
+    pub others: Vec<OtherReplica>,
     /// What the replica here sees.
     pub status: Status,
+}
+
+/// Another replica of a group, as this node hears of its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherReplica {
+    /// Its node.
+    pub id: NodeId,
+    /// The node's name; its id if it has none yet.
+    pub name: String,
+    /// It has a vote.
+    pub is_voter: bool,
+    /// It keeps headers instead of entries.
+    pub is_witness: bool,
+    /// There is a connection to it.
+    pub is_reachable: bool,
+    /// How long it has said nothing; `None` if it never did since this node was started.
+    pub silent_for: Option<Duration>,
+}
+
+/// What an operator orders who gives up a quorum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryOrder {
+    /// Whose group.
+    pub keyspace: String,
+    /// Where the log of the node that is asked ended when the operator was told.
+    pub last: Slot,
+    /// The epoch of that entry.
+    pub term: Epoch,
+    /// The names of all who do not answer: the operator has agreed to lose what only they hold.
+    pub given_up: Vec<String>,
 }
 
 /// One keyspace, as the table has it.
@@ -485,8 +558,12 @@ pub struct MemberStatus {
     pub client_urls: Vec<String>,
     /// Has a vote.
     pub voter: bool,
+    /// Votes, or is to vote, and holds no data.
+    pub is_witness: bool,
     /// Slots it is behind; only the leader knows this of others.
     pub lag: Option<u64>,
+    /// Where there are witnesses: whether a copy there is waited for. Only the leader knows.
+    pub is_counted_on: Option<bool>,
     /// Bytes held there, as it last said.
     pub data_bytes: Option<u64>,
 }
@@ -510,6 +587,8 @@ pub struct Identity {
     /// The journal was lost, with all that this node had promised and acknowledged in groups that
     /// the journal does not know now.
     pub is_doubtful: bool,
+    /// This folder is that of a witness: it holds votes and headers, and never any data.
+    pub is_witness: bool,
     /// How far the node has come in belonging to a cluster.
     pub standing: Standing,
 }

@@ -50,6 +50,7 @@ pub mod running;
 pub mod system;
 pub mod wire;
 
+pub use cluster::meta::Tending;
 pub use cluster::placement::plan::TableEpoch;
 pub use cluster::placement::site::Domains;
 pub use config::{Config, Startup, Timing};
@@ -57,8 +58,8 @@ pub use directory::{Directory, Holder, Residence};
 pub use hub::HubLimits;
 pub use interface::{
     Answer, Call, CallId, ConnectionId, DialId, GroupStatus, Halt, Identity, Input, Job,
-    KeyspaceStatus, MemberStatus, MovingStatus, Output, Placement, RenewedLeases, SnapshotSource,
-    Standing, Status,
+    KeyspaceStatus, MemberStatus, MovingStatus, OtherReplica, Output, Placement, RecoveryOrder,
+    RenewedLeases, SnapshotSource, Standing, Status,
 };
 pub use limits::Limits;
 pub use node::Node;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use consensus::{QuorumSizes, Role};
 use journal::disk::{Completion, File};
 
+use crate::calls::Join;
 use crate::checkpoints::opening_of;
 use crate::config::{Config, Startup};
 use crate::formation::{self, Formation};
@@ -83,6 +84,11 @@ impl Node {
         let identity = match identity {
             Some(found) => Identity {
                 incarnation: Incarnation(found.incarnation.0 + 1),
+                // Until it is a member, it is what it is told to be.
+                is_witness: match found.standing {
+                    Standing::Member { .. } => found.is_witness,
+                    Standing::Alone | Standing::Forming { .. } => config.is_witness,
+                },
                 ..found
             },
             None => Identity {
@@ -93,6 +99,7 @@ impl Node {
                 journal_created: false,
                 epochs: Epoch(config.limits.epochs_ahead),
                 is_doubtful: false,
+                is_witness: config.is_witness,
                 standing: Standing::Alone,
             },
         };
@@ -268,6 +275,7 @@ impl Node {
             quota_bytes: 0,
             alarms: Vec::new(),
             quorums: QuorumSizes::majorities(0),
+            copies: 0,
             members: Vec::new(),
         }
     }
@@ -370,8 +378,8 @@ impl Node {
             _ => None,
         };
         // Before it could take the place of the real one's connections.
-        if let Some(known @ Known::Misnamed(_)) = fellow {
-            judge(&mut self.peers, connection, known, true, out);
+        if let Some(known @ Known::Misnamed(_)) = &fellow {
+            judge(&mut self.peers, connection, known.clone(), true, out);
             return;
         }
         match self.peers.hello(connection, hello, out) {
@@ -383,6 +391,10 @@ impl Node {
                 if let Phase::Running(running) = &mut self.phase
                     && fellow.is_some()
                 {
+                    if fellow == Some(Known::Removed) {
+                        // At once: before it could win the votes of others who do not know either.
+                        judge(&mut self.peers, connection, Known::Removed, false, out);
+                    }
                     running.peer_found(moment, node, &mut self.peers, out);
                 }
             }
@@ -429,8 +441,15 @@ impl Node {
             }
             Phase::Running(running) => match frame {
                 Frame::JoinRequest { name, claimant } => {
-                    let address = hello.address.clone();
-                    running.join_request(moment, connection, name, address, claimant);
+                    let join = Join {
+                        connection,
+                        name,
+                        address: hello.address.clone(),
+                        is_witness: hello.is_witness,
+                        claimant,
+                        deadline: moment.now + self.config.timing.request_timeout,
+                    };
+                    running.join_request(moment, join);
                 }
                 Frame::Form { .. } | Frame::FormPromised(_) | Frame::Formed(_) => {}
                 Frame::JoinReply(_) => {}
@@ -448,6 +467,10 @@ impl Node {
                         return;
                     }
                     let of_engine = matches!(frame, Frame::Engine(_));
+                    let frame = match known {
+                        Known::Removed => acknowledgements(frame),
+                        _ => frame,
+                    };
                     if judge(&mut self.peers, connection, known, of_engine, out) {
                         running.frame(moment, connection, from, frame, &mut self.peers, out);
                     }
@@ -520,6 +543,18 @@ impl Node {
     }
 }
 
+/// What counts of the words of a node that was removed: that it has received something. It may not
+/// know yet, and be a leader to others who do not; such a one leads nobody here.
+fn acknowledgements(frame: Frame) -> Frame {
+    match frame {
+        Frame::Engine(mut messages) => {
+            messages.retain(|(_, message)| message.is_acknowledgement());
+            Frame::Engine(messages)
+        }
+        frame => frame,
+    }
+}
+
 /// Whether what a member of this cluster says counts (see [`crate::group::trust`]), `of_engine`
 /// or otherwise; whoever has no business here is told so.
 fn judge(
@@ -572,6 +607,7 @@ pub(crate) fn refuse(call: &Call, error: etcd::Error, phase: &str) -> Answer {
         | Call::KeyspaceDrop { .. }
         | Call::Keyspaces
         | Call::Groups
+        | Call::GroupRecover(_)
         | Call::Placement(_)
         | Call::TransferLeadership { .. } => Answer::Operator(Err(format!(
             "this node is {phase}; ask another one, or ask again"

@@ -122,7 +122,12 @@ pub fn translate(
     membership: &Membership,
 ) -> Result<(Request, String), String> {
     match operation {
-        Operation::MemberAdd { id, name, address } => {
+        Operation::MemberAdd {
+            id,
+            name,
+            address,
+            is_witness,
+        } => {
             check_name(name).map_err(|expected| format!("the name {name:?}: {expected}"))?;
             check_address(address).map_err(|expected| format!("{address:?}: {expected}"))?;
             let taken = membership
@@ -150,14 +155,20 @@ pub fn translate(
                 name: name.clone(),
                 peer_address: address.clone(),
             };
+            let (kind, flag) = match is_witness {
+                true => ("witness without a vote yet", " --witness"),
+                false => ("learner", ""),
+            };
             let success = format!(
-                "{name} ({id}) has been added as a learner; start it with --name {name} \
+                "{name} ({id}) has been added as a {kind}; start it with --name {name}{flag} \
                  --listen-peer {address} --join and the peer address of a member, then promote it"
             );
-            Ok((
-                Request::Change(Change::AddLearner { id: *id, member }),
-                success,
-            ))
+            let id = *id;
+            let change = match is_witness {
+                true => Change::AddWitness { id, member },
+                false => Change::AddLearner { id, member },
+            };
+            Ok((Request::Change(change), success))
         }
         Operation::MemberPromote { member } => {
             let id = find(membership, member)?;
@@ -188,8 +199,15 @@ pub fn translate(
             };
             Ok((Request::Change(Change::Update { id: *id, member }), success))
         }
+        Operation::Introduce { .. } => Err("a witness is heard by the leader itself".to_owned()),
         Operation::TransferLeadership { to } => {
             let target = to.as_deref().map(|to| find(membership, to)).transpose()?;
+            if let Some(witness) = target.filter(|id| membership.is_witness(*id)) {
+                let name = &membership.members[&witness].name;
+                return Err(format!(
+                    "{name} is a witness: it votes and holds no data, so it never leads"
+                ));
+            }
             Ok((
                 Request::Transfer(target),
                 "leadership has been handed over".to_owned(),
@@ -283,6 +301,10 @@ pub fn explain(refusal: &Refusal) -> String {
             "the learner is {behind} entries behind; promote it when it has caught up (see \
              `quorate status`)"
         ),
+        Refusal::LacksCopies { have, needed } => format!(
+            "{have} of the members that hold data answer, and every write needs {needed} copies: \
+             bring back the one that is away, or remove it first if it is gone for good"
+        ),
         Refusal::Abandoned => {
             "it was given up: leadership was lost meanwhile, or the target did not take over"
                 .to_owned()
@@ -323,6 +345,7 @@ mod tests {
                     id: NodeId(9),
                     name,
                     address,
+                    is_witness: false,
                 },
                 &membership(),
             )
@@ -376,6 +399,7 @@ mod tests {
             id: NodeId(9),
             name: "n3".into(),
             address: "0.0.0.0:2380".into(),
+            is_witness: false,
         };
         let error = translate(&operation, &membership()).unwrap_err();
         assert!(error.contains("any address"), "{error}");

@@ -367,6 +367,7 @@ mod tests {
             standing,
             name: name.into(),
             address: format!("{name}:1"),
+            is_witness: false,
         }
     }
 

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::{ClusterId, Epoch, GroupId, NodeId, Slot};
 use consensus::engine::CheckpointRef;
-use consensus::{EngineKind, Membership};
+use consensus::{EngineKind, HardState, Membership};
 use journal::disk::{Completion, DiskError, File, Lane, Operation, Request};
 use journal::{Journal, Recovered as RecoveredLog, RecoveredGroup, RecoveryError, RecoveryStep};
 use state::State;
@@ -86,6 +86,8 @@ pub struct RecoveredReplica {
     pub engine: EngineKind,
     /// The membership that its log starts from.
     pub genesis: Membership,
+    /// What the journal says of its members, beside the log.
+    pub latest: (Slot, Membership),
     /// The state at the newest good checkpoint, or an empty one.
     pub state: State,
     /// The membership at that point.
@@ -110,6 +112,7 @@ impl RecoveredReplica {
             state: State::new(limits.state),
             membership: description.genesis.clone(),
             genesis: description.genesis,
+            latest: description.latest,
             found: Found::default(),
             log: RecoveredGroup::default(),
             log_replaced: false,
@@ -523,13 +526,13 @@ impl Recovery {
                 },
                 None => None,
             };
-            let Description { engine, genesis } = match description {
+            let description = match description {
                 Some(description) => description,
                 None if group == META => self.first.clone(),
                 None => return Progress::Refused(unreadable(group)),
             };
             let log = (log, recovered.created);
-            match self.join_group(group, log, engine, genesis, out) {
+            match self.join_group(group, log, description, out) {
                 Ok(replica) => groups.insert(group, replica),
                 Err(reason) => return Progress::Refused(reason),
             };
@@ -570,10 +573,10 @@ impl Recovery {
         &mut self,
         group: GroupId,
         (mut log, is_created): (RecoveredGroup, bool),
-        engine: EngineKind,
-        genesis: Membership,
+        description: Description,
         out: &mut Vec<Output>,
     ) -> Result<RecoveredReplica, String> {
+        let (genesis, latest) = (description.genesis, description.latest);
         let is_lost = self.past.is_doubtful || self.past.journal_created && is_created;
         let checkpoints = self.checkpoints.remove(&group).unwrap_or_default();
         if let Some(reason) = checkpoints.newer {
@@ -589,7 +592,7 @@ impl Recovery {
                 .collect(),
             damaged: checkpoints.damaged,
         };
-        let (state, membership, end) = match checkpoints.loaded {
+        let (state, mut membership, end) = match checkpoints.loaded {
             Some(((state, membership), reference)) => {
                 (state, membership, (reference.slot, reference.epoch))
             }
@@ -607,9 +610,8 @@ impl Recovery {
             None
         };
         if let Some(loss) = loss {
-            if is_only_voter(&membership, self.identity.node) {
-                return Err(nobody_helps(group, &log, end.0, &damages));
-            }
+            let known = [(end.0, membership), latest.clone()];
+            membership = self.who_helps(group, &log, known, &damages)?;
             out.push(Output::Note(Note::Doubtful { loss }.of(group)));
             log = RecoveredGroup {
                 hard_state: log.hard_state,
@@ -625,8 +627,9 @@ impl Recovery {
         };
         out.push(Output::Note(note.of(group)));
         Ok(RecoveredReplica {
-            engine,
+            engine: description.engine,
             genesis,
+            latest,
             state,
             membership,
             found,
@@ -635,6 +638,56 @@ impl Recovery {
             loss,
         })
     }
+}
+
+impl Recovery {
+    /// Something of a group is lost here: who belongs to it now, as far as is known. `known`: the
+    /// membership where the state ends, and what the journal says beside the log.
+    fn who_helps(
+        &self,
+        group: GroupId,
+        log: &RecoveredGroup,
+        known: [(Slot, Membership); 2],
+        damages: &str,
+    ) -> Result<Membership, String> {
+        let own = self.identity.node;
+        let (end, here) = known[0].clone();
+        let known = newest_memberships(group, log, known)?;
+        if known.iter().any(|each| is_only_voter(each, own)) {
+            return Err(nobody_helps(group, log, end, damages));
+        }
+        // Who is in doubt looks for those who belong to the group now.
+        let [_, chosen] = known;
+        Ok(match chosen.members.contains_key(&own) {
+            true => chosen,
+            false => here,
+        })
+    }
+}
+
+/// The newest membership that is known of a group, and the newest that was chosen: `known` are two
+/// that were, with the slots that they held at; others may stand in the log.
+fn newest_memberships(
+    group: GroupId,
+    log: &RecoveredGroup,
+    known: [(Slot, Membership); 2],
+) -> Result<[Membership; 2], String> {
+    let [one, other] = known;
+    let mut chosen = match one.0 >= other.0 {
+        true => one,
+        false => other,
+    };
+    let hard_state = log.hard_state.clone().map(HardState::decode).transpose();
+    let hard_state = hard_state.map_err(|_| unreadable(group))?;
+    let upto = hard_state.map_or(Slot(0), |each| each.chosen);
+    let mut newest = chosen.1.clone();
+    for (slot, body) in log.memberships.iter().filter(|(slot, _)| *slot > chosen.0) {
+        newest = Membership::decode(body.clone()).map_err(|_| unreadable(group))?;
+        if *slot <= upto {
+            chosen.1 = newest.clone();
+        }
+    }
+    Ok([newest, chosen.1])
 }
 
 /// Whether nobody else has a vote in this membership.

@@ -13,6 +13,7 @@ use base::mutant::{self, Mutant};
 use base::{Incarnation, NodeId, Slot, WallTime};
 use cluster::meta;
 use consensus::{Entry, Membership, Payload};
+use etcd::Routes;
 use etcd::maintenance::{alarm, command as maintenance};
 use state::{Admission, EntryStamp, EventBatch, Interrupted, Reader, Snapshot, State};
 
@@ -63,6 +64,9 @@ pub struct Replica {
     level_max: u32,
     /// The table of keyspaces may have changed.
     table_changed: bool,
+    /// Prefixes of keys that are in other keyspaces, as the table has them. Nearly always there
+    /// are none; kept so that a command costs one look then.
+    routes: Option<Routes>,
 }
 
 impl Replica {
@@ -75,6 +79,7 @@ impl Replica {
         membership: Membership,
         level_max: u32,
     ) -> Replica {
+        let routes = routes_of(&state);
         Replica {
             own,
             state,
@@ -83,6 +88,7 @@ impl Replica {
             interruptions: 0,
             level_max,
             table_changed: true,
+            routes,
         }
     }
 
@@ -160,6 +166,20 @@ impl Replica {
         self.membership = Arc::new(membership);
         self.events.clear();
         self.table_changed = true;
+        self.routes = routes_of(&self.state);
+    }
+
+    /// Prefixes of keys that are in other keyspaces.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        self.routes.clone().unwrap_or_default()
+    }
+
+    /// Whether a request that names no keyspace is about keys that are in another one by now.
+    #[must_use]
+    pub fn has_moved(&self, request: &etcd::Request) -> bool {
+        let routes = self.routes.as_ref();
+        routes.is_some_and(|routes| routes.of_request(request) != Ok(None))
     }
 
     /// Whether the table of keyspaces may have changed since this was last asked.
@@ -290,6 +310,13 @@ impl Replica {
         catch_unwind(AssertUnwindSafe(run))
     }
 
+    /// Whether a command came for keys whose prefix was given to another keyspace before its turn:
+    /// alike on every replica, since the routes stand in the same state.
+    fn is_elsewhere(&self, command: &[u8]) -> bool {
+        let routes = self.routes.as_ref();
+        routes.is_some_and(|routes| !routes.leave_alone(command))
+    }
+
     fn dispatch(&mut self, originated: &OriginatedCommand<&[u8]>) -> Outcome {
         let command = originated.command;
         match originated.protocol {
@@ -298,6 +325,7 @@ impl Replica {
                 Outcome::System(system::execute(transaction, &self.membership, command))
             }
             leases::PROTOCOL => Outcome::Leases(leases::execute(&mut self.state, command)),
+            ETCD if self.is_elsewhere(command) => Outcome::Etcd(Err(etcd::Error::KeysMoved)),
             ETCD => {
                 let result = etcd::execute(self.state.transaction(), command);
                 #[cfg(feature = "mutants")]
@@ -309,11 +337,11 @@ impl Replica {
             }
             meta::PROTOCOL => {
                 self.table_changed = true;
-                Outcome::Meta(meta::execute(
-                    self.state.transaction(),
-                    &self.membership,
-                    command,
-                ))
+                let outcome = meta::execute(self.state.transaction(), &self.membership, command);
+                if meta::is_about_routes(command) {
+                    self.routes = routes_of(&self.state);
+                }
+                Outcome::Meta(outcome)
             }
             maintenance::PROTOCOL => {
                 let transaction = self.state.transaction();
@@ -322,6 +350,13 @@ impl Replica {
             _ => Outcome::Unknown,
         }
     }
+}
+
+fn routes_of(state: &State) -> Option<Routes> {
+    let routes = meta::routes(state.reader());
+    let routes = routes.into_iter();
+    let routes = routes.map(|route| (route.prefix, Arc::from(route.keyspace)));
+    Some(Routes::new(routes)).filter(|routes| !routes.is_empty())
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

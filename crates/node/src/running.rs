@@ -26,6 +26,7 @@ use consensus::Mark;
 use journal::disk::{Completion, File, RequestId};
 use journal::{Done, Journal};
 
+use crate::calls::Join;
 use crate::checkpoints::opening_of;
 use crate::config::Config;
 use crate::group::journaling::{ToJournal, journal_records};
@@ -49,6 +50,7 @@ mod moving;
 mod pinning;
 mod promises;
 pub(crate) mod pulses;
+mod recovering;
 pub mod scrubbing;
 mod showing;
 mod tending;
@@ -76,6 +78,8 @@ pub struct Running {
     config: Config,
     pub(crate) cluster: ClusterId,
     own: NodeId,
+    /// It votes and holds no data: it has the first group, and executes nothing of it.
+    is_witness: bool,
     incarnation: Incarnation,
     random: Random,
     groups: BTreeMap<GroupId, Opened>,
@@ -151,6 +155,7 @@ impl Running {
             config,
             cluster,
             own: identity.node,
+            is_witness: identity.is_witness,
             incarnation: identity.incarnation,
             random,
             groups: BTreeMap::new(),
@@ -210,6 +215,7 @@ impl Running {
             incarnation: self.incarnation,
             group: id,
             opening,
+            is_witness: self.is_witness,
         };
         let config = self.config.clone();
         let random = self.random.fork();
@@ -317,17 +323,9 @@ impl Running {
     }
 
     /// A node asks to be let into the cluster.
-    pub fn join_request(
-        &mut self,
-        moment: Moment,
-        connection: ConnectionId,
-        name: String,
-        address: String,
-        claimant: NodeId,
-    ) {
+    pub fn join_request(&mut self, moment: Moment, join: Join) {
         self.moment = moment;
-        let meta = self.meta_mut();
-        meta.join_request(moment, connection, name, address, claimant);
+        self.meta_mut().join_request(moment, join);
     }
 
     /// A peer's last connection is gone.
@@ -360,6 +358,7 @@ impl Running {
         self.moment = moment;
         for id in self.shared_with(node) {
             self.with(id, out, |group, out| {
+                group.doubt_digest(moment.now, Some(node));
                 group.peer_found(moment, node, peers, out);
             });
         }
@@ -421,6 +420,7 @@ impl Running {
     ) {
         self.moment = moment;
         let (group, call) = match call {
+            Call::Keyspaces if self.is_witness => (META, call),
             Call::Keyspaces => {
                 let mut keyspaces = self.meta().keyspaces();
                 self.add_progress(&mut keyspaces);
@@ -441,8 +441,11 @@ impl Running {
                 }
             },
             Call::Groups => {
-                let answer = Answer::Groups(self.group_statuses());
+                let answer = Answer::Groups(self.group_statuses(moment.now, peers));
                 return out.push(Output::Answer { id, answer });
+            }
+            Call::GroupRecover(order) => {
+                return self.recover_group(moment, id, &order, peers, out);
             }
             call => (META, call),
         };

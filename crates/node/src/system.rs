@@ -8,12 +8,14 @@
 //! kind 4 wish:     member u64                                     key: member u64 | 'v'
 //! kind 5 raise:    level u32
 //! kind 6 no wish:  member u64                                     takes the row of a wish away
+//! kind 7 follow:   move u64                                       key: 'm'; never a lower one
 //! ```
 //!
 //! Integers are little-endian, in keys big-endian; a text is its length u16 and UTF-8.
 
 use base::NodeId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use cluster::placement::plan::TableEpoch;
 use consensus::Membership;
 use state::{Reader, Space, Transaction};
 
@@ -51,6 +53,11 @@ pub enum SystemCommand {
     RaiseLevel {
         /// Which.
         level: u32,
+    },
+    /// The group is on this move of its keyspace, and on none before it any more.
+    FollowMove {
+        /// The move's number: the epoch of the table that it made.
+        begun: TableEpoch,
     },
     /// That member is not added after all.
     ForgetWish {
@@ -93,6 +100,10 @@ impl SystemCommand {
                 out.put_u8(6);
                 out.put_u64_le(member.0);
             }
+            SystemCommand::FollowMove { begun } => {
+                out.put_u8(7);
+                out.put_u64_le(begun.0);
+            }
         }
         out.freeze()
     }
@@ -128,6 +139,9 @@ impl SystemCommand {
             6 => SystemCommand::ForgetWish {
                 member: NodeId(input.try_get_u64_le().ok()?),
             },
+            7 => SystemCommand::FollowMove {
+                begun: TableEpoch(input.try_get_u64_le().ok()?),
+            },
             _ => return None,
         };
         (!input.has_remaining()).then_some(command)
@@ -155,6 +169,8 @@ fn get_published(input: &mut &[u8]) -> Option<(u32, Vec<String>)> {
     }
     Some((level, urls))
 }
+
+const MOVE_KEY: &[u8] = b"m";
 
 fn row_key(member: NodeId, tag: u8) -> [u8; 9] {
     let mut key = [0; 9];
@@ -219,6 +235,12 @@ pub fn execute(
         Some(SystemCommand::ForgetWish { member }) => {
             transaction.delete_row(Space::MEMBERS, &row_key(member, b'v'));
         }
+        Some(SystemCommand::FollowMove { begun }) => {
+            let row = transaction.row(Space::MEMBERS, MOVE_KEY);
+            if read_move(row) < Some(begun) {
+                transaction.set_row(Space::MEMBERS, MOVE_KEY, &begun.0.to_le_bytes());
+            }
+        }
         Some(SystemCommand::Nothing) => {}
         None => return Err("the command cannot be read".to_owned()),
     }
@@ -239,6 +261,16 @@ pub fn level_of_all(reader: &Reader, membership: &Membership) -> Option<u32> {
     let known = |member: &NodeId| published(reader, *member).map(|(level, _)| level);
     let levels: Option<Vec<u32>> = membership.members.keys().map(known).collect();
     levels?.into_iter().min()
+}
+
+/// The newest move of its keyspace that the group has heard of, in its own log.
+#[must_use]
+pub fn followed_move(reader: &Reader) -> Option<TableEpoch> {
+    read_move(reader.row(Space::MEMBERS, MOVE_KEY))
+}
+
+fn read_move(row: Option<Bytes>) -> Option<TableEpoch> {
+    row?.try_get_u64_le().ok().map(TableEpoch)
 }
 
 /// Whether this member shall get its vote by itself.
@@ -274,6 +306,9 @@ mod tests {
             SystemCommand::WishVote { member: NodeId(1) },
             SystemCommand::RaiseLevel { level: 3 },
             SystemCommand::ForgetWish { member: NodeId(1) },
+            SystemCommand::FollowMove {
+                begun: TableEpoch(9),
+            },
         ];
         for command in commands {
             let bytes = command.encode();

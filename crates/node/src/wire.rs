@@ -59,6 +59,8 @@ pub struct Hello {
     pub name: String,
     /// Where it wants to be reached.
     pub address: String,
+    /// It votes and holds no data.
+    pub is_witness: bool,
 }
 
 /// What a joining node is told when it is let in.
@@ -256,6 +258,7 @@ fn put_hello(out: &mut BytesMut, hello: &Hello) {
     out.put_u64_le(cluster.0);
     put_text(out, &hello.name);
     put_text(out, &hello.address);
+    out.put_u8(u8::from(hello.is_witness));
 }
 
 fn get_hello(input: &mut Bytes) -> Result<Hello, WireError> {
@@ -272,6 +275,7 @@ fn get_hello(input: &mut Bytes) -> Result<Hello, WireError> {
         _ => return Err(WireError("no standing has this number")),
     };
     let (name, address) = (get_text(input)?, get_text(input)?);
+    let is_witness = input.try_get_u8()? == 1;
     Ok(Hello {
         versions,
         node,
@@ -280,6 +284,7 @@ fn get_hello(input: &mut Bytes) -> Result<Hello, WireError> {
         standing,
         name,
         address,
+        is_witness,
     })
 }
 
@@ -367,6 +372,7 @@ fn get_bytes(input: &mut Bytes) -> Result<Bytes, WireError> {
 #[cfg(test)]
 mod tests {
     use base::{Epoch, Slot};
+    use cluster::placement::plan::TableEpoch;
     use consensus::message::Body;
 
     use super::*;
@@ -392,6 +398,7 @@ mod tests {
                 standing,
                 name: "n1".into(),
                 address: "localhost:2380".into(),
+                is_witness: standing == HelloStanding::Alone,
             })
         };
         let command = ForwardedCommand {
@@ -410,7 +417,9 @@ mod tests {
                 id: NodeId(4),
                 name: "n4".into(),
                 address: "h:1".into(),
+                is_witness: true,
             },
+            Operation::Introduce { id: NodeId(4) },
             Operation::MemberPromote {
                 member: "n4".into(),
             },
@@ -471,6 +480,8 @@ mod tests {
             GroupFrame::Facts(Facts {
                 data_bytes: 1,
                 applied: Slot(2),
+                table: TableEpoch(3),
+                calls: 4,
             }),
         ];
         let mut said: Vec<GroupFrame> = of_a_group.into();

@@ -217,6 +217,7 @@ fn a_wiped_node_is_refused_and_can_be_replaced() {
     let add = Call::MemberAdd {
         name: "n3".into(),
         peer_address,
+        is_witness: false,
     };
     assert!(matches!(world.ask(0, add), Answer::Operator(Ok(_))));
     world.start(2);
@@ -278,6 +279,7 @@ fn checkpoints_are_written_and_loaded_and_sent_to_a_learner() {
     let add = Call::MemberAdd {
         name: "n4".into(),
         peer_address,
+        is_witness: false,
     };
     assert!(matches!(world.ask(1, add), Answer::Operator(Ok(_))));
     world.start(3);
@@ -436,6 +438,7 @@ fn a_node_alone_grows_into_a_cluster() {
     let add = || Call::MemberAdd {
         name: "n2".into(),
         peer_address: peer_address.clone(),
+        is_witness: false,
     };
     match world.ask(0, add()) {
         Answer::Operator(Err(reason)) => assert!(reason.contains("--listen-peer"), "{reason}"),

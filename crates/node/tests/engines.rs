@@ -94,6 +94,7 @@ fn three_and_one() -> World {
     let added = Call::MemberAdd {
         name: "n4".to_owned(),
         peer_address: "host3:2380".to_owned(),
+        is_witness: false,
     };
     assert!(matches!(world.ask(0, added), Answer::Operator(Ok(_))));
     world

@@ -156,6 +156,26 @@ fn an_alarm_ends_by_itself_once_there_is_room_again() {
     assert!(status.db_size_in_use < status.db_size);
 }
 
+/// A large write may find no room while much is free. Clients look for the alarm then, and must
+/// find it.
+#[test]
+fn an_alarm_stays_until_something_was_freed_or_the_quota_is_another_one() {
+    let mut world = cluster(57, 200_000, true);
+    put(&mut world, 0, "some", 10_000).expect("there is room");
+    assert_eq!(put(&mut world, 0, "large", 250_000), Err(Error::NoSpace));
+    world.run(Duration::from_secs(5));
+    assert_eq!(alarms(&mut world, 0).len(), 1, "nothing was freed");
+    assert_eq!(put(&mut world, 1, "small", 1), Err(Error::NoSpace));
+    delete_all(&mut world, 1).expect("deleting makes room");
+    let revision = world.node(1).status().revision;
+    let physical = true;
+    let request = etcd::proto::etcdserverpb::CompactionRequest { revision, physical };
+    keys(&mut world, 1, etcd::Request::Compact(request)).expect("compacting makes room");
+    world.run(Duration::from_secs(3));
+    assert!(alarms(&mut world, 0).is_empty());
+    assert_eq!(put(&mut world, 2, "small", 1), Ok(()));
+}
+
 #[test]
 fn a_corrupt_alarm_refuses_every_change_and_no_read() {
     let mut world = cluster(52, 1 << 30, true);

@@ -117,7 +117,7 @@ fn create(hub: &mut Hub, stream: u64, key: &[u8], end: &[u8], out: &mut Vec<HubO
 /// 100,000 watchers on 1,000 streams: of one prefix, of a key each, and of a range each.
 #[test]
 fn watchers_take_a_few_hundred_bytes() {
-    for (kind, most) in [("prefix", 150), ("key", 430), ("range", 560)] {
+    for (kind, most) in [("prefix", 150), ("key", 280), ("range", 360)] {
         let mut out = Vec::with_capacity(100);
         let before = HELD.load(Ordering::Relaxed);
         let mut hub = hub();

@@ -19,7 +19,7 @@ fn cluster(seed: u64, count: usize) -> World {
     (0..count).for_each(|host| world.start(host));
     world.wait_for_leader();
     let call = Call::KeyspaceCreate {
-        name: "pods".to_owned(),
+        names: vec!["pods".to_owned()],
         replicas: 3,
         engine: EngineKind::Raft,
         quorums: None,
@@ -196,7 +196,7 @@ fn a_node_that_is_cut_off_from_the_users_stops_judging_by_old_ones() {
     (0..5).for_each(|host| world.start(host));
     world.wait_for_leader();
     let call = Call::KeyspaceCreate {
-        name: "pods".to_owned(),
+        names: vec!["pods".to_owned()],
         replicas: 3,
         engine: EngineKind::Raft,
         quorums: None,

@@ -140,6 +140,7 @@ fn a_build_that_is_too_old_refuses_a_checkpoint_from_a_peer() {
         Call::MemberAdd {
             name: "n2".into(),
             peer_address: "host1:2380".into(),
+            is_witness: false,
         },
     );
     assert!(matches!(added, Answer::Operator(Ok(_))), "{added:?}");
@@ -172,7 +173,7 @@ fn a_checkpoint_of_a_group_that_was_closed_refuses_no_start() {
     let mut world = World::cluster(8, 3);
     world.wait_for_leader();
     let call = Call::KeyspaceCreate {
-        name: "alone".into(),
+        names: vec!["alone".into()],
         replicas: 1,
         engine: EngineKind::Raft,
         quorums: None,

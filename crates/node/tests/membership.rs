@@ -119,6 +119,7 @@ fn a_late_question_does_not_break_the_promise_to_a_newer_one() {
         standing: HelloStanding::Alone,
         name: "n1".to_owned(),
         address: "nowhere:1".to_owned(),
+        is_witness: false,
     });
     for asked in [20, 10, 30] {
         let cluster = ClusterId(asked);
@@ -153,6 +154,7 @@ fn add(world: &mut World, through: usize, host: usize) {
     let asked = || Call::MemberAdd {
         name: name.clone(),
         peer_address: peer_address.clone(),
+        is_witness: false,
     };
     loop {
         match world.ask(through, asked()) {
@@ -403,6 +405,7 @@ fn members_that_are_only_proposed_are_not_shown() {
     let add = Call::MemberAdd {
         name: "n4".into(),
         peer_address: "host3:2380".into(),
+        is_witness: false,
     };
     world.call(leader, add);
     world.run(Duration::from_millis(100));
@@ -427,6 +430,7 @@ fn hello(world: &World, node: NodeId, name: &str) -> bytes::Bytes {
         standing: HelloStanding::Member(cluster),
         name: name.to_owned(),
         address: "nowhere:1".to_owned(),
+        is_witness: false,
     };
     Frame::Hello(hello).encode()
 }

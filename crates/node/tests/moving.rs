@@ -72,7 +72,7 @@ fn refused(world: &mut World, host: usize, placement: Placement) -> String {
 
 fn create(world: &mut World, name: &str, replicas: usize, engine: EngineKind) {
     let call = Call::KeyspaceCreate {
-        name: name.to_owned(),
+        names: vec![name.to_owned()],
         replicas,
         engine,
         quorums: None,
@@ -267,6 +267,156 @@ fn a_move_that_cannot_go_on_is_cancelled() {
     has_nothing_of(&mut world, to, group);
 }
 
+/// A node that is told late of the table does not close a replica that has got a vote again.
+#[test]
+fn nobody_closes_what_has_come_back_before_it_heard_that_it_had_gone() {
+    for (seed, engine) in [(13, EngineKind::Raft), (14, EngineKind::Paxos)] {
+        let mut configs: Vec<Config> = (0..5).map(|each| small(each, 5)).collect();
+        // Each entry is executed in a pass of its own.
+        configs
+            .iter_mut()
+            .for_each(|config| config.limits.execution_bytes = 1);
+        let mut world = World::new(seed, configs);
+        world.restless_max = 1000;
+        (0..5).for_each(|host| world.start(host));
+        let leader = world.wait_for_leader();
+        tend(&mut world, 0, 300, false);
+        create(&mut world, "pods", 3, engine);
+        world.run(Duration::from_secs(1));
+        let before = status(&mut world, leader, "pods");
+        let holders = hosts_of(&before);
+        let late = *holders.iter().find(|host| **host != leader).expect("three");
+        let free = (0..5)
+            .find(|host| !holders.contains(host))
+            .expect("of five");
+        must_put(&mut world, late, "pods", "a", "1");
+        operate(&mut world, leader, sends("pods", late, free));
+        for _ in 0..100 {
+            let moving = status(&mut world, leader, "pods").moving;
+            if moving.expect("it moves").is_leaving {
+                break;
+            }
+            world.run(Duration::from_millis(100));
+        }
+        world.run(Duration::from_millis(500));
+        world.deaf.insert((late, quorate_node::group::META));
+        assert!(!at_rest(&mut world, leader, "pods").contains(&late));
+        operate(&mut world, leader, sends("pods", free, late));
+        world.run(Duration::from_secs(5));
+        world.deaf.clear();
+        let holds = |world: &World| {
+            let running = world.node(late).running();
+            running.is_some_and(|running| running.group(before.group).is_some())
+        };
+        let own = world.identity_of(late).expect("it has started").node;
+        let votes = |world: &World| {
+            (0..5).filter(|host| *host != late).any(|host| {
+                let running = world.node(host).running();
+                let group = running.and_then(|each| each.group(before.group));
+                group.is_some_and(|group| {
+                    let (_, membership) = group.engine().membership_in_force();
+                    group.leads() && membership.is_voter(own)
+                })
+            })
+        };
+        assert!(holds(&world), "it has not heard that it shall not");
+        let mut has_voted = false;
+        for _ in 0..10_000 {
+            world.step();
+            has_voted |= votes(&world);
+            assert!(!has_voted || holds(&world), "it counts, and has closed");
+        }
+        assert!(at_rest(&mut world, leader, "pods").contains(&late));
+        assert_eq!(
+            must_get(&mut world, late, "pods", "a").as_deref(),
+            Some("1")
+        );
+    }
+}
+
+/// Who leaves a keyspace is removed only once it has heard so, and answered what it was asked.
+#[test]
+fn no_call_is_lost_at_a_node_that_hears_late_that_it_leaves() {
+    for (seed, engine) in [(16, EngineKind::Raft), (17, EngineKind::Paxos)] {
+        let mut world = nodes(seed, 5);
+        let leader = world.wait_for_leader();
+        create(&mut world, "pods", 3, engine);
+        world.run(Duration::from_secs(1));
+        let holders = hosts_of(&status(&mut world, leader, "pods"));
+        let leads = status(&mut world, holders[0], "pods").leader;
+        let leads = leads.expect("somebody leads");
+        let mut others = holders.iter().filter(|host| **host != leader);
+        let late = others.find(|host| format!("n{}", *host + 1) != leads);
+        let late = *late.expect("three hold it");
+        let free = (0..5)
+            .find(|host| !holders.contains(host))
+            .expect("of five");
+        operate(&mut world, leader, sends("pods", late, free));
+        world.deaf.insert((late, quorate_node::group::META));
+        let mut calls = Vec::new();
+        for number in 0..60 {
+            calls.push(world.call(late, put("pods", &format!("k{number}"), "v")));
+            world.run(Duration::from_millis(100));
+        }
+        let moving = status(&mut world, leader, "pods").moving;
+        assert!(moving.expect("it waits").is_leaving);
+        world.deaf.clear();
+        let after = at_rest(&mut world, leader, "pods");
+        assert!(!after.contains(&late), "{after:?}");
+        for (number, call) in calls.into_iter().enumerate() {
+            let answer = world.answer(call);
+            assert!(
+                matches!(answer, Some(Answer::Etcd(Ok(_)))),
+                "call {number}: {answer:?}"
+            );
+        }
+    }
+}
+
+/// Where an operator has turned a keyspace back, it stays.
+#[test]
+fn what_an_operator_turns_back_is_not_sent_again_to_even_things_out() {
+    let mut world = nodes(15, 4);
+    tend(&mut world, 0, 300, false);
+    for name in ["a", "b", "c", "d"] {
+        create(&mut world, name, 1, EngineKind::Raft);
+    }
+    world.run(Duration::from_secs(1));
+    // All on one node, as nobody would place them.
+    for name in ["a", "b", "c", "d"] {
+        let call = Call::Placement(Placement::Move {
+            name: name.to_owned(),
+            from: None,
+            to: vec!["n1".to_owned()],
+        });
+        world.ask(0, call);
+        at_rest(&mut world, 0, name);
+    }
+    tend(&mut world, 0, 300, true);
+    let mut cancelled = 0;
+    for _ in 0..100 {
+        world.run(Duration::from_millis(20));
+        for name in ["a", "b", "c", "d"] {
+            let moving = status(&mut world, 0, name).moving;
+            if moving.is_some_and(|moving| !moving.is_leaving && moving.to != ["n1"]) {
+                let name = name.to_owned();
+                let call = Call::Placement(Placement::Cancel { name });
+                cancelled += usize::from(matches!(world.ask(0, call), Answer::Operator(Ok(_))));
+            }
+        }
+    }
+    assert!(cancelled > 0, "something was sent elsewhere");
+    world.run(Duration::from_secs(10));
+    let mut on_first = 0;
+    for name in ["a", "b", "c", "d"] {
+        on_first += usize::from(at_rest(&mut world, 0, name) == [0]);
+    }
+    assert!(
+        on_first >= cancelled.max(2),
+        "{on_first} of {cancelled} stay"
+    );
+}
+
 #[test]
 fn what_makes_no_sense_is_refused_with_the_reason() {
     let mut world = nodes(6, 4);
@@ -424,6 +574,7 @@ fn a_node_that_gets_its_vote_takes_its_share() {
     let add = Call::MemberAdd {
         name: "n4".to_owned(),
         peer_address: "host3:2380".to_owned(),
+        is_witness: false,
     };
     operate(&mut world, 0, add);
     world.start(3);

@@ -286,6 +286,26 @@ fn a_wrong_state_is_replaced() {
     }
 }
 
+/// Nothing needs to be written for that: a node that was away is compared when it is back.
+#[test]
+fn a_wrong_state_is_found_though_nothing_happens() {
+    for engine in EngineKind::ALL.iter().copied() {
+        let mut world = world(3, 3, engine);
+        for key in 0..150 {
+            put(&mut world, key % 3, &format!("key{key}"));
+        }
+        let host = (world.wait_for_leader() + 1) % 3;
+        world.run(Duration::from_secs(5));
+        world.kill(host);
+        forge(&mut world, host);
+        world.start(host);
+        world.run_until(PATIENCE, "it gives up", |world| !world.is_running(host));
+        assert!(matches!(world.halted(host), Some(Halt::Again(_))));
+        world.start(host);
+        comes_back(&mut world, host, 150);
+    }
+}
+
 #[test]
 fn a_node_alone_refuses_and_changes_nothing() {
     let mut world = world(9, 1, EngineKind::Raft);
@@ -311,4 +331,103 @@ fn a_node_alone_refuses_and_changes_nothing() {
     world.start(0);
     world.wait_for_leader();
     assert!(has(&mut world, 0, "key19"));
+}
+
+/// A cluster of three that began with one node.
+fn grown(seed: u64, engine: EngineKind) -> World {
+    let configs = (0..3).map(|index| {
+        let mut config = config(index, if index == 0 { 1 } else { 3 });
+        config.engine = Some(engine);
+        config.limits.checkpoint_log_bytes = 16 << 10;
+        config.limits.journal.segment_bytes = 32 << 10;
+        config.limits.journal.batch_bytes_max = 8 << 10;
+        if index > 0 {
+            config.cluster = Vec::new();
+            config.join = vec!["host0:2380".to_owned()];
+        }
+        config
+    });
+    let mut world = World::new(seed, configs.collect());
+    world.start(0);
+    world.wait_for_leader();
+    for host in 1..3 {
+        let name = format!("n{}", host + 1);
+        let add = Call::MemberAdd {
+            name: name.clone(),
+            peer_address: format!("host{host}:2380"),
+        };
+        assert!(matches!(world.ask(0, add), Answer::Operator(Ok(_))));
+        world.start(host);
+        world.run_until(PATIENCE, "it has joined", |world| {
+            world.is_running(host)
+                && world.node(host).running().is_some_and(|running| {
+                    running.replica().applied() >= world.node(0).status().applied
+                })
+        });
+        let answer = world.ask(0, Call::MemberPromote { member: name });
+        assert!(matches!(answer, Answer::Operator(Ok(_))), "{answer:?}");
+        world.run(Duration::from_secs(1));
+    }
+    world
+}
+
+/// That others have a replica by now stands in no checkpoint any more, and in no log.
+#[test]
+fn who_began_alone_and_has_grown_is_repaired_by_the_others() {
+    for engine in EngineKind::ALL.iter().copied() {
+        let mut world = grown(11, engine);
+        for key in 0..300 {
+            put(&mut world, key % 3, &format!("key{key}"));
+        }
+        world.kill(0);
+        for (file, _) in files(&mut world, 0, is_checkpoint) {
+            world.disk_of(0).remove(file);
+        }
+        world.start(0);
+        comes_back(&mut world, 0, 300);
+    }
+}
+
+/// Nor is the log of the only replica dropped because its keyspace began on another node.
+#[test]
+fn the_only_replica_refuses_wherever_its_group_began() {
+    for engine in EngineKind::ALL.iter().copied() {
+        let mut world = grown(12, engine);
+        for key in 0..100 {
+            put(&mut world, key % 3, &format!("key{key}"));
+        }
+        // The first group is left to one that did not begin it.
+        for member in ["n1", "n3"] {
+            let member = member.to_owned();
+            let removed = (0..50).any(|_| {
+                world.run(Duration::from_millis(200));
+                let answer = world.ask(
+                    1,
+                    Call::MemberRemove {
+                        member: member.clone(),
+                    },
+                );
+                matches!(&answer, Answer::Operator(Ok(_)))
+                    || matches!(&answer, Answer::Operator(Err(text)) if text.contains("no member"))
+            });
+            assert!(removed, "{}", world.picture());
+        }
+        for key in 100..300 {
+            put(&mut world, 1, &format!("key{key}"));
+        }
+        world.kill(1);
+        for (file, _) in files(&mut world, 1, is_checkpoint) {
+            world.disk_of(1).remove(file);
+        }
+        let before = world.disk_of(1).list();
+        world.start(1);
+        world.run(Duration::from_secs(1));
+        match world.halted(1) {
+            Some(Halt::Refused(reason)) => {
+                assert!(reason.contains("nobody else has a replica"), "{reason}");
+            }
+            other => panic!("expected a refusal, not {other:?}"),
+        }
+        assert_eq!(world.disk_of(1).list(), before);
+    }
 }

@@ -65,7 +65,7 @@ fn asleep_with(seed: u64, count: usize, configs: Vec<Config>) -> (World, Vec<Gro
     let groups: Vec<GroupId> = (1..=count as u64).map(GroupId).collect();
     for group in &groups {
         let call = Call::KeyspaceCreate {
-            name: name(*group),
+            names: vec![name(*group)],
             replicas: 3,
             engine: EngineKind::ALL[group.0 as usize % 2],
             quorums: None,

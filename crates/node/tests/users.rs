@@ -103,7 +103,7 @@ fn another_keyspace_is_roots_alone_once_users_count() {
     let created = world.ask(
         leader,
         Call::KeyspaceCreate {
-            name: "other".into(),
+            names: vec!["other".into()],
             replicas: 3,
             engine: EngineKind::Raft,
             quorums: None,

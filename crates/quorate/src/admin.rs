@@ -106,6 +106,12 @@ pub struct Status {
     /// How many voters commit a write; 0: not said.
     #[serde(default)]
     pub commit: usize,
+    /// How many members that hold data must have a write; 0: not said.
+    #[serde(default)]
+    pub copies: usize,
+    /// The asked node votes and holds no data.
+    #[serde(default)]
+    pub witness: bool,
     /// The level of the replicated state.
     #[serde(default)]
     pub level: u32,
@@ -173,8 +179,14 @@ pub struct Member {
     pub client_urls: Vec<String>,
     /// Has a vote.
     pub voter: bool,
+    /// Votes, or is to vote, and holds no data.
+    #[serde(default)]
+    pub witness: bool,
     /// Slots it is behind; only the leader knows this of others.
     pub lag: Option<u64>,
+    /// Where there are witnesses: whether a copy there is waited for; only the leader knows.
+    #[serde(default)]
+    pub counted_on: Option<bool>,
     /// Bytes held there, as it last said.
     pub data_bytes: Option<u64>,
 }

@@ -39,6 +39,11 @@ Examples:
     quorate serve --name n4 --data-dir /var/lib/quorate \\
       --listen-peer 10.0.0.4:2380 --listen-etcd 10.0.0.4:2379 --join 10.0.0.1:2380
 
+  Two sites and a tie-breaker: n3 votes and holds no data, and writes go on while n1 or n2 is away
+  (on each its own --name; the others without --witness):
+    quorate serve --name n3 --witness --copies 1 \\
+      --cluster n1=10.1.0.1:2380,n2=10.2.0.1:2380,n3=10.3.0.1:2380
+
 A cluster forms once, when all nodes named by --cluster are there and empty. SIGTERM hands over
 leadership, answers what is under way, and ends with status 0.";
 
@@ -48,6 +53,10 @@ Examples:
     quorate keyspace create events
     quorate keyspace create locks --engine paxos
     quorate keyspace list
+  A thousand, called tenant-1 to tenant-1000:
+    quorate keyspace create tenant --count 1000
+  Kubernetes' events in a keyspace of their own, its clients unchanged:
+    quorate keyspace route /registry/events/ events
 
 Clients name a keyspace in the metadata of their calls: quorate-keyspace: events";
 
@@ -57,6 +66,17 @@ Examples:
   quorate placement apply --epoch 12          (as the plan named it)
   quorate placement explain events
   quorate placement set --replace-after 10m --rebalance off";
+
+const GROUP_EXAMPLES: &str = "\
+Examples:
+  What is left of the first group, and what would be lost (nothing is changed):
+    quorate group recover
+    quorate group recover pods --admin 10.0.0.1:2390,10.0.0.4:2390
+
+  On the machine of the node that is to go on, once the others are gone for good:
+    quorate group recover --force --accept-loss n2,n3
+
+Exit status without --force: 0 nothing is lost, 4 the quorum is; 1 no node can be asked.";
 
 const MEMBER_EXAMPLES: &str = "\
 Examples:
@@ -172,6 +192,12 @@ pub(crate) enum Task {
     Keyspace {
         #[command(subcommand)]
         task: KeyspaceTask,
+    },
+    /// What is left of a group that has lost its quorum, and going on with it
+    #[command(after_help = GROUP_EXAMPLES)]
+    Group {
+        #[command(subcommand)]
+        task: GroupTask,
     },
     /// Look at where replicas are and why, and have them moved
     #[command(after_help = PLACEMENT_EXAMPLES)]
@@ -300,6 +326,9 @@ pub(crate) enum MemberTask {
         /// Where the other nodes will reach it
         #[arg(value_name = "HOST:PORT")]
         peer_address: String,
+        /// It is to vote and to hold no data; start it with `serve --witness`
+        #[arg(long)]
+        witness: bool,
         #[command(flatten)]
         admin: Admin,
     },
@@ -408,14 +437,18 @@ fn on_or_off(text: &str) -> Result<bool, String> {
 /// What is to be done about a keyspace.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyspaceTask {
-    /// Make a keyspace
+    /// Make keyspaces
     Create {
-        /// Its name: a-z, 0-9 and -
-        name: String,
-        /// How many nodes hold it: 1, 3, 5 or 7
+        /// Their names: a-z, 0-9 and -
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Make so many, called NAME-1, NAME-2 and so on
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        count: Option<u32>,
+        /// How many nodes hold each: 1, 3, 5 or 7
         #[arg(long, default_value_t = 3)]
         replicas: usize,
-        /// How its group agrees: raft or paxos
+        /// How their groups agree: raft or paxos
         #[arg(long, default_value = "raft")]
         engine: String,
         /// How many replicas elect a leader, and how many must have a write on disk; if not said,
@@ -457,6 +490,27 @@ pub(crate) enum KeyspaceTask {
         #[command(flatten)]
         admin: Admin,
     },
+    /// Give keys that begin alike to a keyspace, for clients that name none
+    Route {
+        /// What the keys begin with
+        prefix: String,
+        /// The keyspace's name
+        name: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Give keys that begin alike back to the default keyspace
+    Unroute {
+        /// What the keys begin with
+        prefix: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// List which keys are given to which keyspace
+    Routes {
+        #[command(flatten)]
+        admin: Admin,
+    },
     /// End a keyspace, with all that it holds: nothing of it can be had back
     Drop {
         /// Its name
@@ -464,6 +518,41 @@ pub(crate) enum KeyspaceTask {
         #[command(flatten)]
         admin: Admin,
     },
+}
+
+/// What is to be done about a group.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupTask {
+    /// Say what is left of a group without a quorum; with --force, go on with it
+    Recover(Recover),
+}
+
+/// Which group is recovered, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// The keyspace whose group it is
+    #[arg(default_value = "default")]
+    pub(crate) keyspace: String,
+    /// Admin addresses of all nodes that are left: first the one that is to go on
+    #[arg(
+        long = "admin",
+        value_name = "ADDRESS,...",
+        value_delimiter = ',',
+        env = "QUORATE_ADMIN",
+        default_value = "127.0.0.1:2390"
+    )]
+    pub(crate) admins: Vec<String>,
+    /// Go on without those who do not answer: what only they hold is lost
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The names of all who are given up, as told without --force
+    #[arg(
+        long,
+        value_name = "NODE,...",
+        value_delimiter = ',',
+        requires = "force"
+    )]
+    pub(crate) accept_loss: Vec<String>,
 }
 
 /// What is to be done with a snapshot.
@@ -513,7 +602,7 @@ pub(crate) enum SnapshotTask {
         #[arg(long, value_name = "NUMBER", default_value_t = server::snapshot::restore::RAISE_BY)]
         raise_revision: u64,
         /// How the new cluster agrees: raft or paxos
-        #[arg(long, value_name = "ENGINE", default_value_t)]
+        #[arg(long, value_name = "ENGINE", env = "QUORATE_ENGINE", default_value_t)]
         engine: server::snapshot::restore::EngineKind,
     },
 }

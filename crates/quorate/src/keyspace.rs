@@ -12,6 +12,9 @@ use crate::admin::{self, AdminError};
 use crate::command_line::KeyspaceTask;
 use crate::table::table;
 
+/// How many keyspaces are asked for at a time; a node makes no more with one command.
+const AT_A_TIME: usize = 512;
+
 /// One keyspace, as the node lists it.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Keyspace {
@@ -49,6 +52,11 @@ impl Keyspace {
                 .any(|each| names(&each.to) || names(&each.from))
     }
 
+    /// The number of its group.
+    pub(crate) fn group(&self) -> u64 {
+        self.group
+    }
+
     /// Whether it is the one that all nodes hold.
     pub(crate) fn is_default(&self) -> bool {
         self.group == 0
@@ -59,16 +67,40 @@ impl Keyspace {
 pub(crate) async fn keyspace(task: &KeyspaceTask) -> Result<String, AdminError> {
     match task {
         KeyspaceTask::Create {
-            name,
+            names,
+            count,
             replicas,
             engine,
             quorums,
             admin,
         } => {
-            let body = json!({
-                "name": name, "replicas": replicas, "engine": engine, "quorums": quorums,
-            });
-            create(&admin.address, &body).await
+            let names = numbered(names, *count);
+            let mut said = Vec::new();
+            // As many as one command makes, one command after the other.
+            for names in names.chunks(AT_A_TIME) {
+                let body = json!({
+                    "names": names, "replicas": replicas, "engine": engine, "quorums": quorums,
+                });
+                said.push(create(&admin.address, &body).await?.trim_end().to_owned());
+            }
+            Ok(said.join("\n"))
+        }
+        KeyspaceTask::Route {
+            prefix,
+            name,
+            admin,
+        } => {
+            let body = json!({ "prefix": prefix, "name": name });
+            let path = "/routes/add";
+            admin::request(&admin.address, Method::POST, path, Some(&body)).await
+        }
+        KeyspaceTask::Unroute { prefix, admin } => {
+            let body = json!({ "prefix": prefix });
+            let path = "/routes/remove";
+            admin::request(&admin.address, Method::POST, path, Some(&body)).await
+        }
+        KeyspaceTask::Routes { admin } => {
+            admin::request(&admin.address, Method::GET, "/routes", None).await
         }
         KeyspaceTask::List {
             admin,
@@ -119,7 +151,19 @@ pub(crate) async fn keyspace(task: &KeyspaceTask) -> Result<String, AdminError> 
     }
 }
 
-/// Makes a keyspace; again, if the table has changed between planning and executing, as it does
+/// The names that are meant: as they stand there, or so many of each with a number.
+fn numbered(names: &[String], count: Option<u32>) -> Vec<String> {
+    let Some(count) = count else {
+        return names.to_vec();
+    };
+    let numbered = |name: &String| {
+        let name = name.clone();
+        (1..=count).map(move |number| format!("{name}-{number}"))
+    };
+    names.iter().flat_map(numbered).collect()
+}
+
+/// Makes keyspaces; again, if the table has changed between planning and executing, as it does
 /// while others are created or moved.
 async fn create(address: &str, body: &serde_json::Value) -> Result<String, AdminError> {
     const ATTEMPTS: u32 = 10;
@@ -205,6 +249,13 @@ fn keyspace_table(keyspaces: &[Keyspace]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_keyspaces_are_numbered() {
+        let names = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(numbered(&names, None), names);
+        assert_eq!(numbered(&names, Some(2)), ["a-1", "a-2", "b-1", "b-2"]);
+    }
 
     #[test]
     fn keyspaces_are_shown_with_who_holds_them() {

@@ -39,6 +39,7 @@ mod chaos;
 mod command_line;
 mod demo;
 mod doctor;
+mod group;
 mod keyspace;
 pub mod load;
 pub mod local;

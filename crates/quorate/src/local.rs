@@ -47,6 +47,8 @@ pub struct LocalNode {
     pub etcd: String,
     /// Where operators connect, `host:port`.
     pub admin: String,
+    /// It votes and holds no data.
+    pub is_witness: bool,
     process: Option<Child>,
 }
 
@@ -103,6 +105,7 @@ impl LocalCluster {
                 listens: address(3 * index),
                 etcd: address(3 * index + 1),
                 admin: address(3 * index + 2),
+                is_witness: false,
                 process: None,
             };
             fs::create_dir_all(&node.folder)?;
@@ -119,6 +122,13 @@ impl LocalCluster {
     #[must_use]
     pub fn with_flags(mut self, flags: &[&str]) -> LocalCluster {
         self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self
+    }
+
+    /// Makes a node a witness, from its first start on.
+    #[must_use]
+    pub fn with_witness(mut self, index: usize) -> LocalCluster {
+        self.nodes[index].is_witness = true;
         self
     }
 
@@ -180,6 +190,7 @@ impl LocalCluster {
             .args(["--listen-admin", &node.admin, "--cluster", &members])
             .args(["--end-with", &std::process::id().to_string()])
             .args(&self.flags)
+            .args(node.is_witness.then_some("--witness"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -208,6 +219,10 @@ impl LocalCluster {
     /// It has ended by itself, or hangs.
     pub async fn ready(&mut self, index: usize) -> io::Result<()> {
         let waiting = Instant::now();
+        let probe = match self.nodes[index].is_witness {
+            true => "/readyz?exclude=non_learner",
+            false => "/readyz",
+        };
         loop {
             let node = &mut self.nodes[index];
             let Some(process) = &mut node.process else {
@@ -219,7 +234,7 @@ impl LocalCluster {
                 let problem = format!("{} ended by itself ({status}):\n{said}", node.name);
                 return Err(io::Error::other(problem));
             }
-            if admin::succeeds(&node.admin, "/readyz").await {
+            if admin::succeeds(&node.admin, probe).await {
                 return Ok(());
             }
             if waiting.elapsed() > HANG {
@@ -277,6 +292,30 @@ impl LocalCluster {
         Err(io::Error::new(
             io::ErrorKind::TimedOut,
             format!("no node leads after {HANG:?}"),
+        ))
+    }
+
+    /// Waits until the leader counts on every copy again, where there is a witness.
+    ///
+    /// # Errors
+    /// It does not for [`HANG`].
+    pub async fn caught_up(&self) -> io::Result<()> {
+        let waiting = Instant::now();
+        while waiting.elapsed() < HANG {
+            let leader = self.leader().await?;
+            let seen = admin::status(&self.nodes[leader].admin).await;
+            let all_count = |status: &admin::Status| {
+                let mut members = status.members.iter();
+                status.role == "leader" && members.all(|member| member.counted_on != Some(false))
+            };
+            if seen.as_ref().is_ok_and(all_count) {
+                return Ok(());
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("a copy is missing after {HANG:?}"),
         ))
     }
 

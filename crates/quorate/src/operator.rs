@@ -32,9 +32,12 @@ pub(crate) async fn member(task: &MemberTask) -> Result<String, AdminError> {
         MemberTask::Add {
             name,
             peer_address,
+            witness,
             admin,
         } => {
-            let body = json!({ "name": name, "peer_address": peer_address });
+            let body = json!({
+                "name": name, "peer_address": peer_address, "witness": witness,
+            });
             admin::request(&admin.address, Method::POST, "/members/add", Some(&body)).await
         }
         MemberTask::Promote { member, admin } => {
@@ -56,7 +59,7 @@ pub(crate) async fn member(task: &MemberTask) -> Result<String, AdminError> {
 
 fn status_text(status: &Status) -> String {
     let leader = status.leader.as_deref().unwrap_or("none known");
-    let facts = [
+    let mut facts = vec![
         ("name", status.name.clone()),
         ("role", format!("{} ({})", status.role, status.phase)),
         ("leader", leader.to_owned()),
@@ -74,6 +77,11 @@ fn status_text(status: &Status) -> String {
             ),
         ),
     ];
+    if status.witness {
+        let kind = "witness: it votes and holds no data".to_owned();
+        facts.retain(|(name, _)| !matches!(*name, "revision" | "data"));
+        facts.insert(1, ("kind", kind));
+    }
     let facts: Vec<String> = facts
         .iter()
         .map(|(name, value)| format!("{name:<9} {value}"))
@@ -106,6 +114,8 @@ fn member_row(member: &Member, status: &Status) -> Vec<String> {
     let unknown = || "-".to_owned();
     let role = if status.leader.as_deref() == Some(member.name.as_str()) {
         "leader"
+    } else if member.witness {
+        "witness"
     } else if member.voter {
         "follower"
     } else {

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::command_line::{CommandLine, Task};
+use crate::command_line::{CommandLine, GroupTask, Task};
 use crate::{
-    as_etcd, bench, cert, demo, doctor, keyspace, migrate, operator, placement, record, serve,
-    snapshot,
+    as_etcd, bench, cert, demo, doctor, group, keyspace, migrate, operator, placement, record,
+    serve, snapshot,
 };
 
 /// Runs the program: 0 if all went well, 1 if not, 2 if it was called in a wrong way.
@@ -46,8 +46,14 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let Task::Doctor(options) = &task {
-        let outcome = runtime.block_on(doctor::doctor(options));
+    let examined = match &task {
+        Task::Doctor(options) => Some(runtime.block_on(doctor::doctor(options))),
+        Task::Group {
+            task: GroupTask::Recover(options),
+        } => Some(runtime.block_on(group::recover(options))),
+        _ => None,
+    };
+    if let Some(outcome) = examined {
         let (text, status) = match outcome {
             Ok((text, status)) => (Ok(text), status),
             Err(error) => (Err(error), ExitCode::FAILURE),
@@ -61,6 +67,7 @@ pub fn run() -> ExitCode {
             | Task::Bench(_)
             | Task::Cert { .. }
             | Task::Etcd { .. }
+            | Task::Group { .. }
             | Task::Doctor(_) => {
                 unreachable!("handled above")
             }

@@ -15,7 +15,10 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use client::etcd::proto::etcdserverpb::PutRequest;
+use client::{Client, Options};
 use quorate::local::{HANG, LocalCluster};
+use state::{CheckpointReader, CheckpointWriter, EntryStamp, Space};
 use support::{more_writes, nothing_is_lost, serving, writers};
 
 /// Writes that show that a cluster works.
@@ -195,5 +198,79 @@ async fn any_file_of_a_node_may_be_damaged_running_or_stopped() {
             more_writes(&load, SOME).await;
         }
     }
+    nothing_is_lost(&cluster, load).await;
+}
+
+/// Gives a node's newest checkpoint another state under checksums that are right: one in which the
+/// next entry has done something else.
+fn forge(data: &Path) {
+    let path = files(data, "checkpoints", "checkpoint").pop().unwrap();
+    let mut reader = CheckpointReader::new(state::Limits::default());
+    reader.feed(&fs::read(&path).unwrap()).unwrap();
+    let (mut state, head, _) = reader.finish().unwrap();
+    let stamp = EntryStamp {
+        slot: state.reader().applied().next(),
+        epoch: state.reader().epoch(),
+        wall: state.reader().wall(),
+        elapsed: Duration::ZERO,
+    };
+    state.begin_entry(&stamp);
+    let mut transaction = state.transaction();
+    transaction.set_row(Space::SYSTEM, b"wrong", b"very");
+    transaction.commit();
+    assert!(state.end_entry().is_empty(), "no client sees anything");
+    let name = format!("{:016x}-{:016x}.checkpoint", head.group.0, stamp.slot.0);
+    let mut writer = CheckpointWriter::new(state.snapshot(), head, state::Limits::default());
+    let mut forged = Vec::new();
+    while let Some(block) = writer.next_block() {
+        forged.extend_from_slice(&block);
+    }
+    fs::write(data.join("checkpoints").join(name), forged).unwrap();
+    fs::remove_file(path).unwrap();
+}
+
+/// The node finds out that its state is wrong, gives it up, becomes a new process by itself, and has
+/// the state from the others.
+#[tokio::test]
+async fn a_node_with_a_wrong_state_starts_itself_again_and_is_repaired() {
+    let (mut cluster, _folder) = serving(3).await;
+    let load = writers(&cluster);
+    // So much that checkpoints are taken.
+    let client = Client::new(cluster.endpoints(), Options::default()).unwrap();
+    for number in 0..80 {
+        let pair = PutRequest {
+            key: format!("large/{}", number % 4).into(),
+            value: vec![b'v'; 1 << 20].into(),
+            ..PutRequest::default()
+        };
+        client.put(pair).await.unwrap();
+    }
+    let victim = (cluster.leader().await.unwrap() + 1) % 3;
+    let data = cluster.nodes()[victim].data();
+    let waiting = Instant::now();
+    while files(&data, "checkpoints", "checkpoint").is_empty() {
+        assert!(waiting.elapsed() < HANG, "no checkpoint is taken");
+        more_writes(&load, SOME).await;
+    }
+    cluster.kill(victim);
+    forge(&data);
+    let before = cluster.nodes()[victim].said().len();
+    cluster.start(victim).unwrap();
+    says(
+        &cluster,
+        victim,
+        before,
+        "differs from that of the majority",
+    )
+    .await;
+    says(&cluster, victim, before, "starting again").await;
+    says(&cluster, victim, before, "it counts again").await;
+    whole(&mut cluster, victim).await;
+    more_writes(&load, SOME).await;
+    // It counts: with it alone the others make a majority.
+    cluster.kill((victim + 1) % 3);
+    more_writes(&load, SOME).await;
+    cluster.start((victim + 1) % 3).unwrap();
+    cluster.ready((victim + 1) % 3).await.unwrap();
     nothing_is_lost(&cluster, load).await;
 }

@@ -12,8 +12,8 @@ mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -75,18 +75,19 @@ struct Writer {
     thread: JoinHandle<Vec<u64>>,
     stopped: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
-    failed: Arc<AtomicU64>,
+    /// What clients were told instead of an answer.
+    failures: Arc<Mutex<Vec<String>>>,
 }
 
 impl Writer {
     fn start(keyspace: String, endpoints: Vec<String>) -> Writer {
         let stopped = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU64::new(0));
-        let failed = Arc::new(AtomicU64::new(0));
+        let failures = Arc::new(Mutex::new(Vec::new()));
         let (stop, count, errors) = (
             Arc::clone(&stopped),
             Arc::clone(&acknowledged),
-            Arc::clone(&failed),
+            Arc::clone(&failures),
         );
         let thread = std::thread::spawn(move || {
             let mut told = Vec::new();
@@ -104,8 +105,9 @@ impl Writer {
                         told.push(number);
                         count.fetch_add(1, Ordering::Relaxed);
                     }
-                    Err(_) => {
-                        errors.fetch_add(1, Ordering::Relaxed);
+                    Err(reason) => {
+                        let text = format!("{number} through {endpoint}: {reason}");
+                        errors.lock().unwrap().push(text);
                     }
                 }
                 std::thread::sleep(Duration::from_millis(10));
@@ -116,7 +118,7 @@ impl Writer {
             thread,
             stopped,
             acknowledged,
-            failed,
+            failures,
         }
     }
 
@@ -218,7 +220,7 @@ async fn a_node_that_does_not_return_is_replaced() {
 }
 
 #[tokio::test]
-#[ignore = "open: on a busy machine single calls fail while a leadership is handed over"]
+#[ignore = "not run since who leaves is waited for: before, single calls failed on a busy machine"]
 async fn a_node_is_emptied_without_an_error() {
     let (cluster, _folder) = serving(5).await;
     let writers = writers(&cluster);
@@ -231,7 +233,8 @@ async fn a_node_is_emptied_without_an_error() {
     assert_ne!(cluster.leader().await.unwrap(), node);
     writers.iter().for_each(|writer| writer.more(20));
     for writer in &writers {
-        assert_eq!(writer.failed.load(Ordering::Relaxed), 0, "a call failed");
+        let failures = writer.failures.lock().unwrap();
+        assert!(failures.is_empty(), "calls failed: {failures:#?}");
     }
     quorate(["node", "undrain", &name, "--admin", &admin]).succeeded();
     nothing_is_lost(&cluster, &[0, 1, 2, 3, 4], writers);

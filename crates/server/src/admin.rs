@@ -9,11 +9,15 @@
 //! | `GET /status` | | what the node sees, JSON |
 //! | `GET /evidence`, `/evidence/MEMBER` | | all that it, or another member, tells, JSON |
 //! | `GET /version`, `/metrics`, `/livez`, `/readyz` | | |
-//! | `POST /members/add` | `{"name": …, "peer_address": …}` | a sentence |
+//! | `POST /members/add` | `{"name": …, "peer_address": …}`, perhaps `"witness": true` | a sentence |
 //! | `POST /members/promote`, `/members/remove` | `{"member": …}` | a sentence |
 //! | `GET /keyspaces` | | all of them, JSON |
 //! | `GET /groups` | | what the node sees of each group that it holds, JSON |
-//! | `POST /keyspaces/create` | `{"name": …, "replicas": …, "engine": …}` | a sentence |
+//! | `GET /routes` | | prefixes of keys and their keyspaces, a line each |
+//! | `POST /routes/add` | `{"prefix": …, "name": …}` | a sentence |
+//! | `POST /routes/remove` | `{"prefix": …}` | a sentence |
+//! | `POST /keyspaces/create` | `{"names": […], "replicas": …, "engine": …}` | a sentence |
+//! | `POST /groups/recover` | `{"keyspace": …, "last": …, "last_term": …, "accept_loss": […]}` | a sentence |
 //! | `POST /keyspaces/drop`, `/keyspaces/stay` | `{"name": …}` | a sentence |
 //! | `POST /keyspaces/move` | `{"name": …, "from": NODE or null, "to": [NODE, …]}` | a sentence |
 //! | `GET /placement/plan`, `/placement/explain/KEYSPACE` | | a text |
@@ -30,7 +34,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use node::{Answer, Call};
+use base::{Epoch, Slot};
+use node::{Answer, Call, OtherReplica, RecoveryOrder};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
@@ -48,10 +53,13 @@ pub(crate) fn router(site: &Site) -> Router {
         .route("/members/promote", post(promote))
         .route("/members/remove", post(remove))
         .route("/leader/transfer", post(transfer))
+        .route("/groups/recover", post(recover))
         .route("/keyspaces/create", post(create_keyspace))
         .route("/keyspaces/drop", post(drop_keyspace))
         .route("/keyspaces/move", post(placing::move_keyspace))
         .route("/keyspaces/stay", post(placing::stay))
+        .route("/routes/add", post(placing::route))
+        .route("/routes/remove", post(placing::unroute))
         .route("/placement/apply", post(placing::apply))
         .route("/placement/set", post(placing::set))
         .route("/nodes/drain", post(placing::drain))
@@ -65,6 +73,7 @@ pub(crate) fn router(site: &Site) -> Router {
         .route("/version", get(version))
         .route("/keyspaces", get(keyspaces))
         .route("/groups", get(groups))
+        .route("/routes", get(placing::routes))
         .route("/placement/plan", get(placing::plan))
         .route("/placement/explain/{keyspace}", get(placing::explain))
         .merge(changes)
@@ -112,6 +121,8 @@ async fn whole_body(State(site): State<Site>, request: Request, next: Next) -> R
 struct Add {
     name: String,
     peer_address: String,
+    #[serde(default)]
+    witness: bool,
 }
 
 #[derive(Deserialize)]
@@ -128,8 +139,12 @@ struct Transfer {
 }
 
 async fn add(State(site): State<Site>, Json(body): Json<Add>) -> Response {
-    let Add { name, peer_address } = body;
-    operate(&site, Call::MemberAdd { name, peer_address }).await
+    let call = Call::MemberAdd {
+        name: body.name,
+        peer_address: body.peer_address,
+        is_witness: body.witness,
+    };
+    operate(&site, call).await
 }
 
 async fn promote(State(site): State<Site>, Json(body): Json<OneMember>) -> Response {
@@ -158,8 +173,8 @@ async fn transfer(State(site): State<Site>, Json(body): Json<Transfer>) -> Respo
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewKeyspace {
-    name: String,
+struct NewKeyspaces {
+    names: Vec<String>,
     replicas: usize,
     engine: String,
     quorums: Option<String>,
@@ -171,9 +186,9 @@ struct OneKeyspace {
     name: String,
 }
 
-async fn create_keyspace(State(site): State<Site>, Json(body): Json<NewKeyspace>) -> Response {
-    let NewKeyspace {
-        name,
+async fn create_keyspace(State(site): State<Site>, Json(body): Json<NewKeyspaces>) -> Response {
+    let NewKeyspaces {
+        names,
         replicas,
         engine,
         quorums,
@@ -182,7 +197,7 @@ async fn create_keyspace(State(site): State<Site>, Json(body): Json<NewKeyspace>
     match engine.parse().and_then(|engine| Ok((engine, quorums?))) {
         Ok((engine, quorums)) => {
             let call = Call::KeyspaceCreate {
-                name,
+                names,
                 replicas,
                 engine,
                 quorums,
@@ -235,6 +250,14 @@ async fn groups(State(site): State<Site>) -> Response {
                 json!({
                     "group": each.group.0,
                     "in_doubt": each.is_in_doubt,
+                    "engine": each.engine.name(),
+                    "last": each.last.0,
+                    "last_term": each.last_term.0,
+                    "elect": each.quorums.elect,
+                    "commit": each.quorums.commit,
+                    "voter": each.is_voter,
+                    "witness": each.is_witness,
+                    "others": each.others.iter().map(other).collect::<Vec<_>>(),
                     "role": role_name(status.role),
                     "leader": status.leader,
                     "term": status.term.0,
@@ -259,6 +282,37 @@ async fn groups(State(site): State<Site>) -> Response {
             .into_response(),
         Err(response) => response,
     }
+}
+
+/// Another replica of a group, as JSON.
+fn other(other: &OtherReplica) -> serde_json::Value {
+    json!({
+        "id": other.id.to_string(),
+        "name": other.name,
+        "voter": other.is_voter,
+        "witness": other.is_witness,
+        "reachable": other.is_reachable,
+        "silent_seconds": other.silent_for.map(|silence| silence.as_secs()),
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recover {
+    keyspace: String,
+    last: u64,
+    last_term: u64,
+    accept_loss: Vec<String>,
+}
+
+async fn recover(State(site): State<Site>, Json(body): Json<Recover>) -> Response {
+    let order = RecoveryOrder {
+        keyspace: body.keyspace,
+        last: Slot(body.last),
+        term: Epoch(body.last_term),
+        given_up: body.accept_loss,
+    };
+    operate(&site, Call::GroupRecover(order)).await
 }
 
 async fn operate(site: &Site, call: Call) -> Response {

@@ -71,6 +71,8 @@ pub(crate) struct Identity {
     common_name: Option<CommonName>,
     /// Which keyspace it is about, unless that is the default one.
     keyspace: Option<Arc<str>>,
+    /// The keys have chosen it.
+    is_by_prefix: bool,
 }
 
 impl Identity {
@@ -79,12 +81,18 @@ impl Identity {
             token: authority::token_of(headers).map(Arc::from),
             common_name: authority::common_name_of(headers, common_name).cloned(),
             keyspace: keyspace::named(headers),
+            is_by_prefix: headers.contains_key(keyspace::BY_PREFIX),
         }
     }
 
     /// The keyspace that it names, unless that is the default one.
     pub(crate) fn keyspace(&self) -> Option<&Arc<str>> {
         self.keyspace.as_ref()
+    }
+
+    /// Whether the keys have chosen the keyspace, and not the client.
+    pub(crate) fn is_by_prefix(&self) -> bool {
+        self.is_by_prefix
     }
 
     /// Whether it says anything.
@@ -146,6 +154,18 @@ impl Calls {
     /// Which keyspaces there are.
     pub(crate) fn keyspaces(&self) -> &Keyspaces {
         &self.inner.keyspaces
+    }
+
+    /// The same, in a keyspace that the keys of a request have chosen.
+    pub(crate) fn within(&self, keyspace: Arc<str>) -> Calls {
+        let mut calls = self.clone();
+        calls.identity.keyspace = Some(keyspace);
+        calls
+    }
+
+    /// Whether the keys of a request may choose its keyspace.
+    pub(crate) fn may_be_routed(&self) -> bool {
+        self.identity.keyspace.is_none() && self.inner.keyspaces.has_routes()
     }
 
     /// The group of the keyspace that this is about.
@@ -302,6 +322,7 @@ fn makes_room(call: &Call) -> bool {
         | Call::KeyspaceDrop { .. }
         | Call::Keyspaces
         | Call::Groups
+        | Call::GroupRecover(_)
         | Call::Placement(_)
         | Call::TransferLeadership { .. } => true,
     }

@@ -40,8 +40,10 @@ pub enum Listen {
     None,
     /// On a TCP address, `host:port`; port 0 lets the system choose.
     Tcp(String),
-    /// On a Unix socket.
+    /// On a Unix socket, plain: it stays on this machine, and its file says who may.
     Unix(PathBuf),
+    /// On a Unix socket, with the TLS of clients.
+    SecuredUnix(PathBuf),
 }
 
 impl fmt::Display for Listen {
@@ -50,6 +52,7 @@ impl fmt::Display for Listen {
             Listen::None => write!(formatter, "none"),
             Listen::Tcp(address) => write!(formatter, "{address}"),
             Listen::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Listen::SecuredUnix(path) => write!(formatter, "unixs:{}", path.display()),
         }
     }
 }
@@ -113,6 +116,9 @@ pub struct Configuration {
     pub gossip: Option<bool>,
     /// The file with the keys of gossip.
     pub gossip_key_file: Option<PathBuf>,
+    /// Replicas move to other nodes by themselves, when nodes die and to even things out, as long as
+    /// no operator has said otherwise.
+    pub heals_by_itself: bool,
     /// Where this node stands: a building, or an availability zone; perhaps empty.
     pub zone: String,
     /// A rack within that; perhaps empty.
@@ -122,6 +128,11 @@ pub struct Configuration {
     pub engine: Option<EngineKind>,
     /// How many nodes elect and how many commit in the cluster that is formed; `None`: majorities.
     pub quorums: Option<QuorumSizes>,
+    /// How many nodes that hold data must have a write, in the cluster that is formed; `None`: as
+    /// many as commit.
+    pub copies: Option<usize>,
+    /// This node votes and holds no data.
+    pub witness: bool,
     /// TLS with clients.
     pub client_tls: TlsSettings,
     /// TLS with peers.
@@ -185,10 +196,13 @@ impl Default for Configuration {
             join: Vec::new(),
             gossip: None,
             gossip_key_file: None,
+            heals_by_itself: true,
             zone: String::new(),
             rack: String::new(),
             engine: None,
             quorums: None,
+            copies: None,
+            witness: false,
             client_tls: TlsSettings::default(),
             peer_tls: TlsSettings::default(),
             tls_rules: TlsRules::default(),
@@ -318,7 +332,9 @@ impl Configuration {
     #[must_use]
     pub(crate) fn own_hosts(&self) -> Vec<String> {
         let urls = self.advertise_etcd.iter();
-        let urls = urls.filter_map(|url| url.split_once("://").map(|(_, rest)| rest));
+        let urls = urls.filter_map(|url| url.split_once("://"));
+        let urls = urls.filter(|(scheme, _)| scheme.starts_with("http"));
+        let urls = urls.map(|(_, rest)| rest);
         let peers = self.advertise_peer.as_deref().or(self.own_cluster_entry());
         let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         for address in urls.chain(peers) {

@@ -125,9 +125,35 @@ pub(crate) async fn key_value(
     calls: &Calls,
     request: etcd::Request,
 ) -> Result<etcd::Response, Status> {
-    match ask(calls, Call::Etcd(request)).await? {
+    let routed = match calls.may_be_routed() {
+        true => place(calls, &request)?,
+        false => None,
+    };
+    match ask(routed.as_ref().unwrap_or(calls), Call::Etcd(request)).await? {
         Answer::Etcd(result) => result.map_err(|error| status(&error)),
         _ => Err(mismatch()),
+    }
+}
+
+/// Where the keys of a request that names no keyspace lead it: reads go where they are. What waits
+/// in line does so by several requests and leases, which all have to name the keyspace.
+fn place(calls: &Calls, request: &etcd::Request) -> Result<Option<Calls>, Status> {
+    let refused = |code: etcd::Code, text| Status::new(Code::from_i32(code.number()), text);
+    match calls.keyspaces().route(request) {
+        Ok(None) => Ok(None),
+        Ok(Some(keyspace)) => match request {
+            etcd::Request::Range(_) | etcd::Request::RangePiece(_) => {
+                Ok(Some(calls.within(keyspace)))
+            }
+            _ => {
+                let text = format!(
+                    "quorate: the keys are in the keyspace {keyspace}; name it (quorate-keyspace: \
+                     {keyspace})"
+                );
+                Err(refused(etcd::Code::InvalidArgument, text))
+            }
+        },
+        Err(astray) => Err(refused(astray.code(), astray.text())),
     }
 }
 

@@ -79,8 +79,13 @@ impl Check {
             Check::SerializableRead => status(site).await.map(drop),
             Check::LinearizableRead => linearizable_read(site).await,
             Check::NonLearner => {
-                if status(site).await?.role == Role::Learner {
+                let status = status(site).await?;
+                if status.role == Role::Learner {
                     return Err("not supported for learner".to_owned());
+                }
+                // It has a vote, and clients may not be sent there either.
+                if status.is_witness() {
+                    return Err(etcd::Error::Witness.text().to_owned());
                 }
                 Ok(())
             }

@@ -502,7 +502,13 @@ fn startup(
         join: configuration.join.clone(),
         engine: configuration.engine,
         quorums: configuration.quorums,
+        copies: configuration.copies,
+        is_witness: configuration.witness,
         domains: configuration.domains(),
+        tending: match configuration.heals_by_itself {
+            true => node::Tending::default(),
+            false => node::Tending::OFF,
+        },
         timing: Timing {
             election_timeout: configuration.election_timeout,
             heartbeat_interval: configuration.heartbeat_interval,

@@ -1,7 +1,8 @@
 //! Which keyspace a request is about, and where that is.
 //!
 //! ```text
-//!   metadata quorate-keyspace > host of the request > TLS server name > listener > default
+//!   metadata quorate-keyspace > host of the request > TLS server name > listener
+//!     > the prefix of the keys > default
 //!                                       │ name
 //!                                       ▼
 //!           what the node has told: here (its group) │ on other nodes │ nowhere │ not known yet
@@ -11,9 +12,12 @@
 //! written into its headers: whatever serves it looks there, and so does another node that it is
 //! relayed to. A client that knows nothing of keyspaces gets the default one.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use base::GroupId;
+use etcd::Astray;
+use etcd::proto::etcdserverpb::WatchCreateRequest;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use node::group::META;
 use node::{Call, Directory, Holder};
@@ -22,7 +26,9 @@ use node::{Call, Directory, Holder};
 pub(crate) const KEYSPACE: HeaderName = HeaderName::from_static("quorate-keyspace");
 /// The same in a request of HTTP with JSON.
 const KEYSPACE_OF_JSON: HeaderName = HeaderName::from_static("grpc-metadata-quorate-keyspace");
-const DEFAULT: &str = "default";
+/// Says that the keys have chosen the keyspace, and not the client.
+pub(crate) const BY_PREFIX: HeaderName = HeaderName::from_static("quorate-by-prefix");
+pub(crate) const DEFAULT: &str = "default";
 /// Stands for a keyspace that cannot exist.
 const NO_NAME: &str = "?";
 
@@ -136,13 +142,67 @@ pub(crate) enum Found {
 
 /// Which keyspaces there are and where, as the node has told last; clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Keyspaces(Arc<RwLock<Option<Arc<Directory>>>>);
+pub(crate) struct Keyspaces(Arc<Known>);
+
+#[derive(Default)]
+struct Known {
+    directory: RwLock<Option<Arc<Directory>>>,
+    /// Some prefix leads to a keyspace; all that a call costs that names none where none does.
+    has_routes: AtomicBool,
+    /// This node holds no data.
+    is_witness: AtomicBool,
+}
 
 impl Keyspaces {
     /// The node has told.
     pub(crate) fn told(&self, directory: Arc<Directory>) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        *known = Some(directory);
+        let has_routes = !directory.routes.is_empty();
+        self.0
+            .is_witness
+            .store(directory.is_witness, Ordering::Relaxed);
+        let known = &self.0.directory;
+        *known.write().unwrap_or_else(PoisonError::into_inner) = Some(directory);
+        self.0.has_routes.store(has_routes, Ordering::Release);
+    }
+
+    fn directory(&self) -> Option<Arc<Directory>> {
+        let known = self.0.directory.read();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the keys of a request may choose its keyspace.
+    pub(crate) fn has_routes(&self) -> bool {
+        self.0.has_routes.load(Ordering::Acquire)
+    }
+
+    /// The keyspace that the keys of a request choose; `None` is the default one.
+    ///
+    /// # Errors
+    /// It is about more than one.
+    pub(crate) fn route(&self, request: &etcd::Request) -> Result<Option<Arc<str>>, Astray> {
+        let Some(directory) = self.directory() else {
+            return Ok(None);
+        };
+        Ok(directory.routes.of_request(request)?.map(Arc::clone))
+    }
+
+    /// The same of a watch.
+    ///
+    /// # Errors
+    /// It is about more than one.
+    pub(crate) fn route_watch(
+        &self,
+        create: &WatchCreateRequest,
+    ) -> Result<Option<Arc<str>>, Astray> {
+        let Some(directory) = self.directory() else {
+            return Ok(None);
+        };
+        Ok(directory.routes.of_watch(create)?.map(Arc::clone))
+    }
+
+    /// Whether this node holds no data: it has told so before it serves anybody.
+    pub(crate) fn is_of_witness(&self) -> bool {
+        self.0.is_witness.load(Ordering::Relaxed)
     }
 
     /// Where a keyspace is; `None` stands for the default one.
@@ -153,7 +213,8 @@ impl Keyspaces {
         let Some(name) = name else {
             return Ok(Found::Here(META));
         };
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = &self.0.directory;
+        let known = known.read().unwrap_or_else(PoisonError::into_inner);
         let directory = known.as_ref().ok_or(etcd::Error::NoLeader)?;
         let residence = directory.keyspaces.get(name);
         let residence = residence.ok_or(etcd::Error::KeyspaceNotFound)?;
@@ -161,6 +222,13 @@ impl Keyspaces {
             true => Found::Here(residence.group),
             false => Found::Elsewhere(residence.holders.clone()),
         })
+    }
+
+    /// The other nodes that hold a keyspace which is on this node as well.
+    pub(crate) fn others(&self, name: &str) -> Vec<Holder> {
+        let known = self.directory();
+        let residence = known.as_ref().and_then(|known| known.keyspaces.get(name));
+        residence.map_or_else(Vec::new, |residence| residence.holders.clone())
     }
 
     /// The group of a keyspace that is on this node.
@@ -271,6 +339,7 @@ mod tests {
         ];
         keyspaces.told(Arc::new(Directory {
             keyspaces: all.into(),
+            ..Directory::default()
         }));
         assert_eq!(keyspaces.group(Some("pods")), Ok(GroupId(1)));
         assert_eq!(

@@ -33,7 +33,7 @@ use crate::metrics::Metrics;
 use crate::node_loop::Phase;
 use crate::opening::{self, Opened, Unopened};
 use crate::serving::{Accepted, ClientStream, Workers};
-use crate::tls::Tls;
+use crate::tls::{Movable, Tls};
 
 /// Where a request came from; every request carries it as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,12 @@ pub(crate) enum Source {
 /// A bound socket.
 pub(crate) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, UnixFile),
+    Unix {
+        listener: UnixListener,
+        file: UnixFile,
+        /// Its connections speak TLS, if this side does.
+        is_secured: bool,
+    },
 }
 
 /// Removes a socket's file at the end, if it is still the one that was made here.
@@ -93,13 +98,25 @@ impl Listener {
         match listen {
             Listen::None => Ok(None),
             Listen::Tcp(address) => Ok(Some(Listener::Tcp(TcpListener::bind(address).await?))),
-            Listen::Unix(path) => {
+            Listen::Unix(path) | Listen::SecuredUnix(path) => {
                 remove_stale(path).await?;
                 let listener = UnixListener::bind(path)?;
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-                Ok(Some(Listener::Unix(listener, UnixFile::of(path)?)))
+                Ok(Some(Listener::Unix {
+                    listener,
+                    file: UnixFile::of(path)?,
+                    is_secured: matches!(listen, Listen::SecuredUnix(_)),
+                }))
             }
         }
+    }
+
+    /// Whether its connections are never encrypted.
+    fn is_plain(&self) -> bool {
+        let Listener::Unix { is_secured, .. } = self else {
+            return false;
+        };
+        !is_secured
     }
 
     /// Where it really listens.
@@ -109,7 +126,12 @@ impl Listener {
                 Ok(address) => Listen::Tcp(address.to_string()),
                 Err(_) => Listen::None,
             },
-            Listener::Unix(_, file) => Listen::Unix(file.path.clone()),
+            Listener::Unix {
+                file, is_secured, ..
+            } => match is_secured {
+                true => Listen::SecuredUnix(file.path.clone()),
+                false => Listen::Unix(file.path.clone()),
+            },
         }
     }
 }
@@ -154,7 +176,8 @@ pub(crate) struct Acceptor {
     /// Nobody is let in any more once the node is about to stop: clients that know other nodes go
     /// there at once.
     pub(crate) closes_early: bool,
-    /// How connections over TCP are encrypted, if they are.
+    /// How connections are encrypted, if they are. Those of plain Unix sockets never are: they stay
+    /// on this machine, and the socket's file says who may.
     pub(crate) tls: Option<Arc<Tls>>,
     /// What chooses a keyspace for those who name none.
     pub(crate) choice: Choice,
@@ -168,6 +191,9 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 impl Acceptor {
     /// Accepts on `listener` until the node has stopped, or is about to, then lets connections end.
     pub(crate) async fn serve(mut self, listener: Listener, service: Service) {
+        if listener.is_plain() {
+            self.tls = None;
+        }
         let graceful = GracefulShutdown::new();
         let builder = builder(&self.limits);
         let closes_early = self.closes_early;
@@ -371,16 +397,16 @@ async fn secure_and_open(
     tls: Option<Arc<Tls>>,
     patience: Duration,
 ) -> Result<Opened<ClientStream>, Unopened> {
-    let stream = match (stream, tls) {
-        (ClientStream::Tcp(stream), Some(tls)) => {
-            match tokio::time::timeout(patience, tls.accept_client(stream)).await {
-                Err(_) => return Err(Unopened::Silent),
-                Ok(Err(error)) => return Err(Unopened::Insecure(error)),
-                Ok(Ok(stream)) => ClientStream::Secured(stream),
-            }
-        }
-        // A Unix socket stays on this machine, and its file says who may.
-        (stream, _) => stream,
+    let movable = match (stream, &tls) {
+        (ClientStream::Tcp(stream), Some(_)) => Movable::from(stream),
+        (ClientStream::Unix(stream), Some(_)) => Movable::from(stream),
+        (stream, _) => return opening::open(stream, patience).await,
+    };
+    let tls = tls.expect("only then is there something to be secured");
+    let stream = match tokio::time::timeout(patience, tls.accept_client(movable)).await {
+        Err(_) => return Err(Unopened::Silent),
+        Ok(Err(error)) => return Err(Unopened::Insecure(error)),
+        Ok(Ok(stream)) => ClientStream::Secured(stream),
     };
     opening::open(stream, patience).await
 }
@@ -459,7 +485,7 @@ async fn accept(listener: &Listener) -> io::Result<(ClientStream, Source)> {
             };
             Ok((ClientStream::Tcp(stream), source))
         }
-        Listener::Unix(listener, _) => {
+        Listener::Unix { listener, .. } => {
             let (stream, _) = listener.accept().await?;
             Ok((ClientStream::Unix(stream), Source::UnixSocket))
         }

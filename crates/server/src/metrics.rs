@@ -573,6 +573,7 @@ fn register_counted(counted: &node::Metrics, registry: &mut Registry) {
 fn register_status(status: &node::Status, registry: &mut Registry) {
     let leads = u64::from(status.role == consensus::Role::Leader);
     let voters = status.members.iter().filter(|member| member.voter).count() as u64;
+    let witnesses = status.members.iter().filter(|each| each.is_witness).count() as u64;
     let revision = u64::try_from(status.revision).unwrap_or(0);
     let gauges = [
         (
@@ -624,6 +625,16 @@ fn register_status(status: &node::Status, registry: &mut Registry) {
             status.members.len() as u64,
         ),
         ("quorate_voters", "Members with a vote", voters),
+        (
+            "quorate_witnesses",
+            "Members that vote and hold no data",
+            witnesses,
+        ),
+        (
+            "quorate_is_witness",
+            "This node votes and holds no data",
+            u64::from(status.is_witness()),
+        ),
     ];
     for (name, help, value) in gauges {
         gauge(registry, name, help, value);

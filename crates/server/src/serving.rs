@@ -28,7 +28,8 @@
 //! - [`connection`]: one connection, from its first bytes to its end. [`outgoing`]: its writes.
 //!   [`socket`]: its kinds. [`visited`]: those that are read a few times a second only.
 //! - [`unary`]: calls with one answer. [`streams`]: calls with many. [`routed`]: all others.
-//! - [`relaying`]: calls in keyspaces that other nodes hold.
+//! - [`prefixed`]: the keyspace that the keys of a request choose. [`relaying`]: calls in keyspaces
+//!   that other nodes hold.
 //! - [`watching`]: etcd's watches, on streams. [`renewing`]: its keep-alives.
 //! - [`grpc`]: what stands around the messages.
 
@@ -36,6 +37,7 @@ mod connection;
 mod grpc;
 mod mailbox;
 mod outgoing;
+mod prefixed;
 mod relaying;
 mod renewing;
 mod routed;

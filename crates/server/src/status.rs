@@ -35,6 +35,10 @@ pub(crate) struct StatusBody {
     elect: usize,
     /// How many voters commit a write.
     commit: usize,
+    /// How many members that hold data must have a write.
+    copies: usize,
+    /// This node votes and holds no data.
+    witness: bool,
     /// By this node's wall clock, since 1970.
     wall_milliseconds: u64,
     members: Vec<MemberBody>,
@@ -49,7 +53,9 @@ struct MemberBody {
     peer_address: String,
     client_urls: Vec<String>,
     voter: bool,
+    witness: bool,
     lag: Option<u64>,
+    counted_on: Option<bool>,
     data_bytes: Option<u64>,
 }
 
@@ -83,13 +89,16 @@ struct SeenBody {
 impl StatusBody {
     /// Puts together what the node and gossip say.
     pub(crate) fn new(status: Status, view: &View, clock: Clock) -> StatusBody {
+        let witness = status.is_witness();
         let members = status.members.into_iter().map(|member| MemberBody {
             id: member.id.to_string(),
             name: member.name,
             peer_address: member.peer_address,
             client_urls: member.client_urls,
             voter: member.voter,
+            witness: member.is_witness,
             lag: member.lag,
+            counted_on: member.is_counted_on,
             data_bytes: member.data_bytes,
         });
         StatusBody {
@@ -113,6 +122,8 @@ impl StatusBody {
             alarms: status.alarms,
             elect: status.quorums.elect,
             commit: status.quorums.commit,
+            copies: status.copies,
+            witness,
             wall_milliseconds: clock.wall().0,
             members: members.collect(),
             gossip: gossip(view, clock),

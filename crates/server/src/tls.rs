@@ -152,9 +152,9 @@ impl Tls {
     }
 
     /// Speaks TLS with a client that has connected; to be bounded in time by the caller.
-    pub(crate) async fn accept_client(&self, stream: TcpStream) -> std::io::Result<Secured> {
+    pub(crate) async fn accept_client(&self, stream: Movable) -> std::io::Result<Secured> {
         let acceptor = TlsAcceptor::from(self.server());
-        let stream = acceptor.accept(Movable::new(stream)).await?;
+        let stream = acceptor.accept(stream).await?;
         self.check(stream.get_ref().1.peer_certificates())?;
         Ok(Secured::new(stream))
     }

@@ -99,6 +99,9 @@ enum Command {
         /// How the nodes agree, raft or paxos; half of the seeds each, if not said.
         #[arg(long, value_name = "ENGINE")]
         engine: Option<EngineKind>,
+        /// A witness in every seed of three hosts or five.
+        #[arg(long, conflicts_with_all = ["beyond", "engine"])]
+        witness: bool,
     },
     /// Plant bugs, one after another, and see that each is caught.
     Mutants {
@@ -184,6 +187,7 @@ pub fn main() -> ExitCode {
             json,
             beyond,
             engine,
+            witness,
         } => {
             let length = match (seeds, minutes) {
                 (Some(seeds), _) => Length::Seeds(seeds),
@@ -192,7 +196,10 @@ pub fn main() -> ExitCode {
                 }
                 (None, None) => Length::Seeds(0..1000),
             };
-            let draw = swarm::drawing(engine, beyond);
+            let draw = match witness {
+                true => swarm::draw_witnessed,
+                false => swarm::drawing(engine, beyond),
+            };
             let report = soak(&length, draw, jobs, false, &bar(&length, json));
             say(&report, draw, json)
         }

@@ -231,6 +231,12 @@ fn of_keyspaces(world: &World) -> Vec<Membership> {
     members.map(|members| members.membership.clone()).collect()
 }
 
+/// Whether all who hold entries are there, where a witness votes as well: one of them may have the
+/// only copy of what the witness knows of, and nobody leads without it.
+fn has_all(membership: &Membership, serves: impl Fn(NodeId) -> bool) -> bool {
+    membership.witnesses.is_empty() || membership.holders().all(serves)
+}
+
 /// Draws the hosts that must serve when faults are over.
 fn core(world: &mut World) -> Option<Vec<usize>> {
     world.operators.stop();
@@ -252,7 +258,7 @@ fn core(world: &mut World) -> Option<Vec<usize>> {
     let is_quorum = |hosts: &[usize], membership: &Membership| {
         let chosen = hosts.iter().filter_map(|host| ids.get(host));
         let serves = |id| chosen.clone().any(|each| *each == id);
-        membership.elects(serves) && membership.commits(serves)
+        membership.elects(serves) && membership.commits(serves) && has_all(membership, serves)
     };
     let serves = |hosts: &[usize]| {
         let mut all = memberships.iter();

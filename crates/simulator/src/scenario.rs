@@ -299,6 +299,13 @@ pub struct Small {
     pub ring_revisions: usize,
 }
 
+/// A host that votes and holds no data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Witness {
+    /// How many of the others must have an entry, if not as many as commit.
+    pub copies: Option<usize>,
+}
+
 /// All of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scenario {
@@ -312,6 +319,9 @@ pub struct Scenario {
     /// How many hosts elect and how many commit, if not majorities.
     #[serde(default)]
     pub quorums: Option<(usize, usize)>,
+    /// The last host votes and holds no data.
+    #[serde(default)]
+    pub witness: Option<Witness>,
     /// How long the first phase takes.
     pub duration: Micros,
     /// Hosts whose disks may go bad; never so many that no quorum of sound ones is left.
@@ -332,6 +342,10 @@ pub struct Scenario {
     /// Other keyspaces.
     #[serde(default)]
     pub keyspaces: Vec<Keyspace>,
+    /// After so many seconds a dead host's replicas are made anew on others, if an operator says
+    /// so at all; 0: never. Replicas also move to even out what hosts hold.
+    #[serde(default)]
+    pub tending: Option<u64>,
     /// The limits.
     pub small: Small,
     /// What goes wrong, in order of time.
@@ -382,6 +396,18 @@ impl Scenario {
     #[must_use]
     pub fn moves(&self) -> bool {
         self.keyspaces.iter().any(|each| !each.moves.is_empty())
+    }
+
+    /// Whether a host votes and holds no data.
+    #[must_use]
+    pub fn is_witness(&self, host: usize) -> bool {
+        self.witness.is_some() && host + 1 == self.hosts
+    }
+
+    /// How many hosts hold data.
+    #[must_use]
+    pub fn holders(&self) -> usize {
+        self.hosts - usize::from(self.witness.is_some())
     }
 
     /// How the groups of this run agree.
@@ -441,6 +467,9 @@ impl Scenario {
         if !(1..=7).contains(&self.hosts) {
             return Err(format!("{} hosts; there may be 1 to 7", self.hosts));
         }
+        if self.witness.is_some() && (self.hosts < 3 || !self.unsound.is_empty()) {
+            return Err("a witness among fewer than three hosts, or with unsound disks".to_owned());
+        }
         if self.unsound.len() > (self.hosts - 1) / 2 {
             return Err("more unsound disks than a minority".to_owned());
         }
@@ -455,8 +484,11 @@ impl Scenario {
         for keyspace in &self.keyspaces {
             keyspace.workload.check()?;
             let Keyspace { replicas, .. } = keyspace;
-            if !matches!(replicas, 1 | 3 | 5 | 7) || *replicas > self.hosts {
-                return Err(format!("a keyspace on {replicas} of {} hosts", self.hosts));
+            if !matches!(replicas, 1 | 3 | 5 | 7) || *replicas > self.holders() {
+                return Err(format!(
+                    "a keyspace on {replicas} of {} hosts",
+                    self.holders()
+                ));
             }
             if !keyspace.moves.is_empty() && !self.unsound.is_empty() {
                 return Err("unsound disks where keyspaces move".to_owned());

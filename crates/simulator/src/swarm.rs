@@ -5,7 +5,8 @@ use consensus::EngineKind;
 
 use crate::disk::Crash;
 use crate::scenario::{
-    Fault, Keyspace, Machine, Micros, Network, Planned, Scenario, Shape, Small, Who, Workload,
+    Fault, Keyspace, Machine, Micros, Network, Planned, Scenario, Shape, Small, Who, Witness,
+    Workload,
 };
 use crate::streams::Streams;
 
@@ -32,11 +33,18 @@ pub fn draw(seed: u64) -> Scenario {
         let may_fail = (hosts - elect.max(commit)).min(commit - 1);
         unsound.truncate(may_fail);
     }
+    let witness = witness(hosts, &mut streams.named("witness.plan"));
+    let quorums = quorums.filter(|_| witness.is_none());
+    if witness.is_some() {
+        // Whose disk may go bad depends on who has a copy.
+        unsound.clear();
+    }
     let mut scenario = Scenario {
         seed,
         hosts,
         engine: EngineKind::ALL[streams.named("engine").below(2) as usize],
         quorums,
+        witness,
         duration,
         unsound,
         beyond: false,
@@ -45,6 +53,7 @@ pub fn draw(seed: u64) -> Scenario {
         machine: machine(&mut random),
         workload: workload(&mut streams.named("workload.plan")),
         keyspaces: Vec::new(),
+        tending: None,
         small: small(&mut streams.named("limits")),
         faults: Vec::new(),
     };
@@ -81,6 +90,57 @@ fn quorums(hosts: usize, random: &mut Random) -> Option<(usize, usize)> {
     };
     let chosen = pick(random, sizes);
     (random.below(4) == 0).then_some(chosen)
+}
+
+/// One seed in so many of three or five hosts has a witness among them.
+const WITNESS_ONE_IN: u64 = 6;
+
+/// Whether the last host is a witness, and how many copies each entry has.
+fn witness(hosts: usize, random: &mut Random) -> Option<Witness> {
+    let copies = pick(random, &[None, Some(1), Some(1), Some(2)]);
+    (hosts >= 3 && random.below(WITNESS_ONE_IN) == 0).then_some(Witness { copies })
+}
+
+/// The scenario of a seed with a witness, if it has three hosts or five.
+#[must_use]
+pub fn draw_witnessed(seed: u64) -> Scenario {
+    let mut scenario = draw(seed);
+    if scenario.witness.is_some() || scenario.hosts < 3 {
+        return scenario;
+    }
+    let mut random = Streams::of(seed).named("witness.drawn");
+    let copies = pick(&mut random, &[None, Some(1), Some(1), Some(2)]);
+    scenario.witness = Some(Witness { copies });
+    scenario.quorums = None;
+    scenario.unsound.clear();
+    let of_unsound = |fault: &Fault| {
+        matches!(
+            fault,
+            Fault::Replace { .. }
+                | Fault::Wipe { .. }
+                | Fault::SyncLies { .. }
+                | Fault::LostWrite { .. }
+                | Fault::BitRot { .. }
+                | Fault::UnreadableSector { .. }
+                | Fault::Misdirected { .. }
+                | Fault::Rejoin { .. }
+        )
+    };
+    let is_beyond = scenario.beyond;
+    let faults = &mut scenario.faults;
+    faults.retain(|planned| is_beyond || !of_unsound(&planned.fault));
+    fit_keyspaces(&mut scenario);
+    scenario
+}
+
+/// A witness holds no keyspace.
+fn fit_keyspaces(scenario: &mut Scenario) {
+    let holders = scenario.holders();
+    for keyspace in &mut scenario.keyspaces {
+        while keyspace.replicas > holders {
+            keyspace.replicas -= 2;
+        }
+    }
 }
 
 /// Draws the scenario of a seed, and lets its nodes agree by Raft.
@@ -145,11 +205,15 @@ fn with_keyspaces(scenario: &mut Scenario) {
         });
         scenario.unsound.truncate((replicas - 1) / 2);
     }
+    fit_keyspaces(scenario);
     with_moves(scenario);
 }
 
 /// One seed with keyspaces in so many has them moved, where there is room.
 const MOVES_ONE_IN: u64 = 2;
+
+/// One seed with keyspaces that move in about so many has them sent elsewhere by themselves, too.
+const TENDING_ONE_IN: u64 = 2;
 
 /// Has keyspaces moved. Whose disk may lose something is then not known before, so none does.
 fn with_moves(scenario: &mut Scenario) {
@@ -157,9 +221,14 @@ fn with_moves(scenario: &mut Scenario) {
     if random.below(MOVES_ONE_IN) > 0 {
         return;
     }
+    // From a stream of its own, so that it changes nothing else about a seed.
+    let mut tending = Streams::of(scenario.seed).named("tending");
     for keyspace in &mut scenario.keyspaces {
-        if keyspace.replicas == scenario.hosts {
+        if keyspace.replicas == scenario.hosts - usize::from(scenario.witness.is_some()) {
             continue;
+        }
+        if scenario.tending.is_none() && tending.below(TENDING_ONE_IN) == 0 {
+            scenario.tending = Some(pick(&mut tending, &[0, 1, 1, 2]));
         }
         for _ in 0..random.below(4) + 1 {
             let rest = scenario.duration.saturating_sub(keyspace.created).max(1);
@@ -215,6 +284,7 @@ pub fn calm(seed: u64, hosts: usize, clients: usize, pause: Micros, duration: Mi
         hosts,
         engine: EngineKind::Raft,
         quorums: None,
+        witness: None,
         duration,
         unsound: Vec::new(),
         beyond: false,
@@ -249,6 +319,7 @@ pub fn calm(seed: u64, hosts: usize, clients: usize, pause: Micros, duration: Mi
             patience: 10 * SECOND,
         },
         keyspaces: Vec::new(),
+        tending: None,
         small: Small {
             segment_bytes: 256 << 10,
             checkpoint_log_bytes: 256 << 10,

@@ -64,3 +64,10 @@ fn nobody_leads_while_a_snapshot_is_installed() {
 fn who_is_alone_after_a_move_remembers_it() {
     is_clean("last-of-two-paxos.script");
 }
+
+/// A node that had been sent away from a keyspace read so only when the next move had given it
+/// a vote there again, and deleted what it held (seed 5965).
+#[test]
+fn nobody_closes_what_counts_again_before_it_heard_that_it_did_not() {
+    is_clean("closed-late.script");
+}

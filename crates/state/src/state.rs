@@ -73,6 +73,16 @@ impl State {
         State::from_parts(Rows::default(), scalars)
     }
 
+    /// A state that has passed everything up to `slot`, an entry of `epoch`, and holds none of it:
+    /// all that a witness has of its group.
+    #[must_use]
+    pub fn passed(limits: Limits, slot: Slot, epoch: Epoch) -> State {
+        let mut state = State::new(limits);
+        let scalars = &mut state.reader.scalars;
+        (scalars.applied, scalars.epoch) = (slot, epoch);
+        state
+    }
+
     pub(crate) fn from_parts(rows: Rows, scalars: Scalars) -> State {
         let settings = scalars.settings;
         assert!(

@@ -21,12 +21,14 @@ mod moving;
 mod nodes;
 mod planning;
 mod report;
+mod routing;
 mod table;
 
-pub use command::{MetaCommand, PROTOCOL, execute};
+pub use command::{CREATED_MAX, MetaCommand, PROTOCOL, execute, is_about_routes};
 pub use nodes::{REPLACE_AFTER_MIN, Tending, domains, sites, standing, tending};
 pub use planning::{Picture, Proposal, replica_of};
 pub use report::{cannot_be_emptied, explain_report, plan_report};
+pub use routing::{PREFIX_BYTES_MAX, ROUTES_MAX, Route, routes, shown};
 pub use table::{
     DEFAULT, KEYSPACES_MAX, Keyspace, Moving, Replica, all_keyspaces, check_name, epoch, keyspace,
     keyspaces, last_group,

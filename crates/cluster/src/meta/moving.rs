@@ -11,6 +11,9 @@
 //! what stands here, and takes the next step ([`crate::placement::mover`]). It may die at any
 //! point; the next leader goes on. To turn back is a move as well, to where the keyspace is.
 //!
+//! Each move has a number, the epoch of the table that it made, and *leave* and *settle* name it: one
+//! that comes late is about another move than the present one, though it may go to the same nodes.
+//!
 //! A node that let go of a keyspace has forgotten what its replica had promised. Replicas go by the
 //! ids of their nodes, so that it could accept from a leader of long ago what it has refused
 //! before. The row remembers such nodes, and one that gets the keyspace again begins in doubt.
@@ -21,7 +24,8 @@ use state::{Space, Transaction};
 
 use super::command::check_replicas;
 use super::table::{
-    FORMER_MAX, Keyspace, Moving, REPLICAS_MAX, Replica, check_epoch, count_change, row_key,
+    Count, EPOCH_KEY, FORMER_MAX, Keyspace, Moving, REPLICAS_MAX, Replica, check_epoch,
+    count_change, row_key,
 };
 use crate::placement::plan::TableEpoch;
 
@@ -32,12 +36,13 @@ pub(super) fn begin(
     seen: TableEpoch,
     moves: Vec<(String, Vec<Replica>)>,
 ) -> Result<String, String> {
-    check_epoch(&transaction, seen)?;
+    let begun = next_epoch(check_epoch(&transaction, seen)?);
     let mut moved = Vec::new();
     for (name, target) in moves {
         check_replicas(membership, &target)?;
         let mut keyspace = find(&transaction, &name)?;
-        send(&mut keyspace, target)?;
+        send(&mut keyspace, target, begun)?;
+        keyspace.stays = false;
         transaction.set_row(Space::META, &row_key(&name), &keyspace.encode());
         moved.push(keyspace.name);
     }
@@ -56,7 +61,7 @@ pub(super) fn begin(
 }
 
 /// Gives a keyspace another target than it has.
-fn send(keyspace: &mut Keyspace, target: Vec<Replica>) -> Result<(), String> {
+fn send(keyspace: &mut Keyspace, target: Vec<Replica>, begun: TableEpoch) -> Result<(), String> {
     let name = &keyspace.name;
     if keyspace
         .moving
@@ -88,6 +93,7 @@ fn send(keyspace: &mut Keyspace, target: Vec<Replica>) -> Result<(), String> {
         ));
     }
     keyspace.moving = Some(Moving {
+        begun,
         target,
         leaving,
         is_leaving: false,
@@ -102,7 +108,9 @@ pub(super) fn cancel(mut transaction: Transaction<'_>, name: &str) -> Result<Str
         return Err(format!("{name} is not moving"));
     }
     let home = keyspace.replicas.clone();
-    send(&mut keyspace, home)?;
+    let count = Count::of_row(transaction.row(Space::META, EPOCH_KEY));
+    send(&mut keyspace, home, next_epoch(count))?;
+    keyspace.stays = true;
     store(&mut transaction, &keyspace);
     transaction.commit();
     Ok(format!("{name} stays where it was"))
@@ -112,11 +120,11 @@ pub(super) fn cancel(mut transaction: Transaction<'_>, name: &str) -> Result<Str
 pub(super) fn leave(
     mut transaction: Transaction<'_>,
     group: GroupId,
-    target: &[Replica],
+    begun: TableEpoch,
 ) -> Result<String, String> {
     let mut keyspace = of_group(&transaction, group)?;
     match &mut keyspace.moving {
-        Some(moving) if !moving.is_leaving && is_alike(&moving.target, target) => {
+        Some(moving) if !moving.is_leaving && moving.begun == begun => {
             moving.is_leaving = true;
         }
         _ => return Err("it is not on this way any more".to_owned()),
@@ -131,11 +139,11 @@ pub(super) fn settle(
     mut transaction: Transaction<'_>,
     membership: &Membership,
     group: GroupId,
-    target: &[Replica],
+    begun: TableEpoch,
 ) -> Result<String, String> {
     let mut keyspace = of_group(&transaction, group)?;
     match keyspace.moving.take() {
-        Some(moving) if moving.is_leaving && is_alike(&moving.target, target) => {
+        Some(moving) if moving.is_leaving && moving.begun == begun => {
             let left = moving.leaving.iter().map(|each| each.node);
             keyspace.former.extend(left);
             // Whoever is removed from the cluster never comes back under its id.
@@ -148,6 +156,11 @@ pub(super) fn settle(
     store(&mut transaction, &keyspace);
     transaction.commit();
     Ok(String::new())
+}
+
+/// The epoch that the table has once it is changed.
+fn next_epoch(count: Count) -> TableEpoch {
+    TableEpoch(count.epoch + 1)
 }
 
 fn store(transaction: &mut Transaction<'_>, keyspace: &Keyspace) {

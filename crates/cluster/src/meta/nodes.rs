@@ -39,13 +39,21 @@ pub struct Tending {
     pub rebalances: bool,
 }
 
-/// Nothing moves that nobody has asked for: a replica that is made anew elsewhere costs a copy of
-/// all it holds, and who operates a cluster is to know of it.
+impl Tending {
+    /// Nothing moves that nobody has asked for.
+    pub const OFF: Tending = Tending {
+        replace_after: None,
+        rebalances: false,
+    };
+}
+
+/// Longer than a restart of a machine takes: a replica that is made anew elsewhere costs a copy of
+/// all it holds.
 impl Default for Tending {
     fn default() -> Tending {
         Tending {
-            replace_after: None,
-            rebalances: false,
+            replace_after: Some(Duration::from_secs(300)),
+            rebalances: true,
         }
     }
 }
@@ -236,16 +244,16 @@ pub(super) fn tend(mut transaction: Transaction<'_>, tending: Tending) -> Result
     Ok(format!("{replace}; {balance}"))
 }
 
-/// How the cluster looks after itself.
+/// How operators have said that the cluster looks after itself, if they have.
 #[must_use]
-pub fn tending(reader: &Reader) -> Tending {
+pub fn tending(reader: &Reader) -> Option<Tending> {
     let read = |row: Bytes| {
         let mut row = &row[..];
         let is_known = row.try_get_u8().ok()? == VERSION;
         is_known.then(|| get_tending(&mut row)).flatten()
     };
     let row = reader.row(Space::META, TENDING_KEY);
-    row.and_then(read).unwrap_or_default()
+    row.and_then(read)
 }
 
 /// What may be asked of a node.
@@ -260,14 +268,14 @@ pub fn domains(reader: &Reader, node: NodeId) -> Domains {
     Known::of_row(reader.row(Space::META, &node_key(node))).domains
 }
 
-/// The nodes that replicas can be on: those with a vote in the cluster, in the order of their
-/// names.
+/// The nodes that replicas can be on: those with a vote in the cluster that hold data, in the order
+/// of their names.
 #[must_use]
 pub fn sites(reader: &Reader, membership: &Membership) -> Vec<Site> {
     let members = &membership.members;
     let mut voters: Vec<_> = members
         .iter()
-        .filter(|(id, _)| membership.is_voter(**id))
+        .filter(|(id, _)| membership.is_voter(**id) && !membership.is_witness(**id))
         .collect();
     voters.sort_by_key(|(id, member)| (member.name.as_str(), **id));
     voters

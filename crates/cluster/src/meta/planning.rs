@@ -42,6 +42,8 @@ pub struct Proposal {
     pub seen: TableEpoch,
     /// Where keyspaces shall be, the most urgent first.
     pub moves: Vec<(String, Vec<Replica>)>,
+    /// Why each of them moves.
+    pub reasons: BTreeMap<String, Reason>,
     /// Keyspaces that cannot move: too few of their replicas are alive.
     pub stuck: Vec<String>,
     /// Keyspaces for which there are too few nodes, by how many replicas.
@@ -79,14 +81,22 @@ impl Picture {
         }
     }
 
-    /// The nodes for one more keyspace of so many replicas.
+    /// The nodes for so many more keyspaces, of so many replicas each.
     #[must_use]
-    pub fn nodes_for_new(&self, reader: &Reader, replicas: usize) -> Vec<NodeId> {
-        let new = GroupId(last_group(reader).0 + 1);
+    pub fn nodes_for_new(
+        &self,
+        reader: &Reader,
+        keyspaces: usize,
+        replicas: usize,
+    ) -> Vec<Vec<NodeId>> {
+        let first = last_group(reader).0 + 1;
+        let new = || (first..).take(keyspaces).map(GroupId);
         let mut wanted = self.wanted.clone();
-        wanted.insert(new, replicas);
+        wanted.extend(new().map(|group| (group, replicas)));
         let mut plan = plan(&self.sites, &wanted, &self.table);
-        plan.target.remove(&new).unwrap_or_default()
+        new()
+            .map(|group| plan.target.remove(&group).unwrap_or_default())
+            .collect()
     }
 
     /// What should move.
@@ -112,9 +122,10 @@ impl Picture {
                 stuck.push(keyspace.name.clone());
                 continue;
             }
-            let may_be_sent = keyspace.moving.as_ref().is_none_or(|moving| {
-                !moving.is_leaving && matches!(reason, Reason::Gone | Reason::Draining)
-            });
+            let may_be_sent = keyspace
+                .moving
+                .as_ref()
+                .is_none_or(|moving| !moving.is_leaving && reason.is_necessary());
             let target = plan.target.get(group).into_iter().flatten();
             let target: Option<Vec<Replica>> =
                 target.map(|node| replica_of(membership, *node)).collect();
@@ -123,8 +134,11 @@ impl Picture {
             }
         }
         moves.sort_by_key(|(reason, _, _)| *reason);
+        let reasons = moves.iter();
+        let reasons = reasons.map(|(reason, name, _)| (name.clone(), *reason));
         Proposal {
             seen: self.table.epoch,
+            reasons: reasons.collect(),
             moves: moves
                 .into_iter()
                 .map(|(_, name, target)| (name, target))

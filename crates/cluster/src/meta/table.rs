@@ -4,15 +4,15 @@
 //! key 'e'          epoch u64 | last group u64 | keyspaces u64
 //! key 'k' name     version u8 = 1 | group u64 | engine u8: 1 raft, 2 paxos | quorums |
 //!                  genesis: replicas | replicas | former: count u16, node u64 each |
-//!                  moving u8: 0 no, 1 filling, 2 leaving; if it moves: target: replicas |
-//!                  leaving: replicas
+//!                  stays u8 | moving u8: 0 no, 1 filling, 2 leaving; if it moves:
+//!                  begun: epoch u64 | target: replicas | leaving: replicas
 //! quorums          elect u8 | commit u8; both 0: majorities
 //! replicas         count u8, each: node u64 | name: length u16, UTF-8 |
 //!                  address: length u16, UTF-8
 //! ```
 //!
 //! Integers are little-endian. The epoch counts the changes of the table. What is known of nodes
-//! stands in rows of its own ([`super::nodes`]).
+//! stands in rows of its own ([`super::nodes`]), and so do routes ([`super::routing`]).
 
 use std::collections::BTreeSet;
 
@@ -69,6 +69,8 @@ pub struct Keyspace {
     /// Who held it once, or was to, and let go of it. What such a node had promised in the group is
     /// gone: if it gets the keyspace again, its replica begins in doubt.
     pub former: BTreeSet<NodeId>,
+    /// An operator has turned it back: it is not sent elsewhere again only to even things out.
+    pub stays: bool,
     /// Its way to other nodes, if it is on one.
     pub moving: Option<Moving>,
 }
@@ -76,6 +78,9 @@ pub struct Keyspace {
 /// A keyspace's way from some nodes to others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moving {
+    /// Which move it is: the epoch of the table that it made. A later one has a higher number, also
+    /// one back to where the keyspace was.
+    pub begun: TableEpoch,
     /// Who shall hold it.
     pub target: Vec<Replica>,
     /// Who shall not, and has it open or may have; until all is done.
@@ -102,6 +107,7 @@ impl Keyspace {
             genesis: replicas.clone(),
             replicas,
             former: BTreeSet::new(),
+            stays: false,
             moving: None,
         }
     }
@@ -144,10 +150,12 @@ impl Keyspace {
         let count = u16::try_from(self.former.len()).expect("former holders are bounded");
         out.put_u16_le(count);
         self.former.iter().for_each(|node| out.put_u64_le(node.0));
+        out.put_u8(u8::from(self.stays));
         match &self.moving {
             None => out.put_u8(0),
             Some(moving) => {
                 out.put_u8(if moving.is_leaving { 2 } else { 1 });
+                out.put_u64_le(moving.begun.0);
                 put_replicas(&mut out, &moving.target);
                 put_replicas(&mut out, &moving.leaving);
             }
@@ -179,6 +187,7 @@ impl Keyspace {
             genesis,
             replicas: get_replicas(input)?,
             former: get_nodes(input)?,
+            stays: get_flag(input)?,
             moving: get_moving(input)?,
         };
         (!input.has_remaining()).then_some(keyspace)
@@ -192,6 +201,14 @@ fn get_nodes(input: &mut &[u8]) -> Option<BTreeSet<NodeId>> {
         .collect()
 }
 
+fn get_flag(input: &mut &[u8]) -> Option<bool> {
+    match input.try_get_u8().ok()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
 /// Whether it moves, and how.
 fn get_moving(input: &mut &[u8]) -> Option<Option<Moving>> {
     let is_leaving = match input.try_get_u8().ok()? {
@@ -201,6 +218,7 @@ fn get_moving(input: &mut &[u8]) -> Option<Option<Moving>> {
         _ => return None,
     };
     Some(Some(Moving {
+        begun: TableEpoch(input.try_get_u64_le().ok()?),
         target: get_replicas(input)?,
         leaving: get_replicas(input)?,
         is_leaving,

@@ -43,6 +43,8 @@ pub struct Observed {
     pub leader: Option<NodeId>,
     /// A change of membership is under way: nothing else may begin.
     pub is_changing: bool,
+    /// Those who cannot be filled yet: they have not said that they know of the move.
+    pub unready: BTreeSet<NodeId>,
 }
 
 /// What to ask of a group's leader next.
@@ -127,8 +129,10 @@ pub fn next_step(shall: &BTreeSet<NodeId>, observed: &Observed) -> Option<Step> 
     if learners.next().is_some() {
         return None;
     }
-    if let Some(new) = shall.difference(&observed.voters).next() {
-        return Some(Step::AddLearner(*new));
+    let mut new = shall.difference(&observed.voters).peekable();
+    if new.peek().is_some() {
+        let ready = new.find(|node| !observed.unready.contains(node));
+        return ready.map(|node| Step::AddLearner(*node));
     }
     let leaving = |node: &&NodeId| !shall.contains(node);
     match observed

@@ -54,6 +54,14 @@ pub enum Reason {
     Balance,
 }
 
+impl Reason {
+    /// Whether the node cannot keep what it holds; else moving only betters something.
+    #[must_use]
+    pub fn is_necessary(self) -> bool {
+        matches!(self, Reason::Gone | Reason::Draining)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {

@@ -47,6 +47,7 @@ impl Paxos {
             id: *id,
             matched: peer.acked.upto(),
             last_heard: peer.last_heard,
+            is_counted_on: peer.copying.is_counted_on(),
             receiving_snapshot: self.learning.couriers.contains_key(id),
         });
         View {

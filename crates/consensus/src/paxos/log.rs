@@ -248,6 +248,23 @@ impl Log {
         batches.map(move |batch| (batch.ballot, batch.between(from, upto)))
     }
 
+    /// The newest batch with its ballot, if it holds these slots and no others.
+    #[inline(always)]
+    pub(super) fn newest_batch(&self, from: Slot, upto: Slot) -> Option<(Epoch, &Entries)> {
+        let newest = self.batches.back();
+        let newest = newest.filter(|batch| batch.first == from && batch.last == upto)?;
+        Some((newest.ballot, &newest.entries))
+    }
+
+    /// All between these slots, if that is the newest batch, as it is nearly always. It is cloned
+    /// where it stays (see `engine::say`). The open part must have been sealed.
+    #[inline(always)]
+    pub(super) fn newest_within(&self, from: Slot, upto: Slot, budget: u64) -> Option<&Entries> {
+        let newest = self.batches.back()?;
+        let is_all = newest.first == from && newest.last <= upto;
+        (is_all && newest.entries.bytes() <= budget).then_some(&newest.entries)
+    }
+
     /// The batches that end at `from` or behind.
     fn batches_from(&self, from: Slot) -> impl Iterator<Item = &Batch> {
         assert!(self.open.entries.is_empty(), "what is handed out is sealed");
@@ -266,13 +283,8 @@ impl Log {
     /// `budget` bytes, but at least one if there is one. The open part must have been sealed.
     pub(super) fn take(&self, from: Slot, upto: Slot, budget: u64) -> Entries {
         assert!(from >= self.first, "what is not in memory is fetched");
-        // Nearly always it is all of the newest batch.
-        if let Some(newest) = self.batches.back()
-            && newest.first == from
-            && newest.last <= upto
-            && newest.entries.bytes() <= budget
-        {
-            return newest.entries.clone();
+        if let Some(newest) = self.newest_within(from, upto, budget) {
+            return newest.clone();
         }
         let mut expected = from;
         let connected = self.batches_from(from).take_while(move |batch| {

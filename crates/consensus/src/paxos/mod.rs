@@ -48,7 +48,7 @@
 //! - `election.rs`: who campaigns; `preparation.rs`: phase 1; `transfer.rs`: handing over;
 //! - `proposing.rs` with `peer.rs`: the leader's side of phase 2; `accepting.rs`: the acceptor's;
 //! - `learning.rs`: catching up from anybody; `installation.rs`: snapshots;
-//! - `reads.rs`, `reconfiguration.rs`;
+//! - `reads.rs`, `reconfiguration.rs`, `recovery.rs` (going on alone);
 //! - `pass.rs`: how a pass ends: one write, one message per peer, what is chosen.
 
 mod accepting;
@@ -65,6 +65,7 @@ mod preparation;
 mod proposing;
 mod reads;
 mod reconfiguration;
+mod recovery;
 mod resting;
 mod transfer;
 pub mod wire;
@@ -156,6 +157,8 @@ pub struct Paxos {
     forwards: Forwards,
     handover: Option<Handover>,
     health: Health,
+    /// An operator gave up the others.
+    recovery: Option<recovery::Recovery>,
     outbox: Vec<Letter>,
     /// Something happened that the end of a pass has to look at.
     is_stirred: bool,
@@ -290,6 +293,7 @@ impl Paxos {
             forwards: Forwards::default(),
             handover: None,
             health: Health::default(),
+            recovery: None,
             outbox: Vec::new(),
             is_stirred: true,
             told: Told::default(),
@@ -361,14 +365,45 @@ impl Paxos {
         if from == self.config.id {
             return self.drop_message(from, "a message from this replica itself", out);
         }
-        let is_of_phase_2 = matches!(
-            body,
-            Body::Paxos(PaxosBody::Accept { .. } | PaxosBody::AcceptReply { .. })
-        );
-        if epoch == self.epoch && is_of_phase_2 {
-            // Nearly everything that arrives.
-            return self.on_current(now, from, body, out);
-        }
+        // Nearly everything that arrives, taken apart where it lies.
+        let body = match body {
+            Body::Paxos(PaxosBody::Accept {
+                session,
+                round,
+                chosen,
+                last,
+                entries,
+            }) if epoch == self.epoch => {
+                if self.hear_leader(now, from, out) {
+                    let accept = accepting::Accept {
+                        session,
+                        round,
+                        chosen,
+                        last,
+                        entries,
+                    };
+                    self.on_accept(now, from, accept, out);
+                }
+                return;
+            }
+            Body::Paxos(PaxosBody::AcceptReply {
+                session,
+                round,
+                received,
+                durable,
+                uncertain,
+            }) if epoch == self.epoch => {
+                let reply = proposing::Reply {
+                    session,
+                    round,
+                    received,
+                    durable,
+                    uncertain,
+                };
+                return self.on_accept_reply(now, from, reply, out);
+            }
+            body => body,
+        };
         match body {
             Body::PreVote {
                 round,
@@ -511,7 +546,13 @@ impl Paxos {
 
     fn on_hint(&mut self, now: Instant, peer: NodeId, liveness: Liveness) {
         match liveness {
-            Liveness::ConnectionClosed => self.on_connection_closed(now, peer),
+            Liveness::ConnectionClosed => {
+                self.on_connection_closed(now, peer);
+                let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
+                if let Some(peer) = peers.and_then(|peers| peers.get_mut(&peer)) {
+                    peer.copying.left();
+                }
+            }
             Liveness::Reachable => {
                 self.on_reachable(now, peer);
                 let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
@@ -560,6 +601,7 @@ impl Engine for Paxos {
             Input::Reconfigure { ticket, change } => {
                 self.on_reconfigure(ticket, &change, out);
             }
+            Input::Recover { ticket, learners } => self.on_recover(now, ticket, &learners, out),
             Input::Transfer { ticket, to } => self.on_transfer(now, ticket, to, out),
             Input::PieceRead {
                 to,

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use base::{Instant, NodeId, Slot};
 
-use crate::engine::{Mark, Output, Outputs, Record, Records, Role};
+use crate::engine::{Mark, Output, Outputs, Record, Records, Role, say};
 use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::handover::HandingOver;
+use crate::hard_state::HardState;
 use crate::message::{Body, Message};
 use crate::paxos::{Loading, Paxos};
 use crate::raft::Restored;
@@ -67,6 +68,9 @@ impl Paxos {
 
     /// Tells the host what changed of leadership and membership.
     fn tell(&mut self, out: &mut Outputs) {
+        if self.recovery.is_some() {
+            self.finish_recovery(out);
+        }
         let leadership = (self.epoch, self.leader);
         if self.told.leadership != Some(leadership) {
             self.told.leadership = Some(leadership);
@@ -101,26 +105,23 @@ impl Paxos {
             true => self.log.chosen(),
             false => self.chosen_given,
         };
-        let mut records = Records::new();
         let says_more = hard_state.chosen > self.chosen_written;
-        if self.hard_state_changed || says_more {
-            records.push(Record::HardState(hard_state));
+        let promises = (self.hard_state_changed || says_more).then_some(hard_state);
+        if promises.is_some() {
             self.chosen_written = hard_state.chosen;
         }
+        if self.write_newest(now, promises, says_more, out) {
+            return;
+        }
+        let mut records: Records = promises.map(Record::HardState).into_iter().collect();
         if let Some(start) = self.log.take_start() {
             records.push(Record::LogStarts {
                 slot: start.slot,
                 epoch: start.epoch,
             });
         }
-        let mut mark = self.writes.begin(now);
+        let mut mark = self.begin_write(now, says_more);
         let first = mark;
-        if says_more {
-            self.known_written = first;
-        }
-        if std::mem::take(&mut self.hard_state_changed) {
-            self.promise_written = first;
-        }
         let (epoch, chosen) = (self.epoch, self.log.chosen());
         let mut bytes = 0;
         for (from, upto) in self.unwritten.drain(..) {
@@ -129,7 +130,7 @@ impl Paxos {
                 if bytes >= self.config.limits.write_bytes {
                     // A long write is given in parts, so that its progress can be seen.
                     let records = std::mem::take(&mut records);
-                    out.push(Output::Write { mark, records });
+                    say(out, || Output::Write { mark, records });
                     mark = self.writes.begin(now);
                     bytes = 0;
                 }
@@ -146,16 +147,69 @@ impl Paxos {
             }
         }
         self.chosen_given = chosen;
-        out.push(Output::Write { mark, records });
+        say(out, || Output::Write { mark, records });
         // The promises stand at the beginning.
         self.vote_written(first);
+    }
+
+    /// Writes what is not written, if that is one batch and nothing else, as it is nearly always.
+    fn write_newest(
+        &mut self,
+        now: Instant,
+        promises: Option<HardState>,
+        says_more: bool,
+        out: &mut Outputs,
+    ) -> bool {
+        let [(from, upto)] = self.unwritten[..] else {
+            return false;
+        };
+        if self.log.needs_start() || self.log.newest_batch(from, upto).is_none() {
+            return false;
+        }
+        let mark = self.begin_write(now, says_more);
+        let (epoch, chosen) = (self.epoch, self.log.chosen());
+        let newest = self.log.newest_batch(from, upto);
+        let (ballot, entries) = newest.expect("it was there");
+        let counts = match ballot == epoch {
+            true => upto,
+            false => upto.min(chosen),
+        };
+        self.unwritten.clear();
+        self.writes.add(from, counts);
+        self.chosen_given = chosen;
+        say(out, || Output::Write {
+            mark,
+            records: Record::few(promises, || Record::Accepted {
+                ballot,
+                entries: entries.clone(),
+            }),
+        });
+        self.vote_written(mark);
+        true
+    }
+
+    /// Begins a write, at the beginning of which stand the promises, if they have changed, and what
+    /// is chosen, if it says more of that.
+    fn begin_write(&mut self, now: Instant, says_more: bool) -> Mark {
+        let mark = self.writes.begin(now);
+        if says_more {
+            self.known_written = mark;
+        }
+        if std::mem::take(&mut self.hard_state_changed) {
+            self.promise_written = mark;
+        }
+        mark
     }
 
     /// Sends a message of this ballot, at once or when everything that was written is durable.
     pub(super) fn send(&self, to: NodeId, body: Body, when_durable: bool, out: &mut Outputs) {
         let after = self.writes.pending().filter(|_| when_durable);
-        let message = Message::new(self.epoch, body);
-        out.push(Output::Send { to, message, after });
+        let epoch = self.epoch;
+        say(out, || Output::Send {
+            to,
+            message: Message { epoch, body },
+            after,
+        });
     }
 
     fn send_outbox(&mut self, out: &mut Outputs) {
@@ -181,6 +235,9 @@ impl Paxos {
         }
         self.writes.complete(mark, now, &mut self.stored);
         self.become_certain();
+        if self.recovery.is_some() {
+            self.choose_recovered();
+        }
         self.advance_chosen();
         // Nearly always nothing follows: what waits for the write, the host sends by itself. But
         // who stands for election, or leads without being open, may have waited for its own
@@ -208,6 +265,13 @@ impl Paxos {
                 return;
             }
             let room = self.delivery.room();
+            if let Some(newest) = self.log.newest_within(next, chosen, room) {
+                self.delivery.hand_out(newest);
+                say(out, || Output::Chosen {
+                    entries: newest.clone(),
+                });
+                return;
+            }
             let entries = self.log.take(next, chosen, room);
             self.delivery.hand_out(&entries);
             out.push(Output::Chosen { entries });

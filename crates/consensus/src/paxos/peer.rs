@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use base::{Instant, Slot};
 
+use crate::copying::Copying;
 use crate::limits::Limits;
 use crate::paxos::answer_time::AnswerTime;
 use crate::slots::Slots;
@@ -69,6 +70,8 @@ pub(super) struct Peer {
     pub(super) session: u64,
     /// It keeps headers instead of entries.
     pub(super) is_witness: bool,
+    /// Whether a copy there is waited for.
+    pub(super) copying: Copying,
     /// What it accepted under this ballot, durably.
     pub(super) acked: Slots,
     /// What it has received under this ballot.
@@ -101,10 +104,17 @@ pub(super) struct Peer {
 
 impl Peer {
     /// A peer of which nothing is known; it may have everything before `next`.
-    pub(super) fn new(session: u64, next: Slot, answer_time: Duration, is_witness: bool) -> Peer {
+    pub(super) fn new(
+        session: u64,
+        next: Slot,
+        answer_time: Duration,
+        is_witness: bool,
+        now: Instant,
+    ) -> Peer {
         Peer {
             session,
             is_witness,
+            copying: Copying::new(now),
             acked: Slots::default(),
             received: Slots::default(),
             is_known: false,

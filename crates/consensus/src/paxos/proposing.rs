@@ -14,10 +14,11 @@ use std::collections::VecDeque;
 use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot};
 
-use crate::engine::{Note, Output, Outputs, Refusal, Role, Ticket};
+use crate::engine::{Note, Output, Outputs, Refusal, Role, Ticket, say};
 use crate::entries::Entries;
 use crate::entry::{Entry, Payload};
 use crate::handover::HandingOver;
+use crate::membership::Membership;
 use crate::message::{Body, Message, PaxosBody};
 use crate::paxos::peer::{Patience, Peer};
 use crate::paxos::{Leading, Paxos};
@@ -138,10 +139,11 @@ impl Paxos {
             return;
         }
         let slot = self.propose_new(payload);
-        out.push(Output::Proposed {
+        let epoch = self.epoch;
+        say(out, || Output::Proposed {
             ticket,
             slot,
-            epoch: self.epoch,
+            epoch,
         });
     }
 
@@ -218,7 +220,8 @@ impl Paxos {
             if *id != self.config.id && is_new {
                 let session = leading.next_session();
                 let next = self.log.chosen().next();
-                let peer = Peer::new(session, next, first_guess, membership.is_witness(*id));
+                let is_witness = membership.is_witness(*id);
+                let peer = Peer::new(session, next, first_guess, is_witness, now);
                 leading.peers.insert(*id, peer);
             }
         }
@@ -270,6 +273,7 @@ impl Paxos {
         }
         self.take_answer(now, from, &reply);
         self.advance_chosen();
+        self.note_copy(now, from);
         self.finish_read_round(out);
     }
 
@@ -453,6 +457,7 @@ impl Paxos {
         let lags = self.stored.upto() < self.log.chosen();
         self.watch_health(now, late, lags, out);
         let interval = self.config.heartbeat_interval;
+        self.look_for_copies(now);
         let leading = self.leading.as_mut().expect("it leads");
         leading.begin_round();
         leading.heartbeat_at = now + interval;
@@ -532,9 +537,46 @@ impl Paxos {
             Some(peer) => peer.acked.run_end(next),
             None => Slot(0),
         };
+        let kept = |membership: &Membership| {
+            let copies = membership.copies_counted_on(|id| self.counts_on(leading, id));
+            membership.slot_kept_by(copies, reach)
+        };
         let to_be = Self::membership_to_be(leading, &self.log);
-        let to_be = to_be.map_or(Slot(0), |to_be| to_be.kept_slot(reach));
-        Some(membership.kept_slot(reach).max(to_be).max(chosen))
+        let to_be = to_be.map_or(Slot(0), |to_be| kept(&to_be));
+        Some(kept(membership).max(to_be).max(chosen))
+    }
+
+    /// Whether a copy there is waited for.
+    pub(super) fn counts_on(&self, leading: &Leading, id: NodeId) -> bool {
+        let peer = leading.peers.get(&id);
+        id == self.config.id || peer.is_some_and(|peer| peer.copying.is_counted_on())
+    }
+
+    /// Somebody has said what is durable there.
+    fn note_copy(&mut self, now: Instant, from: NodeId) {
+        if self.membership().witnesses.is_empty() {
+            return;
+        }
+        let chosen = self.log.chosen();
+        let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
+        if let Some(peer) = peers.and_then(|peers| peers.get_mut(&from)) {
+            peer.copying.reached(peer.acked.upto(), chosen, now);
+        }
+    }
+
+    /// Looks who keeps up.
+    fn look_for_copies(&mut self, now: Instant) {
+        let times = (self.config.heartbeat_interval, self.config.election_timeout);
+        let durable = self.stored.upto();
+        if self.membership().witnesses.is_empty() {
+            return;
+        }
+        let leading = self.leading.as_mut().expect("only a leader looks");
+        let since = leading.since;
+        for peer in leading.peers.values_mut() {
+            let heard_at = peer.last_heard.unwrap_or(since);
+            peer.copying.look(now, heard_at, durable, times);
+        }
     }
 
     fn serve_peer(
@@ -556,7 +598,7 @@ impl Paxos {
             let limit = self.limits().append_bytes;
             let again = peer.repeat_lost(now, latest, cached_from, limit);
             for entries in self.in_few_messages(&again) {
-                self.send_accept(id, peer, entries, round, proposed, out);
+                self.send_accept(id, peer, &entries, round, proposed, out);
             }
         }
         peer.next = peer.next.max(cached_from);
@@ -570,14 +612,21 @@ impl Paxos {
             .filter(|_| peer.is_witness)
             .map_or(end, |upto| end.min(upto));
         while peer.next <= end && peer.has_room(self.limits()) {
-            let entries = self.log.take(peer.next, end, self.limits().append_bytes);
+            let budget = self.limits().append_bytes;
+            let taken;
+            let entries = match self.log.newest_within(peer.next, end, budget) {
+                Some(newest) => newest,
+                None => {
+                    taken = self.log.take(peer.next, end, budget);
+                    &taken
+                }
+            };
             let (first, last) = (peer.next, entries.last().map_or(end, |entry| entry.slot));
-            let bytes = entries.bytes();
             self.send_accept(id, peer, entries, round, proposed, out);
-            peer.sent(first, last, bytes, now);
+            peer.sent(first, last, entries.bytes(), now);
         }
         if peer.heartbeat_due || peer.chosen_told < self.log.chosen() {
-            self.send_accept(id, peer, Entries::default(), round, proposed, out);
+            self.send_accept(id, peer, &Entries::default(), round, proposed, out);
         }
     }
 
@@ -605,7 +654,7 @@ impl Paxos {
         &self,
         to: NodeId,
         peer: &mut Peer,
-        entries: Entries,
+        entries: &Entries,
         round: u64,
         proposed: Slot,
         out: &mut Outputs,
@@ -617,21 +666,26 @@ impl Paxos {
         }
         let chosen = self.log.chosen();
         peer.chosen_told = chosen;
+        let headers;
         let entries = match peer.is_witness {
-            true => entries.headers(),
+            true => {
+                headers = entries.headers();
+                &headers
+            }
             false => entries,
         };
-        let body = PaxosBody::Accept {
-            session: peer.session,
-            round,
-            chosen,
-            last: proposed,
-            entries,
-        };
-        let message = Message::new(self.epoch, Body::Paxos(body));
-        out.push(Output::Send {
+        say(out, || Output::Send {
             to,
-            message,
+            message: Message {
+                epoch: self.epoch,
+                body: Body::Paxos(PaxosBody::Accept {
+                    session: peer.session,
+                    round,
+                    chosen,
+                    last: proposed,
+                    entries: entries.clone(),
+                }),
+            },
             after: None,
         });
     }

@@ -56,6 +56,7 @@ impl Paxos {
         if !is_ready || !leading.is_open || leading.change.is_some() {
             return Err(Refusal::ChangeInProgress);
         }
+        self.check_copies(change)?;
         let membership = self.membership();
         if let Change::Promote(id) = change {
             let received = leading.peers.get(id).map(|peer| peer.acked.upto());
@@ -71,6 +72,24 @@ impl Paxos {
             .to_be_followed_by(&next)
             .map_err(Refusal::InvalidChange)?;
         Ok(next)
+    }
+
+    /// Whether there are as many copies of a change as there must be. Who lacks one can choose nothing
+    /// but the removal of a voter, and only while no other change is under way.
+    fn check_copies(&self, change: &Change) -> Result<(), Refusal> {
+        let (leading, membership) = (self.leading.as_ref(), self.membership());
+        let leaves = matches!(change, Change::Remove(id) if membership.voters.contains(id));
+        let Some(leading) = leading.filter(|_| !membership.witnesses.is_empty() && !leaves) else {
+            return Ok(());
+        };
+        let answering = membership
+            .holders()
+            .filter(|id| self.counts_on(leading, *id));
+        let (have, needed) = (answering.count(), membership.copies());
+        match have < needed {
+            true => Err(Refusal::LacksCopies { have, needed }),
+            false => Ok(()),
+        }
     }
 
     /// The membership that is to follow the one in force, if a change is under way.

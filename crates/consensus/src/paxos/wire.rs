@@ -23,7 +23,9 @@ pub struct Accepted {
 }
 
 /// What a message says.
+// As `Body`.
 #[derive(Clone, Debug, PartialEq)]
+#[repr(u64)]
 pub enum PaxosBody {
     /// Phase 1: promise this ballot, and tell what you accepted, from this slot on.
     Prepare {

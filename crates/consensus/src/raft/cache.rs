@@ -32,11 +32,13 @@ pub(crate) struct Cache {
 }
 
 /// The slot of the first entry of a chunk.
+#[inline(always)]
 fn first_of(chunk: &Entries) -> Slot {
     chunk.first().expect("no chunk is empty").slot
 }
 
 /// The slot of the last entry of a chunk.
+#[inline(always)]
 fn last_of(chunk: &Entries) -> Slot {
     chunk.last().expect("no chunk is empty").slot
 }
@@ -144,11 +146,20 @@ impl Cache {
         self.chunks.partition_point(|chunk| first_of(chunk) <= slot) - 1
     }
 
-    /// The newest chunk, if it begins there. The open part must have been sealed.
-    pub(crate) fn newest_from(&self, from: Slot) -> Option<Entries> {
+    /// The newest chunk, if it begins there. The open part must have been sealed. What is handed
+    /// out is nearly always all of it, and it is cloned where it stays (see `engine::say`).
+    #[inline(always)]
+    pub(crate) fn newest_from(&self, from: Slot) -> Option<&Entries> {
         assert!(self.open.is_empty(), "what is handed out is sealed");
         let newest = self.chunks.back();
-        newest.filter(|chunk| first_of(chunk) == from).cloned()
+        newest.filter(|chunk| first_of(chunk) == from)
+    }
+
+    /// The same, if all of it may be handed out.
+    #[inline(always)]
+    pub(crate) fn newest_within(&self, from: Slot, upto: Slot, budget: u64) -> Option<&Entries> {
+        let newest = self.newest_from(from);
+        newest.filter(|chunk| chunk.bytes() <= budget && last_of(chunk) <= upto)
     }
 
     /// The chunks from `from` on, the first without what stands before. The open part must have
@@ -169,14 +180,6 @@ impl Cache {
 
     /// Entries from `from` to at most `upto`, within `budget` bytes, but at least one.
     pub(crate) fn take(&self, from: Slot, upto: Slot, budget: u64) -> Entries {
-        // Nearly always it is all of the newest chunk.
-        if let Some(newest) = self.chunks.back()
-            && first_of(newest) == from
-            && newest.bytes() <= budget
-            && last_of(newest) <= upto
-        {
-            return newest.clone();
-        }
         let chunks = self
             .chunks_from(from)
             .take_while(|chunk| first_of(chunk) <= upto);

@@ -132,6 +132,7 @@ impl Log {
     }
 
     /// The epoch of the entry at `slot`; `None` if the log does not hold it. The start is known.
+    #[inline]
     pub(crate) fn epoch_at(&self, slot: Slot) -> Option<Epoch> {
         if slot == self.start.slot {
             return Some(self.start.epoch);
@@ -194,6 +195,12 @@ impl Log {
         let first = self.cached_from();
         assert!(from >= first, "entries before {first} are not in memory");
         self.cache.take(from, upto, budget)
+    }
+
+    /// All of these, if they are the newest piece, as they are nearly always.
+    #[inline(always)]
+    pub(crate) fn newest_within(&self, from: Slot, upto: Slot, budget: u64) -> Option<&Entries> {
+        self.cache.newest_within(from, upto, budget)
     }
 
     /// The bytes of the entries from `from` to `upto`, as far as they are in memory.
@@ -309,7 +316,8 @@ impl Log {
     }
 
     /// The same, if it is one piece and nothing else, as it is nearly always.
-    pub(crate) fn take_newest_unwritten(&mut self) -> Option<Entries> {
+    #[inline(always)]
+    pub(crate) fn take_newest_unwritten(&mut self) -> Option<&Entries> {
         let from = self.written.next();
         let newest = self.cache.newest_from(from).filter(|_| !self.restarted)?;
         self.written = self.last;

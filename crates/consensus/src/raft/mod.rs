@@ -20,7 +20,7 @@
 //!   over;
 //! - `replication.rs` with `progress.rs`: the leader's side of the log; `following.rs`: the
 //!   follower's; `log.rs`: the log itself, `cache.rs`: what of it is in memory;
-//! - `reads.rs`, `reconfiguration.rs`, `installation.rs` (snapshots);
+//! - `reads.rs`, `reconfiguration.rs`, `recovery.rs` (going on alone), `installation.rs` (snapshots);
 //! - `pass.rs`: how a pass ends: one write, one message per peer, what is chosen.
 //!
 //! Inputs change the state; nearly everything that leaves the engine leaves it in
@@ -37,6 +37,7 @@ mod progress;
 mod pulling;
 mod reads;
 mod reconfiguration;
+mod recovery;
 mod replication;
 mod resting;
 mod restored;
@@ -48,11 +49,12 @@ use base::mutant::{self, Mutant};
 use base::{Epoch, Instant, NodeId, Random, Slot};
 
 pub use inspection::Glance;
+pub(crate) use recovery::RECOVERY_LEAP;
 pub use restored::{Config, Restored, Tail};
 
 use crate::delivery::Delivery;
 use crate::engine::{
-    self, CheckpointRef, Engine, Input, Liveness, Note, Output, Outputs, Role, Ticket, View,
+    self, CheckpointRef, Engine, Input, Liveness, Note, Output, Outputs, Role, Ticket, View, say,
 };
 use crate::entry::Payload;
 use crate::handover::{HandingOver, Handover};
@@ -106,6 +108,8 @@ pub struct Raft {
     forwards: Forwards,
     handover: Option<Handover>,
     health: Health,
+    /// An operator gave up the others: who asked, and the slot of the membership without them.
+    recovery: Option<(Ticket, Slot)>,
     outbox: Vec<Letter>,
     /// Something happened that the end of a pass has to look at.
     is_stirred: bool,
@@ -211,6 +215,7 @@ impl Raft {
             forwards: Forwards::default(),
             handover: None,
             health: Health::default(),
+            recovery: None,
             outbox: Vec::new(),
             is_stirred: true,
             told: Told::default(),
@@ -269,11 +274,38 @@ impl Raft {
         if from == self.config.id {
             return self.drop_message(from, "a message from this replica itself", out);
         }
-        let is_of_log = matches!(body, Body::Append { .. } | Body::AppendReply { .. });
-        if epoch == self.epoch && is_of_log {
-            // Nearly everything that arrives.
-            return self.on_current(now, from, body, out);
-        }
+        // Nearly everything that arrives, taken apart where it lies.
+        let body = match body {
+            Body::Append {
+                session,
+                round,
+                previous,
+                chosen,
+                entries,
+            } if epoch == self.epoch => {
+                if self.hear_leader(now, from, out) {
+                    self.on_append(from, session, round, previous, chosen, entries, out);
+                }
+                return;
+            }
+            Body::AppendReply {
+                session,
+                round,
+                matched,
+                received,
+                state,
+            } if epoch == self.epoch => {
+                let reply = replication::Reply {
+                    session,
+                    round,
+                    matched,
+                    received,
+                    state,
+                };
+                return self.on_append_reply(now, from, reply, out);
+            }
+            body => body,
+        };
         match body {
             Body::PreVote {
                 round,
@@ -407,7 +439,13 @@ impl Raft {
 
     fn on_hint(&mut self, now: Instant, peer: NodeId, liveness: Liveness) {
         match liveness {
-            Liveness::ConnectionClosed => self.on_connection_closed(now, peer),
+            Liveness::ConnectionClosed => {
+                self.on_connection_closed(now, peer);
+                let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
+                if let Some(peer) = peers.and_then(|peers| peers.get_mut(&peer)) {
+                    peer.copying.left();
+                }
+            }
             Liveness::Reachable => {
                 self.on_reachable(now, peer);
                 let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
@@ -431,10 +469,11 @@ impl Raft {
             return self.refuse(ticket, engine::Refusal::WindowFull, out);
         }
         let slot = self.lead_entry(payload);
-        out.push(Output::Proposed {
+        let epoch = self.epoch;
+        say(out, || Output::Proposed {
             ticket,
             slot,
-            epoch: self.epoch,
+            epoch,
         });
     }
 
@@ -480,6 +519,7 @@ impl Engine for Raft {
             Input::Reconfigure { ticket, change } => {
                 self.on_reconfigure(now, ticket, &change, out);
             }
+            Input::Recover { ticket, learners } => self.on_recover(now, ticket, &learners, out),
             Input::Transfer { ticket, to } => self.on_transfer(now, ticket, to, out),
             Input::PieceRead {
                 to,
@@ -540,6 +580,7 @@ impl Engine for Raft {
             id: *id,
             matched: peer.matched,
             last_heard: peer.last_heard,
+            is_counted_on: peer.copying.is_counted_on(),
             receiving_snapshot: matches!(peer.state, State::Snapshot(_)),
         });
         View {

@@ -7,7 +7,7 @@
 
 use base::{Instant, NodeId, Slot};
 
-use crate::engine::{Mark, Output, Outputs, Record, Records, Role};
+use crate::engine::{Mark, Output, Outputs, Record, Records, Role, say};
 use crate::entries::Entries;
 use crate::entry::Entry;
 use crate::handover::HandingOver;
@@ -49,6 +49,9 @@ impl Raft {
 
     /// Tells the host what changed of leadership and membership.
     fn tell(&mut self, out: &mut Outputs) {
+        if self.recovery.is_some() {
+            self.finish_recovery(out);
+        }
         let leadership = (self.epoch, self.leader);
         if self.told.leadership != Some(leadership) {
             self.told.leadership = Some(leadership);
@@ -77,17 +80,23 @@ impl Raft {
         let upto = self.log.last();
         let mut hard_state = self.hard_state();
         hard_state.chosen = self.chosen.min(self.log.written());
-        let mut records = Records::new();
-        if self.hard_state_changed || hard_state.chosen > self.chosen_written {
-            records.push(Record::HardState(hard_state));
+        let says_more = self.hard_state_changed || hard_state.chosen > self.chosen_written;
+        if says_more {
             self.chosen_written = hard_state.chosen;
             self.hard_state_changed = false;
         }
         if let Some(newest) = self.log.take_newest_unwritten() {
-            records.push(Record::Entries(newest));
             let mark = self.journaling.begin(upto, now);
-            out.push(Output::Write { mark, records });
+            let promises = says_more.then_some(hard_state);
+            say(out, || Output::Write {
+                mark,
+                records: Record::few(promises, || Record::Entries(newest.clone())),
+            });
             return self.vote_written(mark);
+        }
+        let mut records = Records::new();
+        if says_more {
+            records.push(Record::HardState(hard_state));
         }
         let (restarted, entries) = self.log.take_unwritten();
         if let Some(start) = restarted {
@@ -106,12 +115,12 @@ impl Raft {
                 let mark = self.journaling.begin(slot, now);
                 first.get_or_insert(mark);
                 let records = std::mem::take(&mut records);
-                out.push(Output::Write { mark, records });
+                say(out, || Output::Write { mark, records });
                 bytes = 0;
             }
         }
         let mark = self.journaling.begin(upto, now);
-        out.push(Output::Write { mark, records });
+        say(out, || Output::Write { mark, records });
         // The promises stand at the beginning.
         self.vote_written(first.unwrap_or(mark));
     }
@@ -119,8 +128,12 @@ impl Raft {
     /// Sends a message of this epoch, at once or when everything that was written is durable.
     pub(super) fn send(&self, to: NodeId, body: Body, when_durable: bool, out: &mut Outputs) {
         let after = self.journaling.pending().filter(|_| when_durable);
-        let message = Message::new(self.epoch, body);
-        out.push(Output::Send { to, message, after });
+        let epoch = self.epoch;
+        say(out, || Output::Send {
+            to,
+            message: Message { epoch, body },
+            after,
+        });
     }
 
     fn send_outbox(&mut self, out: &mut Outputs) {
@@ -170,7 +183,15 @@ impl Raft {
                 }
                 return;
             }
-            let entries = self.log.take(next, self.chosen, self.delivery.room());
+            let room = self.delivery.room();
+            if let Some(newest) = self.log.newest_within(next, self.chosen, room) {
+                self.delivery.hand_out(newest);
+                say(out, || Output::Chosen {
+                    entries: newest.clone(),
+                });
+                return;
+            }
+            let entries = self.log.take(next, self.chosen, room);
             self.delivery.hand_out(&entries);
             out.push(Output::Chosen { entries });
         }
@@ -248,7 +269,7 @@ impl Raft {
             } else if peer.next == from && peer.has_room(self.limits()) {
                 let limit = self.config.limits.append_bytes;
                 let entries = entries.slice(0..entries.count_within(limit));
-                self.send_entries(*id, peer, entries, round, out);
+                self.send_entries(*id, peer, &entries, round, out);
             }
         }
         self.leading = Some(leading);

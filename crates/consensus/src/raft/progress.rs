@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 
 use base::{Instant, Slot};
 
+use crate::copying::Copying;
 use crate::limits::Limits;
 use crate::snapshot::Sender;
 
@@ -53,6 +54,8 @@ pub(crate) struct Peer {
     pub(crate) session: u64,
     /// It keeps headers instead of entries.
     pub(crate) is_witness: bool,
+    /// Whether a copy there is waited for.
+    pub(crate) copying: Copying,
     /// How entries reach it.
     pub(crate) state: State,
     /// The next slot to send.
@@ -79,10 +82,11 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// A peer of which nothing is known; `next` is a guess.
-    pub(crate) fn new(session: u64, next: Slot, is_witness: bool) -> Peer {
+    pub(crate) fn new(session: u64, next: Slot, is_witness: bool, now: Instant) -> Peer {
         Peer {
             session,
             is_witness,
+            copying: Copying::new(now),
             state: State::Probe { paused: false },
             next,
             matched: Slot(0),

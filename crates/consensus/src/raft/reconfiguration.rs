@@ -57,6 +57,7 @@ impl Raft {
         if !is_settled || waits || leading.change.is_some() {
             return Err(Refusal::ChangeInProgress);
         }
+        self.check_copies(change)?;
         if let Change::Promote(id) = change {
             let matched = leading.peers.get(id).map_or(Slot(0), |peer| peer.matched);
             let behind = self.log.last().0 - matched.0;
@@ -68,6 +69,24 @@ impl Raft {
         membership
             .changed(change, &self.config.limits)
             .map_err(Refusal::InvalidChange)
+    }
+
+    /// Whether there are as many copies of a change as there must be. Who lacks one can choose nothing
+    /// but the removal of a voter, and only while no other change is under way.
+    fn check_copies(&self, change: &Change) -> Result<(), Refusal> {
+        let (leading, membership) = (self.leading.as_ref(), self.membership());
+        let leaves = matches!(change, Change::Remove(id) if membership.voters.contains(id));
+        let Some(leading) = leading.filter(|_| !membership.witnesses.is_empty() && !leaves) else {
+            return Ok(());
+        };
+        let answering = membership
+            .holders()
+            .filter(|id| self.counts_on(leading, *id));
+        let (have, needed) = (answering.count(), membership.copies());
+        match have < needed {
+            true => Err(Refusal::LacksCopies { have, needed }),
+            false => Ok(()),
+        }
     }
 
     fn lead_membership(&mut self, now: Instant, membership: Membership) -> Slot {

@@ -12,7 +12,7 @@
 use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot};
 
-use crate::engine::{Note, Output, Outputs, Refusal, Role};
+use crate::engine::{Note, Output, Outputs, Refusal, Role, say};
 use crate::entries::Entries;
 use crate::entry::{Entry, Payload};
 use crate::handover::HandingOver;
@@ -128,7 +128,8 @@ impl Raft {
             let present = leading.peers.get(id);
             if present.is_none_or(|peer| peer.departing_since.is_some()) {
                 let session = leading.next_session();
-                let peer = Peer::new(session, self.log.last().next(), membership.is_witness(*id));
+                let is_witness = membership.is_witness(*id);
+                let peer = Peer::new(session, self.log.last().next(), is_witness, now);
                 leading.peers.insert(*id, peer);
             }
         }
@@ -187,6 +188,7 @@ impl Raft {
             }
         }
         self.advance_chosen();
+        self.note_copy(now, from);
         self.finish_read_round(out);
     }
 
@@ -331,6 +333,7 @@ impl Raft {
         let late = now.since(leading.heartbeat_at);
         let lags = self.log.durable() < self.chosen;
         self.watch_health(now, late, lags, out);
+        self.look_for_copies(now);
         let leading = self.leading.as_mut().expect("it leads");
         leading.begin_round();
         leading.heartbeat_at = now + interval;
@@ -384,8 +387,44 @@ impl Raft {
             Some(peer) => peer.matched,
             None => Slot(0),
         };
-        let has_witnesses = !membership.witnesses.is_empty();
-        has_witnesses.then(|| membership.kept_slot(durable).max(self.chosen))
+        if membership.witnesses.is_empty() {
+            return None;
+        }
+        let copies = membership.copies_counted_on(|id| self.counts_on(leading, id));
+        Some(membership.slot_kept_by(copies, durable).max(self.chosen))
+    }
+
+    /// Whether a copy there is waited for.
+    pub(super) fn counts_on(&self, leading: &Leading, id: NodeId) -> bool {
+        let peer = leading.peers.get(&id);
+        id == self.config.id || peer.is_some_and(|peer| peer.copying.is_counted_on())
+    }
+
+    /// Somebody has said what is durable there.
+    fn note_copy(&mut self, now: Instant, from: NodeId) {
+        if self.membership().witnesses.is_empty() {
+            return;
+        }
+        let chosen = self.chosen;
+        let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
+        if let Some(peer) = peers.and_then(|peers| peers.get_mut(&from)) {
+            peer.copying.reached(peer.matched, chosen, now);
+        }
+    }
+
+    /// Looks who keeps up.
+    fn look_for_copies(&mut self, now: Instant) {
+        let times = (self.config.heartbeat_interval, self.config.election_timeout);
+        let durable = self.log.durable();
+        if self.membership().witnesses.is_empty() {
+            return;
+        }
+        let leading = self.leading.as_mut().expect("only a leader looks");
+        let since = leading.since;
+        for peer in leading.peers.values_mut() {
+            let heard_at = peer.last_heard.unwrap_or(since);
+            peer.copying.look(now, heard_at, durable, times);
+        }
     }
 
     fn serve_peer(
@@ -407,12 +446,17 @@ impl Raft {
                 break;
             }
             let budget = self.limits().append_bytes;
-            let entries = self.log.take(peer.next, end, budget);
-            self.send_entries(id, peer, entries, round, out);
+            match self.log.newest_within(peer.next, end, budget) {
+                Some(newest) => self.send_entries(id, peer, newest, round, out),
+                None => {
+                    let entries = self.log.take(peer.next, end, budget);
+                    self.send_entries(id, peer, &entries, round, out);
+                }
+            }
         }
         let news = matches!(peer.state, State::Replicate) && peer.chosen_told < self.chosen;
         if peer.heartbeat_due || news {
-            self.send_append(id, peer, Entries::default(), round, out);
+            self.send_append(id, peer, &Entries::default(), round, out);
         }
     }
 
@@ -431,17 +475,22 @@ impl Raft {
         &self,
         to: NodeId,
         peer: &mut Peer,
-        entries: Entries,
+        entries: &Entries,
         round: u64,
         out: &mut Outputs,
     ) {
         let last = entries.last().expect("there is something to send").slot;
-        let entries = match peer.is_witness {
-            true => entries.headers(),
-            false => entries,
+        let bytes = match peer.is_witness {
+            true => {
+                let headers = entries.headers();
+                self.send_append(to, peer, &headers, round, out);
+                headers.bytes()
+            }
+            false => {
+                self.send_append(to, peer, entries, round, out);
+                entries.bytes()
+            }
         };
-        let bytes = entries.bytes();
-        self.send_append(to, peer, entries, round, out);
         peer.sent(last, bytes);
     }
 
@@ -449,7 +498,7 @@ impl Raft {
         &self,
         to: NodeId,
         peer: &mut Peer,
-        entries: Entries,
+        entries: &Entries,
         round: u64,
         out: &mut Outputs,
     ) {
@@ -469,17 +518,18 @@ impl Raft {
             peer.heartbeat_due = false;
         }
         peer.chosen_told = self.chosen;
-        let body = Body::Append {
-            session: peer.session,
-            round,
-            previous,
-            chosen: self.chosen,
-            entries,
-        };
-        let message = Message::new(self.epoch, body);
-        out.push(Output::Send {
+        say(out, || Output::Send {
             to,
-            message,
+            message: Message {
+                epoch: self.epoch,
+                body: Body::Append {
+                    session: peer.session,
+                    round,
+                    previous,
+                    chosen: self.chosen,
+                    entries: entries.clone(),
+                },
+            },
             after: None,
         });
     }

@@ -90,12 +90,17 @@ impl Group {
                 self.open(moment, id, CallKind::Ready);
                 self.calls.add_read(id, ReadKind::Ready);
             }
-            Call::MemberAdd { name, peer_address } => {
+            Call::MemberAdd {
+                name,
+                peer_address,
+                is_witness,
+            } => {
                 let node = NodeId(self.random.next_u64().max(1));
                 let operation = Operation::MemberAdd {
                     id: node,
                     name,
                     address: peer_address,
+                    is_witness,
                 };
                 self.call_operator(moment, id, operation, peers, out);
             }
@@ -106,13 +111,13 @@ impl Group {
                 self.call_operator(moment, id, Operation::MemberRemove { member }, peers, out);
             }
             Call::KeyspaceCreate {
-                name,
+                names,
                 replicas,
                 engine,
                 quorums,
             } => {
                 let wanted = Wanted {
-                    name,
+                    names,
                     replicas,
                     engine,
                     quorums,
@@ -126,7 +131,7 @@ impl Group {
                 out.push(Output::Answer { id, answer });
             }
             // The node answers for all its groups.
-            Call::Groups => {
+            Call::Groups | Call::GroupRecover(_) => {
                 let answer = Answer::Groups(Vec::new());
                 out.push(Output::Answer { id, answer });
             }
@@ -208,6 +213,10 @@ impl Group {
         self.metrics.reads += 1;
         let limits = &self.config.limits.leases;
         read.set_clock(self.leases.estimate(self.last_pass, limits));
+        // A prefix may have been given away since the read was sent on its way.
+        if self.replica.has_moved(read.request()) {
+            return self.answer_etcd(id, Err(etcd::Error::KeysMoved), out);
+        }
         match etcd::read(self.replica.reader(), &read, self.config.limits.small_read) {
             etcd::ReadOutcome::Done(result) => self.answer_etcd(id, result, out),
             etcd::ReadOutcome::TooLarge => {
@@ -353,6 +362,9 @@ impl Group {
             let refusal = crate::operator::explain(&consensus::Refusal::NotLeader);
             return self.operated(asker, Err(refusal), peers, out);
         }
+        if let Operation::Introduce { id } = operation {
+            return self.introduce(moment.now, asker, id, peers, out);
+        }
         let asked = translate(&operation, &self.membership);
         let asked = asked.and_then(|asked| match &asked.0 {
             Request::Change(consensus::Change::Remove(id)) => match self.needs_member(*id) {
@@ -373,6 +385,26 @@ impl Group {
                 self.drive(moment, input, peers, out);
             }
         }
+    }
+
+    /// Makes the engine go on without those who are not named, and tells the caller.
+    pub(crate) fn recover(
+        &mut self,
+        moment: Moment,
+        id: CallId,
+        learners: Vec<NodeId>,
+        success: String,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        let patience = self.config.limits.operator_patience;
+        self.calls
+            .open(id, CallKind::Operator, moment.now + patience);
+        let ticket = self.calls.next_ticket();
+        self.operators
+            .asked_engine(ticket, Asker::Call(id), success);
+        let input = consensus::Input::Recover { ticket, learners };
+        self.drive(moment, input, peers, out);
     }
 
     /// A node that stops hands over what it leads; again, if an attempt came to nothing.
@@ -414,9 +446,15 @@ impl Group {
     pub fn status(&self) -> Status {
         let (reader, view) = (self.replica.reader(), self.engine.view());
         let membership = self.replica.membership();
+        let has_witnesses = !membership.witnesses.is_empty();
         let members = membership.members.iter().map(|(id, member)| {
             let progress = view.progress.iter().find(|progress| progress.id == *id);
             let matched = progress.map(|progress| progress.matched);
+            let counted = match *id == self.own {
+                true => Some(true),
+                false => progress.map(|progress| progress.is_counted_on),
+            };
+            let is_copy = has_witnesses && !membership.is_witness(*id);
             let matched = if *id == self.own {
                 Some(view.durable)
             } else {
@@ -428,6 +466,8 @@ impl Group {
                 peer_address: member.peer_address.clone(),
                 client_urls: system::published(reader, *id).map_or_else(Vec::new, |(_, u)| u),
                 voter: membership.is_voter(*id),
+                is_witness: membership.is_witness(*id),
+                is_counted_on: counted.filter(|_| is_copy && self.leads()),
                 lag: matched.map(|matched| view.last.0.saturating_sub(matched.0)),
                 data_bytes: self.facts.get(id).map(|facts| facts.data_bytes),
             }
@@ -454,6 +494,7 @@ impl Group {
                 .map(|alarm| alarm.alarm().as_str_name().to_owned())
                 .collect(),
             quorums: membership.quorum_sizes(),
+            copies: membership.copies(),
             members: members.collect(),
         }
     }

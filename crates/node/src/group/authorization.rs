@@ -10,7 +10,7 @@ use etcd::MaintenanceRequest;
 use etcd::auth::{Caller, Requirement};
 use etcd::proto::etcdserverpb::alarm_request::AlarmAction;
 
-use super::{Group, Moment};
+use super::{Group, Moment, witnessing};
 use crate::interface::{Call, CallId, Output};
 use crate::peers::Peers;
 
@@ -41,6 +41,10 @@ impl Group {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
+        if self.is_witness() && !witnessing::answers(&call) {
+            let answer = crate::node::refuse(&call, etcd::Error::Witness, witnessing::REFUSAL);
+            return out.push(Output::Answer { id, answer });
+        }
         let reader = self.replica.reader();
         match etcd::auth::check(reader, caller.as_deref(), requirement(&call)) {
             Ok(()) => self.call_for(moment, id, caller, call, peers, out),
@@ -70,6 +74,7 @@ pub(crate) fn requirement(call: &Call) -> Requirement {
         | Call::KeyspaceDrop { .. }
         | Call::Keyspaces
         | Call::Groups
+        | Call::GroupRecover(_)
         | Call::Placement(_)
         | Call::Etcd(_)
         | Call::RenewLeases(_)

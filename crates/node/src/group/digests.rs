@@ -11,7 +11,9 @@
 //!
 //! All compare at one slot, so that what is compared are facts. A node remembers the digests of its
 //! last slots, which cost some nanoseconds an entry, because it may be past the slot that the
-//! leader names. A comparison that was not completed is given up for the next.
+//! leader names. A comparison that was not completed is given up for the next. Where there is no next
+//! one, since nothing is written, the leader has all say the same slot again every now and then, as
+//! long as a node that it reaches has not: one that was away, or has been started anew.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -35,6 +37,8 @@ pub struct DigestLimits {
     pub interval: Duration,
     /// Of so many slots a node remembers its digest.
     pub remembered: usize,
+    /// How long to wait before all are asked again about the same slot.
+    pub again: Duration,
 }
 
 impl Default for DigestLimits {
@@ -42,6 +46,7 @@ impl Default for DigestLimits {
         DigestLimits {
             interval: Duration::from_secs(1),
             remembered: 8192,
+            again: Duration::from_secs(10),
         }
     }
 }
@@ -72,6 +77,8 @@ pub(super) struct Digests {
     /// This node has told the others what it has there.
     told: bool,
     next: Instant,
+    /// On the leader: when to see whether somebody has not said what it has there.
+    again_at: Option<Instant>,
     /// The slot at which the state was found to be wrong.
     given_up: Option<Slot>,
 }
@@ -107,11 +114,16 @@ impl Digests {
             .extend(now.map(|(node, (_, digest))| (node, digest)));
     }
 
-    fn verdict(&self, own: NodeId, membership: &Membership) -> Verdict {
-        let Some(mine) = self.own_at(self.slot) else {
-            return Verdict::Open;
-        };
-        let voters = &membership.voters;
+    /// All are to say once more what they have at the slot.
+    fn begin_again(&mut self) {
+        self.said.clear();
+        self.told = false;
+    }
+
+    /// `mine`: what this node, `own`, has at the slot.
+    fn verdict(&self, (own, mine): (NodeId, u128), membership: &Membership) -> Verdict {
+        // A witness has no state that could be compared.
+        let voters: Vec<NodeId> = membership.holders().collect();
         let digest_of = |node: &NodeId| match *node == own {
             true => Some(mine),
             false => self.said.get(node).copied(),
@@ -140,23 +152,70 @@ impl Group {
             let applied = self.replica.applied();
             if applied > self.digests.slot {
                 self.digests.begin(applied);
+                self.digests.again_at = Some(now + self.config.limits.digests.again);
             }
+        }
+        if self.leads() && self.digests.again_at.is_some_and(|at| at <= now) {
+            self.compare_again(now, peers);
         }
         self.tell_digest(now, peers, out);
     }
 
+    /// The last slot is compared again if somebody who can be reached has not said what it has.
+    fn compare_again(&mut self, now: Instant, peers: &Peers) {
+        let membership = self.replica.membership();
+        let has_state = |id: &NodeId| *id != self.own && !membership.is_witness(*id);
+        let is_silent = |id: &NodeId| has_state(id) && !self.digests.said.contains_key(id);
+        let members = membership.members.keys();
+        let mut silent = members.copied().filter(is_silent).peekable();
+        let again = self.config.limits.digests.again;
+        let again_at = silent.peek().is_some().then(|| now + again);
+        if silent.any(|id| peers.route_to(id).is_some()) {
+            self.digests.begin_again();
+        }
+        self.digests.again_at = again_at;
+    }
+
+    /// A node is back, or all have slept: what was said to the leader before counts no more.
+    pub(crate) fn doubt_digest(&mut self, now: Instant, of: Option<NodeId>) {
+        if !self.leads() {
+            return;
+        }
+        match of {
+            Some(node) => {
+                self.digests.said.remove(&node);
+            }
+            None => self.digests.said.clear(),
+        }
+        self.digests.again_at = Some(now + self.config.limits.digests.interval);
+    }
+
+    /// Whether something has been executed that is not compared.
+    pub(super) fn has_uncompared(&self) -> bool {
+        self.leads() && self.replica.applied() > self.digests.slot
+    }
+
     /// When the next comparison is due.
     pub(super) fn digests_deadline(&self) -> Option<Instant> {
-        let is_news = self.replica.applied() > self.digests.slot;
-        (self.leads() && is_news).then_some(self.digests.next)
+        let next = self.has_uncompared().then_some(self.digests.next);
+        let again = self.digests.again_at.filter(|_| self.leads());
+        next.into_iter().chain(again).min()
+    }
+
+    /// What this node has at the slot that is compared. Right after a start nothing has been
+    /// executed, but what was recovered stands at a slot as well.
+    fn own_digest(&self) -> Option<u128> {
+        let slot = self.digests.slot;
+        let here = (self.replica.applied() == slot).then(|| self.replica.digest());
+        self.digests.own_at(slot).or(here)
     }
 
     fn tell_digest(&mut self, now: Instant, peers: &Peers, out: &mut Vec<Output>) {
         let slot = self.digests.slot;
-        if self.digests.told {
+        if self.digests.told || self.is_witness() {
             return;
         }
-        let Some(digest) = self.digests.own_at(slot) else {
+        let Some(digest) = self.own_digest() else {
             return;
         };
         self.digests.told = true;
@@ -188,16 +247,26 @@ impl Group {
         if slot != self.digests.slot {
             return;
         }
+        if self.is_witness() {
+            return;
+        }
+        let is_again = self.leader == Some(from) && self.digests.said.contains_key(&from);
+        if is_again && self.digests.told {
+            self.digests.begin_again();
+        }
         self.digests.said.insert(from, digest);
         self.tell_digest(now, peers, out);
         self.judge_digests(now, out);
     }
 
     fn judge_digests(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let Some(mine) = self.own_digest() else {
+            return;
+        };
         let membership = self.replica.membership();
-        match self.digests.verdict(self.own, membership) {
+        match self.digests.verdict((self.own, mine), membership) {
             Verdict::Open => {}
-            Verdict::Sound => self.note_the_wrong(out),
+            Verdict::Sound => self.note_the_wrong(mine, out),
             Verdict::Wrong => {
                 let slot = self.digests.slot;
                 out.push(Output::Note(Note::StateWrong { slot }));
@@ -235,11 +304,10 @@ impl Group {
     }
 
     /// Somebody else is wrong, and will find out by itself.
-    fn note_the_wrong(&mut self, out: &mut Vec<Output>) {
+    fn note_the_wrong(&mut self, mine: u128, out: &mut Vec<Output>) {
         let slot = self.digests.slot;
-        let mine = self.digests.own_at(slot);
         let said = std::mem::take(&mut self.digests.said);
-        for (node, _) in said.iter().filter(|(_, digest)| Some(**digest) != mine) {
+        for (node, _) in said.iter().filter(|(_, digest)| **digest != mine) {
             let name = self.name_of(*node);
             out.push(Output::Note(Note::StateDiffers { name, slot }));
         }
@@ -289,7 +357,7 @@ mod tests {
             .iter()
             .map(|(node, said)| (NodeId(*node), *said))
             .collect();
-        digests.verdict(NodeId(1), &membership(voters))
+        digests.verdict((NodeId(1), mine), &membership(voters))
     }
 
     #[test]
@@ -306,6 +374,18 @@ mod tests {
         assert_eq!(verdict(3, 5, &[(2, 6), (3, 7)]), Verdict::Divided);
         assert_eq!(verdict(2, 5, &[(2, 6)]), Verdict::Divided);
         assert_eq!(verdict(1, 5, &[]), Verdict::Sound);
+        // A witness has none, and is not waited for.
+        let mut witnessed = membership(3);
+        witnessed.witnesses.insert(NodeId(3));
+        let among_holders = |said: u128| {
+            let mut digests = Digests::default();
+            digests.executed(Slot(8), 5, 10);
+            digests.begin(Slot(8));
+            digests.said.insert(NodeId(2), said);
+            digests.verdict(NodeId(1), &witnessed)
+        };
+        assert_eq!(among_holders(5), Verdict::Sound);
+        assert_eq!(among_holders(6), Verdict::Divided);
         // Learners have no say.
         assert_eq!(verdict(3, 5, &[(4, 6), (5, 6), (6, 6)]), Verdict::Open);
     }

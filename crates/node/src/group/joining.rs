@@ -15,28 +15,18 @@ use consensus::Member;
 
 use super::{Group, Moment};
 use crate::calls::{Admittance, Join, Waiter};
+use crate::formation::other_kind;
 use crate::interface::{ConnectionId, Output};
 use crate::system::{self, SystemCommand};
 use crate::wire::{Frame, JoinReply, Welcome};
 
 impl Group {
     /// A node asks to be let in under a name that an operator has added.
-    pub fn join_request(
-        &mut self,
-        moment: Moment,
-        connection: ConnectionId,
-        name: String,
-        address: String,
-        claimant: NodeId,
-    ) {
-        let join = Join {
-            connection,
-            name,
-            address,
-            claimant,
-            deadline: moment.now + self.config.timing.request_timeout,
-        };
-        self.calls.add_join(moment.now, join);
+    pub fn join_request(&mut self, moment: Moment, join: Join) {
+        // A witness would not see what comes of a claim. The others are asked as well.
+        if !self.is_witness() {
+            self.calls.add_join(moment.now, join);
+        }
     }
 
     /// The membership is as current as the request: claims the place, or says why not.
@@ -45,10 +35,12 @@ impl Group {
             connection,
             name,
             address,
+            is_witness,
             claimant,
             deadline,
         } = join;
-        let members = &self.replica.membership().members;
+        let membership = self.replica.membership();
+        let members = &membership.members;
         let named = members.iter().find(|(_, member)| member.name == name);
         // As etcd's clients add members: without a name, which it brings along.
         let unnamed = || {
@@ -62,6 +54,9 @@ impl Group {
                  held its vote; run `quorate member remove {name}`, then `quorate member add \
                  {name} HOST:PORT`, and start this node again"
             )),
+            Some((id, _)) if membership.is_witness(*id) != is_witness => {
+                JoinReply::Refused(other_kind(&name, is_witness))
+            }
             // It asks again before long, and is answered once the first claim is decided.
             Some((id, _)) if self.calls.is_claimed(*id) => return,
             Some((id, _)) => {

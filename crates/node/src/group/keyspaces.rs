@@ -17,16 +17,16 @@ use super::{Group, META, Moment};
 use crate::calls::{Admittance, CallKind, Waiter};
 use crate::interface::{Answer, CallId, KeyspaceStatus, MovingStatus, Output};
 
-/// The keyspace that an operator wants.
+/// The keyspaces that an operator wants.
 pub(super) struct Wanted {
-    pub(super) name: String,
+    pub(super) names: Vec<String>,
     pub(super) replicas: usize,
     pub(super) engine: EngineKind,
     pub(super) quorums: Option<QuorumSizes>,
 }
 
 impl Group {
-    /// An operator wants a keyspace.
+    /// An operator wants keyspaces.
     pub(super) fn create_keyspace(
         &mut self,
         moment: Moment,
@@ -35,23 +35,23 @@ impl Group {
         out: &mut Vec<Output>,
     ) {
         let Wanted {
-            name,
+            names,
             replicas,
             engine,
             quorums,
         } = wanted;
         let rule = quorums.map(|sizes| QuorumRule::new(replicas, sizes));
-        let planned = meta::check_name(&name)
+        let checked = names.iter().try_for_each(|name| meta::check_name(name));
+        let planned = checked
             .and_then(|()| rule.transpose())
-            .and_then(|_| self.choose_replicas(replicas));
+            .and_then(|_| self.choose_replicas(names.len(), replicas));
         match planned {
             Ok((seen, replicas)) => {
                 let command = MetaCommand::Create {
                     seen,
-                    name,
                     engine,
                     quorums,
-                    replicas,
+                    keyspaces: names.into_iter().zip(replicas).collect(),
                 };
                 self.change_table(moment, id, &command, out);
             }
@@ -104,8 +104,19 @@ impl Group {
         }
     }
 
-    /// Who shall hold one more keyspace, and on which table that was decided.
-    fn choose_replicas(&self, count: usize) -> Result<(TableEpoch, Vec<Replica>), String> {
+    /// Who shall hold so many more keyspaces of `count` replicas, and on which table that was
+    /// decided.
+    fn choose_replicas(
+        &self,
+        keyspaces: usize,
+        count: usize,
+    ) -> Result<(TableEpoch, Vec<Vec<Replica>>), String> {
+        if keyspaces > meta::CREATED_MAX {
+            return Err(format!(
+                "{keyspaces} keyspaces are too many at a time; ask for {} and then for the others",
+                meta::CREATED_MAX
+            ));
+        }
         if !matches!(count, 1 | 3 | 5 | 7) {
             return Err(format!(
                 "a keyspace has 1, 3, 5 or 7 replicas, not {count}: an even number survives no \
@@ -115,16 +126,18 @@ impl Group {
         let reader = self.replica.reader();
         let membership = self.replica.membership();
         let picture = Picture::new(reader, membership);
-        let nodes = picture.nodes_for_new(reader, count);
-        if nodes.len() < count {
+        let planned = picture.nodes_for_new(reader, keyspaces, count);
+        if planned.iter().any(|nodes| nodes.len() < count) {
             return Err(format!(
                 "the cluster has {} nodes with a vote that take replicas, too few for {count}; ask \
                  for fewer with --replicas, or add nodes and promote them",
                 picture.serving()
             ));
         }
-        let replicas = nodes.into_iter();
-        let replicas = replicas.filter_map(|node| meta::replica_of(membership, node));
+        let replica = |node: &NodeId| meta::replica_of(membership, *node);
+        let replicas = planned
+            .iter()
+            .map(|nodes| nodes.iter().filter_map(replica).collect());
         Ok((picture.table.epoch, replicas.collect()))
     }
 

@@ -11,12 +11,14 @@
 //! back as any of them needs it.
 
 use base::mutant::{self, Mutant};
-use base::{Instant, Slot};
+use base::{Epoch, Instant, Slot};
 use consensus::{CheckpointRef, Engine as _};
+use journal::RecordKind;
 
 use super::journaling::ToJournal;
 use super::{Group, META, Moment};
 use crate::calls::Waiter;
+use crate::description::Description;
 use crate::interface::Output;
 use crate::notes::Note;
 use crate::peers::Peers;
@@ -109,7 +111,8 @@ impl Group {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
-        if self.is_taking_checkpoint() {
+        // A witness keeps few enough headers as it is.
+        if self.is_taking_checkpoint() || self.is_witness() {
             return;
         }
         let newest = self.newest_checkpoint();
@@ -146,12 +149,35 @@ impl Group {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
+        self.describe_members();
         self.to_journal.push(ToJournal::Release(log_kept_after));
         let input = consensus::Input::CheckpointTaken {
             checkpoint,
             log_kept_after,
         };
         self.drive(moment, input, peers, out);
+    }
+
+    /// Who belongs to the group stands in the log that is let go of, or in front of it. If
+    /// checkpoints are lost as well, this tells whether others have what is missing.
+    fn describe_members(&mut self) {
+        let members = self.replica.membership();
+        if self.latest.1 == *members {
+            return;
+        }
+        self.latest = (self.replica.applied(), members.clone());
+        let description = Description {
+            engine: self.engine.kind(),
+            genesis: self.genesis.clone(),
+            latest: self.latest.clone(),
+        };
+        self.to_journal.push(ToJournal::Keep(journal::Record {
+            group: self.id,
+            kind: RecordKind::GroupOpened,
+            slot: Slot(0),
+            epoch: Epoch(0),
+            body: description.encode(),
+        }));
     }
 
     /// The slot that the newest checkpoint covers.
@@ -164,6 +190,9 @@ impl Group {
     /// Begins a checkpoint if it is due, `log_bytes` of the log being behind the newest; goes on
     /// with the one that is being written.
     pub(crate) fn checkpoint(&mut self, now: Instant, log_bytes: u64, out: &mut Vec<Output>) {
+        if self.is_witness() {
+            return self.forget_headers(now, out);
+        }
         let log_bytes = if self.is_pinning { u64::MAX } else { log_bytes };
         // The first says no in nearly every pass, and is the cheapest.
         if log_bytes > self.config.limits.checkpoint_log_bytes

@@ -358,7 +358,9 @@ impl Group {
             Refusal::Abandoned if is_transfer => Error::TimeoutLeaderTransfer,
             Refusal::Abandoned => Error::Timeout,
             // What etcd would say was found out before; what is left would leave nobody.
-            Refusal::InvalidChange(_) => Error::NotEnoughStartedMembers,
+            Refusal::InvalidChange(_) | Refusal::LacksCopies { .. } => {
+                Error::NotEnoughStartedMembers
+            }
         };
         if let Some(change) = change {
             self.forget_wish(self.last_pass, &change);

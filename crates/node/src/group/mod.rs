@@ -57,6 +57,7 @@ mod routing;
 mod sleeping;
 pub mod space;
 pub mod trust;
+mod witnessing;
 
 use commands::{Queue, RunningTime};
 use digests::Digests;
@@ -66,6 +67,7 @@ use members::Members;
 use restore::restore;
 use sleeping::Sleep;
 use space::SpaceKeeper;
+use witnessing::Witnessing;
 
 /// How often a node says again what the others do not know of it yet.
 const PUBLISH_AGAIN: Duration = Duration::from_secs(1);
@@ -103,6 +105,8 @@ pub struct Place {
     /// Tells this opening of a group from others in the same incarnation; its disk requests carry
     /// it.
     pub opening: u32,
+    /// The node votes and holds no data.
+    pub is_witness: bool,
 }
 
 /// One group on one of its nodes.
@@ -113,6 +117,7 @@ pub struct Group {
     pub(crate) own: NodeId,
     origin: Origin,
     pub(crate) genesis: Membership,
+    latest: (Slot, Membership),
     pub(crate) engine: AnyEngine,
     pub(crate) replica: Replica,
     /// It has lost something that it may have acknowledged, and no leader has made up for that.
@@ -175,6 +180,8 @@ pub struct Group {
     digests: Digests,
     levels: Levels,
     sleep: Sleep,
+    /// What a witness keeps; `None` where there is data.
+    witnessing: Option<Witnessing>,
 }
 
 impl Group {
@@ -193,6 +200,7 @@ impl Group {
         let (kind, restored) = restore(&recovered, level_max)?;
         let RecoveredReplica {
             genesis,
+            latest,
             state,
             membership,
             found,
@@ -255,6 +263,7 @@ impl Group {
             own: place.node,
             origin,
             genesis,
+            latest,
             is_in_doubt: engine.glance().is_uncertain,
             engine,
             replica,
@@ -301,6 +310,7 @@ impl Group {
             digests: Digests::default(),
             levels,
             sleep: Sleep::new(now),
+            witnessing: place.is_witness.then(Witnessing::default),
             config,
         })
     }
@@ -380,7 +390,9 @@ impl Group {
                 self.operate(moment, asker, operation, peers, out);
             }
             GroupFrame::Operated { id, result } => {
-                if let Some(call) = self.operators.leader_answered(id) {
+                if id == witnessing::INTRODUCTION {
+                    self.published |= result.is_ok() && self.is_witness();
+                } else if let Some(call) = self.operators.leader_answered(id) {
                     self.answer(call, Answer::Operator(result), out);
                 }
             }
@@ -569,6 +581,7 @@ impl Group {
                     "its level was looked at when it was read"
                 );
                 self.told_hubs = None;
+                self.witnessing = self.witnessing.take().map(|_| Witnessing::default());
                 self.digests.forget();
                 let clock = self.replica.reader().clock();
                 self.leases.saw_clock(clock, moment.now);
@@ -698,11 +711,7 @@ impl Group {
     }
 
     fn tell_facts(&mut self, peers: &Peers, out: &mut Vec<Output>) {
-        let reader = self.replica.reader();
-        let facts = Facts {
-            data_bytes: reader.held_bytes(),
-            applied: reader.applied(),
-        };
+        let facts = self.own_facts();
         self.facts.insert(self.own, facts);
         let members = &self.membership.members;
         self.facts.retain(|node, _| members.contains_key(node));
@@ -731,6 +740,9 @@ impl Group {
         let moved = self.moved_to();
         if let Some((name, address)) = moved.clone() {
             self.update_place(moment, name, address, peers, out);
+        }
+        if self.is_witness() {
+            return self.introduce_itself(peers, out);
         }
         if system::published(self.replica.reader(), self.own) == Some(own.clone()) {
             self.published = moved.is_none();

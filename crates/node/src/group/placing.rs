@@ -6,6 +6,7 @@
 //!   mover, on the leader of a group: what is ─▶ observed ─▶ next step ─▶ take_step ─▶ engine
 //! ```
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base::{Instant, NodeId};
@@ -15,11 +16,13 @@ use cluster::placement::plan::{Scope, TableEpoch};
 use cluster::placement::site::Standing;
 use consensus::{Change, Engine as _, Member};
 
-use super::{Group, Moment};
+use super::{Group, META, Moment};
 use crate::calls::{Admittance, Waiter};
 use crate::interface::{Answer, CallId, Output, Placement};
 use crate::operator::Asker;
 use crate::peers::Peers;
+use crate::system::{self, SystemCommand};
+use crate::wire::Facts;
 
 /// What comes of an operator's question.
 enum Verdict {
@@ -88,11 +91,21 @@ impl Group {
                     false => format!("there is no keyspace called {name}"),
                 })?)
             }
+            Placement::Route { prefix, name } => {
+                meta::check_name(&name)?;
+                check_prefix(&prefix)?;
+                Verdict::Change(MetaCommand::Route { prefix, name })
+            }
+            Placement::Unroute { prefix } => {
+                check_prefix(&prefix)?;
+                Verdict::Change(MetaCommand::Unroute { prefix })
+            }
+            Placement::Routes => Verdict::Say(shown_routes(&meta::routes(reader))),
             Placement::Tend {
                 replace_after,
                 rebalances,
             } => {
-                let now = meta::tending(reader);
+                let now = meta::tending(reader).unwrap_or(self.config.tending);
                 let after = replace_after.map(|after| (after > Duration::ZERO).then_some(after));
                 Verdict::Change(MetaCommand::Tend(Tending {
                     replace_after: after.unwrap_or(now.replace_after),
@@ -201,18 +214,59 @@ impl Group {
         self.metrics.calls_refused += u64::from(added.is_err());
     }
 
+    /// What the others cannot see.
+    pub(super) fn own_facts(&self) -> Facts {
+        let reader = self.replica.reader();
+        Facts {
+            data_bytes: reader.held_bytes(),
+            applied: reader.applied(),
+            table: match self.id {
+                META => meta::epoch(reader),
+                _ => TableEpoch::default(),
+            },
+            calls: u32::try_from(self.calls.under_way()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The others are told at once what this node says of itself every now and then.
+    pub(crate) fn tell_facts_now(&mut self, now: Instant) {
+        self.next_facts = now;
+    }
+
+    /// On the leader: whether its group is on this move, and has heard so from this leader. A group
+    /// never goes back to an earlier move, so whoever leads by a table of long ago finds out here:
+    /// all that the group agreed on before stands in front of what it was told by this leader.
+    ///
+    /// `false`: not yet, or never; see [`Group::follow_move`].
+    pub(crate) fn follows_move(&self, begun: TableEpoch) -> bool {
+        let reader = self.replica.reader();
+        let has_caught_up = reader.epoch() == self.engine.glance().epoch;
+        has_caught_up && system::followed_move(reader) == Some(begun)
+    }
+
+    /// On the leader: the group shall be on this move, unless it is on a later one.
+    pub(crate) fn follow_move(&mut self, now: Instant, begun: TableEpoch) {
+        if system::followed_move(self.replica.reader()) <= Some(begun) {
+            let command = SystemCommand::FollowMove { begun };
+            self.add_system_command(now, &command, Waiter::Nobody);
+        }
+    }
+
     /// What this group's membership is, for the mover. Only the leader knows enough.
     pub(crate) fn observed(&self) -> Observed {
         let membership = &self.membership;
         let learners = membership.members.keys();
-        let learners = learners.filter(|id| !membership.is_voter(**id));
+        // Witnesses are no copies: they are neither missing nor in the way.
+        let is_copy = |id: &NodeId| !membership.is_witness(*id);
+        let learners = learners.filter(|id| !membership.is_voter(**id) && is_copy(id));
         // What has been proposed and is not executed here may still not be.
         let is_settled = membership == self.replica.membership();
         Observed {
-            voters: membership.voters.clone(),
+            voters: membership.voters.iter().copied().filter(is_copy).collect(),
             learners: learners
                 .map(|id| (*id, self.is_ready_for_vote(*id)))
                 .collect(),
+            unready: BTreeSet::new(),
             leader: self.leader,
             is_changing: !is_settled
                 || membership.is_joint()
@@ -281,6 +335,27 @@ fn stand(node: NodeId, was: Standing, standing: Standing) -> Verdict {
         was,
         standing,
     })
+}
+
+fn check_prefix(prefix: &[u8]) -> Result<(), String> {
+    match prefix.len() {
+        1..=meta::PREFIX_BYTES_MAX => Ok(()),
+        length => Err(format!(
+            "a prefix has 1 to {} bytes, not {length}",
+            meta::PREFIX_BYTES_MAX
+        )),
+    }
+}
+
+fn shown_routes(routes: &[meta::Route]) -> String {
+    let lines: Vec<String> = routes
+        .iter()
+        .map(|route| format!("{} {}", meta::shown(&route.prefix), route.keyspace))
+        .collect();
+    match lines.is_empty() {
+        true => "no prefix leads to a keyspace".to_owned(),
+        false => lines.join("\n"),
+    }
 }
 
 fn check_epoch(seen: TableEpoch, asked: Option<u64>) -> Result<(), String> {

@@ -24,6 +24,10 @@ pub(super) struct Told {
 impl Group {
     /// Tells the hubs what has changed since they were last told, if anything has.
     pub(super) fn publish_changes(&mut self, out: &mut Vec<Output>) {
+        // A witness has nothing to tell, and nobody watches it.
+        if self.is_witness() {
+            return;
+        }
         let reader = self.replica.reader();
         let now = Told {
             revision: reader.revision(),

@@ -236,6 +236,7 @@ impl Group {
             let digest = (self.replica.applied(), self.replica.digest());
             let remembered = self.config.limits.digests.remembered;
             self.digests.executed(digest.0, digest.1, remembered);
+            self.remember_header();
             let is_member = self.replica.membership().members.contains_key(&self.own);
             // Who leaves a keyspace closes its group when the table says so.
             if changes_membership && was_member && !is_member && self.id == META {

@@ -88,6 +88,7 @@ impl Group {
         self.sleep = Sleep::new(now);
         self.last_pass = now;
         self.next_facts = now + self.config.limits.facts_interval;
+        self.doubt_digest(now, None);
         self.metrics.groups_woken += 1;
         self.engine
             .step(now, Input::Woken { heard }, &mut self.outputs);
@@ -230,7 +231,7 @@ impl Group {
         let nothing_waits = self.calls.deadline(true).is_none()
             && self.operators.deadline().is_none()
             && (self.lease_deadline().is_none() || mutant::is_on(Mutant::SleepWithLease))
-            && self.digests_deadline().is_none()
+            && !self.has_uncompared()
             && self.members.deadline(self.last_pass).is_none()
             && !self.has_wishes()
             && self.queue.is_empty()

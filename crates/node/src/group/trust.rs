@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | a member under its name, or the leader | yes | yes |
 //! | a member under another name | refused | refused |
-//! | a member that was removed | yes | told that it was removed |
+//! | a member that was removed | acknowledgements | told that it was removed |
 //! | unknown here | yes | dropped |
 //!
 //! A node that has just joined, or lags behind, knows less of the membership than those who speak

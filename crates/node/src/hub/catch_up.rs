@@ -10,7 +10,7 @@ use std::time::Duration;
 use base::Instant;
 use base::mutant::{self, Mutant};
 use etcd::watch::{WatchNews, WatchRefusal, event_length};
-use state::{Event, EventBatch, Revision, Space};
+use state::{Event, EventBatch, KeyRange, Revision, Space};
 
 use super::Hub;
 use super::history::{HistoryOutcome, HistoryRequest, HistoryResult, Wanted};
@@ -89,13 +89,14 @@ impl Hub {
             let watcher = self.roster.watcher(*index);
             self.index.range(watcher.group.interest)
         });
+        let ranges: Vec<KeyRange> = ranges.collect();
         self.catch_up.number += 1;
         self.metrics.history_reads += 1;
         out.push(HubOutput::ReadHistory(Box::new(HistoryRequest {
             number: self.catch_up.number,
             from: Revision(from),
             upto: Revision(self.ring.first() - 1),
-            wanted: Wanted::any_of(ranges),
+            wanted: Wanted::any_of(&ranges),
             steps: self.limits.history_steps,
             bytes: self.limits.history_bytes,
         })));

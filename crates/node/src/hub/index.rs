@@ -1,7 +1,7 @@
 //! Which watched ranges hold a key. Its cost follows the ranges that match, not the watchers.
 //!
-//! Watchers of the same keys share one *interest*. Interests in a single key are found by hash,
-//! the others by an [interval tree](super::intervals).
+//! Watchers of the same keys share one *interest*. Interests in a single key are found by
+//! [hash](super::table), the others by an [interval tree](super::intervals).
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -11,7 +11,8 @@ use state::KeyRange;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::history::span;
-use super::intervals::Intervals;
+use super::intervals::{Intervals, Place};
+use super::table::Table;
 
 /// Names a range of keys that somebody watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,18 +59,30 @@ impl Hasher for SeededHasher {
     }
 }
 
+/// What is watched. There may be a million: so each key is held once, in an allocation of its own
+/// size.
+#[derive(Debug)]
+enum Watched {
+    Single(Box<[u8]>),
+    /// The tree holds the range.
+    Range(Place),
+}
+
 #[derive(Debug)]
 struct Interest {
-    range: KeyRange,
+    watched: Watched,
+    /// Without any, the place is free.
     watchers: u32,
 }
 
 /// All ranges that somebody watches.
 #[derive(Debug)]
 pub(super) struct Index {
-    interests: Vec<Option<Interest>>,
+    interests: Vec<Interest>,
     unused: Vec<InterestIndex>,
-    single: HashMap<Bytes, InterestIndex>,
+    single: Table,
+    /// Clients choose the keys, and must not be able to make all of them meet.
+    seed: u64,
     intervals: Intervals,
 }
 
@@ -78,31 +91,54 @@ impl Index {
         Index {
             interests: Vec::new(),
             unused: Vec::new(),
-            single: HashMap::with_hasher(Seed(random.next_u64())),
+            single: Table::default(),
+            seed: random.next_u64(),
             intervals: Intervals::new(random.fork()),
         }
     }
 
     /// Counts another watcher of a range.
     pub(super) fn add(&mut self, range: KeyRange) -> InterestIndex {
-        let bounds = match &range {
-            KeyRange::Single(_) => None,
-            range => Some(span(range)),
-        };
-        let known = match (&range, &bounds) {
-            (KeyRange::Single(key), _) => self.single.get(key).copied(),
-            (_, Some((start, end))) => self.intervals.find(start, end),
-            (_, None) => None,
-        };
-        if let Some(index) = known {
-            self.interest_mut(index).watchers += 1;
-            return index;
+        match range {
+            KeyRange::Single(key) => self.add_single(&key),
+            range => self.add_range(&range),
         }
-        let interest = Some(Interest {
-            range: range.clone(),
+    }
+
+    fn add_single(&mut self, key: &[u8]) -> InterestIndex {
+        let hash = self.hash(key);
+        if let Some(index) = self.find_single(hash, key) {
+            return self.add_watcher(index);
+        }
+        let index = self.add_interest(Watched::Single(key.into()));
+        self.single.insert(hash, index);
+        index
+    }
+
+    fn add_range(&mut self, range: &KeyRange) -> InterestIndex {
+        let (start, end) = span(range);
+        let end = end.as_deref();
+        if let Some(index) = self.intervals.find(&start, end) {
+            return self.add_watcher(index);
+        }
+        // Each has to be told where the other stands.
+        let index = self.add_interest(Watched::Single(Box::default()));
+        let place = self.intervals.insert(&start, end, index);
+        self.interests[index.0 as usize].watched = Watched::Range(place);
+        index
+    }
+
+    fn add_watcher(&mut self, index: InterestIndex) -> InterestIndex {
+        self.interests[index.0 as usize].watchers += 1;
+        index
+    }
+
+    fn add_interest(&mut self, watched: Watched) -> InterestIndex {
+        let interest = Interest {
+            watched,
             watchers: 1,
-        });
-        let index = match self.unused.pop() {
+        };
+        match self.unused.pop() {
             Some(index) => {
                 self.interests[index.0 as usize] = interest;
                 index
@@ -111,60 +147,68 @@ impl Index {
                 self.interests.push(interest);
                 InterestIndex((self.interests.len() - 1) as u32)
             }
-        };
-        match (range, bounds) {
-            (KeyRange::Single(key), _) => {
-                self.single.insert(key, index);
-            }
-            (_, Some((start, end))) => self.intervals.insert(start, end, index),
-            (_, None) => {}
         }
-        index
     }
 
     /// A watcher of a range is gone. Returns whether it was the last: then the index may be given
     /// to another range.
     pub(super) fn remove(&mut self, index: InterestIndex) -> bool {
-        let interest = self.interest_mut(index);
+        let interest = &mut self.interests[index.0 as usize];
+        assert!(interest.watchers > 0, "{WATCHED}");
         interest.watchers -= 1;
         if interest.watchers > 0 {
             return false;
         }
-        let interest = self.interests[index.0 as usize].take();
-        let range = interest
-            .expect("an interest is there while it is watched")
-            .range;
-        self.unused.push(index);
-        match &range {
-            KeyRange::Single(key) => {
-                self.single.remove(key);
+        // Nothing of it is kept until the place is used again.
+        let nothing = Watched::Single(Box::default());
+        match std::mem::replace(&mut interest.watched, nothing) {
+            Watched::Single(key) => {
+                let hash = self.hash(&key);
+                self.single.remove(hash, index);
             }
-            range => {
-                let (start, end) = span(range);
-                self.intervals.remove(&start, &end);
-            }
+            Watched::Range(place) => self.intervals.remove(place),
         }
+        self.unused.push(index);
         true
     }
 
     /// Which keys these are.
-    pub(super) fn range(&self, index: InterestIndex) -> &KeyRange {
-        let interest = self.interests[index.0 as usize].as_ref();
-        &interest
-            .expect("an interest is there while it is watched")
-            .range
+    pub(super) fn range(&self, index: InterestIndex) -> KeyRange {
+        match self.watched(index) {
+            Watched::Single(key) => KeyRange::Single(Bytes::copy_from_slice(key)),
+            Watched::Range(place) => self.intervals.range(*place),
+        }
+    }
+
+    /// Whether a key is one of them.
+    pub(super) fn holds(&self, index: InterestIndex, key: &[u8]) -> bool {
+        match self.watched(index) {
+            Watched::Single(only) => **only == *key,
+            Watched::Range(place) => self.intervals.holds(*place, key),
+        }
     }
 
     /// Visits the ranges that hold a key.
     pub(super) fn holding(&self, key: &[u8], mut visit: impl FnMut(InterestIndex)) {
-        if let Some(index) = self.single.get(key) {
-            visit(*index);
+        if let Some(index) = self.find_single(self.hash(key), key) {
+            visit(index);
         }
         self.intervals.holding(key, &mut visit);
     }
 
-    fn interest_mut(&mut self, index: InterestIndex) -> &mut Interest {
-        let interest = self.interests[index.0 as usize].as_mut();
-        interest.expect("an interest is there while it is watched")
+    fn find_single(&self, hash: u32, key: &[u8]) -> Option<InterestIndex> {
+        self.single.find(hash, |index| self.holds(index, key))
+    }
+
+    fn hash(&self, key: &[u8]) -> u32 {
+        xxh3_64_with_seed(key, self.seed) as u32
+    }
+
+    fn watched(&self, index: InterestIndex) -> &Watched {
+        let interest = &self.interests[index.0 as usize];
+        assert!(interest.watchers > 0, "{WATCHED}");
+        &interest.watched
     }
 }
+
+const WATCHED: &str = "an interest is there while it is watched";

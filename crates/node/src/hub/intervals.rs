@@ -7,20 +7,21 @@
 
 use base::Random;
 use bytes::Bytes;
+use state::KeyRange;
 
 use super::index::InterestIndex;
 
-/// Names a node of the tree.
-type Place = u32;
+/// Names a node of the tree, as long as its range is there.
+pub(super) type Place = u32;
 
 /// No node.
 const NONE: Place = Place::MAX;
 
 #[derive(Debug)]
 struct Node {
-    start: Bytes,
+    start: Box<[u8]>,
     /// The first key behind the range; `None` if it has no end.
-    end: Option<Bytes>,
+    end: Option<Box<[u8]>>,
     interest: InterestIndex,
     priority: u64,
     left: Place,
@@ -39,7 +40,7 @@ pub(super) struct Intervals {
 }
 
 /// Whether one end lies behind another.
-fn reaches_farther(one: Option<&Bytes>, other: Option<&Bytes>) -> bool {
+fn reaches_farther(one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
     match (one, other) {
         (_, None) => false,
         (None, Some(_)) => true,
@@ -48,8 +49,16 @@ fn reaches_farther(one: Option<&Bytes>, other: Option<&Bytes>) -> bool {
 }
 
 /// Where a range stands in the order: by its start, then by its end, no end last.
-fn order<'a>(start: &'a Bytes, end: &'a Option<Bytes>) -> (&'a Bytes, bool, &'a Option<Bytes>) {
+type Order<'a> = (&'a [u8], bool, Option<&'a [u8]>);
+
+fn order<'a>(start: &'a [u8], end: Option<&'a [u8]>) -> Order<'a> {
     (start, end.is_none(), end)
+}
+
+impl Node {
+    fn order(&self) -> Order<'_> {
+        order(&self.start, self.end.as_deref())
+    }
 }
 
 impl Intervals {
@@ -63,10 +72,10 @@ impl Intervals {
     }
 
     /// What exactly this range stands for.
-    pub(super) fn find(&self, start: &Bytes, end: &Option<Bytes>) -> Option<InterestIndex> {
+    pub(super) fn find(&self, start: &[u8], end: Option<&[u8]>) -> Option<InterestIndex> {
         let mut place = self.root;
         while let Some(node) = self.nodes.get(place as usize) {
-            place = match order(start, end).cmp(&order(&node.start, &node.end)) {
+            place = match order(start, end).cmp(&node.order()) {
                 std::cmp::Ordering::Less => node.left,
                 std::cmp::Ordering::Equal => return Some(node.interest),
                 std::cmp::Ordering::Greater => node.right,
@@ -75,13 +84,37 @@ impl Intervals {
         None
     }
 
+    /// The range of a node.
+    pub(super) fn range(&self, place: Place) -> KeyRange {
+        let node = &self.nodes[place as usize];
+        let start = Bytes::copy_from_slice(&node.start);
+        match &node.end {
+            Some(end) => KeyRange::Span {
+                start,
+                end: Bytes::copy_from_slice(end),
+            },
+            None => KeyRange::From { start },
+        }
+    }
+
+    /// Whether the range of a node holds a key.
+    pub(super) fn holds(&self, place: Place, key: &[u8]) -> bool {
+        let node = &self.nodes[place as usize];
+        *node.start <= *key && node.end.as_ref().is_none_or(|end| *key < **end)
+    }
+
     /// Adds a range that is not there.
-    pub(super) fn insert(&mut self, start: Bytes, end: Option<Bytes>, interest: InterestIndex) {
-        let (left, right) = self.split(self.root, &start, &end);
+    pub(super) fn insert(
+        &mut self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        interest: InterestIndex,
+    ) -> Place {
+        let (left, right) = self.split(self.root, start, end);
         let priority = self.random.next_u64();
         let node = Node {
-            start,
-            end,
+            start: start.into(),
+            end: end.map(Box::from),
             interest,
             priority,
             left: NONE,
@@ -101,19 +134,19 @@ impl Intervals {
         self.update(place);
         let left = self.merge(left, place);
         self.root = self.merge(left, right);
+        place
     }
 
     /// Removes a range that is there.
-    pub(super) fn remove(&mut self, start: &Bytes, end: &Option<Bytes>) {
-        let (left, rest) = self.split(self.root, start, end);
+    pub(super) fn remove(&mut self, place: Place) {
+        let node = &self.nodes[place as usize];
+        let (start, end) = (node.start.clone(), node.end.clone());
+        let (left, rest) = self.split(self.root, &start, end.as_deref());
         let (found, right) = self.take_first(rest);
-        let node = &mut self.nodes[found as usize];
-        assert!(
-            node.start == *start && node.end == *end,
-            "only ranges that are there are removed"
-        );
+        assert!(found == place, "only ranges that are there are removed");
         // Nothing of it is kept until the place is used again.
-        (node.start, node.end) = (Bytes::new(), None);
+        let node = &mut self.nodes[place as usize];
+        (node.start, node.end) = (Box::default(), None);
         self.unused.push(found);
         self.root = self.merge(left, right);
     }
@@ -127,7 +160,8 @@ impl Intervals {
         let Some(node) = self.nodes.get(place as usize) else {
             return;
         };
-        let ends_before = |end: &Option<Bytes>| end.as_ref().is_some_and(|end| end.as_ref() <= key);
+        let ends_before =
+            |end: &Option<Box<[u8]>>| end.as_ref().is_some_and(|end| end.as_ref() <= key);
         if ends_before(&self.nodes[node.farthest as usize].end) {
             return;
         }
@@ -141,12 +175,12 @@ impl Intervals {
     }
 
     /// Those before the range, and the others.
-    fn split(&mut self, place: Place, start: &Bytes, end: &Option<Bytes>) -> (Place, Place) {
+    fn split(&mut self, place: Place, start: &[u8], end: Option<&[u8]>) -> (Place, Place) {
         if place == NONE {
             return (NONE, NONE);
         }
         let node = &self.nodes[place as usize];
-        if order(&node.start, &node.end) < order(start, end) {
+        if node.order() < order(start, end) {
             let (left, right) = self.split(node.right, start, end);
             self.nodes[place as usize].right = left;
             self.update(place);
@@ -202,7 +236,7 @@ impl Intervals {
             if let Some(below) = self.nodes.get(below as usize) {
                 let reach = &self.nodes[below.farthest as usize].end;
                 let so_far = &self.nodes[farthest as usize].end;
-                if reaches_farther(reach.as_ref(), so_far.as_ref()) {
+                if reaches_farther(reach.as_deref(), so_far.as_deref()) {
                     farthest = below.farthest;
                 }
             }
@@ -221,7 +255,8 @@ mod tests {
     fn finds_what_looking_at_all_finds() {
         let mut random = Random::from_seed(3);
         let mut tree = Intervals::new(random.fork());
-        let mut all: Vec<(Bytes, Option<Bytes>, InterestIndex)> = Vec::new();
+        type Known = (Bytes, Option<Bytes>, InterestIndex, Place);
+        let mut all: Vec<Known> = Vec::new();
         let key = |random: &mut Random| {
             let length = random.below(4) as usize;
             let key: Vec<u8> = (0..length).map(|_| random.below(4) as u8).collect();
@@ -232,22 +267,35 @@ mod tests {
                 let start = key(&mut random);
                 let end = random.chance(0.9).then(|| key(&mut random));
                 let known = all.iter().find(|each| (&each.0, &each.1) == (&start, &end));
-                assert_eq!(tree.find(&start, &end), known.map(|each| each.2));
+                let found = tree.find(&start, end.as_deref());
+                assert_eq!(found, known.map(|each| each.2));
                 if known.is_none() {
-                    tree.insert(start.clone(), end.clone(), InterestIndex(step));
-                    all.push((start, end, InterestIndex(step)));
+                    let place = tree.insert(&start, end.as_deref(), InterestIndex(step));
+                    all.push((start, end, InterestIndex(step), place));
                 }
             } else if !all.is_empty() {
                 let index = random.below(all.len() as u64) as usize;
-                let (start, end, _) = all.swap_remove(index);
-                tree.remove(&start, &end);
-                assert_eq!(tree.find(&start, &end), None);
+                let (start, end, _, place) = all.swap_remove(index);
+                let range = match end.clone() {
+                    Some(end) => KeyRange::Span {
+                        start: start.clone(),
+                        end,
+                    },
+                    None => KeyRange::From {
+                        start: start.clone(),
+                    },
+                };
+                assert_eq!(tree.range(place), range);
+                tree.remove(place);
+                assert_eq!(tree.find(&start, end.as_deref()), None);
             }
             let key = key(&mut random);
             let mut found = Vec::new();
             tree.holding(&key, &mut |interest| found.push(interest));
-            let holds = |each: &&(Bytes, Option<Bytes>, InterestIndex)| {
-                each.0 <= key && each.1.as_ref().is_none_or(|end| key < *end)
+            let holds = |each: &&Known| {
+                let holds = each.0 <= key && each.1.as_ref().is_none_or(|end| key < *end);
+                assert_eq!(tree.holds(each.3, &key), holds);
+                holds
             };
             let mut expected: Vec<_> = all.iter().filter(holds).map(|each| each.2).collect();
             found.sort_unstable();
@@ -267,9 +315,8 @@ mod tests {
         }
         let mut tree = Intervals::new(Random::from_seed(1));
         for number in 0..50_000u32 {
-            let start = Bytes::copy_from_slice(&number.to_be_bytes());
-            let end = Bytes::copy_from_slice(&(number + 1).to_be_bytes());
-            tree.insert(start, Some(end), InterestIndex(number));
+            let (start, end) = (number.to_be_bytes(), (number + 1).to_be_bytes());
+            tree.insert(&start, Some(&end), InterestIndex(number));
         }
         assert!(depth(&tree, tree.root) < 64);
     }

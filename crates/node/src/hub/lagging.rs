@@ -129,7 +129,6 @@ impl Hub {
         if let Some(piece) = self.shared.pieces.get(&(group, next)) {
             return piece.clone();
         }
-        let range = self.index.range(group.interest);
         let (mut events, mut bytes, mut through) = (Vec::new(), 0, self.delivered);
         for batch in self.ring.from(next) {
             if batch.revision.0 > self.delivered {
@@ -137,7 +136,8 @@ impl Hub {
             }
             for event in &batch.events {
                 *steps = steps.saturating_sub(1);
-                let is_ours = event.space == Space::ETCD && range.contains(&event.key_value.key);
+                let key = &event.key_value.key;
+                let is_ours = event.space == Space::ETCD && self.index.holds(group.interest, key);
                 if is_ours && group.form.takes(event) {
                     bytes += event_length(event, group.form.previous);
                     events.push(event);

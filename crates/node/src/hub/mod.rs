@@ -12,7 +12,7 @@
 //! one message per watcher, however many revisions it was.
 //!
 //! - [`publication`]: what the node says. [`interface`]: what else can happen, and what follows.
-//! - `ring`: the newest revisions. `index`, `intervals`: which watched ranges hold a key.
+//! - `ring`: the newest revisions. `index`, `table`, `intervals`: which watched ranges hold a key.
 //! - `groups`: live watchers that get the very same bytes. `messages`: these bytes.
 //! - `roster`: streams and watchers, and what each waits for.
 //! - `requests`: what clients ask for. `delivery`: what is new. `lagging`: what some have missed.
@@ -40,6 +40,7 @@ pub mod publication;
 mod requests;
 mod ring;
 mod roster;
+mod table;
 
 pub use history::{HistoryJob, HistoryOutcome, HistoryRequest, HistoryResult, Wanted};
 pub use interface::{HubId, HubInput, HubMetrics, HubOutput, StreamId};

@@ -10,7 +10,7 @@ use journal::disk::File;
 use super::{Moment, Node, Phase};
 use crate::config::Config;
 use crate::description::Description;
-use crate::formation::{self, Formation, other_engine};
+use crate::formation::{self, Formation, other_engine, other_kind};
 use crate::group::META;
 use crate::group::trust::{REMOVED, was_removed};
 use crate::interface::{Halt, Identity, Output, Standing};
@@ -27,6 +27,11 @@ impl Node {
         }
         let alone = self.config.cluster.is_empty() && self.config.join.is_empty();
         let mut identity = self.identity.clone();
+        if alone && identity.is_witness && identity.standing == Standing::Alone {
+            let reason = "a witness alone would hold nothing at all: name the nodes that form the \
+                          cluster with --cluster, or one of a cluster that exists with --join";
+            return out.push(Output::Halt(Halt::Refused(reason.to_owned())));
+        }
         if alone && identity.standing == Standing::Alone {
             let member = Member {
                 name: self.config.name.clone(),
@@ -35,8 +40,12 @@ impl Node {
             let genesis = Membership {
                 members: [(identity.node, member)].into(),
                 voters: [identity.node].into(),
+                quorums: self.config.quorum_rule(1),
                 ..Membership::default()
             };
+            if let Err(flaw) = genesis.check_copies() {
+                return out.push(Output::Halt(Halt::Refused(flaw)));
+            }
             let other = self.config.counts_otherwise(&genesis);
             if let Some(other) = other {
                 out.push(Output::Halt(Halt::Refused(other.explain("a node alone"))));
@@ -246,7 +255,7 @@ pub(super) fn member_of(identity: &Identity) -> Option<(ClusterId, Description)>
             engine,
         } => {
             let (engine, genesis) = (*engine, genesis.clone());
-            Some((*cluster, Description { engine, genesis }))
+            Some((*cluster, Description::new(engine, genesis)))
         }
         Standing::Alone | Standing::Forming { .. } => None,
     }
@@ -265,6 +274,7 @@ pub(super) fn hello(config: &Config, identity: &Identity, process: u64) -> Hello
         },
         name: config.name.clone(),
         address: config.peer_address.clone().unwrap_or_default(),
+        is_witness: identity.is_witness,
     }
 }
 
@@ -289,6 +299,11 @@ pub(super) fn check_folder(
              or choose another folder with --data-dir",
             found.name, config.name
         )),
+        Some(Identity { standing: Standing::Member { .. }, is_witness: false, .. })
+            if config.is_witness =>
+        {
+            Some(other_kind(&config.name, true))
+        }
         Some(Identity { standing: Standing::Member { engine, genesis, .. }, .. }) => {
             let what = "the group in this data folder";
             if let Some(asked) = config.engine.filter(|asked| asked != engine) {

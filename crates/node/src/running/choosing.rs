@@ -30,6 +30,9 @@ impl Running {
         keyspace: &str,
         call: &Call,
     ) -> Result<GroupId, etcd::Error> {
+        if self.is_witness {
+            return Ok(META);
+        }
         let (caller, call) = match call {
             Call::As { caller, call } => (Some(&**caller), &**call),
             call => (None, call),
@@ -72,14 +75,23 @@ impl Running {
             self.meta_led_at = now;
         }
         self.is_directory_old |= meta.take_membership_change();
-        if !self.is_directory_old || !meta.was_current {
+        if !self.is_directory_old || !(meta.was_current || self.is_witness) {
             return;
+        }
+        if self.is_witness {
+            self.is_directory_old = false;
+            let directory = Directory {
+                is_witness: true,
+                ..Directory::default()
+            };
+            return out.push(Output::Keyspaces(Arc::new(directory)));
         }
         self.is_directory_old = false;
         let meta = self.meta();
         let table = meta::keyspaces(meta.replica().reader());
         let is_open = |group| self.groups.contains_key(&group);
-        let directory = Directory::new(self.own, table, &meta.membership, is_open);
+        let routes = meta.replica().routes();
+        let directory = Directory::new(self.own, (table, routes), &meta.membership, is_open);
         out.push(Output::Keyspaces(Arc::new(directory)));
     }
 }

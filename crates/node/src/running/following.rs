@@ -125,10 +125,7 @@ impl Running {
     /// Opens a group that is not on this node.
     fn open(&mut self, keyspace: &Keyspace, now: Instant, out: &mut Vec<Output>) {
         let id = keyspace.group;
-        let description = Description {
-            engine: keyspace.engine,
-            genesis: genesis(keyspace),
-        };
+        let description = Description::new(keyspace.engine, genesis(keyspace));
         // On stable storage with the first write of the group, before anything of it counts.
         self.journal.append(Record {
             group: id,

@@ -80,7 +80,7 @@ impl Running {
         }
         self.prefer_leaders();
         let is_draining = self.leading.is_draining;
-        let rebalances = meta::tending(self.meta().replica().reader()).rebalances;
+        let rebalances = self.tending().rebalances;
         for id in led {
             let has_rested = self.leading.since[&id] + limits.leading_rest <= now;
             let given = self.leading.given.get(&id);
@@ -131,13 +131,10 @@ impl Running {
     /// Another node for the first group: one that takes replicas.
     fn heir_of_first(&self, peers: &Peers) -> Option<NodeId> {
         let replica = self.meta().replica();
-        let voters = replica.membership().voters.iter();
-        let mut serving = voters.filter(|node| {
-            meta::standing(replica.reader(), **node) == Standing::Serving && **node != self.own
+        let mut serving = replica.membership().holders().filter(|node| {
+            meta::standing(replica.reader(), *node) == Standing::Serving && *node != self.own
         });
-        serving
-            .find(|node| peers.route_to(**node).is_some())
-            .copied()
+        serving.find(|node| peers.route_to(*node).is_some())
     }
 
     /// Whether a node can take a group over: it is another one, connected, and votes in it, and

@@ -11,17 +11,27 @@
 //! ```
 //!
 //! Each group is moved by whoever leads it, from what it sees ([`mover::steps`]); nothing is kept
-//! but what stands in the table and in the group's membership, so the next leader goes on where one
-//! stopped. *Settle* is said once the removal is executed: whoever reads it deletes what it holds.
+//! but what stands in the table and in the group, so the next leader goes on where one stopped.
+//! *Settle* is said once the removal is executed: whoever reads it deletes what it holds.
+//!
+//! Tables are read late: by a node that closes a replica, and by one that leads a group. So that
+//! nobody closes what has got a vote again meanwhile,
+//!
+//! - moves have numbers, and a leader takes no step of a move, and says nothing of it, before its
+//!   group has written down, in this leader's own epoch, that it is on that move. A group never goes
+//!   back to an earlier one: who leads by an old table adds nobody;
+//! - a node is filled only once it has said that its table is the one that the move made, or a
+//!   later one. Whatever earlier tables had it close is closed by then.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use base::mutant::{self, Mutant};
-use base::{GroupId, Instant, NodeId};
-use cluster::meta::{Keyspace, MetaCommand, Moving};
+use base::{Epoch, GroupId, Instant, NodeId};
+use cluster::meta::{self, Keyspace, MetaCommand, Moving};
 use cluster::placement::mover::{self, Observed, Step};
+use cluster::placement::plan::TableEpoch;
 
 use super::Running;
 use crate::group::{META, Moment};
@@ -40,6 +50,9 @@ pub struct MovingLimits {
     /// From when clients are served by others until a replica is removed: what it was asked before
     /// is answered meanwhile.
     pub grace: Duration,
+    /// A replica whose node has calls under way, or has not heard that others serve the keyspace, is
+    /// removed all the same after so long: longer than a call may take.
+    pub patience: Duration,
     /// How long to wait before the table is told the same thing again.
     pub say_again: Duration,
     /// How often it is looked who is dead, who holds too much, and who leads too much.
@@ -60,6 +73,7 @@ impl Default for MovingLimits {
             sent_at_a_time: 8,
             interval: Duration::from_millis(100),
             grace: Duration::from_secs(2),
+            patience: Duration::from_secs(10),
             say_again: Duration::from_secs(2),
             tending_interval: Duration::from_secs(1),
             back_after: Duration::from_secs(5),
@@ -69,15 +83,30 @@ impl Default for MovingLimits {
     }
 }
 
+/// A keyspace that is served by its new nodes alone.
+#[derive(Debug)]
+struct Leaving {
+    /// Which move.
+    begun: TableEpoch,
+    /// When this node heard of it, and the epoch of its table then.
+    heard: (Instant, TableEpoch),
+    /// When those who leave were found to know it too.
+    known: BTreeMap<NodeId, Instant>,
+}
+
 /// What a node keeps of the keyspaces that move.
 #[derive(Debug, Default)]
 pub(super) struct UnderWay {
     /// Those that it holds, by their groups.
     keyspaces: BTreeMap<GroupId, Moving>,
-    /// Since when this node knows that some leave.
-    leaving: BTreeMap<GroupId, Instant>,
+    /// Who leaves what, as far as this node has seen.
+    leaving: BTreeMap<GroupId, Leaving>,
     /// When the table was last told something about a group.
     said: BTreeMap<GroupId, Instant>,
+    /// When a group was last told which move it is on.
+    told: BTreeMap<GroupId, (Epoch, TableEpoch, Instant)>,
+    /// The newest move to this node that it has heard of, and told the others so.
+    heard: TableEpoch,
     next_look: Instant,
 }
 
@@ -91,6 +120,8 @@ impl UnderWay {
 impl Running {
     /// The table has changed: who moves.
     pub(super) fn follow_moves(&mut self, table: &[Keyspace], now: Instant) {
+        let epoch = meta::epoch(self.meta().replica().reader());
+        let mut has_news = false;
         let under_way = &mut self.under_way;
         let moving = table.iter().filter_map(|each| {
             let moving = each.moving.clone().filter(|_| each.is_held_by(self.own));
@@ -98,15 +129,33 @@ impl Running {
         });
         under_way.keyspaces = moving.collect();
         let moving = &under_way.keyspaces;
-        let is_leaving = |group: &GroupId| moving.get(group).is_some_and(|each| each.is_leaving);
-        under_way.leaving.retain(|group, _| is_leaving(group));
+        under_way.leaving.retain(|group, leaving| {
+            let moving = moving.get(group);
+            moving.is_some_and(|each| each.is_leaving && each.begun == leaving.begun)
+        });
         under_way.said.retain(|group, _| moving.contains_key(group));
-        for group in moving.keys().filter(|group| is_leaving(group)) {
+        under_way.told.retain(|group, _| moving.contains_key(group));
+        for (group, each) in moving.iter().filter(|(_, each)| each.is_leaving) {
             if let Entry::Vacant(new) = under_way.leaving.entry(*group) {
                 // *Leave* has been heard; what is said next is another thing.
-                new.insert(now);
+                new.insert(Leaving {
+                    begun: each.begun,
+                    heard: (now, epoch),
+                    known: BTreeMap::new(),
+                });
+                has_news = true;
                 under_way.said.remove(group);
             }
+        }
+        let own = self.own;
+        let to_here = moving.values().filter(|each| {
+            let mut target = each.target.iter();
+            target.any(|replica| replica.node == own)
+        });
+        let newest = to_here.map(|each| each.begun).max().unwrap_or_default();
+        if newest > under_way.heard || has_news {
+            under_way.heard = under_way.heard.max(newest);
+            self.meta_mut().tell_facts_now(now);
         }
     }
 
@@ -132,14 +181,26 @@ impl Running {
             return;
         }
         let (mut target, mut observed) = (BTreeMap::new(), BTreeMap::new());
+        let mut unaware = Vec::new();
         for (id, moving) in &self.under_way.keyspaces {
             let opened = self.groups.get(id).filter(|opened| opened.group.leads());
             let Some(opened) = opened else {
                 continue;
             };
+            if !opened.group.follows_move(moving.begun) {
+                unaware.push((*id, moving.begun, opened.group.epoch));
+                continue;
+            }
             let nodes: Vec<NodeId> = moving.target.iter().map(|each| each.node).collect();
+            let seen = Observed {
+                unready: self.unready(moving),
+                ..opened.group.observed()
+            };
             target.insert(*id, nodes);
-            observed.insert(*id, opened.group.observed());
+            observed.insert(*id, seen);
+        }
+        for (id, begun, epoch) in unaware {
+            self.tell_of_move(moment.now, id, (epoch, begun), out);
         }
         for (id, seen) in &observed {
             self.report(moment.now, *id, seen, out);
@@ -148,6 +209,38 @@ impl Running {
         for (id, step) in mover::steps(&target, &observed, &limits) {
             self.move_on(moment, id, step, &observed[&id], peers, out);
         }
+    }
+
+    /// Those of a target who have not said that they know of the move.
+    fn unready(&self, moving: &Moving) -> BTreeSet<NodeId> {
+        let facts = &self.meta().facts;
+        let knows = |node: &NodeId| {
+            facts
+                .get(node)
+                .is_some_and(|each| each.table >= moving.begun)
+        };
+        let target = moving.target.iter().map(|each| each.node);
+        target
+            .filter(|node| !knows(node) && !mutant::is_on(Mutant::FillUnaware))
+            .collect()
+    }
+
+    /// A group that this node leads is told which move it is on.
+    fn tell_of_move(
+        &mut self,
+        now: Instant,
+        id: GroupId,
+        what: (Epoch, TableEpoch),
+        out: &mut Vec<Output>,
+    ) {
+        let again = self.config.limits.moving.say_again;
+        let told = self.under_way.told.get(&id);
+        if told.is_some_and(|(epoch, begun, at)| (*epoch, *begun) == what && now < *at + again) {
+            return;
+        }
+        let (epoch, begun) = what;
+        self.under_way.told.insert(id, (epoch, begun, now));
+        self.with(id, out, |group, _| group.follow_move(now, begun));
     }
 
     /// Says into the table what has been reached.
@@ -159,13 +252,13 @@ impl Running {
             return;
         }
         let shall: BTreeSet<NodeId> = moving.target.iter().map(|each| each.node).collect();
-        let target = moving.target.clone();
+        let begun = moving.begun;
+        let is_over = seen.voters == shall && seen.learners.is_empty();
         let command = match moving.is_leaving {
-            true if seen.voters == shall && seen.learners.is_empty() => {
-                MetaCommand::Settle { group: id, target }
+            true if is_over || mutant::is_on(Mutant::SettleEarly) => {
+                MetaCommand::Settle { group: id, begun }
             }
-            true if mutant::is_on(Mutant::SettleEarly) => MetaCommand::Settle { group: id, target },
-            false if shall.is_subset(&seen.voters) => MetaCommand::Leave { group: id, target },
+            false if shall.is_subset(&seen.voters) => MetaCommand::Leave { group: id, begun },
             _ => return,
         };
         let again = self.config.limits.moving.say_again;
@@ -192,10 +285,11 @@ impl Running {
             Step::HandOver => true,
             Step::Remove(node) => seen.voters.contains(&node),
         };
-        let left_at = self.under_way.leaving.get(&id);
-        let grace = self.config.limits.moving.grace;
-        let may_leave = left_at.is_some_and(|at| *at + grace <= moment.now);
-        if takes_away && (!may_leave || mutant::is_on(Mutant::NeverLeave)) {
+        let leaves = match step {
+            Step::Remove(node) => node,
+            _ => self.own,
+        };
+        if takes_away && !self.has_served(moment.now, id, leaves, peers) {
             return;
         }
         let member = match step {
@@ -209,6 +303,39 @@ impl Running {
         self.with(id, out, |group, out| {
             group.take_step(moment, step, member, peers, out);
         });
+    }
+
+    /// Whether a node that leaves a keyspace has answered what it was asked there. It must have heard
+    /// that others serve it now, as it says with its facts; what came before is answered in a
+    /// while, and it says how much is not. One that cannot be reached, or says nothing for long,
+    /// is not waited for.
+    fn has_served(&mut self, now: Instant, id: GroupId, node: NodeId, peers: &Peers) -> bool {
+        if mutant::is_on(Mutant::NeverLeave) {
+            return false;
+        }
+        let MovingLimits {
+            grace, patience, ..
+        } = self.config.limits.moving;
+        let facts = self.meta().facts.get(&node).copied();
+        let calls = self.groups.get(&id).and_then(|opened| {
+            let facts = opened.group.facts.get(&node);
+            facts.map(|each| each.calls)
+        });
+        let is_own = node == self.own;
+        let is_reached = peers.route_to(node).is_some();
+        let Some(leaving) = self.under_way.leaving.get_mut(&id) else {
+            return false;
+        };
+        let (heard, epoch) = leaving.heard;
+        // Whoever only hands over goes on answering its own calls.
+        if is_own || !is_reached || heard + patience <= now {
+            return heard + grace <= now;
+        }
+        if facts.is_none_or(|facts| facts.table < epoch) {
+            return false;
+        }
+        let known = *leaving.known.entry(node).or_insert(now);
+        known + grace <= now && calls.is_none_or(|calls| calls == 0)
     }
 
     /// What is known here of keyspaces, beside what the table says.

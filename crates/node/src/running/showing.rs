@@ -1,12 +1,13 @@
 //! What a node shows of itself: to operators, to metrics, and to tests that look inside.
 
-use base::{GroupId, NodeId};
+use base::{GroupId, Instant, NodeId};
 use consensus::AnyEngine;
 
 use super::Running;
 use crate::group::Group;
 use crate::interface::{GroupStatus, Status};
 use crate::notes::Metrics;
+use crate::peers::Peers;
 use crate::replica::Replica;
 
 impl Running {
@@ -29,12 +30,23 @@ impl Running {
         self.meta().status()
     }
 
-    pub(super) fn group_statuses(&self) -> Vec<GroupStatus> {
+    pub(super) fn group_statuses(&self, now: Instant, peers: &Peers) -> Vec<GroupStatus> {
         let groups = self.groups.iter();
-        let status = groups.map(|(id, opened)| GroupStatus {
-            group: *id,
-            is_in_doubt: opened.group.is_in_doubt() || opened.group.is_given_up(),
-            status: opened.group.status(),
+        let status = groups.map(|(id, opened)| {
+            let engine = &opened.group.engine;
+            let glance = engine.glance();
+            GroupStatus {
+                group: *id,
+                is_in_doubt: opened.group.is_in_doubt() || opened.group.is_given_up(),
+                engine: engine.kind(),
+                last: glance.last,
+                last_term: engine.epoch_of(glance.last).unwrap_or_default(),
+                quorums: engine.membership().quorum_sizes(),
+                is_voter: engine.membership().is_voter(self.own),
+                is_witness: engine.membership().is_witness(self.own),
+                others: self.others_in(engine.membership(), now, peers),
+                status: opened.group.status(),
+            }
         });
         status.collect()
     }

@@ -43,7 +43,7 @@ pub(super) struct Tended {
     /// What was said last into the table, and when: on this epoch nothing else will be, before it
     /// is lost.
     said: Option<(TableEpoch, Instant)>,
-    /// Here nothing is to be moved.
+    /// Here nothing is to be moved, or nothing more for now: what comes of looking again is known.
     at_rest: Option<Situation>,
     next_look: Instant,
     /// The table says something else of where this node stands.
@@ -60,6 +60,11 @@ impl Running {
         self.tended.heard.insert(node, now);
     }
 
+    /// How long nothing has been heard of a node, if it was heard of since this one was started.
+    pub(super) fn silence_of(&self, node: NodeId, now: Instant) -> Option<Duration> {
+        self.tended.heard.get(&node).map(|at| now.since(*at))
+    }
+
     /// What was found out on the table may not hold any more.
     pub(super) fn plan_anew(&mut self) {
         let reader = self.meta().replica().reader();
@@ -73,13 +78,15 @@ impl Running {
         let meta = self.meta();
         let has_others = meta.membership.members.len() > 1;
         let leads = meta.leads() && has_others;
-        let says = self.tended.has_moved && meta.was_current && meta.leader.is_some();
+        let says =
+            self.tended.has_moved && !self.is_witness && meta.was_current && meta.leader.is_some();
         (leads || says).then_some(self.tended.next_look)
     }
 
     /// Says into the table where this node stands, if that is not what stands there.
     fn say_where(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let is_current = self.meta().was_current;
+        // A witness holds nothing, wherever it is.
+        let is_current = self.meta().was_current && !self.is_witness;
         if !self.tended.has_moved || !is_current || now < self.tended.next_saying {
             return;
         }
@@ -143,11 +150,17 @@ impl Running {
         }
     }
 
+    /// How the cluster looks after itself.
+    pub(super) fn tending(&self) -> Tending {
+        let said = meta::tending(self.meta().replica().reader());
+        said.unwrap_or(self.config.tending)
+    }
+
     fn what_is_to_be_said(&mut self, now: Instant) -> Option<MetaCommand> {
         let limits = self.config.limits.moving;
         let reader = self.meta().replica().reader();
         let epoch = meta::epoch(reader);
-        let tending = meta::tending(reader);
+        let tending = self.tending();
         if let Some((before, at)) = self.tended.said
             && before == epoch
             && now < at + limits.say_again
@@ -229,10 +242,12 @@ impl Running {
             let mut target = target.iter();
             target.all(|each| alive.contains(&each.node) || has_it(name, each.node))
         });
-        if proposal.moves.is_empty() {
-            self.tended.at_rest = Some(situation);
-            return None;
-        }
+        // Where operators want it, it stays, unless it has to go.
+        let stays = |name: &str| by_name.get(name).is_some_and(|each| each.stays);
+        let reasons = &proposal.reasons;
+        proposal
+            .moves
+            .retain(|(name, _)| !stays(name) || reasons[name].is_necessary());
         // What is on its way to a node that is not there any more is sent elsewhere at once: it
         // would keep its place for ever. The same goes for what has nobody left to move it.
         let is_moving = |name: &str| by_name.get(name).is_some_and(|each| each.moving.is_some());
@@ -252,6 +267,10 @@ impl Running {
             has_place
         });
         let (seen, moves) = (proposal.seen, proposal.moves);
-        (!moves.is_empty()).then_some(MetaCommand::Move { seen, moves })
+        if moves.is_empty() {
+            self.tended.at_rest = Some(situation);
+            return None;
+        }
+        Some(MetaCommand::Move { seen, moves })
     }
 }

@@ -8,6 +8,7 @@
 
 use base::{Epoch, GroupId, NodeId, Slot};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use cluster::placement::plan::TableEpoch;
 
 use super::members::{self, MemberChange};
 use super::{NO_NODE, WireError, get_bytes, get_text, put_bytes, put_text};
@@ -34,6 +35,13 @@ pub enum Operation {
         name: String,
         /// Its peer address.
         address: String,
+        /// It is to hold no data.
+        is_witness: bool,
+    },
+    /// A witness says that it runs. It executes nothing, and so cannot see whether that is known.
+    Introduce {
+        /// The witness's id.
+        id: NodeId,
     },
     /// Give a learner a vote.
     MemberPromote {
@@ -68,6 +76,11 @@ pub struct Facts {
     pub data_bytes: u64,
     /// What it has executed.
     pub applied: Slot,
+    /// Of the first group: the epoch of its table of keyspaces, by which it goes. It has closed what
+    /// older tables had it close.
+    pub table: TableEpoch,
+    /// How many calls of its own clients it has under way in the group.
+    pub calls: u32,
 }
 
 /// A frame that concerns one group.
@@ -197,6 +210,8 @@ impl GroupFrame {
             GroupFrame::Facts(facts) => {
                 out.put_u64_le(facts.data_bytes);
                 out.put_u64_le(facts.applied.0);
+                out.put_u64_le(facts.table.0);
+                out.put_u32_le(facts.calls);
             }
             GroupFrame::Change { id, change } => {
                 out.put_u64_le(*id);
@@ -250,6 +265,8 @@ impl GroupFrame {
             13 => GroupFrame::Facts(Facts {
                 data_bytes: input.try_get_u64_le()?,
                 applied: Slot(input.try_get_u64_le()?),
+                table: TableEpoch(input.try_get_u64_le()?),
+                calls: input.try_get_u32_le()?,
             }),
             15 => GroupFrame::Change {
                 id: input.try_get_u64_le()?,
@@ -331,11 +348,21 @@ fn get_refused(input: &mut Bytes) -> Result<GroupFrame, WireError> {
 
 fn put_operation(out: &mut BytesMut, operation: &Operation) {
     match operation {
-        Operation::MemberAdd { id, name, address } => {
+        Operation::MemberAdd {
+            id,
+            name,
+            address,
+            is_witness,
+        } => {
             out.put_u8(1);
             out.put_u64_le(id.0);
             put_text(out, name);
             put_text(out, address);
+            out.put_u8(u8::from(*is_witness));
+        }
+        Operation::Introduce { id } => {
+            out.put_u8(6);
+            out.put_u64_le(id.0);
         }
         Operation::MemberPromote { member } => {
             out.put_u8(2);
@@ -364,6 +391,10 @@ fn get_operation(input: &mut Bytes) -> Result<Operation, WireError> {
             id: NodeId(input.try_get_u64_le()?),
             name: get_text(input)?,
             address: get_text(input)?,
+            is_witness: input.try_get_u8()? == 1,
+        }),
+        6 => Ok(Operation::Introduce {
+            id: NodeId(input.try_get_u64_le()?),
         }),
         2 => Ok(Operation::MemberPromote {
             member: get_text(input)?,

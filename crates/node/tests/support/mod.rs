@@ -16,6 +16,7 @@ use std::time::Duration;
 use base::{Instant, Random, WallTime};
 use bytes::Bytes;
 use journal::disk::{Completion, Lane, RequestId};
+use quorate_node::wire::Frame;
 use quorate_node::{
     Answer, Call, CallId, Config, ConnectionId, DialId, Directory, Halt, Identity, Input, Limits,
     Node, Note, Output, Startup, Timing,
@@ -71,6 +72,10 @@ pub struct World {
     last_call: u64,
     answers: BTreeMap<CallId, Answer>,
     pub cut: BTreeSet<(usize, usize)>,
+    /// So many passes in a row may each end with something that is due at once.
+    pub restless_max: u32,
+    /// What engines of these groups say does not reach these hosts.
+    pub deaf: BTreeSet<(usize, base::GroupId)>,
     random: Random,
     pub notes: Vec<(usize, Note)>,
     /// The most bytes that one pass of a node put on one connection.
@@ -93,7 +98,10 @@ pub fn config(index: usize, count: usize) -> Config {
         join: Vec::new(),
         engine: engine::chosen(),
         quorums: None,
+        copies: None,
+        is_witness: false,
         domains: quorate_node::Domains::default(),
+        tending: quorate_node::Tending::OFF,
         timing: Timing::default(),
         limits: Limits {
             journal: journal::Limits {
@@ -118,6 +126,8 @@ impl World {
             last_call: 0,
             answers: BTreeMap::new(),
             cut: BTreeSet::new(),
+            restless_max: 10,
+            deaf: BTreeSet::new(),
             random: Random::from_seed(seed),
             notes: Vec::new(),
             largest_burst: 0,
@@ -385,6 +395,13 @@ impl World {
         if self.is_cut(from, to) {
             return;
         }
+        let body = match Frame::decode(body.clone()) {
+            Ok(Frame::Engine(mut messages)) if !self.deaf.is_empty() => {
+                messages.retain(|(group, _)| !self.deaf.contains(&(to, *group)));
+                Frame::Engine(messages).encode()
+            }
+            _ => body,
+        };
         let input = Input::Frame {
             connection: other,
             body,
@@ -417,7 +434,7 @@ impl World {
             false => host.restless = 0,
         }
         assert!(
-            host.restless < 10,
+            host.restless < self.restless_max,
             "it always has something due: {deadline:?}"
         );
         let mut bursts: BTreeMap<ConnectionId, usize> = BTreeMap::new();

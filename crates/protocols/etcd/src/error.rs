@@ -168,6 +168,12 @@ errors! {
     KeyspaceUnreachable = Unavailable, "quorate: no node that holds the keyspace answers";
     /// Likewise.
     KeyspaceLost = Unavailable, "quorate: the node that was asked is gone; the outcome is unknown";
+    /// Likewise: a prefix has been given to another keyspace since the request was sent on its way.
+    KeysMoved = Unavailable,
+        "quorate: the keys belong to another keyspace since a moment ago; ask again";
+    /// Likewise.
+    Witness = Unavailable,
+        "quorate: this node is a witness and holds no data: ask a member that does";
     /// Likewise.
     MemberIsNeeded = FailedPrecondition, "quorate: a keyspace would lose its majority with it";
     /// Replicas differ.

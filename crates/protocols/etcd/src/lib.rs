@@ -19,6 +19,7 @@
 //! - [`ClusterRequest`]: changes of the members, which the node carries out.
 //! - [`maintenance`]: alarms, hashes and the like; records of their own in the log.
 //! - [`watch`]: what a watch asks for, and the messages that it gets.
+//! - [`Routes`]: prefixes of keys that belong to keyspaces of their own.
 //! - [`Error`]: etcd's errors, code and text.
 //!
 //! This crate knows neither consensus nor sockets: the node fills in who answered (cluster,
@@ -41,6 +42,7 @@ mod range;
 mod range_stream;
 mod read;
 mod request;
+mod routes;
 mod span;
 mod txn;
 mod view;
@@ -57,6 +59,7 @@ pub use plan::{Plan, Read, plan, plan_for};
 pub use range_stream::{RangePiece, RangeStream};
 pub use read::{ReadOutcome, read};
 pub use request::{Request, Response};
+pub use routes::{Astray, Place, Routes};
 
 /// The messages of etcd's API, generated from `proto/`, where they are documented.
 ///

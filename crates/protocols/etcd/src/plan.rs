@@ -64,7 +64,8 @@ impl Read {
     }
 
     /// What to read: a range, a transaction of ranges, or leases.
-    pub(crate) fn request(&self) -> &Request {
+    #[must_use]
+    pub fn request(&self) -> &Request {
         &self.request
     }
 

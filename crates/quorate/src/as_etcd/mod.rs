@@ -22,6 +22,7 @@ mod translate;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use server::configuration::Configuration;
 
@@ -54,12 +55,13 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Prepared::Run(configuration, warnings)) => {
+            let began = Instant::now();
             match server::run_with_warnings(*configuration, &warnings) {
                 Ok(signal) => {
                     end_by(signal);
                     ExitCode::SUCCESS
                 }
-                Err(error) => crate::serve::ended("etcd", &error),
+                Err(error) => crate::serve::ended("etcd", &error, began),
             }
         }
         Err(problem) => {
@@ -106,7 +108,9 @@ fn prepare(arguments: &[String], variables: &[(String, String)]) -> Result<Prepa
         warnings: more,
     } = translate::translate(&given)?;
     warnings.extend(more);
-    let configuration = translate::configuration(&settings, variables)?;
+    let mut configuration = translate::configuration(&settings, variables)?;
+    // Nor does etcd move anything: here, whoever wants it says so (`quorate placement set`).
+    configuration.heals_by_itself = false;
     refuse_foreign_data(&configuration.data_dir)?;
     Ok(Prepared::Run(Box::new(configuration), warnings))
 }

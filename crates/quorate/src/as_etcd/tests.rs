@@ -159,7 +159,11 @@ fn common_names_of_a_files_peers_are_followed_and_those_of_clients_are_refused()
 fn urls_of_https_are_never_served_plain() {
     let files = "--cert-file c --key-file k";
     let http = "--listen-client-http-urls https://127.0.0.1:1";
-    for clients in ["unix:///tmp/etcd.sock", "https://127.0.0.1:2"] {
+    for clients in [
+        "unix:///tmp/etcd.sock",
+        "unixs://localhost:2",
+        "https://127.0.0.1:2",
+    ] {
         let line = format!("--listen-client-urls {clients} {http} {files}");
         let (configuration, _) = prepared(&line, &[]).unwrap();
         assert!(configuration.client_tls.is_on(), "{line}");
@@ -168,6 +172,24 @@ fn urls_of_https_are_never_served_plain() {
     let line = format!("--listen-client-urls http://127.0.0.1:2 {http} {files}");
     let error = prepared(&line, &[]).unwrap_err();
     assert!(error.contains("either all are https"), "{error}");
+}
+
+#[test]
+fn sockets_are_paths_even_where_they_look_like_hosts() {
+    let line = "--listen-client-urls unix://localhost:2,unixs:///run/etcd --auto-tls \
+                --advertise-client-urls unix://localhost:2";
+    let (configuration, _) = prepared(line, &[]).unwrap();
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(
+        configuration.listen_etcd,
+        Listen::Unix(here.join("localhost:2"))
+    );
+    assert_eq!(
+        configuration.listen_etcd_also,
+        [Listen::SecuredUnix("/run/etcd".into())]
+    );
+    assert_eq!(configuration.advertise_etcd, ["unix://localhost:2"]);
+    assert!(configuration.client_tls.is_on());
 }
 
 #[test]
@@ -182,7 +204,16 @@ fn what_has_no_meaning_is_said_and_what_would_break_a_promise_is_refused() {
         ("nonsense", "'nonsense' is not a valid flag"),
         ("--name", "needs an argument"),
         ("--listen-client-urls 127.0.0.1:2379", "expected a URL"),
-        ("--listen-client-urls https://127.0.0.1:2379", "https needs"),
+        (
+            "--listen-client-urls https://127.0.0.1:2379",
+            "https and unixs need",
+        ),
+        (
+            "--listen-client-urls unixs:///run/etcd",
+            "https and unixs need",
+        ),
+        ("--listen-client-urls unix://", "expected a URL"),
+        ("--listen-client-urls unix:etcd", "expected a URL"),
         ("--name x", "couldn't find local name"),
         ("--election-timeout 10", "--election-timeout: expected"),
         ("--election-timeout ten", "no number of milliseconds"),

@@ -192,10 +192,11 @@ impl Translation<'_> {
         let has_tls = self.has_tls(prefix)?;
         if secure > 0 && !has_tls {
             return Err(format!(
-                "--{flag}: https needs --{prefix}cert-file and --{prefix}key-file"
+                "--{flag}: https and unixs need --{prefix}cert-file and --{prefix}key-file"
             ));
         }
-        if secure > 0 && secure < urls.iter().filter(|url| !url.is_local).count() {
+        // Plain Unix sockets stay plain beside them; plain ports would not.
+        if secure > 0 && urls.iter().any(|url| !url.is_secure && !url.is_local) {
             return Err(format!("--{flag}: either all are https, or none is"));
         }
         Ok(())
@@ -426,7 +427,7 @@ fn value_of_key(flag: &str, text: &str, compaction_mode: &str) -> Option<Option<
 /// A URL of etcd's flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Url {
-    /// As our keys have it: `host:port`, or `unix:/path`.
+    /// As our keys have it: `host:port`, `unix:/path` or `unixs:/path`.
     address: String,
     is_secure: bool,
     /// It never leaves this machine.
@@ -441,22 +442,22 @@ fn joined(urls: &[Url]) -> String {
 fn parse(flag: &str, text: &str) -> Result<Url, String> {
     let problem = || format!("--{flag}: {text:?}: expected a URL such as http://10.0.0.1:2380");
     let (scheme, rest) = text.split_once("://").ok_or_else(problem)?;
-    let rest = if scheme == "unix" {
-        rest
-    } else {
-        rest.trim_end_matches('/')
-    };
     match scheme {
         "http" | "https" if rest.contains(':') => Ok(Url {
-            address: rest.to_owned(),
+            address: rest.trim_end_matches('/').to_owned(),
             is_secure: scheme == "https",
             is_local: false,
         }),
-        "unix" if rest.starts_with('/') => Ok(Url {
-            address: format!("unix:{rest}"),
-            is_secure: false,
-            is_local: true,
-        }),
+        // What looks like a host is the beginning of a path, in etcd too.
+        "unix" | "unixs" if !rest.is_empty() => {
+            let path = std::path::absolute(rest);
+            let path = path.map_err(|error| format!("--{flag}: {text:?}: {error}"))?;
+            Ok(Url {
+                address: format!("{scheme}:{}", path.display()),
+                is_secure: scheme == "unixs",
+                is_local: true,
+            })
+        }
         _ => Err(problem()),
     }
 }

@@ -114,8 +114,8 @@ impl Links {
         };
         for index in 0..count {
             let endpoint = (first + index) % endpoints.len();
-            let name = &endpoints[endpoint].name;
-            let connection = Connection::new(name);
+            let Endpoint { name, token, .. } = &endpoints[endpoint];
+            let connection = Connection::new(name, token.as_ref());
             links.links.push(Link {
                 endpoint,
                 connection,
@@ -370,7 +370,7 @@ impl Links {
         link.socket = None; // which also takes it out of epoll
         link.rest = Vec::new();
         let endpoint = &self.endpoints[link.endpoint];
-        let fresh = Connection::new(&endpoint.name);
+        let fresh = Connection::new(&endpoint.name, endpoint.token.as_ref());
         let lost = std::mem::replace(&mut link.connection, fresh);
         let (count, last) = self.losses[link.endpoint].get_or_insert_with(|| (0, String::new()));
         *count += 1;
@@ -429,8 +429,9 @@ fn connect(endpoint: &Endpoint, timeout: Duration) -> io::Result<Socket> {
         name,
         address,
         trust,
+        ..
     } = endpoint;
-    Socket::connect(*address, name, trust.as_ref(), timeout)
+    Socket::connect(address, name, trust.as_ref(), timeout)
 }
 
 /// Connects, however often that has to be tried.

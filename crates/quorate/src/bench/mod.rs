@@ -23,6 +23,7 @@ mod messages;
 mod meter;
 pub(crate) mod options;
 mod report;
+mod signing;
 mod socket;
 mod unary;
 mod watch;
@@ -62,7 +63,11 @@ struct Progress {
 /// # Errors
 /// The options make no sense, an endpoint cannot be reached, or nothing succeeded.
 pub(crate) fn bench(options: &Bench) -> Result<String, String> {
-    let endpoints = options.checked()?;
+    let mut endpoints = options.checked()?;
+    let token = signing::sign_in(options)?;
+    for endpoint in &mut endpoints {
+        endpoint.token.clone_from(&token);
+    }
     let progress = Arc::new(Progress::default());
     let began = Instant::now();
     let bar = show(options, &progress);

@@ -94,6 +94,14 @@ pub(crate) struct Bench {
     /// Its private key, PEM
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
+    /// The user to sign in as
+    #[arg(
+        long,
+        value_name = "NAME:PASSWORD",
+        env = "QUORATE_USER",
+        hide_env_values = true
+    )]
+    pub(crate) user: Option<String>,
     /// How many requests are under way at most (watch: writers)
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     pub(crate) clients: usize,
@@ -186,6 +194,9 @@ impl Bench {
             .map(|text| Endpoint::parse(text.trim(), trust.as_ref()))
             .collect();
         let endpoints = endpoints?;
+        if self.user.as_ref().is_some_and(|user| !user.contains(':')) {
+            return Err("--user: expected NAME:PASSWORD".to_owned());
+        }
         let is_watch = self.workload == Workload::Watch;
         let is_lease = self.workload == Workload::Lease;
         if self.total == Some(0) && !is_watch {
@@ -338,6 +349,7 @@ mod tests {
             ("put --rate 0", "above 0"),
             ("put --rate NaN", "above 0"),
             ("put --serializable", "--serializable"),
+            ("put --user root", "NAME:PASSWORD"),
             ("put --threads 2", "thread"),
             ("put --endpoints nowhere", "nowhere"),
             ("mixed --reads 101", "0..="),

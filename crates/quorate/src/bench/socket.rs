@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::endpoints::Address;
 
 /// Whom to trust, and what to show.
 #[derive(Clone)]
@@ -61,23 +64,89 @@ impl Trust {
     }
 }
 
+/// What carries bytes.
+#[derive(Debug)]
+pub(crate) enum Carrier {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Does the same with either kind.
+macro_rules! with_carrier {
+    ($carrier:expr, $socket:ident => $action:expr) => {
+        match $carrier {
+            Carrier::Tcp($socket) => $action,
+            Carrier::Unix($socket) => $action,
+        }
+    };
+}
+
+impl Carrier {
+    fn connect(address: &Address, timeout: Duration) -> io::Result<Carrier> {
+        match address {
+            Address::Tcp(address) => {
+                let socket = TcpStream::connect_timeout(address, timeout)?;
+                socket.set_nodelay(true)?;
+                Ok(Carrier::Tcp(socket))
+            }
+            Address::Unix(path) => Ok(Carrier::Unix(UnixStream::connect(path)?)),
+        }
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        with_carrier!(self, socket => socket.set_nonblocking(nonblocking))
+    }
+
+    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        with_carrier!(self, socket => {
+            socket.set_read_timeout(Some(timeout))?;
+            socket.set_write_timeout(Some(timeout))
+        })
+    }
+}
+
+impl Read for Carrier {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        with_carrier!(self, socket => socket.read(buffer))
+    }
+}
+
+impl Write for Carrier {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        with_carrier!(self, socket => socket.write(bytes))
+    }
+
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        with_carrier!(self, socket => socket.write_vectored(slices))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Carrier {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        with_carrier!(self, socket => socket.as_fd())
+    }
+}
+
 /// A connected socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
-    Plain(TcpStream),
-    Secured(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Plain(Carrier),
+    Secured(Box<StreamOwned<ClientConnection, Carrier>>),
 }
 
 impl Socket {
     /// Connects, agrees on TLS if there is trust, and does not wait from then on.
     pub(crate) fn connect(
-        address: SocketAddr,
+        address: &Address,
         name: &str,
         trust: Option<&Trust>,
         timeout: Duration,
     ) -> io::Result<Socket> {
-        let mut socket = TcpStream::connect_timeout(&address, timeout)?;
-        socket.set_nodelay(true)?;
+        let mut socket = Carrier::connect(address, timeout)?;
         let Some(Trust(config)) = trust else {
             socket.set_nonblocking(true)?;
             return Ok(Socket::Plain(socket));
@@ -87,8 +156,7 @@ impl Socket {
         let host = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let connection = ClientConnection::new(Arc::clone(config), host);
         let mut connection = connection.map_err(io::Error::other)?;
-        socket.set_read_timeout(Some(timeout))?;
-        socket.set_write_timeout(Some(timeout))?;
+        socket.set_timeout(timeout)?;
         while connection.is_handshaking() {
             connection.complete_io(&mut socket)?;
         }

@@ -162,7 +162,7 @@ impl Chaos {
         for number in 1..=count {
             let engine = if number % 2 == 0 { "paxos" } else { "raft" };
             let body = json!({
-                "name": format!("ks-{number:02}"), "replicas": 3, "engine": engine,
+                "names": [format!("ks-{number:02}")], "replicas": 3, "engine": engine,
             });
             let address = &self.cluster.nodes()[0].admin;
             let path = "/keyspaces/create";

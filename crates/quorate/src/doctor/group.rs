@@ -14,6 +14,7 @@ const CLUSTER: &str = "cluster";
 pub(super) fn examine(case: &Case, thresholds: &Thresholds, findings: &mut Vec<Finding>) {
     unreached(case, findings);
     quorum(case, findings);
+    copies(case, findings);
     leader(case, findings);
     lag(case, thresholds, findings);
     digests(case, findings);
@@ -116,7 +117,11 @@ fn quorum(case: &Case, findings: &mut Vec<Finding>) {
         });
     };
     if alive < needed {
-        let remedy = format!("bring back {}; do not remove members", silent.join(", "));
+        let remedy = format!(
+            "bring back {}; do not remove members. Gone for good? `quorate group recover` says what \
+             going on without them would lose",
+            silent.join(", ")
+        );
         let what = match alive < votes.commit {
             true => "there is no majority: nothing can be written",
             false => "too few are left to elect a leader: writes go on while this one leads",
@@ -149,12 +154,76 @@ fn quorum(case: &Case, findings: &mut Vec<Finding>) {
                 what: format!("{} has no vote", looked.name()),
                 evidence: "it is a learner".to_owned(),
                 remedy: format!(
-                    "once it has caught up: `quorate member promote {}`",
+                    "unless it is an observer: once it has caught up, `quorate member promote {}`",
                     looked.name()
                 ),
             });
         }
     }
+}
+
+/// A member that the leader does not wait for.
+fn not_counted_on(case: &Case) -> Option<&str> {
+    let mut members = case.leader()?.members.iter();
+    let late = members.find(|member| member.counted_on == Some(false))?;
+    Some(&late.name)
+}
+
+/// Where there are witnesses, votes are one thing and copies of the data another.
+fn copies(case: &Case, findings: &mut Vec<Finding>) {
+    if !case.members.iter().any(|looked| looked.member.witness) {
+        return;
+    }
+    let holders = case.members.iter().filter(|looked| {
+        let member = &looked.member;
+        member.voter && !member.witness
+    });
+    let silent = holders.clone().filter(|each| each.status().is_none());
+    let silent: Vec<&str> = silent.map(Looked::name).collect();
+    let all = holders.count();
+    let alive = all - silent.len();
+    let mut said = case.members.iter().filter_map(Looked::status);
+    let needed = said.find(|status| status.copies > 0);
+    let needed = needed.map_or(1, |status| status.copies);
+    let (severity, what, remedy) = if alive < needed {
+        let remedy = format!(
+            "bring back {0}; if its disk is lost for good, `quorate member remove` it, and writes go \
+             on with the others",
+            silent.join(", ")
+        );
+        let what = "too few copies of the data are left: nothing can be written";
+        (Severity::Critical, what, remedy)
+    } else if alive == 1 && all > 1 {
+        let remedy = format!(
+            "bring back or replace {} before anything else: what is acknowledged now is on one disk",
+            silent.join(", ")
+        );
+        let what = "one copy of the data is left: the cluster serves without redundancy";
+        (Severity::Critical, what, remedy)
+    } else if let Some(late) = not_counted_on(case) {
+        let remedy = format!(
+            "look at the disk and the network of {late}: until it has caught up, what is \
+             acknowledged has one copy less"
+        );
+        let what = "a member that answers is so far behind that no write waits for its copy";
+        (Severity::Warning, what, remedy)
+    } else if all == 1 {
+        let remedy = "add a member that holds data (`quorate member add`, then `promote`)";
+        let what = "only one member holds data: a witness keeps no copy of it";
+        (Severity::Warning, what, remedy.to_owned())
+    } else {
+        return;
+    };
+    findings.push(Finding {
+        severity,
+        kind: "copies",
+        subject: CLUSTER.to_owned(),
+        what: what.to_owned(),
+        evidence: format!(
+            "{alive} of {all} members that hold data answer; a write needs {needed} of them"
+        ),
+        remedy,
+    });
 }
 
 fn leader(case: &Case, findings: &mut Vec<Finding>) {
@@ -258,7 +327,7 @@ fn digests(case: &Case, findings: &mut Vec<Finding>) {
             let Some(status) = look.and_then(|look| look.evidence.status.as_ref()) else {
                 continue;
             };
-            if status.digest.is_empty() {
+            if status.digest.is_empty() || looked.member.witness {
                 continue;
             }
             let at = by_slot.entry((status.applied, status.level)).or_default();
@@ -305,7 +374,8 @@ fn digests(case: &Case, findings: &mut Vec<Finding>) {
 }
 
 fn room(case: &Case, thresholds: &Thresholds, findings: &mut Vec<Finding>) {
-    let statuses = case.members.iter().filter_map(Looked::status);
+    let holders = case.members.iter().filter(|looked| !looked.member.witness);
+    let statuses = holders.filter_map(Looked::status);
     let Some(newest) = case
         .leader()
         .or_else(|| statuses.max_by_key(|status| status.applied))

@@ -79,6 +79,7 @@ pub(super) fn json(case: &Case, findings: &[Finding]) -> String {
             "name": looked.name(),
             "id": looked.member.id,
             "voter": looked.member.voter,
+            "witness": looked.member.witness,
             "answers": looked.status().is_some(),
             "problem": looked.looks.as_ref().err(),
             "release": looked.newest().map(|look| look.evidence.release.clone()),

@@ -141,6 +141,39 @@ fn the_sizes_of_quorums_count_where_they_were_chosen() {
 }
 
 #[test]
+fn a_witness_is_no_copy() {
+    let witnessed = || {
+        let mut case = healthy();
+        let mut members = members();
+        members[2]["witness"] = json!(true);
+        for (index, looked_at) in case.members.iter_mut().enumerate() {
+            let mut told = evidence(index);
+            told["status"]["members"] = members.clone();
+            told["status"]["copies"] = json!(1);
+            // It has no state, and nobody compares it.
+            told["status"]["digest"] = json!(if index == 2 { "bb" } else { "aa" });
+            *looked_at = looked(index, told);
+        }
+        case.members[2].member.witness = true;
+        case
+    };
+    assert_eq!(findings(&witnessed()), []);
+    let mut case = witnessed();
+    case.members[1].looks = Err("refused".into());
+    let found = examine(&case, &Thresholds::default());
+    let copies = found.iter().find(|finding| finding.kind == "copies");
+    let copies = copies.expect("one copy is left");
+    assert_eq!(copies.severity, Critical);
+    assert!(copies.what.contains("without redundancy"), "{copies:?}");
+    assert!(copies.remedy.contains("n2"), "{copies:?}");
+    // The loss of the witness costs votes and no copy.
+    let mut case = witnessed();
+    case.members[2].looks = Err("refused".into());
+    let found = examine(&case, &Thresholds::default());
+    assert!(found.iter().all(|finding| finding.kind != "copies"));
+}
+
+#[test]
 fn few_votes_and_learners_are_named() {
     let mut case = healthy();
     case.members.pop();

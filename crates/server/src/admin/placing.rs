@@ -83,6 +83,34 @@ pub(super) async fn undrain(State(site): State<Site>, Json(body): Json<OneNode>)
     ask(&site, Placement::Drain { node, is_draining }).await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Routed {
+    prefix: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OnePrefix {
+    prefix: String,
+}
+
+pub(super) async fn route(State(site): State<Site>, Json(body): Json<Routed>) -> Response {
+    let Routed { prefix, name } = body;
+    let prefix = prefix.into();
+    ask(&site, Placement::Route { prefix, name }).await
+}
+
+pub(super) async fn unroute(State(site): State<Site>, Json(body): Json<OnePrefix>) -> Response {
+    let prefix = body.prefix.into();
+    ask(&site, Placement::Unroute { prefix }).await
+}
+
+pub(super) async fn routes(State(site): State<Site>) -> Response {
+    ask(&site, Placement::Routes).await
+}
+
 /// A keyspace's way to other nodes, as JSON.
 pub(super) fn moving(moving: MovingStatus) -> Value {
     json!({

@@ -106,7 +106,7 @@ fn check_peer_addresses(configuration: &Configuration) -> Result<(), Problem> {
                            reach this node";
             return Err(("listen-peer", problem.into()));
         }
-        Listen::Unix(_) => {
+        Listen::Unix(_) | Listen::SecuredUnix(_) => {
             return Err(("listen-peer", "expected host:port or none".into()));
         }
         _ => {}
@@ -191,6 +191,36 @@ fn check_tls(configuration: &Configuration) -> Result<(), Problem> {
     if has_no_authority && !peer_tls.auto {
         let problem = "expected with peer-cert-file: peers verify each other";
         return Err(("peer-trusted-ca-file", problem.into()));
+    }
+    check_secured_sockets(configuration)
+}
+
+/// A socket that is to speak TLS does so with clients' certificates, or not at all.
+fn check_secured_sockets(configuration: &Configuration) -> Result<(), Problem> {
+    let is_secured = |listen: &Listen| matches!(listen, Listen::SecuredUnix(_));
+    let Configuration {
+        client_tls,
+        listen_etcd,
+        listen_etcd_also,
+        listen_etcd_keyspace,
+        listen_admin,
+        listen_metrics,
+        ..
+    } = configuration;
+    let of_keyspaces = listen_etcd_keyspace.iter().map(|(_, listen)| listen);
+    let clients = std::iter::once(listen_etcd).chain(listen_etcd_also);
+    if clients.chain(of_keyspaces).any(is_secured) && !client_tls.is_on() {
+        let problem = "unixs: needs cert-file and key-file: connections would be plain";
+        return Err(("listen-etcd", problem.into()));
+    }
+    let without_tls = [
+        ("listen-admin", std::slice::from_ref(listen_admin)),
+        ("listen-metrics", listen_metrics.as_slice()),
+    ];
+    for (key, listeners) in without_tls {
+        if listeners.iter().any(is_secured) {
+            return Err((key, "is not encrypted: expected unix:/path".into()));
+        }
     }
     Ok(())
 }

@@ -231,6 +231,34 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "witness",
+        value: SWITCH,
+        default: "false at the first start, then what the data folder holds",
+        meaning: "This node votes and holds no data: it keeps the headers of entries and breaks \
+                  ties, as the third of two sites that hold the data. It never leads, holds no \
+                  keyspace and answers no client. Once a witness, always one; so is who holds \
+                  data. See also copies.",
+        apply: |configuration, text| {
+            configuration.witness = switch(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "copies",
+        value: "NUMBER",
+        default: "as many as commit, or as there are nodes that hold data",
+        meaning: "How many nodes that hold data must have a write on disk before it is \
+                  acknowledged, in a new cluster with a witness. Fewer than commit are waited for \
+                  only while others are away: with 2 nodes, a witness and copies 1, writes go on \
+                  while one of the two is down, and what was acknowledged meanwhile is lost with \
+                  the other's disk. As with engine, it is enough to tell the node whose name sorts \
+                  first.",
+        apply: |configuration, text| {
+            configuration.copies = Some(copies(text)?);
+            Ok(())
+        },
+    },
+    Key {
         name: "cert-file",
         value: "FILE",
         default: "none: plain connections",
@@ -627,6 +655,13 @@ fn origins(text: &str) -> Result<Vec<String>, String> {
 /// What a value of a key looks like that is on or off; as a flag it may stand without one.
 pub const SWITCH: &str = "true|false";
 
+fn copies(text: &str) -> Result<usize, String> {
+    let number = text.parse::<u16>().ok().filter(|number| *number > 0);
+    number
+        .map(usize::from)
+        .ok_or_else(|| "expected a number from 1 to 65535".into())
+}
+
 fn switch(text: &str) -> Result<bool, String> {
     match text {
         "true" => Ok(true),
@@ -691,6 +726,13 @@ fn cluster_entry(text: &str) -> Result<(String, String), String> {
 
 fn url(text: &str) -> Result<String, String> {
     let expected = "expected a URL such as http://10.0.0.1:2379";
+    let socket = text.strip_prefix("unix://");
+    if socket
+        .or_else(|| text.strip_prefix("unixs://"))
+        .is_some_and(|path| !path.is_empty())
+    {
+        return Ok(text.to_owned());
+    }
     let rest = text
         .strip_prefix("http://")
         .or_else(|| text.strip_prefix("https://"));
@@ -700,10 +742,13 @@ fn url(text: &str) -> Result<String, String> {
 }
 
 fn listen(text: &str) -> Result<Listen, String> {
-    match text.strip_prefix("unix:") {
-        Some(path) if path.starts_with('/') => Ok(Listen::Unix(PathBuf::from(path))),
-        Some(_) => Err("expected unix:/ and an absolute path".into()),
-        None => tcp_listen(text).map_err(|_| "expected host:port, unix:/path or none".into()),
+    match text.split_once(':') {
+        Some(("unix", path)) if path.starts_with('/') => Ok(Listen::Unix(path.into())),
+        Some(("unixs", path)) if path.starts_with('/') => Ok(Listen::SecuredUnix(path.into())),
+        Some((scheme @ ("unix" | "unixs"), _)) => {
+            Err(format!("expected {scheme}:/ and an absolute path"))
+        }
+        _ => tcp_listen(text).map_err(|_| "expected host:port, unix:/path or none".into()),
     }
 }
 

@@ -192,7 +192,17 @@ fn refusals_name_the_key_and_where_it_came_from_and_what_was_expected() {
             &[("listen-admin", "unix:relative")],
             "expected unix:/ and an absolute path",
         ),
+        (
+            &[("listen-etcd", "unixs:relative")],
+            "expected unixs:/ and an absolute path",
+        ),
+        (
+            &[("listen-etcd", "unixs:/x")],
+            "needs cert-file and key-file",
+        ),
+        (&[("listen-admin", "unixs:/x")], "is not encrypted"),
         (&[("listen-peer", "unix:/x")], "expected host:port (such as"),
+        (&[("advertise-etcd", "unix://")], "expected a URL"),
         (&[("name", "a b")], "expected 1 to 128 of the characters"),
         (&[("cluster", "n1")], "\"n1\": expected NAME=HOST:PORT"),
         (

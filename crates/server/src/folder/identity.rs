@@ -10,15 +10,18 @@
 //!   journal-created = true
 //!   epochs = "0000000000100000"          nothing was promised in this epoch or a later one
 //!   doubtful = false                     what was promised is not known of all groups
+//!   witness = false                      it votes and holds no data
 //!   standing = "member"                  alone, forming or member
 //!   cluster = "0d6e8ad1f4b7c2a9"         not if alone
 //!   engine = "raft"                      likewise: how its members agree
+//!   copies = 1                           if a number was chosen
 //!   [[genesis]]                          the first membership, a table per member
 //!   id = "8c1f0f64c2ab90d1"
 //!   name = "n1"
 //!   peer-address = "10.0.0.1:2380"
 //!   voter = true
 //!   outgoing = false
+//!   witness = false
 //!   # crc32c 1a2b3c4d                    of every byte before this line
 //! ```
 //!
@@ -81,11 +84,14 @@ struct Contents {
     journal_created: bool,
     epochs: String,
     doubtful: bool,
+    witness: bool,
     standing: String,
     cluster: Option<String>,
     engine: Option<String>,
     /// `elect=N,commit=N`, unless majorities do both.
     quorums: Option<String>,
+    /// Copies of each entry, unless as many as commit.
+    copies: Option<usize>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     genesis: Vec<GenesisMember>,
 }
@@ -98,6 +104,7 @@ struct GenesisMember {
     peer_address: String,
     voter: bool,
     outgoing: bool,
+    witness: bool,
 }
 
 /// The text of the file.
@@ -124,12 +131,14 @@ pub(super) fn encode(identity: &Identity) -> String {
         journal_created: identity.journal_created,
         epochs: format!("{:016x}", identity.epochs.0),
         doubtful: identity.is_doubtful,
+        witness: identity.is_witness,
         standing: standing.to_owned(),
         cluster: group.map(|(cluster, _, _)| cluster.to_string()),
         engine: group.map(|(_, _, engine)| engine.to_string()),
         quorums: group
             .and_then(|(_, genesis, _)| genesis.quorums.chosen())
             .map(|(_, sizes)| sizes.to_string()),
+        copies: group.and_then(|(_, genesis, _)| genesis.quorums.copies()),
         genesis: group
             .map(|(_, genesis, _)| members(genesis))
             .unwrap_or_default(),
@@ -172,6 +181,7 @@ fn members(membership: &Membership) -> Vec<GenesisMember> {
         peer_address: member.peer_address.clone(),
         voter: membership.voters.contains(id),
         outgoing: membership.outgoing.contains(id),
+        witness: membership.is_witness(*id),
     });
     members.collect()
 }
@@ -193,10 +203,17 @@ fn identity(contents: Contents) -> Result<Identity, Damage> {
         if member.outgoing {
             genesis.outgoing.insert(id);
         }
+        if member.witness {
+            genesis.witnesses.insert(id);
+        }
     }
     if let Some(sizes) = &contents.quorums {
         let sizes = sizes.parse().map_err(Damage::Content)?;
         let rule = QuorumRule::new(genesis.voters.len(), sizes);
+        genesis.quorums = rule.map_err(Damage::Content)?;
+    }
+    if let Some(copies) = contents.copies {
+        let rule = genesis.quorums.with_copies(copies);
         genesis.quorums = rule.map_err(Damage::Content)?;
     }
     let cluster = contents
@@ -233,6 +250,7 @@ fn identity(contents: Contents) -> Result<Identity, Damage> {
         journal_created: contents.journal_created,
         epochs: Epoch(number(&contents.epochs)?),
         is_doubtful: contents.doubtful,
+        is_witness: contents.witness,
         standing,
     })
 }

@@ -18,6 +18,7 @@ fn example(standing: Standing) -> Identity {
         journal_created: standing != Standing::Alone,
         epochs: base::Epoch(7),
         is_doubtful: false,
+        is_witness: standing != Standing::Alone,
         standing,
     }
 }
@@ -37,7 +38,9 @@ fn membership() -> Membership {
         elect: 2,
         commit: 1,
     };
-    membership.quorums = QuorumRule::new(2, sizes).expect("2 + 1 > 2");
+    let rule = QuorumRule::new(2, sizes).expect("2 + 1 > 2");
+    membership.quorums = rule.with_copies(1).expect("1 is not 0");
+    membership.witnesses.insert(NodeId(1));
     membership
 }
 

@@ -105,7 +105,7 @@ async fn peers(
         let bound = bound.map_err(|error| failure("listen-peer", &listen, error))?;
         let peer = match bound {
             Some(Listener::Tcp(listener)) => listener,
-            Some(Listener::Unix(..)) => unreachable!("checked: peers connect over TCP"),
+            Some(Listener::Unix { .. }) => unreachable!("checked: peers connect over TCP"),
             None => return Ok((None, None)),
         };
         if !configuration.gossips() {

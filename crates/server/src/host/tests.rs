@@ -127,6 +127,7 @@ impl Simple {
             quota_bytes: 0,
             alarms: Vec::new(),
             quorums: consensus::QuorumSizes::majorities(1),
+            copies: 1,
             members: Vec::new(),
         }
     }
@@ -507,7 +508,9 @@ fn operators_see_the_status_and_change_members_from_this_machine() {
     let answer = bench.http(port, &post("/members/add", "", body));
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(
-        answer.ends_with("did MemberAdd { name: \"n4\", peer_address: \"h:1\" }\n"),
+        answer.ends_with(
+            "did MemberAdd { name: \"n4\", peer_address: \"h:1\", is_witness: false }\n"
+        ),
         "{answer}"
     );
     let answer = bench.http(port, &post("/members/promote", "", r#"{"member":"n4"}"#));

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::Request;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::grpc::{self, Payload, Prebuilt};
 use super::outgoing::Outgoing;
+use super::prefixed;
 use super::relaying;
 use super::routed;
 use super::socket::{ClientStream, Socket};
@@ -184,13 +186,17 @@ impl Client<'_> {
 
     /// Where a call is to be served.
     fn place(&self, request: &Request<RecvStream>) -> Where {
+        let keyspaces = self.worker.setting.calls.keyspaces();
+        let is_of_keyspace = || keyspace::is_served_by_keyspace(request.uri().path());
+        if keyspaces.is_of_witness() && is_of_keyspace() {
+            return Where::Nowhere(etcd::Error::Witness);
+        }
         let Some(keyspace) = keyspace::named(request.headers()) else {
             return Where::Here;
         };
-        if !keyspace::is_served_by_keyspace(request.uri().path()) {
+        if !is_of_keyspace() {
             return Where::Here;
         }
-        let keyspaces = self.worker.setting.calls.keyspaces();
         match keyspaces.find(Some(&keyspace)) {
             Ok(Found::Here(_)) => Where::Here,
             Ok(Found::Elsewhere(_)) if self.source == Source::Peer => {
@@ -247,7 +253,17 @@ impl Client<'_> {
             unary::begin(worker, method, &head.headers, common_name, body, respond);
         } else if let Some(service) = service {
             let traffic = Rc::clone(&self.traffic);
-            worker.open_stream(service, &head.headers, common_name, traffic, body, respond);
+            if prefixed::may_choose(worker, self.source, &head) {
+                let opening = prefixed::Opening {
+                    service,
+                    traffic,
+                    head,
+                    common_name: common_name.cloned(),
+                };
+                return prefixed::begin_watch(worker, opening, body, respond);
+            }
+            let rest = (Bytes::new(), body);
+            worker.open_stream(service, &head.headers, common_name, traffic, rest, respond);
         }
     }
 }

@@ -123,20 +123,42 @@ pub(super) fn begin(
     keyspace: Arc<str>,
     request: Request<RecvStream>,
     common_name: Option<&CommonName>,
+    respond: SendResponse<Payload>,
+) {
+    let (head, body) = request.into_parts();
+    let came = Came {
+        pieces: Vec::new(),
+        rest: Some(body),
+    };
+    begin_with(worker, keyspace, (head, came), common_name, respond);
+}
+
+/// What a client has sent of a call, and where the rest comes from.
+pub(super) struct Came {
+    pub(super) pieces: Vec<Bytes>,
+    /// `None`: that was all.
+    pub(super) rest: Option<RecvStream>,
+}
+
+/// The same for a call of which something has been read.
+pub(super) fn begin_with(
+    worker: &Rc<Worker>,
+    keyspace: Arc<str>,
+    (head, came): (http::request::Parts, Came),
+    common_name: Option<&CommonName>,
     mut respond: SendResponse<Payload>,
 ) {
     let worker = Rc::clone(worker);
-    let common_name = authority::common_name_of(request.headers(), common_name).cloned();
+    let common_name = authority::common_name_of(&head.headers, common_name).cloned();
     tokio::task::spawn_local(async move {
         let Some(_place) = worker.relays.place(&worker.setting.limits.relays) else {
             return worker.prebuilt.refuse(&mut respond, &Status::busy());
         };
-        let (head, body) = request.into_parts();
         let call = Call {
             worker: &worker,
             head: head_for(&head, &keyspace, common_name.as_ref()),
             keyspace,
-            body: RefCell::new(Body::new(body, worker.setting.limits.relays.replay_bytes)),
+            body: RefCell::new(Body::new(came, worker.setting.limits.relays.replay_bytes)),
         };
         worker.setting.metrics.relay.calls.inc();
         match call.relay(&mut respond).await {
@@ -219,8 +241,14 @@ impl Call<'_> {
             let keyspaces = self.worker.setting.calls.keyspaces();
             let holders = match keyspaces.find(Some(&self.keyspace))? {
                 Found::Elsewhere(holders) => holders,
-                // It has come here meanwhile: the client's next try finds it.
-                Found::Here(_) => return Err(etcd::Error::KeyspaceElsewhere.into()),
+                // It has come here meanwhile. The call is carried on all the same, to the others; if
+                // there are none, the client's next try is served here.
+                Found::Here(_) => match keyspaces.others(&self.keyspace) {
+                    others if others.is_empty() => {
+                        return Err(etcd::Error::KeyspaceElsewhere.into());
+                    }
+                    others => others,
+                },
             };
             for holder in self.in_order(&holders) {
                 match self.ask(&holder.address, respond).await? {
@@ -332,7 +360,10 @@ impl Call<'_> {
 
 /// What a client sends, and what of it is kept in case that another node has to be asked.
 struct Body {
-    stream: RecvStream,
+    /// Read before the call was relayed, and not sent on yet; the next one is the last.
+    come: Vec<Bytes>,
+    /// `None` once all has come.
+    stream: Option<RecvStream>,
     /// All that has come; `None` once it is too much, or not needed any more.
     kept: Option<Vec<Bytes>>,
     kept_bytes: usize,
@@ -342,9 +373,12 @@ struct Body {
 }
 
 impl Body {
-    fn new(stream: RecvStream, most_bytes: usize) -> Body {
+    fn new(came: Came, most_bytes: usize) -> Body {
+        let Came { mut pieces, rest } = came;
+        pieces.reverse();
         Body {
-            stream,
+            come: pieces,
+            stream: rest,
             kept: Some(Vec::new()),
             kept_bytes: 0,
             most_bytes,
@@ -361,23 +395,35 @@ impl Body {
         self.kept.as_ref()?.get(index).cloned()
     }
 
+    /// Keeps a piece in case that it has to be sent again.
+    fn keep(&mut self, piece: Bytes) -> Bytes {
+        self.kept_bytes += piece.len();
+        if self.kept_bytes > self.most_bytes {
+            self.kept = None;
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push(piece.clone());
+        }
+        piece
+    }
+
     /// The next piece of what comes; `None` at the end.
     fn poll(&mut self, context: &mut std::task::Context<'_>) -> Poll<Option<Bytes>> {
         if self.has_ended {
             return Poll::Ready(None);
         }
-        match std::task::ready!(self.stream.poll_data(context)) {
+        if let Some(piece) = self.come.pop() {
+            return Poll::Ready(Some(self.keep(piece)));
+        }
+        let Some(stream) = &mut self.stream else {
+            self.has_ended = true;
+            return Poll::Ready(None);
+        };
+        match std::task::ready!(stream.poll_data(context)) {
             Some(Ok(piece)) => {
                 // Failing means that the stream is gone, which the next poll will say.
-                let _ = self.stream.flow_control().release_capacity(piece.len());
-                self.kept_bytes += piece.len();
-                if self.kept_bytes > self.most_bytes {
-                    self.kept = None;
-                }
-                if let Some(kept) = &mut self.kept {
-                    kept.push(piece.clone());
-                }
-                Poll::Ready(Some(piece))
+                let _ = stream.flow_control().release_capacity(piece.len());
+                Poll::Ready(Some(self.keep(piece)))
             }
             end => {
                 self.has_ended = true;

@@ -295,19 +295,21 @@ impl Streams {
         service: usize,
         (headers, identity): (&HeaderMap, Identity),
         traffic: Rc<Traffic>,
-        body: RecvStream,
+        (come, body): (Bytes, RecvStream),
         respond: &mut SendResponse<Payload>,
         prebuilt: &Prebuilt,
     ) {
         let Ok(send) = respond.send_response(prebuilt.head(), false) else {
             return;
         };
+        let mut deframer = Deframer::new(self.longest_message);
+        deframer.push(come);
         let key = self.streams.insert(Stream {
             service,
             traffic,
             send,
             body: Some(body),
-            deframer: Deframer::new(self.longest_message),
+            deframer,
             queue: VecDeque::new(),
             queued_bytes: 0,
             ending: None,

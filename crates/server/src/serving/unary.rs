@@ -18,9 +18,10 @@ use prost::Message as _;
 use tokio::time::Instant;
 
 use super::grpc::{self, Answered, Deframer, Payload, Status};
+use super::prefixed::{self, Unplaced};
 use super::worker::{Reply, Worker};
 use crate::calls::as_caller;
-use crate::keyspace;
+use crate::keyspace::{self, Found};
 use crate::metrics::CountedCall;
 use crate::tls::CommonName;
 
@@ -60,7 +61,7 @@ impl Method {
     }
 
     /// What the client asks for.
-    fn decode(self, message: Bytes) -> Result<Call, Status> {
+    fn decode(self, message: Bytes) -> Result<etcd::Request, Status> {
         let request = match self {
             Method::Range => RangeRequest::decode(message).map(etcd::Request::Range),
             Method::Put => PutRequest::decode(message).map(etcd::Request::Put),
@@ -69,7 +70,7 @@ impl Method {
             }
             Method::Txn => TxnRequest::decode(message).map(etcd::Request::Txn),
         };
-        request.map(Call::Etcd).map_err(|error| {
+        request.map_err(|error| {
             Status::with_text(
                 etcd::Code::Internal,
                 format!("failed to decode Protobuf message: {error}"),
@@ -105,6 +106,8 @@ struct Arriving {
     deadline: Option<Instant>,
     caller: Result<Option<Arc<Caller>>, Status>,
     keyspace: Option<Arc<str>>,
+    /// What is needed to serve it elsewhere, if its keys may choose the keyspace.
+    unplaced: Option<Box<Unplaced>>,
     counted: CountedCall,
 }
 
@@ -122,6 +125,11 @@ pub(super) fn begin(
     let deadline = grpc::time_allowed(headers)
         .filter(|allowed| *allowed < worker.setting.limits.longest_call)
         .map(|allowed| Instant::now() + allowed);
+    let keyspace = keyspace::named(headers);
+    let unplaced = match keyspace {
+        None => Unplaced::new(worker, headers, common_name),
+        Some(_) => None,
+    };
     let mut arriving = Arriving {
         method,
         body,
@@ -130,7 +138,8 @@ pub(super) fn begin(
         message: None,
         deadline,
         caller: worker.caller(headers, common_name),
-        keyspace: keyspace::named(headers),
+        keyspace,
+        unplaced,
         counted: worker.count(method),
     };
     match arriving.poll(&mut Context::from_waker(Waker::noop())) {
@@ -185,18 +194,36 @@ fn finish(worker: &Rc<Worker>, arriving: Arriving, result: Result<Bytes, Option<
         mut respond,
         deadline,
         caller,
-        keyspace,
+        mut keyspace,
+        unplaced,
         mut counted,
         ..
     } = arriving;
-    let call = match result {
-        Ok(message) => caller.and_then(|caller| {
-            let call = as_caller(caller, method.decode(message)?);
-            Ok(keyspace::within(keyspace, call))
-        }),
-        Err(Some(status)) => Err(status),
+    let message = match result {
+        Ok(message) => message,
+        Err(Some(status)) => {
+            counted.end(status.code);
+            return worker.prebuilt.refuse(&mut respond, &status);
+        }
         Err(None) => return,
     };
+    let mut request = method.decode(message.clone());
+    if let (Some(unplaced), Ok(asked)) = (unplaced, &request) {
+        match prefixed::place(worker, asked) {
+            Ok(None) => {}
+            Ok(Some((name, Found::Here(_)))) => keyspace = Some(name),
+            Ok(Some((name, Found::Elsewhere(_)))) => {
+                // Its outcome is counted where it is served.
+                counted.end(0);
+                return unplaced.relay(worker, name, method, message, respond);
+            }
+            Err(status) => request = Err(status),
+        }
+    }
+    let call = caller.and_then(|caller| {
+        let call = as_caller(caller, Call::Etcd(request?));
+        Ok(keyspace::within(keyspace, call))
+    });
     match call {
         Ok(call) => {
             let reply = Reply::Unary {

@@ -18,8 +18,9 @@ use std::sync::Arc;
 
 use base::{GroupId, Instant};
 use bytes::Bytes;
-use etcd::proto::etcdserverpb::WatchRequest;
 use etcd::proto::etcdserverpb::watch_request::RequestUnion;
+use etcd::proto::etcdserverpb::{ResponseHeader, WatchRequest, WatchResponse};
+use etcd::watch::NO_WATCH_ID;
 use http::HeaderMap;
 use node::Call;
 use node::group::META;
@@ -36,6 +37,7 @@ use super::streams::{Effect, StreamId, StreamService, Ticket};
 use super::worker::Setting;
 use crate::authority::TokenCache;
 use crate::calls::{Calls, Identity};
+use crate::keyspace;
 use crate::metrics::Metrics;
 use crate::node_loop::{Asked, Clock};
 
@@ -198,6 +200,37 @@ impl WatchService {
         }
     }
 
+    /// Why a watch cannot be on a stream, if the keys choose the keyspace: it belongs to another
+    /// one, or to two.
+    fn astray(&self, stream: StreamId, request: &WatchRequest) -> Option<String> {
+        let keyspaces = self.calls.keyspaces();
+        if !keyspaces.has_routes() {
+            return None;
+        }
+        let Some(RequestUnion::CreateRequest(create)) = &request.request_union else {
+            return None;
+        };
+        let identity = self.identities.get(&stream);
+        let here = identity.and_then(Identity::keyspace);
+        if here.is_some() && !identity.is_some_and(Identity::is_by_prefix) {
+            return None;
+        }
+        let name = |keyspace: Option<&Arc<str>>| match keyspace {
+            Some(keyspace) => keyspace.to_string(),
+            None => keyspace::DEFAULT.to_owned(),
+        };
+        match keyspaces.route_watch(create) {
+            Ok(there) if there.as_ref() == here => None,
+            Ok(there) => Some(format!(
+                "quorate: the keys are in the keyspace {}, and the stream's first watch was in {}; \
+                 open a stream for each",
+                name(there.as_ref()),
+                name(here)
+            )),
+            Err(astray) => Some(astray.text()),
+        }
+    }
+
     /// A group has said something.
     fn published(
         &mut self,
@@ -291,6 +324,19 @@ fn count(metrics: &Metrics, served: &mut Served) {
     watch.refused.inc_by(now.refused - before.refused);
 }
 
+/// What a client is told whose watch is not opened. It says nothing of a revision.
+fn refusal(reason: String) -> Bytes {
+    let response = WatchResponse {
+        header: Some(ResponseHeader::default()),
+        watch_id: NO_WATCH_ID,
+        created: true,
+        canceled: true,
+        cancel_reason: reason,
+        ..WatchResponse::default()
+    };
+    response.encode_to_vec().into()
+}
+
 fn name(stream: StreamId) -> node::hub::StreamId {
     node::hub::StreamId(stream.bits())
 }
@@ -338,6 +384,10 @@ impl StreamService for WatchService {
     fn message(&mut self, stream: StreamId, message: Bytes, out: &mut Vec<Effect>) {
         match WatchRequest::decode(message) {
             Ok(request) => {
+                if let Some(reason) = self.astray(stream, &request) {
+                    let message = refusal(reason);
+                    return out.push(Effect::Send { stream, message });
+                }
                 let input = match self.check(stream, &request) {
                     Ok(()) => HubInput::Request {
                         stream: name(stream),

@@ -25,6 +25,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
+use bytes::Bytes;
 use etcd::auth::Caller;
 use h2::RecvStream;
 use h2::server::SendResponse;
@@ -642,14 +643,14 @@ impl Worker {
         CountedCall::begin(self.counters[method as usize].as_ref())
     }
 
-    /// Takes in a stream for one of the streaming services.
+    /// Takes in a stream for one of the streaming services; `come` has been read of it.
     pub(super) fn open_stream(
         &self,
         service: usize,
         headers: &HeaderMap,
         common_name: Option<&CommonName>,
         traffic: Rc<Traffic>,
-        body: RecvStream,
+        (come, body): (Bytes, RecvStream),
         mut respond: SendResponse<Payload>,
     ) {
         let identity = Identity::new(headers, common_name);
@@ -667,7 +668,7 @@ impl Worker {
             service,
             (headers, identity),
             traffic,
-            body,
+            (come, body),
             &mut respond,
             &self.prebuilt,
         );

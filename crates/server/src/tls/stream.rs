@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::CommonName;
@@ -19,20 +19,33 @@ use super::CommonName;
 pub(crate) enum Movable {
     /// It belongs to the runtime of a thread.
     Here(TcpStream),
+    /// Likewise, a Unix socket.
+    HereUnix(UnixStream),
     /// It belongs to none.
     OnTheWay(std::net::TcpStream),
+    /// Likewise, a Unix socket.
+    OnTheWayUnix(std::os::unix::net::UnixStream),
     /// It could not be moved.
     Lost,
 }
 
-impl Movable {
-    pub(super) fn new(stream: TcpStream) -> Movable {
+impl From<TcpStream> for Movable {
+    fn from(stream: TcpStream) -> Movable {
         Movable::Here(stream)
     }
+}
 
+impl From<UnixStream> for Movable {
+    fn from(stream: UnixStream) -> Movable {
+        Movable::HereUnix(stream)
+    }
+}
+
+impl Movable {
     fn leave(&mut self) -> io::Result<()> {
         *self = match std::mem::replace(self, Movable::Lost) {
             Movable::Here(stream) => Movable::OnTheWay(stream.into_std()?),
+            Movable::HereUnix(stream) => Movable::OnTheWayUnix(stream.into_std()?),
             other => other,
         };
         Ok(())
@@ -41,17 +54,30 @@ impl Movable {
     fn arrive(&mut self) -> io::Result<()> {
         *self = match std::mem::replace(self, Movable::Lost) {
             Movable::OnTheWay(stream) => Movable::Here(TcpStream::from_std(stream)?),
+            Movable::OnTheWayUnix(stream) => Movable::HereUnix(UnixStream::from_std(stream)?),
             other => other,
         };
         Ok(())
     }
+}
 
-    fn here(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
-        match self.get_mut() {
-            Movable::Here(stream) => Ok(Pin::new(stream)),
-            Movable::OnTheWay(_) | Movable::Lost => Err(io::ErrorKind::NotConnected.into()),
+/// Does the same with either kind of socket, where it belongs to this thread.
+macro_rules! here {
+    ($movable:expr, $stream:ident => $action:expr) => {
+        match $movable.get_mut() {
+            Movable::Here(stream) => {
+                let $stream = Pin::new(stream);
+                $action
+            }
+            Movable::HereUnix(stream) => {
+                let $stream = Pin::new(stream);
+                $action
+            }
+            Movable::OnTheWay(_) | Movable::OnTheWayUnix(_) | Movable::Lost => {
+                Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+            }
         }
-    }
+    };
 }
 
 impl AsyncRead for Movable {
@@ -60,7 +86,7 @@ impl AsyncRead for Movable {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.here()?.poll_read(context, buffer)
+        here!(self, stream => stream.poll_read(context, buffer))
     }
 }
 
@@ -70,7 +96,7 @@ impl AsyncWrite for Movable {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.here()?.poll_write(context, bytes)
+        here!(self, stream => stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -78,7 +104,7 @@ impl AsyncWrite for Movable {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.here()?.poll_write_vectored(context, slices)
+        here!(self, stream => stream.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -86,11 +112,11 @@ impl AsyncWrite for Movable {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.here()?.poll_flush(context)
+        here!(self, stream => stream.poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.here()?.poll_shutdown(context)
+        here!(self, stream => stream.poll_shutdown(context))
     }
 }
 

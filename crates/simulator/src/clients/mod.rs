@@ -458,6 +458,7 @@ fn failure(error: etcd::Error) -> Option<checker::history::Failure> {
         | Error::NoSpace
         | Error::RequestTooLarge
         | Error::KeyspaceElsewhere
+        | Error::Witness
         | Error::KeyspaceNotFound
         | Error::DuplicateKey => Some(Failure::Other(error.text().to_owned())),
         _ => None,

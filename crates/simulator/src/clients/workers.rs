@@ -306,6 +306,6 @@ impl World {
         let running = host.node.as_ref().and_then(Node::running);
         let group = self.spaces[space].group;
         let held = running.zip(group).and_then(|(each, id)| each.group(id));
-        !host.is_given_up && held.is_some()
+        !host.is_given_up && held.is_some_and(|group| !group.is_witness())
     }
 }

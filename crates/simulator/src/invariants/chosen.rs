@@ -5,6 +5,9 @@
 //! order lost its meaning, and entries were committed without a quorum). And it must be counted by
 //! an entry of the leader's own epoch (Raft thesis 3.6.2).
 //!
+//! Where there are witnesses, so many of those that hold entries must have acknowledged as there are
+//! to be copies.
+//!
 //! In Paxos (*P2*, "Paxos Made Simple", 2.2: only one value is chosen) each slot is counted for
 //! itself: it is chosen only if a phase 2 quorum of **one** ballot has said that it accepted it,
 //! durably, and what is chosen is what was proposed under that ballot. Which members count at a
@@ -178,6 +181,7 @@ impl Chosen {
                 count >= membership.quorums.of(voters.len()).commit
             };
             are_enough(&membership.voters)
+                && has_copies(membership, holds)
                 && (membership.outgoing.is_empty() || are_enough(&membership.outgoing))
         };
         let (_, now) = raft.membership_in_force();
@@ -226,12 +230,12 @@ impl Chosen {
             };
             let is_counted = |(ballot, _): &&(Epoch, Epoch)| {
                 let has = |id| leads(*ballot, id) || ballots.has_accepted(id, *ballot, slot);
-                membership.commits(has)
+                membership.commits(has) && has_copies(membership, has)
             };
             // What a leader told itself before it was gone may have counted, or not.
             let may_be = |(ballot, epoch): &&(Epoch, Epoch)| {
                 let has = |id| leads(*ballot, id) || ballots.may_have_accepted(id, *ballot, slot);
-                learnt == Some(*epoch) && membership.commits(has)
+                learnt == Some(*epoch) && membership.commits(has) && has_copies(membership, has)
             };
             let counted = proposals.iter().find(is_counted);
             let counted = counted.or_else(|| proposals.iter().find(may_be));
@@ -290,4 +294,18 @@ impl Chosen {
             self.steps.push((slot, membership.clone()));
         }
     }
+}
+
+/// Whether so many of those that hold entries have one as there are to be copies; counted here once
+/// more, and not by the engine.
+fn has_copies(membership: &Membership, holds: impl Fn(NodeId) -> bool) -> bool {
+    if membership.witnesses.is_empty() {
+        return true;
+    }
+    let voters = membership.voters.iter();
+    let holders = voters.filter(|id| !membership.witnesses.contains(id));
+    let commit = membership.quorums.of(membership.voters.len()).commit;
+    let asked = membership.quorums.copies().unwrap_or(commit).min(commit);
+    let wanted = asked.min(holders.clone().count());
+    holders.filter(|id| holds(**id)).count() >= wanted
 }

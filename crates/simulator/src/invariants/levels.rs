@@ -43,10 +43,11 @@ impl Levels {
             return Ok(());
         }
         self.raised_to = level;
-        let members = replica.membership().members.keys();
-        let mut behind = members.filter(|member| {
+        // A witness executes nothing, whatever its level.
+        let membership = replica.membership();
+        let mut behind = membership.members.keys().filter(|member| {
             let known = self.known.get(member);
-            known.is_some_and(|known| *known < level)
+            known.is_some_and(|known| *known < level) && !membership.is_witness(**member)
         });
         match behind.next() {
             None => Ok(()),

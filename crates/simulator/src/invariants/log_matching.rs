@@ -18,7 +18,19 @@ struct Known {
     epoch: Epoch,
     /// The epoch of the entry before it.
     previous: Epoch,
-    content: u32,
+    /// `None` as long as only its header was sent, to or by a witness.
+    content: Option<u32>,
+}
+
+impl Known {
+    /// Whether both may be the same entry.
+    fn agrees(&self, other: &Known) -> bool {
+        let may_be_equal = match (self.content, other.content) {
+            (Some(here), Some(there)) => here == there,
+            (None, _) | (_, None) => true,
+        };
+        may_be_equal && self.previous == other.previous
+    }
 }
 
 /// Every entry that was ever sent, by slot.
@@ -88,15 +100,15 @@ impl LogMatching {
             self.slots.resize(index + 1, Vec::new());
         }
         let here = &mut self.slots[index];
-        match here.iter().find(|other| other.epoch == known.epoch) {
+        match here.iter_mut().find(|other| other.epoch == known.epoch) {
             None => here.push(known),
-            Some(other) if other.content == known.content && other.previous == known.previous => {}
+            Some(other) if other.agrees(&known) => other.content = other.content.or(known.content),
             Some(other) => {
                 return violated(
                     "log matching",
                     format!(
                         "{from} sends for slot {} and epoch {} another entry than is known \
-                         (content {:08x}, not {:08x}; predecessor of epoch {}, not {})",
+                         (content {:08x?}, not {:08x?}; predecessor of epoch {}, not {})",
                         entry.slot,
                         entry.epoch,
                         known.content,
@@ -111,7 +123,8 @@ impl LogMatching {
     }
 }
 
-fn content(entry: &Entry) -> u32 {
+fn content(entry: &Entry) -> Option<u32> {
     let (kind, body) = entry.payload.to_body();
-    checksum::crc32c(&body) ^ u32::from(kind == PayloadKind::Membership)
+    let is_here = kind != PayloadKind::Header;
+    is_here.then(|| checksum::crc32c(&body) ^ u32::from(kind == PayloadKind::Membership))
 }

@@ -40,6 +40,7 @@ mod paxos;
 pub mod recovery;
 pub mod refusals;
 pub mod revisions;
+pub mod witnessing;
 
 use std::collections::BTreeSet;
 
@@ -337,6 +338,7 @@ impl Invariants {
             self.elections.restarted(own, &glance)?;
         }
         if glance.role == Role::Leader {
+            witnessing::may_lead(running)?;
             let (epoch, membership) = (glance.epoch, raft.membership_in_force().1);
             let is_paxos = raft.kind() == EngineKind::Paxos;
             let ballots = &self.ballots;
@@ -358,8 +360,12 @@ impl Invariants {
         let raw = (was, &self.ballots, &self.elections);
         self.chosen.advanced(own, raft, from, raw)?;
         if before.is_none_or(|before| before.applied != applied) {
-            self.agreement.executed(own, running.replica())?;
             agreement::in_force(own, raft, running.replica())?;
+            if running.is_witness() {
+                self.reached.push(Mark::HeaderPassed);
+                return witnessing::holds_nothing(running);
+            }
+            self.agreement.executed(own, running.replica())?;
             self.levels.executed(own, running.replica())?;
             self.leases.executed(now, own, running.replica().reader())?;
         }

@@ -23,7 +23,7 @@ pub(crate) fn frame(body: &Bytes) -> String {
             format!("refused {sequences:?}")
         }
         Ok(Frame::Group(_, GroupFrame::Facts(facts))) => {
-            format!("facts applied {}", facts.applied)
+            format!("facts applied {} table {}", facts.applied, facts.table.0)
         }
         Ok(other) => format!("{other:?}").chars().take(160).collect(),
         Err(error) => format!("nonsense: {}", error.0),

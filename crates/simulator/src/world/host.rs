@@ -119,7 +119,13 @@ pub(crate) fn config(host: usize, scenario: &Scenario) -> Config {
             .quorums
             .filter(|_| host == 0)
             .map(|(elect, commit)| QuorumSizes { elect, commit }),
+        copies: scenario
+            .witness
+            .filter(|_| host == 0)
+            .and_then(|witness| witness.copies),
+        is_witness: scenario.is_witness(host),
         domains: node::Domains::default(),
+        tending: node::Tending::OFF,
         timing: Timing::default(),
         limits: Limits {
             // Where machines hear of each other late, the replica is far behind its engine.

@@ -47,6 +47,9 @@ struct Job {
 #[derive(Debug, Default)]
 pub(crate) struct Operators {
     job: Option<Job>,
+    /// After so many seconds the dead shall be replaced; what has been asked for that, and has no
+    /// answer.
+    pub(crate) tending: Option<(Option<CallId>, u64)>,
     turn: usize,
 }
 
@@ -156,6 +159,7 @@ impl World {
             Step::Add => Call::MemberAdd {
                 name: member,
                 peer_address: address(job.host),
+                is_witness: false,
             },
             Step::Promote => Call::MemberPromote { member },
             Step::Start => return,

@@ -161,6 +161,7 @@ impl World {
 
     /// Plans when keyspaces are created.
     pub(crate) fn plan_keyspaces(&mut self) {
+        self.operators.tending = self.scenario.tending.map(|after| (None, after));
         for space in 0..self.spaces.len() {
             if let Some(plan) = &self.spaces[space].plan {
                 let created = Duration::from_micros(plan.created);
@@ -191,7 +192,9 @@ impl World {
         let moved = self.spaces[index].moves.front().copied();
         let next = [dropped, moved].into_iter().flatten().min();
         match (self.spaces[index].stage, next) {
-            (Stage::Open, _) if self.spaces[index].asked.is_some() => {
+            (Stage::Open, _)
+                if self.spaces[index].asked.is_some() || self.operators.tending.is_some() =>
+            {
                 self.schedule(LOOK, Happening::Keyspace(index));
             }
             (Stage::Open, Some(at)) => {
@@ -236,9 +239,20 @@ impl World {
     fn hear_mover(&mut self, index: usize) {
         if let Some((id, through, life)) = self.spaces[index].asked {
             let answer = self.own_answers.remove(&id);
+            if self
+                .operators
+                .tending
+                .is_some_and(|(asked, _)| asked == Some(id))
+            {
+                let is_done = matches!(answer, Some(Answer::Operator(Ok(_))));
+                self.operators.tending = self.operators.tending.filter(|_| !is_done);
+            }
             if answer.is_some() || self.hosts[through].life != life {
                 self.spaces[index].asked = None;
             }
+        }
+        if self.ask_to_tend(index) {
+            return;
         }
         let elapsed = self.elapsed().as_micros() as Micros;
         let due = self.spaces[index].moves.front().copied();
@@ -268,6 +282,26 @@ impl World {
         self.spaces[index].asked = Some((id, through, life));
     }
 
+    /// An operator has the cluster look after itself, if that is planned and nobody has yet.
+    fn ask_to_tend(&mut self, index: usize) -> bool {
+        let Some((_, replace_after)) = self.operators.tending else {
+            return false;
+        };
+        let through = self.spaces[index].random.below(self.hosts.len() as u64) as usize;
+        if self.spaces[index].asked.is_some() || self.hosts[through].node.is_none() {
+            return false;
+        }
+        let placement = Placement::Tend {
+            replace_after: Some(Duration::from_secs(replace_after)),
+            rebalances: Some(true),
+        };
+        let life = self.hosts[through].life;
+        let id = self.call(through, Call::Placement(placement));
+        self.spaces[index].asked = Some((id, through, life));
+        self.operators.tending = Some((Some(id), replace_after));
+        true
+    }
+
     /// A host that has a replica of a keyspace, and one that has not.
     fn draw_move(&mut self, index: usize) -> Option<(usize, usize)> {
         let group = self.spaces[index].group?;
@@ -278,7 +312,7 @@ impl World {
                 .id()
                 .is_some_and(|id| voters.contains(&id))
         };
-        let (with, without): (Vec<usize>, Vec<usize>) = (0..self.hosts.len()).partition(has);
+        let (with, without): (Vec<usize>, Vec<usize>) = (0..self.scenario.holders()).partition(has);
         if with.is_empty() || without.is_empty() {
             return None;
         }
@@ -306,7 +340,7 @@ impl World {
         let name = space.name.to_string();
         let call = match space.stage {
             Stage::Creating => Call::KeyspaceCreate {
-                name,
+                names: vec![name],
                 replicas: plan.replicas,
                 engine: plan.engine,
                 quorums: None,
@@ -327,7 +361,9 @@ impl World {
     pub(crate) fn holders(&self, index: usize, hosts: &[usize]) -> Vec<usize> {
         let space = &self.spaces[index];
         if index == DEFAULT {
-            return hosts.to_vec();
+            let mut holders = hosts.to_vec();
+            holders.retain(|host| !self.scenario.is_witness(*host));
+            return holders;
         }
         let group = space.group.filter(|_| space.stage == Stage::Open);
         let members = group.and_then(|group| self.invariants.of(group)?.members());

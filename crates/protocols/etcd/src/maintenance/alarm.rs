@@ -4,6 +4,8 @@
 //! ```text
 //! row "alarms" of Space::SYSTEM:   count u32 | per alarm: kind u8 | member u64     (little-endian)
 //!                                  ascending, none twice; no row if there is none
+//! row "no-space" of Space::SYSTEM: held u64 | quota u64    when a write found no room, in bytes;
+//!                                  no row unless NOSPACE was raised by that
 //! ```
 //!
 //! | alarm | raised | refuses | ends |
@@ -19,6 +21,9 @@ use state::{Reader, Space, Transaction};
 use crate::proto::etcdserverpb::{AlarmMember, AlarmType};
 
 pub(super) const ROW: &[u8] = b"alarms";
+
+/// What was held, and the quota, when a write found no room.
+const NO_SPACE_ROW: &[u8] = b"no-space";
 
 /// Below this share of the quota, in percent, a NOSPACE alarm ends by itself. Less than all of it,
 /// so that it does not come and go with each key.
@@ -143,6 +148,9 @@ pub fn clear(transaction: &mut Transaction<'_>, ends: impl Fn(&Alarm) -> bool) -
     if !ended.is_empty() {
         write(transaction, &alarms);
     }
+    if ended.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace) {
+        transaction.delete_row(Space::SYSTEM, NO_SPACE_ROW);
+    }
     ended
 }
 
@@ -154,14 +162,27 @@ pub fn no_space(mut transaction: Transaction<'_>, member: u64) {
     }
     let kind = AlarmKind::NoSpace;
     raise(&mut transaction, Alarm { kind, member });
+    let reader = transaction.base();
+    let mut row = BytesMut::new();
+    row.put_u64_le(reader.held_bytes());
+    row.put_u64_le(reader.quota_bytes());
+    transaction.set_row(Space::SYSTEM, NO_SPACE_ROW, &row);
     transaction.commit();
 }
 
-/// Whether a NOSPACE alarm may end by itself.
+/// Whether a NOSPACE alarm may end by itself: there is room, and it is new. A large write may find
+/// none while little is held; unless something was let go of since, it would find none again.
 #[must_use]
 pub fn has_room_again(reader: &Reader) -> bool {
-    let most = u128::from(reader.quota_bytes()) * u128::from(CLEAR_BELOW_PERCENT) / 100;
-    u128::from(reader.held_bytes()) <= most
+    let (held, quota) = (reader.held_bytes(), reader.quota_bytes());
+    let most = u128::from(quota) * u128::from(CLEAR_BELOW_PERCENT) / 100;
+    let has_changed = match reader.row(Space::SYSTEM, NO_SPACE_ROW) {
+        None => true,
+        Some(mut row) => {
+            held < row.try_get_u64_le().unwrap_or(u64::MAX) || row.try_get_u64_le() != Ok(quota)
+        }
+    };
+    u128::from(held) <= most && has_changed
 }
 
 fn write(transaction: &mut Transaction<'_>, alarms: &[Alarm]) {

@@ -12,6 +12,7 @@
 //! Bytes from a server are checked: whatever they are, the outcome is events or a reason to close.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use super::fields::{Fields, Requests, Responses};
 use super::frame::{self, Frame, Kind};
@@ -103,8 +104,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// A new connection to a server called `authority`. Its first bytes wait in the output.
-    pub(crate) fn new(authority: &str) -> Connection {
+    /// A new connection to a server called `authority`, whose requests show `token`. Its first
+    /// bytes wait in the output.
+    pub(crate) fn new(authority: &str, token: Option<&Arc<str>>) -> Connection {
         let mut output = Vec::with_capacity(4 << 10);
         output.extend_from_slice(frame::PREFACE);
         let mut settings = Vec::new();
@@ -117,7 +119,7 @@ impl Connection {
         frame::put_window_update(&mut output, 0, CONNECTION_WINDOW - FIRST_WINDOW);
         Connection {
             state: State::Opening,
-            requests: Requests::new(authority),
+            requests: Requests::new(authority, token),
             responses: Responses::default(),
             calls: HashMap::new(),
             blocked: VecDeque::new(),

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!   request    first of its kind: literals that the server's table keeps
-//!              every other:       seven bytes, each an index
+//!              every other:       seven bytes (eight with a token), each an index
 //!   response   we allow no table: equal bytes mean equal fields, and servers send the same
 //!              few blocks all day, so a block is decoded once and found again by its bytes
 //! ```
 //!
 //! So requests look to the server like those of any client that stays connected, and a response
 //! costs a comparison. Only the blocks of a failure are decoded each time.
+
+use std::sync::Arc;
 
 use loona_hpack::Decoder;
 
@@ -108,6 +110,8 @@ fn percent_decoded(value: &[u8]) -> String {
 #[derive(Debug)]
 pub(crate) struct Requests {
     authority: String,
+    /// What the server has given the user to show.
+    token: Option<Arc<str>>,
     /// What the server's table holds by now, oldest first.
     table: Vec<Field>,
     indexed: bool,
@@ -120,14 +124,16 @@ enum Field {
     ContentType,
     Trailers,
     UserAgent,
+    Token,
     Path(&'static str),
 }
 
 impl Requests {
     /// `authority`: `host:port`, as the server is called.
-    pub(crate) fn new(authority: &str) -> Requests {
+    pub(crate) fn new(authority: &str, token: Option<&Arc<str>>) -> Requests {
         Requests {
             authority: authority.to_owned(),
+            token: token.cloned(),
             table: Vec::new(),
             indexed: true,
         }
@@ -153,7 +159,8 @@ impl Requests {
             Field::Trailers,
             Field::UserAgent,
         ];
-        for field in fields {
+        let token = self.token.as_ref().map(|_| Field::Token);
+        for field in fields.into_iter().chain(token) {
             self.encode_field(field, out);
         }
     }
@@ -172,6 +179,7 @@ impl Requests {
             Field::ContentType => (31, "", "application/grpc"),
             Field::Trailers => (0, "te", "trailers"),
             Field::UserAgent => (58, "", "quorate-bench"),
+            Field::Token => (0, "token", self.token.as_deref().unwrap_or_default()),
         };
         if self.indexed {
             put_integer(out, 0x40, 6, name_index);
@@ -243,7 +251,7 @@ mod tests {
     #[test]
     fn requests_mean_the_same_with_and_without_a_table() {
         for table in [4096, 0] {
-            let mut requests = Requests::new("host:1");
+            let mut requests = Requests::new("host:1", None);
             assert!(requests.table_allowed(table));
             let mut decoder = Decoder::new();
             for path in ["/a/B", "/a/B", "/c/D", "/a/B", "/c/D"] {
@@ -255,8 +263,23 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_shown_with_every_request_and_sent_once() {
+        let token = Arc::from("t".repeat(200));
+        let mut requests = Requests::new("host:1", Some(&token));
+        let mut decoder = Decoder::new();
+        for length in [300, 8] {
+            let mut block = Vec::new();
+            requests.encode("/a/B", &mut block);
+            assert!(block.len() <= length, "{}", block.len());
+            let mut fields = expected("/a/B");
+            fields.push(("token".to_owned(), token.to_string()));
+            assert_eq!(decoded(&mut decoder, &block), fields);
+        }
+    }
+
+    #[test]
     fn a_repeated_request_is_seven_bytes() {
-        let mut requests = Requests::new("host:1");
+        let mut requests = Requests::new("host:1", None);
         let mut block = Vec::new();
         requests.encode("/a/B", &mut block);
         block.clear();

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -136,7 +137,7 @@ impl Bench {
 
 /// The status of a call of gRPC, with a token if that is not empty.
 async fn call_over(
-    stream: TlsStream<TcpSocket>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     path: &str,
     token: &str,
     message: &impl prost::Message,
@@ -188,6 +189,41 @@ fn both_protocols_are_served_over_tls_and_plain_ones_are_not() {
     let mut answer = Vec::new();
     let _ = plain.and_then(|()| std::io::Read::read_to_end(&mut stream, &mut answer));
     assert!(!String::from_utf8_lossy(&answer).contains("HTTP"));
+}
+
+#[test]
+fn a_unix_socket_is_encrypted_only_where_that_is_asked_for() {
+    let secured = Secured::new();
+    let (encrypted, plain) = (secured.path("unixs"), secured.path("unix"));
+    let bench = Bench::start(|configuration| {
+        configuration.client_tls = secured.settings(false);
+        configuration.listen_etcd_also = vec![
+            Listen::SecuredUnix(encrypted.clone()),
+            Listen::Unix(plain.clone()),
+        ];
+    });
+    let message = put("k", vec![7; 300_000]);
+    let config = Arc::new(secured.client(None, H2));
+    let connect = async |path: &PathBuf| {
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let connector = TlsConnector::from(Arc::clone(&config));
+        let stream = UnixStream::connect(path).await?;
+        connector.connect(name, stream).await
+    };
+    bench.client.block_on(async {
+        let stream = connect(&encrypted).await.unwrap();
+        let status = call_over(stream, PUT, "", &message).await;
+        assert_eq!(status.unwrap(), "0");
+        let stream = UnixStream::connect(&plain).await.unwrap();
+        let status = call_over(stream, PUT, "", &message).await;
+        assert_eq!(status.unwrap(), "0");
+        // Each speaks what it is for, and nothing else.
+        let stream = UnixStream::connect(&encrypted).await.unwrap();
+        assert!(call_over(stream, PUT, "", &message).await.is_err());
+        assert!(connect(&plain).await.is_err());
+    });
+    drop(bench);
+    assert!(!encrypted.exists() && !plain.exists());
 }
 
 #[test]

@@ -16,7 +16,7 @@ impl Talk {
     /// A connection whose server has just sent these settings.
     fn with_settings(settings: &[(u16, u32)]) -> Talk {
         let mut talk = Talk {
-            connection: Connection::new("host:1"),
+            connection: Connection::new("host:1", None),
             rest: Vec::new(),
             events: Vec::new(),
         };
@@ -106,7 +106,7 @@ fn message(content: &[u8]) -> Vec<u8> {
 
 #[test]
 fn the_first_bytes_are_the_preface_settings_and_a_window() {
-    let mut connection = Connection::new("host:1");
+    let mut connection = Connection::new("host:1", None);
     let output = connection.output();
     assert!(output.starts_with(frame::PREFACE));
     let settings = Frame::parse(&output[frame::PREFACE.len()..])
@@ -327,7 +327,7 @@ fn a_server_that_breaks_the_protocol_is_left() {
     talk.frame(Kind::Headers, 0, 1, FOUND).unwrap();
     assert!(talk.frame(Kind::Ping, 0, 0, &[0; 8]).is_err(), "in between");
 
-    let mut connection = Connection::new("host:1");
+    let mut connection = Connection::new("host:1", None);
     let answer = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
     assert!(connection.receive(answer, &mut |_| ()).is_err());
 }
