@@ -131,8 +131,6 @@ pub enum Mark {
     GroupSnapshot,
     /// A group fell asleep.
     GroupSlept,
-    /// A witness passed an entry.
-    HeaderPassed,
     /// A group was woken.
     GroupWoken,
 }
@@ -224,7 +222,6 @@ pub const ALL: &[(Mark, &str)] = &[
         "a keyspace's checkpoint came from a peer",
     ),
     (Mark::GroupSlept, "an idle keyspace fell asleep"),
-    (Mark::HeaderPassed, "a witness passed an entry"),
     (Mark::GroupWoken, "a sleeping keyspace was woken"),
 ];
 
