@@ -726,10 +726,8 @@ fn cluster_entry(text: &str) -> Result<(String, String), String> {
 
 fn url(text: &str) -> Result<String, String> {
     let expected = "expected a URL such as http://10.0.0.1:2379";
-    let socket = text.strip_prefix("unix://");
-    if socket
-        .or_else(|| text.strip_prefix("unixs://"))
-        .is_some_and(|path| !path.is_empty())
+    if let Some(("unix" | "unixs", path)) = text.split_once("://")
+        && !path.is_empty()
     {
         return Ok(text.to_owned());
     }
