@@ -214,6 +214,9 @@ impl Membership {
         if !self.is_voter(id) {
             return Some(format!("{id} has no vote in this group"));
         }
+        if self.all_voters().count() == 1 {
+            return Some(format!("{id} has the only vote already"));
+        }
         let is_witness = self.is_witness(id);
         is_witness.then(|| format!("{id} is a witness, and holds no entries"))
     }

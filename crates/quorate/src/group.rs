@@ -177,7 +177,9 @@ impl Case {
 
     /// The names of those who would be given up.
     fn given_up(&self) -> Vec<&str> {
-        self.silent().map(|other| other.name.as_str()).collect()
+        let mut names: Vec<&str> = self.silent().map(|other| other.name.as_str()).collect();
+        names.sort_unstable();
+        names
     }
 
     /// A replica whose log is newer than that of the one that would go on.
