@@ -29,6 +29,8 @@ use crate::group::levels;
 use crate::interface::Output;
 use crate::limits::Limits;
 
+mod beginning;
+
 /// Ids of the node's own disk requests have this bit; the journal's do not.
 pub const OWN_REQUESTS: u64 = 1 << 63;
 
@@ -679,41 +681,6 @@ impl Checkpoints {
             }
             Err(unusable) => self.reject(unusable, out),
         }
-    }
-
-    /// All of what a witness is given has been read: it begins there, with a state without data,
-    /// once that is written.
-    fn begin_there(&mut self, out: &mut Vec<Output>) -> Option<Event> {
-        let installing = self.installing.as_mut()?;
-        let (checkpoint, bytes) = (installing.checkpoint, installing.beginning.split().freeze());
-        if base::checksum::crc32c(&bytes) != checkpoint.checksum {
-            let other = "it is not the membership that was announced";
-            return self.reject(Unusable::Damaged(other.into()), out);
-        }
-        let Ok(membership) = Membership::decode(bytes) else {
-            let unreadable = "the membership cannot be decoded";
-            return self.reject(Unusable::Damaged(unreadable.into()), out);
-        };
-        let state = State::passed(self.limits.state, checkpoint.slot, checkpoint.epoch);
-        let snapshot = state.snapshot();
-        installing.loaded = Some(Box::new((state, membership.clone())));
-        let file = File::IncomingCheckpoint(self.group, checkpoint.slot);
-        self.request(Operation::Delete { file }, Purpose::Nothing, out);
-        self.incoming = None;
-        // A few bytes, which the leader waits for: they are not paced.
-        self.write(Instant::default(), snapshot, &membership);
-        None
-    }
-
-    fn reject(&mut self, unusable: Unusable, out: &mut Vec<Output>) -> Option<Event> {
-        let checkpoint = self.installing.take()?.checkpoint;
-        self.incoming = None;
-        let file = File::IncomingCheckpoint(self.group, checkpoint.slot);
-        self.request(Operation::Delete { file }, Purpose::Nothing, out);
-        Some(match unusable {
-            Unusable::Damaged(reason) => Event::Rejected(checkpoint, reason),
-            Unusable::Newer(reason) => Event::TooNew(reason),
-        })
     }
 
     /// A checkpoint is complete; the oldest are deleted, unless somebody is being sent them: on a

@@ -355,6 +355,7 @@ fn grown(seed: u64, engine: EngineKind) -> World {
         let add = Call::MemberAdd {
             name: name.clone(),
             peer_address: format!("host{host}:2380"),
+            is_witness: false,
         };
         assert!(matches!(world.ask(0, add), Answer::Operator(Ok(_))));
         world.start(host);

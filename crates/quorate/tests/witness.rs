@@ -113,7 +113,8 @@ async fn a_witness_says_that_it_is_one() {
     quorate(["keyspace", "list", "--admin", &admin]).refused(&["a witness"]);
     // A client is told who can answer it.
     let endpoint = &cluster.nodes()[WITNESS].etcd;
-    let client = client::Client::new(&[endpoint.clone()], client::Options::default()).unwrap();
+    let client =
+        client::Client::new(std::slice::from_ref(endpoint), client::Options::default()).unwrap();
     let request = client::etcd::proto::etcdserverpb::RangeRequest {
         key: b"a".to_vec().into(),
         ..Default::default()

@@ -9,7 +9,8 @@
 //! one of them only. A wrong value is answered with the key, where the value came from, and what
 //! was expected: whoever reads that line at three in the morning has not read this file.
 //!
-//! - [`keys`]: the table, and how the text of each value becomes a field.
+//! - [`keys`]: the table, and which field a value is for.
+//! - [`values`]: how the text of a value becomes what it means.
 //! - [`sources`]: file, variables and flags, and where each value came from.
 //! - [`checks`]: what must hold between values, and hints about what is allowed but unwise.
 
@@ -17,6 +18,7 @@ mod auth_token;
 mod checks;
 mod keys;
 mod sources;
+mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,10 +30,11 @@ use consensus::{EngineKind, QuorumSizes};
 use crate::tls::{TlsRules, TlsSettings};
 
 pub use auth_token::{AuthToken, JwtOptions};
-pub use keys::{KEYS, Key, SWITCH};
+pub use keys::{KEYS, Key};
 pub use node::group::space::Retention;
 pub use node::operator::{check_address, check_name};
 pub use sources::{ConfigurationError, Origin, Sources};
+pub use values::SWITCH;
 
 /// Where a listener listens.
 #[derive(Clone, Debug, PartialEq, Eq)]

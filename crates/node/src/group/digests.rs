@@ -379,10 +379,9 @@ mod tests {
         witnessed.witnesses.insert(NodeId(3));
         let among_holders = |said: u128| {
             let mut digests = Digests::default();
-            digests.executed(Slot(8), 5, 10);
             digests.begin(Slot(8));
             digests.said.insert(NodeId(2), said);
-            digests.verdict(NodeId(1), &witnessed)
+            digests.verdict((NodeId(1), 5), &witnessed)
         };
         assert_eq!(among_holders(5), Verdict::Sound);
         assert_eq!(among_holders(6), Verdict::Divided);

@@ -791,18 +791,4 @@ impl Group {
             None => {}
         }
     }
-
-    /// Keeps compaction going while nothing is written, and tells those who wait for its end.
-    fn compact_on(&mut self, now: Instant, out: &mut Vec<Output>) {
-        if !self.replica.compaction_pending() {
-            for (call, response) in std::mem::take(&mut self.compacting) {
-                self.answer_etcd(call, Ok(response), out);
-            }
-        } else if self.leads() && self.next_compaction <= now {
-            self.next_compaction = now + self.config.limits.compaction_interval;
-            if self.proposals.is_empty() && self.queue.is_empty() {
-                self.add_system_command(now, &SystemCommand::Nothing, Waiter::Nobody);
-            }
-        }
-    }
 }

@@ -19,6 +19,8 @@ use etcd::maintenance::command::{self, MaintenanceCommand, SpaceSettings};
 
 use super::Group;
 use crate::calls::{Admittance, Waiter};
+use crate::interface::Output;
+use crate::system::SystemCommand;
 
 /// How much history is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,6 +154,20 @@ impl SpaceKeeper {
 }
 
 impl Group {
+    /// Keeps compaction going while nothing is written, and tells those who wait for its end.
+    pub(super) fn compact_on(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if !self.replica.compaction_pending() {
+            for (call, response) in std::mem::take(&mut self.compacting) {
+                self.answer_etcd(call, Ok(response), out);
+            }
+        } else if self.leads() && self.next_compaction <= now {
+            self.next_compaction = now + self.config.limits.compaction_interval;
+            if self.proposals.is_empty() && self.queue.is_empty() {
+                self.add_system_command(now, &SystemCommand::Nothing, Waiter::Nobody);
+            }
+        }
+    }
+
     /// Does what is due.
     pub(super) fn keep_space(&mut self, now: Instant) {
         let limits = self.config.limits.space;

@@ -56,11 +56,9 @@ impl Witnessing {
     /// Takes the newest anchor with at least `kept` slots behind it.
     fn take(&mut self, applied: Slot, kept: u64) -> Option<(Snapshot, Membership)> {
         let is_old = |anchor: &(Snapshot, Membership)| anchor.0.applied().0 + kept <= applied.0;
-        let mut found = None;
-        while let Some(anchor) = self.anchors.pop_front_if(|anchor| is_old(anchor)) {
-            found = Some(anchor);
-        }
-        found
+        let old = self.anchors.iter().take_while(|anchor| is_old(anchor));
+        let count = old.count();
+        self.anchors.drain(..count).next_back()
     }
 }
 

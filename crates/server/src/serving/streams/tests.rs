@@ -125,7 +125,7 @@ async fn serve(io: tokio::io::DuplexStream, log: Log, most_queued: Rc<RefCell<us
                     service,
                     (&head.headers, nobody),
                     traffic,
-                    body,
+                    (Bytes::new(), body),
                     &mut respond,
                     &prebuilt,
                 );
