@@ -225,7 +225,8 @@ impl Message {
         Message { epoch, body }
     }
 
-    /// Whether it says what was received, and nothing else: it makes nobody follow, promise or vote.
+    /// Whether it says what was received, and nothing else: it makes nobody follow, promise or
+    /// vote.
     #[must_use]
     pub fn is_acknowledgement(&self) -> bool {
         matches!(

@@ -303,9 +303,9 @@ impl World {
         };
         self.now = self.now.max(at);
         self.steps += 1;
-        // Not every input is followed by a flush of its own. But who answers nothing, because it was
-        // not flushed between five heartbeats, is not healthy: one of a quorum of all would cost
-        // its leader the leadership.
+        // Not every input is followed by a flush of its own. But who answers nothing, because it
+        // was not flushed between five heartbeats, is not healthy: one of a quorum of all would
+        // cost its leader the leadership.
         let flush = self.random.chance(0.8) || !self.faults;
         if packet == Some(at) {
             let ((_, _), Packet { from, to, message }) = self.packets.pop_first().unwrap();

@@ -18,7 +18,7 @@ const KINDS: [EngineKind; 2] = [EngineKind::Raft, EngineKind::Paxos];
 /// Five nodes under load, of which three are lost at some moment.
 fn after_the_loss(kind: EngineKind, seed: u64) -> Network {
     let mut network = Network::start(kind, 5, seed);
-    network.loss = if seed % 3 == 0 { 0.1 } else { 0.0 };
+    network.loss = if seed.is_multiple_of(3) { 0.1 } else { 0.0 };
     let leader = network.elect();
     for _ in 0..20 + seed % 17 {
         network.propose(leader);
@@ -27,7 +27,7 @@ fn after_the_loss(kind: EngineKind, seed: u64) -> Network {
     let lost = (0..3).map(|at| NodeId((seed + 2 * at) % 5 + 1));
     for id in lost.collect::<Vec<NodeId>>() {
         network.crash(id);
-        if seed % 4 == 0 {
+        if seed.is_multiple_of(4) {
             network.run(MILLISECOND);
         }
     }

@@ -5,13 +5,13 @@
 //! slot u64 | latest, likewise
 //! ```
 //!
-//! The first group needs none to be opened: the identity file has the membership that its log starts
-//! from. Of the others that stands in the first group's table of groups; a copy in the journal lets
-//! each come back while the first group cannot.
+//! The first group needs none to be opened: the identity file has the membership that its log
+//! starts from. Of the others that stands in the first group's table of groups; a copy in the
+//! journal lets each come back while the first group cannot.
 //!
-//! Who belongs to a group now stands in its checkpoints and its log. If all checkpoints are lost, and
-//! the log that is left begins behind the last change, the record tells whether anybody else has
-//! a replica: it is written anew whenever a part of the log is let go of and the members have
+//! Who belongs to a group now stands in its checkpoints and its log. If all checkpoints are lost,
+//! and the log that is left begins behind the last change, the record tells whether anybody else
+//! has a replica: it is written anew whenever a part of the log is let go of and the members have
 //! changed.
 
 use base::Slot;

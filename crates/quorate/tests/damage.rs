@@ -229,8 +229,8 @@ fn forge(data: &Path) {
     fs::remove_file(path).unwrap();
 }
 
-/// The node finds out that its state is wrong, gives it up, becomes a new process by itself, and has
-/// the state from the others.
+/// The node finds out that its state is wrong, gives it up, becomes a new process by itself, and
+/// has the state from the others.
 #[tokio::test]
 async fn a_node_with_a_wrong_state_starts_itself_again_and_is_repaired() {
     let (mut cluster, _folder) = serving(3).await;

@@ -119,8 +119,8 @@ pub struct Configuration {
     pub gossip: Option<bool>,
     /// The file with the keys of gossip.
     pub gossip_key_file: Option<PathBuf>,
-    /// Replicas move to other nodes by themselves, when nodes die and to even things out, as long as
-    /// no operator has said otherwise. Off at first: soaks with such moves are young.
+    /// Replicas move to other nodes by themselves, when nodes die and to even things out, as long
+    /// as no operator has said otherwise. Off at first: soaks with such moves are young.
     pub heals_by_itself: bool,
     /// Where this node stands: a building, or an availability zone; perhaps empty.
     pub zone: String,

@@ -11,8 +11,9 @@
 //! what stands here, and takes the next step ([`crate::placement::mover`]). It may die at any
 //! point; the next leader goes on. To turn back is a move as well, to where the keyspace is.
 //!
-//! Each move has a number, the epoch of the table that it made, and *leave* and *settle* name it: one
-//! that comes late is about another move than the present one, though it may go to the same nodes.
+//! Each move has a number, the epoch of the table that it made, and *leave* and *settle* name it:
+//! one that comes late is about another move than the present one, though it may go to the same
+//! nodes.
 //!
 //! A node that let go of a keyspace has forgotten what its replica had promised. Replicas go by the
 //! ids of their nodes, so that it could accept from a leader of long ago what it has refused

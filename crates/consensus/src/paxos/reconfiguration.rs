@@ -74,8 +74,8 @@ impl Paxos {
         Ok(next)
     }
 
-    /// Whether there are as many copies of a change as there must be. Who lacks one can choose nothing
-    /// but the removal of a voter, and only while no other change is under way.
+    /// Whether there are as many copies of a change as there must be. Who lacks one can choose
+    /// nothing but the removal of a voter, and only while no other change is under way.
     fn check_copies(&self, change: &Change) -> Result<(), Refusal> {
         let (leading, membership) = (self.leading.as_ref(), self.membership());
         let leaves = matches!(change, Change::Remove(id) if membership.voters.contains(id));

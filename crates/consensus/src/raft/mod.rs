@@ -20,7 +20,8 @@
 //!   over;
 //! - `replication.rs` with `progress.rs`: the leader's side of the log; `following.rs`: the
 //!   follower's; `log.rs`: the log itself, `cache.rs`: what of it is in memory;
-//! - `reads.rs`, `reconfiguration.rs`, `recovery.rs` (going on alone), `installation.rs` (snapshots);
+//! - `reads.rs`, `reconfiguration.rs`, `recovery.rs` (going on alone), `installation.rs`
+//!   (snapshots);
 //! - `pass.rs`: how a pass ends: one write, one message per peer, what is chosen.
 //!
 //! Inputs change the state; nearly everything that leaves the engine leaves it in

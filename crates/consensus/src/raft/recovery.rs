@@ -2,15 +2,16 @@
 //!
 //! ```text
 //!   ... 40   41   42 │ 43: membership {this one}   44: empty, of the epoch that follows
-//!   chosen │ perhaps │    epoch + 65,536              chosen by this replica alone: so is all before
+//!   chosen │ perhaps │    epoch + 65,536              chosen by this replica alone: so is all
+//!   before
 //! ```
 //!
 //! No log can make this safe: entries that were acknowledged may stand on the lost disks only, and
-//! the lost replicas, should they come back together, are a quorum of the membership that they know.
-//! So an operator orders it, who has been told what may be lost, and the host keeps the lost ones
-//! out. What the engine owes is that nobody who stays is confused: everything in this log becomes
-//! chosen, in an epoch that nobody else can have reached by electing, and the step counts once it is
-//! durable.
+//! the lost replicas, should they come back together, are a quorum of the membership that they
+//! know. So an operator orders it, who has been told what may be lost, and the host keeps the lost
+//! ones out. What the engine owes is that nobody who stays is confused: everything in this log
+//! becomes chosen, in an epoch that nobody else can have reached by electing, and the step counts
+//! once it is durable.
 
 use std::sync::Arc;
 

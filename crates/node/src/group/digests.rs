@@ -11,9 +11,9 @@
 //!
 //! All compare at one slot, so that what is compared are facts. A node remembers the digests of its
 //! last slots, which cost some nanoseconds an entry, because it may be past the slot that the
-//! leader names. A comparison that was not completed is given up for the next. Where there is no next
-//! one, since nothing is written, the leader has all say the same slot again every now and then, as
-//! long as a node that it reaches has not: one that was away, or has been started anew.
+//! leader names. A comparison that was not completed is given up for the next. Where there is no
+//! next one, since nothing is written, the leader has all say the same slot again every now and
+//! then, as long as a node that it reaches has not: one that was away, or has been started anew.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -10,8 +10,8 @@
 //! It is a group like any other whose entries do nothing: its state passes them and stays empty. So
 //! starting, recovering, joining, being repaired and being removed are the same code. What differs
 //! stands here. A checkpoint covers an *older* slot than the last one, because a witness must still
-//! be able to tell of the headers behind it ([`consensus::Limits::headers_kept`]), and its log begins
-//! exactly there.
+//! be able to tell of the headers behind it ([`consensus::Limits::headers_kept`]), and its log
+//! begins exactly there.
 //!
 //! What a client asks for is refused: a witness does not know who may see what, nor what there is.
 //! See `docs/decisions/0018-witnesses.md`.
@@ -31,7 +31,8 @@ use crate::peers::Peers;
 use crate::system::{self, SystemCommand};
 use crate::wire::{GroupFrame, Operation};
 
-/// The number under which a witness introduces itself to a leader. No request of an operator has it.
+/// The number under which a witness introduces itself to a leader. No request of an operator has
+/// it.
 pub(super) const INTRODUCTION: u64 = u64::MAX;
 
 /// What an operator is told who asks a witness for what it does not have.
@@ -126,7 +127,8 @@ impl Group {
     }
 
     /// On the leader: a witness runs. It is written down as that of the others is, so that nobody
-    /// else takes its place; it serves no client, and knows every level, because it executes nothing.
+    /// else takes its place; it serves no client, and knows every level, because it executes
+    /// nothing.
     pub(super) fn introduce(
         &mut self,
         now: Instant,

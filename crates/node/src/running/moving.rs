@@ -18,8 +18,8 @@
 //! nobody closes what has got a vote again meanwhile,
 //!
 //! - moves have numbers, and a leader takes no step of a move, and says nothing of it, before its
-//!   group has written down, in this leader's own epoch, that it is on that move. A group never goes
-//!   back to an earlier one: who leads by an old table adds nobody;
+//!   group has written down, in this leader's own epoch, that it is on that move. A group never
+//!   goes back to an earlier one: who leads by an old table adds nobody;
 //! - a node is filled only once it has said that its table is the one that the move made, or a
 //!   later one. Whatever earlier tables had it close is closed by then.
 
@@ -50,8 +50,8 @@ pub struct MovingLimits {
     /// From when clients are served by others until a replica is removed: what it was asked before
     /// is answered meanwhile.
     pub grace: Duration,
-    /// A replica whose node has calls under way, or has not heard that others serve the keyspace, is
-    /// removed all the same after so long: longer than a call may take.
+    /// A replica whose node has calls under way, or has not heard that others serve the keyspace,
+    /// is removed all the same after so long: longer than a call may take.
     pub patience: Duration,
     /// How long to wait before the table is told the same thing again.
     pub say_again: Duration,
@@ -303,10 +303,10 @@ impl Running {
         });
     }
 
-    /// Whether a node that leaves a keyspace has answered what it was asked there. It must have heard
-    /// that others serve it now, as it says with its facts; what came before is answered in a
-    /// while, and it says how much is not. One that cannot be reached, or says nothing for long,
-    /// is not waited for.
+    /// Whether a node that leaves a keyspace has answered what it was asked there. It must have
+    /// heard that others serve it now, as it says with its facts; what came before is answered in a
+    /// while, and it says how much is not. One that cannot be reached, or says nothing for long, is
+    /// not waited for.
     fn has_served(&mut self, now: Instant, id: GroupId, node: NodeId, peers: &Peers) -> bool {
         if mutant::is_on(Mutant::NeverLeave) {
             return false;

@@ -241,8 +241,8 @@ impl Call<'_> {
             let keyspaces = self.worker.setting.calls.keyspaces();
             let holders = match keyspaces.find(Some(&self.keyspace))? {
                 Found::Elsewhere(holders) => holders,
-                // It has come here meanwhile. The call is carried on all the same, to the others; if
-                // there are none, the client's next try is served here.
+                // It has come here meanwhile. The call is carried on all the same, to the others;
+                // if there are none, the client's next try is served here.
                 Found::Here(_) => match keyspaces.others(&self.keyspace) {
                     others if others.is_empty() => {
                         return Err(etcd::Error::KeyspaceElsewhere.into());

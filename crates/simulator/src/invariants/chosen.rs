@@ -5,8 +5,8 @@
 //! order lost its meaning, and entries were committed without a quorum). And it must be counted by
 //! an entry of the leader's own epoch (Raft thesis 3.6.2).
 //!
-//! Where there are witnesses, so many of those that hold entries must have acknowledged as there are
-//! to be copies.
+//! Where there are witnesses, so many of those that hold entries must have acknowledged as there
+//! are to be copies.
 //!
 //! In Paxos (*P2*, "Paxos Made Simple", 2.2: only one value is chosen) each slot is counted for
 //! itself: it is chosen only if a phase 2 quorum of **one** ballot has said that it accepted it,

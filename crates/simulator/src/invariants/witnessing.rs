@@ -1,6 +1,6 @@
 //! A witness votes and holds no data (`docs/decisions/0018-witnesses.md`): it never leads, and
-//! nothing of what clients wrote is in its state. That what is chosen has its copies is counted with
-//! the votes ([`super::chosen`]).
+//! nothing of what clients wrote is in its state. That what is chosen has its copies is counted
+//! with the votes ([`super::chosen`]).
 
 use node::group::Group;
 
