@@ -84,8 +84,8 @@ pub(crate) fn ended(program: &str, error: &server::Error, began: Instant) -> Exi
     let times: u32 = times.and_then(|times| times.parse().ok()).unwrap_or(0);
     let Again::Start(pause, times) = again(times, began.elapsed()) else {
         eprintln!(
-            "{program}: it has started itself again {times} times in a row, and that does not help: \
-             look at the disk and the memory of this machine; start it again when they are sound"
+            "{program}: it has started itself again {times} times in a row, and that does not \
+             help: look at the disk and the memory of this machine; start it again when they are sound"
         );
         return ExitCode::FAILURE;
     };

@@ -9,7 +9,7 @@
 //! | `GET /status` | | what the node sees, JSON |
 //! | `GET /evidence`, `/evidence/MEMBER` | | all that it, or another member, tells, JSON |
 //! | `GET /version`, `/metrics`, `/livez`, `/readyz` | | |
-//! | `POST /members/add` | `{"name": …, "peer_address": …}`, perhaps `"witness": true` | a sentence |
+//! | `POST /members/add` | `{"name": …, "peer_address": …, "witness": …}` | a sentence |
 //! | `POST /members/promote`, `/members/remove` | `{"member": …}` | a sentence |
 //! | `GET /keyspaces` | | all of them, JSON |
 //! | `GET /groups` | | what the node sees of each group that it holds, JSON |
@@ -17,7 +17,7 @@
 //! | `POST /routes/add` | `{"prefix": …, "name": …}` | a sentence |
 //! | `POST /routes/remove` | `{"prefix": …}` | a sentence |
 //! | `POST /keyspaces/create` | `{"names": […], "replicas": …, "engine": …}` | a sentence |
-//! | `POST /groups/recover` | `{"keyspace": …, "last": …, "last_term": …, "accept_loss": […]}` | a sentence |
+//! | `POST /groups/recover` | `keyspace`, `last`, `last_term`, `accept_loss` | a sentence |
 //! | `POST /keyspaces/drop`, `/keyspaces/stay` | `{"name": …}` | a sentence |
 //! | `POST /keyspaces/move` | `{"name": …, "from": NODE or null, "to": [NODE, …]}` | a sentence |
 //! | `GET /placement/plan`, `/placement/explain/KEYSPACE` | | a text |

@@ -118,8 +118,8 @@ fn quorum(case: &Case, findings: &mut Vec<Finding>) {
     };
     if alive < needed {
         let remedy = format!(
-            "bring back {}; do not remove members. Gone for good? `quorate group recover` says what \
-             going on without them would lose",
+            "bring back {}; do not remove members. Gone for good? `quorate group recover` says \
+             what going on without them would lose",
             silent.join(", ")
         );
         let what = match alive < votes.commit {
@@ -187,15 +187,16 @@ fn copies(case: &Case, findings: &mut Vec<Finding>) {
     let needed = needed.map_or(1, |status| status.copies);
     let (severity, what, remedy) = if alive < needed {
         let remedy = format!(
-            "bring back {0}; if its disk is lost for good, `quorate member remove` it, and writes go \
-             on with the others",
+            "bring back {0}; if its disk is lost for good, `quorate member remove` it, and writes \
+             go on with the others",
             silent.join(", ")
         );
         let what = "too few copies of the data are left: nothing can be written";
         (Severity::Critical, what, remedy)
     } else if alive == 1 && all > 1 {
         let remedy = format!(
-            "bring back or replace {} before anything else: what is acknowledged now is on one disk",
+            "bring back or replace {} before anything else: what is acknowledged now is on one \
+             disk",
             silent.join(", ")
         );
         let what = "one copy of the data is left: the cluster serves without redundancy";
