@@ -55,8 +55,9 @@ Examples:
     quorate keyspace list
   A thousand, called tenant-1 to tenant-1000:
     quorate keyspace create tenant --count 1000
-  Kubernetes' events in a keyspace of their own, its clients unchanged:
-    quorate keyspace route /registry/events/ events
+  Kubernetes' pods in a keyspace of their own, its clients unchanged:
+    quorate keyspace create pods
+    quorate keyspace route /registry/pods/ pods
 
 Clients name a keyspace in the metadata of their calls: quorate-keyspace: events";
 
