@@ -33,12 +33,18 @@ pub fn draw(seed: u64) -> Scenario {
         let may_fail = (hosts - elect.max(commit)).min(commit - 1);
         unsound.truncate(may_fail);
     }
+    let witness = witness(hosts, &mut streams.named("witness.plan"));
+    let quorums = quorums.filter(|_| witness.is_none());
+    if witness.is_some() {
+        // Whose disk may go bad depends on who has a copy.
+        unsound.clear();
+    }
     let mut scenario = Scenario {
         seed,
         hosts,
         engine: EngineKind::ALL[streams.named("engine").below(2) as usize],
         quorums,
-        witness: None,
+        witness,
         duration,
         unsound,
         beyond: false,
@@ -86,12 +92,20 @@ fn quorums(hosts: usize, random: &mut Random) -> Option<(usize, usize)> {
     (random.below(4) == 0).then_some(chosen)
 }
 
-/// The scenario of a seed with a witness, if it has three hosts or five. Its disks are sound: whose
-/// may go bad depends on who has a copy.
+/// One seed in so many of three or five hosts has a witness among them.
+const WITNESS_ONE_IN: u64 = 6;
+
+/// Whether the last host is a witness, and how many copies each entry has.
+fn witness(hosts: usize, random: &mut Random) -> Option<Witness> {
+    let copies = pick(random, &[None, Some(1), Some(1), Some(2)]);
+    (hosts >= 3 && random.below(WITNESS_ONE_IN) == 0).then_some(Witness { copies })
+}
+
+/// The scenario of a seed with a witness, if it has three hosts or five.
 #[must_use]
 pub fn draw_witnessed(seed: u64) -> Scenario {
     let mut scenario = draw(seed);
-    if scenario.hosts < 3 {
+    if scenario.witness.is_some() || scenario.hosts < 3 {
         return scenario;
     }
     let mut random = Streams::of(seed).named("witness.drawn");
