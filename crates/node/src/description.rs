@@ -83,12 +83,20 @@ impl Description {
 #[cfg(test)]
 mod tests {
     use base::NodeId;
+    use consensus::Member;
 
     use super::*;
 
     #[test]
     fn a_description_survives_its_bytes_and_no_part_of_one_does() {
+        let member = |number: u64| Member {
+            name: format!("n{number}"),
+            peer_address: format!("n{number}:2380"),
+        };
         let membership = |voters: u64| Membership {
+            members: (1..=voters)
+                .map(|number| (NodeId(number), member(number)))
+                .collect(),
             voters: (1..=voters).map(NodeId).collect(),
             ..Membership::default()
         };
