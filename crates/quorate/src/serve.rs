@@ -85,7 +85,8 @@ pub(crate) fn ended(program: &str, error: &server::Error, began: Instant) -> Exi
     let Again::Start(pause, times) = again(times, began.elapsed()) else {
         eprintln!(
             "{program}: it has started itself again {times} times in a row, and that does not \
-             help: look at the disk and the memory of this machine; start it again when they are sound"
+             help: look at the disk and the memory of this machine; start it again when they \
+             are sound"
         );
         return ExitCode::FAILURE;
     };

@@ -131,6 +131,8 @@ pub enum Mark {
     GroupSnapshot,
     /// A group fell asleep.
     GroupSlept,
+    /// A witness passed an entry.
+    HeaderPassed,
     /// A group was woken.
     GroupWoken,
 }
@@ -222,6 +224,7 @@ pub const ALL: &[(Mark, &str)] = &[
         "a keyspace's checkpoint came from a peer",
     ),
     (Mark::GroupSlept, "an idle keyspace fell asleep"),
+    (Mark::HeaderPassed, "a witness passed an entry"),
     (Mark::GroupWoken, "a sleeping keyspace was woken"),
 ];
 

@@ -362,6 +362,7 @@ impl Invariants {
         if before.is_none_or(|before| before.applied != applied) {
             agreement::in_force(own, raft, running.replica())?;
             if running.is_witness() {
+                self.reached.push(Mark::HeaderPassed);
                 return witnessing::holds_nothing(running);
             }
             self.agreement.executed(own, running.replica())?;
