@@ -19,10 +19,31 @@
 
 use std::time::Duration;
 
-use base::{Instant, Slot};
+use base::{Instant, NodeId, Slot};
+
+use crate::engine::Refusal;
+use crate::membership::{Change, Membership};
 
 /// Heartbeats without an answer, after which nobody waits for a copy.
 const HEARTBEATS: u32 = 3;
+
+/// Whether there are as many copies of a change of the members as there must be. Who lacks one can
+/// choose nothing but the removal of a voter, and only while no other change is under way.
+pub(crate) fn check(
+    change: &Change,
+    membership: &Membership,
+    is_counted_on: impl Fn(NodeId) -> bool,
+) -> Result<(), Refusal> {
+    let leaves = matches!(change, Change::Remove(id) if membership.voters.contains(id));
+    if membership.witnesses.is_empty() || leaves {
+        return Ok(());
+    }
+    let have = membership.holders().filter(|id| is_counted_on(*id)).count();
+    match membership.copies() {
+        needed if have < needed => Err(Refusal::LacksCopies { have, needed }),
+        _ => Ok(()),
+    }
+}
 
 /// See the head of this file.
 #[derive(Clone, Copy, Debug)]

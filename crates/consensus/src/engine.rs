@@ -28,6 +28,11 @@ use crate::membership::{Change, Membership};
 use crate::message::Message;
 use crate::rest::Rest;
 
+/// So many epochs lie between the lost membership and what follows it: more than elections among
+/// the lost ones, of which this replica has not heard, can have begun; and a small part of what the
+/// identity file allows at a time.
+pub(crate) const RECOVERY_LEAP: u64 = 1 << 16;
+
 /// Chosen by whoever asks, returned with the answer. Unique per engine and incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);

@@ -15,11 +15,10 @@ use std::sync::Arc;
 
 use base::{Epoch, Instant, NodeId, Slot};
 
-use crate::engine::{Output, Outputs, Refusal, Ticket};
+use crate::engine::{Output, Outputs, RECOVERY_LEAP, Refusal, Ticket};
 use crate::entries::Entries;
 use crate::entry::{Entry, Payload};
 use crate::paxos::{Paxos, ballot};
-use crate::raft::RECOVERY_LEAP;
 use crate::speaking::Speaking;
 
 /// A recovery under way.

@@ -50,7 +50,6 @@ use base::mutant::{self, Mutant};
 use base::{Epoch, Instant, NodeId, Random, Slot};
 
 pub use inspection::Glance;
-pub(crate) use recovery::RECOVERY_LEAP;
 pub use restored::{Config, Restored, Tail};
 
 use crate::delivery::Delivery;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use base::{Instant, Slot};
 
+use crate::copying;
 use crate::engine::{Output, Outputs, Refusal, Ticket};
 use crate::entry::Payload;
 use crate::handover::HandingOver;
@@ -71,21 +72,13 @@ impl Raft {
             .map_err(Refusal::InvalidChange)
     }
 
-    /// Whether there are as many copies of a change as there must be. Who lacks one can choose
-    /// nothing but the removal of a voter, and only while no other change is under way.
+    /// Whether there are as many copies of a change as there must be.
     fn check_copies(&self, change: &Change) -> Result<(), Refusal> {
-        let (leading, membership) = (self.leading.as_ref(), self.membership());
-        let leaves = matches!(change, Change::Remove(id) if membership.voters.contains(id));
-        let Some(leading) = leading.filter(|_| !membership.witnesses.is_empty() && !leaves) else {
-            return Ok(());
-        };
-        let answering = membership
-            .holders()
-            .filter(|id| self.counts_on(leading, *id));
-        let (have, needed) = (answering.count(), membership.copies());
-        match have < needed {
-            true => Err(Refusal::LacksCopies { have, needed }),
-            false => Ok(()),
+        match &self.leading {
+            Some(leading) => {
+                copying::check(change, self.membership(), |id| self.counts_on(leading, id))
+            }
+            None => Ok(()),
         }
     }
 

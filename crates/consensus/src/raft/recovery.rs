@@ -17,15 +17,10 @@ use std::sync::Arc;
 
 use base::{Epoch, Instant, NodeId};
 
-use crate::engine::{Output, Outputs, Refusal, Ticket};
+use crate::engine::{Output, Outputs, RECOVERY_LEAP, Refusal, Ticket};
 use crate::entry::{Entry, Payload};
 use crate::raft::Raft;
 use crate::speaking::Speaking;
-
-/// So many epochs lie between the lost membership and what follows it: more than elections among
-/// the lost ones, of which this replica has not heard, can have begun; and a small part of what the
-/// identity file allows at a time.
-pub(crate) const RECOVERY_LEAP: u64 = 1 << 16;
 
 impl Raft {
     /// An operator gives up everybody but this replica, and `learners`, who lose their votes.

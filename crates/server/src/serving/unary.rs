@@ -207,8 +207,10 @@ fn finish(worker: &Rc<Worker>, arriving: Arriving, result: Result<Bytes, Option<
         }
         Err(None) => return,
     };
-    let mut request = method.decode(message.clone());
-    if let (Some(unplaced), Ok(asked)) = (unplaced, &request) {
+    // Kept only where it may have to be sent on.
+    let unplaced = unplaced.map(|unplaced| (unplaced, message.clone()));
+    let mut request = method.decode(message);
+    if let (Some((unplaced, message)), Ok(asked)) = (unplaced, &request) {
         match prefixed::place(worker, asked) {
             Ok(None) => {}
             Ok(Some((name, Found::Here(_)))) => keyspace = Some(name),
