@@ -26,8 +26,6 @@ pub struct Ours<E: Engine> {
     id: u64,
     now: Instant,
     outputs: Outputs,
-    /// What is being carried out; the other half of a pair that changes places.
-    said: Outputs,
     /// What is to be read back from the journal.
     fetches: Vec<(Slot, Slot)>,
     journal: Vec<Entries>,
@@ -112,7 +110,6 @@ impl<E: Engine> Ours<E> {
             id,
             now: Instant(0),
             outputs: Outputs::new(),
-            said: Outputs::new(),
             fetches: Vec::new(),
             journal: journal(),
             accepted: journal(),
@@ -126,9 +123,8 @@ impl<E: Engine> Ours<E> {
     /// be asked again: something was written or read.
     fn carry_out(&mut self, out: &mut Vec<(u64, Message)>) -> bool {
         let (mut written, mut applied) = (None, None);
-        std::mem::swap(&mut self.outputs, &mut self.said);
         // Taken from where it lies: what only passes by is not moved.
-        for output in &mut self.said {
+        for output in &mut self.outputs {
             match output {
                 // The write that it may wait for came before, and is durable.
                 Output::Send { to, message, .. } => {
@@ -160,7 +156,7 @@ impl<E: Engine> Ours<E> {
                 _ => {}
             }
         }
-        self.said.clear();
+        self.outputs.clear();
         let again = written.is_some() || !self.fetches.is_empty();
         if let Some(mark) = written {
             let input = Input::Durable { mark };

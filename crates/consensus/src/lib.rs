@@ -29,6 +29,7 @@ mod journaling;
 pub mod kind;
 pub mod limits;
 pub mod membership;
+mod memberships;
 pub mod message;
 mod patience;
 pub mod paxos;

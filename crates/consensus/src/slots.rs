@@ -127,11 +127,16 @@ impl Slots {
     }
 
     /// Adds everything up to `upto`.
+    #[inline]
     pub fn insert_up_to(&mut self, upto: Slot) {
         self.upto = self.upto.max(upto);
-        if self.islands.is_none() {
-            return;
+        if self.islands.is_some() {
+            self.join_islands();
         }
+    }
+
+    /// Takes the islands that are reached from the beginning into it.
+    fn join_islands(&mut self) {
         let mut reached = 0;
         let mut upto = self.upto;
         for (first, last) in self.islands() {
@@ -166,10 +171,15 @@ impl Slots {
     #[must_use]
     #[inline]
     pub fn intersection(&self, other: &Slots) -> Slots {
-        let mut both = Slots::up_to(self.upto.min(other.upto));
+        let both = Slots::up_to(self.upto.min(other.upto));
         if self.islands.is_none() && other.islands.is_none() {
             return both;
         }
+        self.intersection_behind(other, both)
+    }
+
+    /// What is in both sets, with what is in both behind where one of them has its first gap.
+    fn intersection_behind(&self, other: &Slots, mut both: Slots) -> Slots {
         let mut slot = both.upto.next();
         let end = self.highest().min(other.highest());
         while slot <= end {
@@ -181,6 +191,7 @@ impl Slots {
     }
 
     /// Adds another set.
+    #[inline]
     pub fn merge(&mut self, other: &Slots) {
         self.insert_up_to(other.upto);
         for (first, last) in other.islands() {

@@ -26,6 +26,7 @@ use base::{Epoch, NodeId, Slot};
 use crate::entries::{self, Entries};
 use crate::entry::{Entry, Payload};
 use crate::membership::Membership;
+use crate::memberships::{Held, Memberships};
 use crate::message::Position;
 use crate::raft::Restored;
 
@@ -100,6 +101,28 @@ struct Open {
     bytes: u64,
 }
 
+/// What a log knows of everything that is chosen in it.
+struct Known<'a> {
+    runs: &'a mut VecDeque<(Slot, Epoch)>,
+    memberships: &'a mut Memberships,
+}
+
+impl Known<'_> {
+    /// These follow what was chosen before.
+    fn learn(&mut self, entries: &[Entry]) {
+        let mut newest = self.runs.back().map(|run| run.1);
+        for entry in entries {
+            if newest != Some(entry.epoch) {
+                newest = Some(entry.epoch);
+                self.runs.push_back((entry.slot, entry.epoch));
+            }
+            if let Payload::Membership(membership) = &entry.payload {
+                self.memberships.push(entry.slot, Arc::clone(membership));
+            }
+        }
+    }
+}
+
 /// See the head of this file.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
@@ -113,10 +136,8 @@ pub(super) struct Log {
     bytes: u64,
     /// Of the chosen part: from this slot on, this epoch.
     runs: VecDeque<(Slot, Epoch)>,
-    /// The membership of the snapshot, and the slot from which it holds.
-    base: (Slot, Arc<Membership>),
-    /// Those in the chosen part.
-    memberships: VecDeque<(Slot, Arc<Membership>)>,
+    /// That of the snapshot, and those in the chosen part.
+    memberships: Memberships,
     /// The journal has to be told that the log starts later.
     starts: Option<Position>,
 }
@@ -135,7 +156,13 @@ impl Log {
             restored.last >= slot && chosen >= slot,
             "the log ends behind its start"
         );
-        let memberships = restored.memberships.iter();
+        let base = Arc::new(restored.membership.clone());
+        let mut memberships = Memberships::new((base_slot, Arc::clone(&base)));
+        for (slot, membership) in &restored.memberships {
+            if *slot > base_slot && *slot <= chosen {
+                memberships.push(*slot, Arc::new(membership.clone()));
+            }
+        }
         let mut log = Log {
             start: Position { slot, epoch },
             chosen,
@@ -149,11 +176,7 @@ impl Log {
                 .copied()
                 .take_while(|run| run.0 <= chosen)
                 .collect(),
-            base: (base_slot, Arc::new(restored.membership.clone())),
-            memberships: memberships
-                .filter(|(slot, _)| *slot > base_slot && *slot <= chosen)
-                .map(|(slot, membership)| (*slot, Arc::new(membership.clone())))
-                .collect(),
+            memberships,
             starts: None,
         };
         if let Some(checkpoint) = checkpoint {
@@ -164,8 +187,7 @@ impl Log {
             if chosen < checkpoint.slot {
                 // Perhaps a crash came between the checkpoint and the journal's record of it: what
                 // the journal holds before it need not be what was chosen.
-                let membership = Arc::clone(&log.base.1);
-                log.begin_behind(position, membership);
+                log.begin_behind(position, base);
             }
         }
         log
@@ -397,26 +419,28 @@ impl Log {
     /// Everything up to `slot` is chosen. Returns the bytes of what is newly so.
     pub(super) fn choose(&mut self, slot: Slot) -> u64 {
         let mut next = self.chosen.next();
-        let mut at = self.batch_of(next);
+        self.chosen = slot;
+        let mut known = Known {
+            runs: &mut self.runs,
+            memberships: &mut self.memberships,
+        };
+        // Nearly always it is all of the newest batch.
+        let newest = self.batches.back();
+        if let Some(newest) = newest.filter(|newest| newest.first == next && newest.last == slot) {
+            known.learn(&newest.entries);
+            return newest.entries.bytes();
+        }
+        let mut at = self.batches.partition_point(|batch| batch.last < next);
         let mut bytes = 0;
         while next <= slot {
-            let batch = at.and_then(|at| self.batches.get(at));
+            let batch = self.batches.get(at);
             let batch = batch.filter(|batch| batch.first <= next && next <= batch.last);
             let batch = batch.expect("what is chosen is in the log");
             bytes += batch.bytes_between(next, slot);
-            for entry in &batch.entries[batch.range(next, slot)] {
-                if self.runs.back().is_none_or(|run| run.1 != entry.epoch) {
-                    self.runs.push_back((entry.slot, entry.epoch));
-                }
-                if let Payload::Membership(membership) = &entry.payload {
-                    self.memberships
-                        .push_back((entry.slot, Arc::clone(membership)));
-                }
-            }
+            known.learn(&batch.entries[batch.range(next, slot)]);
             next = batch.last.min(slot).next();
-            at = at.map(|at| at + 1);
+            at += 1;
         }
-        self.chosen = slot;
         bytes
     }
 
@@ -427,8 +451,7 @@ impl Log {
         self.start = start;
         self.chosen = start.slot;
         self.runs.clear();
-        self.base = (start.slot, membership);
-        self.memberships.clear();
+        self.memberships = Memberships::new((start.slot, membership));
         self.starts = Some(start);
     }
 
@@ -477,10 +500,14 @@ impl Log {
         while self.runs.get(1).is_some_and(|run| run.0 <= slot.next()) {
             self.runs.pop_front();
         }
-        while self.memberships.front().is_some_and(|held| held.0 <= slot) {
-            self.base = self.memberships.pop_front().expect("the front is there");
-        }
+        self.memberships.forget_until(slot);
         self.drop_until(slot);
+    }
+
+    /// Whether it holds more than this in memory.
+    #[inline(always)]
+    pub(super) fn exceeds(&self, budget: u64) -> bool {
+        self.bytes > budget
     }
 
     /// Keeps the memory within `budget` by dropping the oldest batches, but none that reaches
@@ -502,13 +529,14 @@ impl Log {
     }
 
     /// The membership at the start of the log, and the slot from which it holds.
-    pub(super) fn base(&self) -> &(Slot, Arc<Membership>) {
-        &self.base
+    pub(super) fn base(&self) -> &Held {
+        self.memberships.base()
     }
 
     /// The membership in force, and the slot from which it holds.
-    pub(super) fn membership(&self) -> &(Slot, Arc<Membership>) {
-        self.memberships.back().unwrap_or(&self.base)
+    #[inline(always)]
+    pub(super) fn membership(&self) -> &Held {
+        self.memberships.in_force()
     }
 }
 
@@ -562,8 +590,7 @@ mod tests {
             open: Open::default(),
             bytes: 0,
             runs: VecDeque::new(),
-            base: (Slot(0), Arc::new(Membership::default())),
-            memberships: VecDeque::new(),
+            memberships: Memberships::new((Slot(0), Arc::new(Membership::default()))),
             starts: None,
         }
     }

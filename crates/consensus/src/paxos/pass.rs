@@ -48,10 +48,11 @@ impl Paxos {
         self.retire(now, out);
         self.send_outbox(out);
         self.deliver(out);
-        let needed = self.stored.upto().min(self.delivery.delivered());
+        let budget = self.config.limits.cache_bytes;
         // A witness has to tell of all its headers. They are few bytes, and its host bounds them.
-        if !self.is_witness() {
-            self.log.shrink(self.config.limits.cache_bytes, needed);
+        if self.log.exceeds(budget) && !self.is_witness() {
+            let needed = self.stored.upto().min(self.delivery.delivered());
+            self.log.shrink(budget, needed);
         }
     }
 

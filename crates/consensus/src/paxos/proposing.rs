@@ -349,55 +349,58 @@ impl Paxos {
         }
     }
 
-    /// Chooses what a quorum has durable. The result is counted a second time, from nothing but
-    /// the acknowledgements, before anyone is told.
+    /// Chooses what a quorum has durable.
+    #[inline]
     pub(super) fn advance_chosen(&mut self) {
-        loop {
-            let Some(leading) = &self.leading else { return };
-            let chosen = self.log.chosen();
-            if chosen == leading.proposed {
-                return;
-            }
-            let next = chosen.next();
-            let own = self.received.contains(next) && self.stored.contains(next);
-            let others = leading.peers.values();
-            let others = others.filter(|peer| peer.acked.contains(next)).count();
-            if self.is_too_few(usize::from(own) + others) {
-                return;
-            }
-            let reach = |id: NodeId| match leading.peers.get(&id) {
-                _ if id == self.config.id => {
-                    self.received.run_end(next).min(self.stored.run_end(next))
-                }
-                Some(peer) => peer.acked.run_end(next),
-                None => Slot(0),
-            };
-            let twice = mutant::is_on(Mutant::CountAcceptTwice);
-            let furthest = |id: NodeId| match twice && id != self.config.id {
-                true => leading
-                    .peers
-                    .keys()
-                    .map(|peer| reach(*peer))
-                    .max()
-                    .unwrap_or_default(),
-                false => reach(id),
-            };
-            let slot = self.commit_slot(furthest).min(leading.proposed);
-            if slot <= chosen {
-                return;
-            }
-            let holds = |id: NodeId| reach(id) >= slot;
-            if !self.may_follow(slot, holds) {
-                return;
-            }
-            assert!(
-                self.membership().commits(holds) && self.is_kept(holds)
-                    || mutant::is_on(Mutant::ChooseWithoutQuorum)
-                    || twice,
-                "slot {slot} is chosen without a quorum"
-            );
-            self.choose(slot);
+        let Some(leading) = &self.leading else { return };
+        let proposed = leading.proposed;
+        while self.log.chosen() < proposed && self.choose_more() {}
+    }
+
+    /// Chooses the next slots that a quorum has durable, and says whether there were any. The
+    /// result is counted a second time, from nothing but the acknowledgements, before anyone is
+    /// told.
+    fn choose_more(&mut self) -> bool {
+        let leading = self.leading.as_ref().expect("only a leader counts");
+        let chosen = self.log.chosen();
+        let next = chosen.next();
+        let own = self.received.contains(next) && self.stored.contains(next);
+        let others = leading.peers.values();
+        let others = others.filter(|peer| peer.acked.contains(next)).count();
+        if self.is_too_few(usize::from(own) + others) {
+            return false;
         }
+        let reach = |id: NodeId| match leading.peers.get(&id) {
+            Some(peer) => peer.acked.run_end(next),
+            _ if id == self.config.id => self.received.run_end(next).min(self.stored.run_end(next)),
+            None => Slot(0),
+        };
+        let twice = mutant::is_on(Mutant::CountAcceptTwice);
+        let furthest = |id: NodeId| match twice && id != self.config.id {
+            true => leading
+                .peers
+                .keys()
+                .map(|peer| reach(*peer))
+                .max()
+                .unwrap_or_default(),
+            false => reach(id),
+        };
+        let slot = self.commit_slot(furthest).min(leading.proposed);
+        if slot <= chosen {
+            return false;
+        }
+        let holds = |id: NodeId| reach(id) >= slot;
+        if !self.may_follow(slot, holds) {
+            return false;
+        }
+        assert!(
+            self.membership().commits(holds) && self.is_kept(holds)
+                || mutant::is_on(Mutant::ChooseWithoutQuorum)
+                || twice,
+            "slot {slot} is chosen without a quorum"
+        );
+        self.choose(slot);
+        true
     }
 
     /// Whether so many members cannot choose anything, whoever they are. Nearly half of what comes
@@ -423,17 +426,18 @@ impl Paxos {
     /// Whether enough hold copies. While the membership changes, those that stay may do so: who is
     /// voted out may be gone, and that an operator wants it gone is said by the change.
     fn is_kept(&self, holds: impl Fn(NodeId) -> bool) -> bool {
-        let next = self.next_membership_to_be();
-        self.membership().keeps(&holds) || next.is_some_and(|next| next.keeps(&holds))
+        let to_be = || self.next_membership_to_be();
+        self.membership().keeps(&holds) || to_be().is_some_and(|next| next.keeps(&holds))
     }
 
     /// Whether enough hold a slot for what follows it: of a stop-sign perhaps more than commit
     /// anything else, and as many copies as there are to be among those that stay.
     fn may_follow(&self, slot: Slot, holds: impl Fn(NodeId) -> bool) -> bool {
         let leading = self.leading.as_ref().expect("only a leader counts");
-        let is_stop_sign = leading.stop_sign == Some(slot);
-        let next = is_stop_sign.then(|| self.next_membership_to_be()).flatten();
-        next.is_none_or(|next| {
+        if leading.stop_sign != Some(slot) {
+            return true;
+        }
+        self.next_membership_to_be().is_none_or(|next| {
             let voters = &self.membership().voters;
             let enough = self.membership().to_be_followed_by(&next);
             // Whoever proposed it has made sure that there are so many.

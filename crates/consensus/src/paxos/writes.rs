@@ -18,6 +18,13 @@ struct Run {
     mark: Mark,
     first: Slot,
     last: Slot,
+    begun: Instant,
+}
+
+impl Run {
+    fn is_empty(&self) -> bool {
+        self.first > self.last
+    }
 }
 
 /// See the head of this file.
@@ -25,9 +32,8 @@ struct Run {
 pub(super) struct Writes {
     last: Mark,
     durable: Mark,
+    /// The runs of every write that is not durable, at least one for each.
     under_way: VecDeque<Run>,
-    /// When each write that is not durable was begun.
-    begun: VecDeque<(Mark, Instant)>,
     waiting_since: Instant,
 }
 
@@ -38,32 +44,47 @@ impl Writes {
         if self.durable.0 + 1 == self.last.0 {
             self.waiting_since = now;
         }
-        self.begun.push_back((self.last, now));
+        self.under_way.push_back(Run {
+            mark: self.last,
+            first: Slot(1),
+            last: Slot(0),
+            begun: now,
+        });
         self.last
     }
 
     /// The write that was begun last holds these slots.
     pub(super) fn add(&mut self, first: Slot, last: Slot) {
-        let mark = self.last;
-        match self.under_way.back_mut() {
-            _ if first > last => {}
-            Some(run) if run.mark == mark && run.last.next() == first => run.last = last,
-            _ => self.under_way.push_back(Run { mark, first, last }),
+        let newest = self.under_way.back_mut();
+        let newest = newest.expect("a write was begun, and is not durable");
+        if first > last {
+            return;
+        }
+        if newest.is_empty() {
+            (newest.first, newest.last) = (first, last);
+        } else if newest.last.next() == first {
+            newest.last = last;
+        } else {
+            let run = Run {
+                first,
+                last,
+                ..*newest
+            };
+            self.under_way.push_back(run);
         }
     }
 
     /// Nothing under way makes `from` or anything behind it durable.
     pub(super) fn cut(&mut self, from: Slot) {
-        self.under_way.retain_mut(|run| {
-            run.last = run.last.min(Slot(from.0 - 1));
-            run.first <= run.last
-        });
+        for run in &mut self.under_way {
+            run.last = run.last.min(from.previous());
+        }
     }
 
     /// How long the oldest write under way takes, if the journal has completed up to `mark`.
     pub(super) fn took(&self, mark: Mark, now: Instant) -> Option<Duration> {
-        let oldest = self.begun.front().filter(|begun| begun.0 <= mark)?;
-        Some(now.since(oldest.1))
+        let oldest = self.under_way.front().filter(|run| run.mark <= mark)?;
+        Some(now.since(oldest.begun))
     }
 
     /// All writes up to `mark` are durable: adds what stood in them to `stored`.
@@ -76,12 +97,9 @@ impl Writes {
             self.durable = mark;
             self.waiting_since = now;
         }
-        while self.begun.front().is_some_and(|begun| begun.0 <= mark) {
-            self.begun.pop_front();
-        }
-        while self.under_way.front().is_some_and(|run| run.mark <= mark) {
-            let run = self.under_way.pop_front().expect("the front is there");
+        while let Some(run) = self.under_way.front().filter(|run| run.mark <= mark) {
             stored.insert(run.first, run.last);
+            self.under_way.pop_front();
         }
     }
 
@@ -97,8 +115,8 @@ impl Writes {
     /// Since when nothing became durable although something is under way, and the last slot of
     /// the oldest write with entries.
     pub(super) fn waiting(&self) -> Option<(Instant, Slot)> {
-        self.under_way
-            .front()
-            .map(|run| (self.waiting_since, run.last))
+        let mut with_slots = self.under_way.iter().filter(|run| !run.is_empty());
+        let oldest = with_slots.next();
+        oldest.map(|run| (self.waiting_since, run.last))
     }
 }

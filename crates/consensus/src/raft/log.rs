@@ -22,6 +22,7 @@ use base::{Epoch, Slot};
 use crate::entries::Entries;
 use crate::entry::{Entry, Payload};
 use crate::membership::Membership;
+use crate::memberships::{Held, Memberships};
 use crate::message::Position;
 use crate::raft::Restored;
 use crate::raft::cache::Cache;
@@ -37,9 +38,8 @@ pub(crate) struct Log {
     cache: Cache,
     written: Slot,
     durable: Slot,
-    /// The membership of the snapshot, and the slot from which it holds.
-    base: (Slot, Arc<Membership>),
-    memberships: VecDeque<(Slot, Arc<Membership>)>,
+    /// That of the snapshot, and those in the log.
+    memberships: Memberships,
     /// The journal has to be told that the log starts anew.
     restarted: bool,
 }
@@ -64,7 +64,13 @@ impl Log {
                 .map_or(restored.last == slot, |run| run.0 <= slot.next()),
             "the epochs of all entries are known"
         );
-        let memberships = restored.memberships.into_iter();
+        let base = Arc::new(restored.membership);
+        let mut memberships = Memberships::new((base_slot, Arc::clone(&base)));
+        for (slot, membership) in restored.memberships {
+            if slot > base_slot {
+                memberships.push(slot, Arc::new(membership));
+            }
+        }
         let mut log = Log {
             start: Position { slot, epoch },
             last: restored.last,
@@ -72,11 +78,7 @@ impl Log {
             cache: Cache::default(),
             written: restored.last,
             durable: restored.last,
-            base: (base_slot, Arc::new(restored.membership)),
-            memberships: memberships
-                .filter(|(slot, _)| *slot > base_slot)
-                .map(|(slot, membership)| (slot, Arc::new(membership)))
-                .collect(),
+            memberships,
             restarted: false,
         };
         if let Some(checkpoint) = restored.checkpoint {
@@ -85,8 +87,7 @@ impl Log {
                 epoch: checkpoint.epoch,
             };
             if !log.holds(position) {
-                let membership = Arc::clone(&log.base.1);
-                log.restart(position, membership);
+                log.restart(position, base);
             }
         }
         log
@@ -237,8 +238,7 @@ impl Log {
             self.runs.push_back((entry.slot, entry.epoch));
         }
         if let Payload::Membership(membership) = &entry.payload {
-            self.memberships
-                .push_back((entry.slot, Arc::clone(membership)));
+            self.memberships.push(entry.slot, Arc::clone(membership));
         }
         self.last = entry.slot;
     }
@@ -253,9 +253,7 @@ impl Log {
         while self.runs.back().is_some_and(|run| run.0 >= from) {
             self.runs.pop_back();
         }
-        while self.memberships.back().is_some_and(|held| held.0 >= from) {
-            self.memberships.pop_back();
-        }
+        self.memberships.cut(from);
         self.last = self.last.min(from.previous());
         self.written = self.written.min(self.last);
         self.durable = self.durable.min(self.last);
@@ -271,8 +269,7 @@ impl Log {
         // The snapshot itself is on stable storage; a restart puts the log behind it again even
         // if the journal's record of it is lost.
         self.durable = start.slot;
-        self.base = (start.slot, membership);
-        self.memberships.clear();
+        self.memberships = Memberships::new((start.slot, membership));
         self.restarted = true;
     }
 
@@ -286,9 +283,7 @@ impl Log {
         while self.runs.get(1).is_some_and(|run| run.0 <= slot.next()) {
             self.runs.pop_front();
         }
-        while self.memberships.front().is_some_and(|held| held.0 <= slot) {
-            self.base = self.memberships.pop_front().expect("the front is there");
-        }
+        self.memberships.forget_until(slot);
         self.cache.forget_until(slot);
     }
 
@@ -325,13 +320,14 @@ impl Log {
     }
 
     /// The membership at the start of the log, and the slot from which it holds.
-    pub(crate) fn base(&self) -> &(Slot, Arc<Membership>) {
-        &self.base
+    pub(crate) fn base(&self) -> &Held {
+        self.memberships.base()
     }
 
     /// The membership in force, and the slot from which it holds.
-    pub(crate) fn membership(&self) -> &(Slot, Arc<Membership>) {
-        self.memberships.back().unwrap_or(&self.base)
+    #[inline(always)]
+    pub(crate) fn membership(&self) -> &Held {
+        self.memberships.in_force()
     }
 }
 
