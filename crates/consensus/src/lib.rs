@@ -16,6 +16,7 @@
 //! - [`decode`]: reading bytes that may be hostile.
 
 mod beginning;
+mod contact;
 mod copying;
 pub mod decode;
 mod delivery;

@@ -46,8 +46,8 @@ impl Paxos {
         let progress = peers.map(|(id, peer)| engine::Progress {
             id: *id,
             matched: peer.acked.upto(),
-            last_heard: peer.last_heard,
-            is_counted_on: peer.copying.is_counted_on(),
+            last_heard: peer.contact.last_heard,
+            is_counted_on: peer.contact.copying.is_counted_on(),
             receiving_snapshot: self.learning.couriers.contains_key(id),
         });
         View {

@@ -546,20 +546,11 @@ impl Paxos {
 
     fn on_hint(&mut self, now: Instant, peer: NodeId, liveness: Liveness) {
         match liveness {
-            Liveness::ConnectionClosed => {
-                self.on_connection_closed(now, peer);
-                let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
-                if let Some(peer) = peers.and_then(|peers| peers.get_mut(&peer)) {
-                    peer.copying.left();
-                }
-            }
-            Liveness::Reachable => {
-                self.on_reachable(now, peer);
-                let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
-                if let Some(peer) = peers.and_then(|peers| peers.get_mut(&peer)) {
-                    peer.heartbeat_due = true;
-                }
-            }
+            Liveness::ConnectionClosed => self.on_connection_closed(now, peer),
+            Liveness::Reachable => self.on_reachable(now, peer),
+        }
+        if let Some(leading) = &mut self.leading {
+            leading.peers.hint(peer, liveness);
         }
     }
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use base::{Instant, Slot};
 
-use crate::copying::Copying;
+use crate::contact::{Contact, Followed};
 use crate::limits::Limits;
 use crate::paxos::answer_time::AnswerTime;
 use crate::slots::Slots;
@@ -66,12 +66,8 @@ const OVERTAKEN_PART: u32 = 8;
 /// What is known about one peer.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// The replication session; answers that name another do not count.
-    pub(super) session: u64,
-    /// It keeps headers instead of entries.
-    pub(super) is_witness: bool,
-    /// Whether a copy there is waited for.
-    pub(super) copying: Copying,
+    /// What both engines keep of it.
+    pub(super) contact: Contact,
     /// What it accepted under this ballot, durably.
     pub(super) acked: Slots,
     /// What it has received under this ballot.
@@ -80,18 +76,8 @@ pub(super) struct Peer {
     pub(super) is_known: bool,
     /// The next slot to send.
     pub(super) next: Slot,
-    /// When an answer in this ballot last arrived.
-    pub(super) last_heard: Option<Instant>,
-    /// The highest round that it named.
-    pub(super) round: u64,
     /// The round of the last heartbeat.
     pub(super) heartbeat: u64,
-    /// A heartbeat is to be sent in this pass.
-    pub(super) heartbeat_due: bool,
-    /// What it was last told is chosen.
-    pub(super) chosen_told: Slot,
-    /// It was removed, and is only told so: since when.
-    pub(super) departing_since: Option<Instant>,
     flights: VecDeque<Flight>,
     flight_bytes: u64,
     answer_time: AnswerTime,
@@ -100,6 +86,20 @@ pub(super) struct Peer {
     /// When it was last asked because of its silence, and how often since an answer was measured.
     asked_at: Instant,
     questions: u32,
+}
+
+impl Followed for Peer {
+    fn contact(&self) -> &Contact {
+        &self.contact
+    }
+
+    fn contact_mut(&mut self) -> &mut Contact {
+        &mut self.contact
+    }
+
+    fn durable(&self) -> Slot {
+        self.acked.upto()
+    }
 }
 
 impl Peer {
@@ -112,19 +112,12 @@ impl Peer {
         now: Instant,
     ) -> Peer {
         Peer {
-            session,
-            is_witness,
-            copying: Copying::new(now),
+            contact: Contact::new(session, is_witness, now),
             acked: Slots::default(),
             received: Slots::default(),
             is_known: false,
             next,
-            last_heard: None,
-            round: 0,
             heartbeat: 0,
-            heartbeat_due: true,
-            chosen_told: Slot(0),
-            departing_since: None,
             flights: VecDeque::new(),
             flight_bytes: 0,
             answer_time: AnswerTime::guessed(answer_time),
@@ -141,11 +134,11 @@ impl Peer {
 
     /// Nothing that it acknowledged before counts any more: it said that it lost something.
     pub(super) fn start_over(&mut self, session: u64, next: Slot) {
-        self.session = session;
+        self.contact.session = session;
         self.acked = Slots::default();
         self.received = Slots::default();
         self.is_known = false;
-        self.heartbeat_due = true;
+        self.contact.heartbeat_due = true;
         self.send_from(next);
     }
 

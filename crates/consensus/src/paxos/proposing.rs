@@ -47,9 +47,7 @@ impl Leading {
     /// Asks every peer to answer in this pass.
     pub(super) fn begin_round(&mut self) -> u64 {
         self.round += 1;
-        for peer in self.peers.values_mut() {
-            peer.heartbeat_due = true;
-        }
+        self.peers.ask_all();
         self.round
     }
 }
@@ -208,16 +206,10 @@ impl Paxos {
         if leading.synced.replace(*since) == Some(*since) {
             return;
         }
-        for (id, peer) in &mut leading.peers {
-            if !membership.members.contains_key(id) {
-                peer.departing_since.get_or_insert(now);
-            }
-        }
+        leading.peers.see_off(membership, now);
         let first_guess = self.config.heartbeat_interval / 8;
         for id in membership.members.keys() {
-            let present = leading.peers.get(id);
-            let is_new = present.is_none_or(|peer| peer.departing_since.is_some());
-            if *id != self.config.id && is_new {
+            if *id != self.config.id && leading.peers.is_new(*id) {
                 let session = leading.next_session();
                 let next = self.log.chosen().next();
                 let is_witness = membership.is_witness(*id);
@@ -234,13 +226,9 @@ impl Paxos {
         let Some(leading) = &mut self.leading else {
             return;
         };
-        leading.peers.retain(|_, peer| match peer.departing_since {
-            None => true,
-            Some(since) => {
-                let knows = peer.received.upto() >= slot && peer.chosen_told >= slot;
-                !knows && now.since(since) < patience
-            }
-        });
+        leading
+            .peers
+            .dismiss(now, patience, slot, |peer| peer.received.upto());
     }
 
     /// An acceptor answered.
@@ -257,16 +245,18 @@ impl Paxos {
         let Some(peer) = leading.peers.get_mut(&from) else {
             return;
         };
-        if reply.session != peer.session {
+        if reply.session != peer.contact.session {
             return;
         }
         let highest = reply.received.highest().max(reply.durable.highest());
         if highest > leading.proposed || reply.round > leading.round {
             return self.drop_message(from, "an acknowledgement of what was never sent", out);
         }
-        peer.last_heard = Some(now);
-        peer.round = peer.round.max(reply.round);
-        if let Some(session) = reply.uncertain.filter(|session| *session != peer.session) {
+        peer.contact.heard(now, reply.round);
+        if let Some(session) = reply
+            .uncertain
+            .filter(|session| *session != peer.contact.session)
+        {
             // Nothing from before counts; what it says in this session does.
             peer.start_over(session, reply.received.upto().next());
             return;
@@ -345,7 +335,7 @@ impl Paxos {
         leading.round += 1;
         for id in peers {
             let peer = leading.peers.get_mut(id).expect("the peer is known");
-            peer.heartbeat_due = true;
+            peer.contact.heartbeat_due = true;
         }
     }
 
@@ -497,7 +487,7 @@ impl Paxos {
         let timeout = self.config.election_timeout;
         let own = self.config.id;
         let heard = |id: NodeId| {
-            let heard_at = leading.peers.get(&id).and_then(|peer| peer.last_heard);
+            let heard_at = leading.peers.heard_at(id);
             id == own || now.since(heard_at.unwrap_or(leading.since)) < timeout
         };
         if !self.membership().commits(heard) {
@@ -507,7 +497,9 @@ impl Paxos {
         let durable = |id: NodeId| {
             let peer = leading.peers.get(&id).filter(|_| id != own);
             // A witness is told only of what has its copies, perhaps not without this disk.
-            peer.is_some_and(|peer| peer.acked.contains(upto) || peer.is_witness && heard(id))
+            peer.is_some_and(|peer| {
+                peer.acked.contains(upto) || peer.contact.is_witness && heard(id)
+            })
         };
         let hangs = now.since(waiting_since) >= timeout && self.membership().commits(durable);
         hangs.then_some("its disk hangs while the others' work")
@@ -552,8 +544,7 @@ impl Paxos {
 
     /// Whether a copy there is waited for.
     pub(super) fn counts_on(&self, leading: &Leading, id: NodeId) -> bool {
-        let peer = leading.peers.get(&id);
-        id == self.config.id || peer.is_some_and(|peer| peer.copying.is_counted_on())
+        id == self.config.id || leading.peers.count_on(id)
     }
 
     /// Somebody has said what is durable there.
@@ -562,9 +553,8 @@ impl Paxos {
             return;
         }
         let chosen = self.log.chosen();
-        let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
-        if let Some(peer) = peers.and_then(|peers| peers.get_mut(&from)) {
-            peer.copying.reached(peer.acked.upto(), chosen, now);
+        if let Some(leading) = &mut self.leading {
+            leading.peers.note_copy(now, from, chosen);
         }
     }
 
@@ -577,10 +567,7 @@ impl Paxos {
         }
         let leading = self.leading.as_mut().expect("only a leader looks");
         let since = leading.since;
-        for peer in leading.peers.values_mut() {
-            let heard_at = peer.last_heard.unwrap_or(since);
-            peer.copying.look(now, heard_at, durable, times);
-        }
+        leading.peers.look_for_copies(now, since, durable, times);
     }
 
     fn serve_peer(
@@ -593,7 +580,7 @@ impl Paxos {
     ) {
         let cached_from = self.log.cached_from();
         if peer.has_lost() {
-            let latest = if peer.heartbeat_due {
+            let latest = if peer.contact.heartbeat_due {
                 round
             } else {
                 peer.heartbeat
@@ -613,7 +600,7 @@ impl Paxos {
             false => proposed,
         };
         let end = upto
-            .filter(|_| peer.is_witness)
+            .filter(|_| peer.contact.is_witness)
             .map_or(end, |upto| end.min(upto));
         while peer.next <= end && peer.has_room(self.limits()) {
             let budget = self.limits().append_bytes;
@@ -629,7 +616,7 @@ impl Paxos {
             self.send_accept(id, peer, entries, round, proposed, out);
             peer.sent(first, last, entries.bytes(), now);
         }
-        if peer.heartbeat_due || peer.chosen_told < self.log.chosen() {
+        if peer.contact.heartbeat_due || peer.contact.chosen_told < self.log.chosen() {
             self.send_accept(id, peer, &Entries::default(), round, proposed, out);
         }
     }
@@ -663,15 +650,15 @@ impl Paxos {
         proposed: Slot,
         out: &mut Outputs,
     ) {
-        let round = if peer.heartbeat_due { round } else { 0 };
+        let round = if peer.contact.heartbeat_due { round } else { 0 };
         if round != 0 {
             peer.heartbeat = round;
-            peer.heartbeat_due = false;
+            peer.contact.heartbeat_due = false;
         }
         let chosen = self.log.chosen();
-        peer.chosen_told = chosen;
+        peer.contact.chosen_told = chosen;
         let headers;
-        let entries = match peer.is_witness {
+        let entries = match peer.contact.is_witness {
             true => {
                 headers = entries.headers();
                 &headers
@@ -683,7 +670,7 @@ impl Paxos {
             message: Message {
                 epoch: self.epoch,
                 body: Body::Paxos(PaxosBody::Accept {
-                    session: peer.session,
+                    session: peer.contact.session,
                     round,
                     chosen,
                     last: proposed,

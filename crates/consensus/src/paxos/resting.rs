@@ -44,8 +44,9 @@ impl Paxos {
         };
         let last = self.log.last();
         let rests = |(id, peer): (&NodeId, &Peer)| {
-            let has_all = peer.is_known && peer.has_nothing_under_way() && peer.chosen_told == last;
-            peer.departing_since.is_none() && (has_all || absent(*id))
+            let has_all =
+                peer.is_known && peer.has_nothing_under_way() && peer.contact.chosen_told == last;
+            peer.contact.departing_since.is_none() && (has_all || absent(*id))
         };
         let present = |id: NodeId| id == self.config.id || !absent(id);
         leading.is_open
@@ -65,9 +66,7 @@ impl Paxos {
     /// then, by other means.
     pub(super) fn on_woken(&mut self, now: Instant, heard: Option<Instant>) {
         if let Some(leading) = &mut self.leading {
-            for peer in leading.peers.values_mut() {
-                peer.last_heard = Some(now);
-            }
+            leading.peers.hear_all(now);
             leading.heartbeat_at = now;
             return;
         }

@@ -59,10 +59,8 @@ impl HandingOver for Paxos {
     }
 
     fn best_successor(&self) -> Option<NodeId> {
-        let peers = self.leading.iter().flat_map(|leading| &leading.peers);
-        let voters = peers.filter(|(id, _)| self.is_voter(**id));
-        let furthest = voters.max_by_key(|(_, peer)| (peer.acked.upto(), peer.last_heard));
-        furthest.map(|(id, _)| *id)
+        let leading = self.leading.as_ref()?;
+        leading.peers.furthest(|id| self.is_voter(id))
     }
 
     fn has_everything(&self, id: NodeId) -> bool {

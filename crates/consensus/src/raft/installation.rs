@@ -62,7 +62,7 @@ impl Raft {
         peer: &mut Peer,
         out: &mut Outputs,
     ) {
-        let checkpoint = match peer.is_witness {
+        let checkpoint = match peer.contact.is_witness {
             true => Some(self.beginning().0),
             false => self.checkpoint,
         };
@@ -74,7 +74,7 @@ impl Raft {
             to,
             slot: checkpoint.slot,
         }));
-        self.offer(to, peer.session, checkpoint, out);
+        self.offer(to, peer.contact.session, checkpoint, out);
     }
 
     fn offer(&self, to: NodeId, session: u64, checkpoint: CheckpointRef, out: &mut Outputs) {
@@ -133,7 +133,7 @@ impl Raft {
             _ => None,
         };
         while let Some((checkpoint, (offset, length))) = next_piece(peer) {
-            if !peer.is_witness {
+            if !peer.contact.is_witness {
                 out.push(Output::ReadPiece {
                     to,
                     checkpoint,
@@ -148,7 +148,7 @@ impl Raft {
                 return peer.probe(peer.matched.next());
             }
             let piece = (offset, beginning::piece(&bytes, offset, length));
-            self.send_piece(to, peer.session, checkpoint, piece, out);
+            self.send_piece(to, peer.contact.session, checkpoint, piece, out);
         }
     }
 
@@ -164,7 +164,7 @@ impl Raft {
             if let State::Snapshot(sender) = &mut peer.state
                 && sender.is_stalled(unanswered, unmoved, now)
             {
-                stalled.push((*id, peer.session, sender.checkpoint()));
+                stalled.push((*id, peer.contact.session, sender.checkpoint()));
             }
         }
         for (to, session, checkpoint) in stalled {
@@ -202,7 +202,7 @@ impl Raft {
                     self.begin_snapshot(now, to, peer, out);
                 }
             } else {
-                self.send_piece(to, peer.session, checkpoint, (offset, bytes), out);
+                self.send_piece(to, peer.contact.session, checkpoint, (offset, bytes), out);
             }
         }
         self.leading = Some(leading);
@@ -221,10 +221,10 @@ impl Raft {
             .leading
             .as_mut()
             .and_then(|leading| leading.peers.get_mut(&from));
-        let Some(peer) = peer.filter(|peer| peer.session == session) else {
+        let Some(peer) = peer.filter(|peer| peer.contact.session == session) else {
             return;
         };
-        peer.last_heard = Some(now);
+        peer.contact.last_heard = Some(now);
         if let State::Snapshot(sender) = &mut peer.state
             && sender.checkpoint() == checkpoint
         {

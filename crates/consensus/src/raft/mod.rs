@@ -439,20 +439,11 @@ impl Raft {
 
     fn on_hint(&mut self, now: Instant, peer: NodeId, liveness: Liveness) {
         match liveness {
-            Liveness::ConnectionClosed => {
-                self.on_connection_closed(now, peer);
-                let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
-                if let Some(peer) = peers.and_then(|peers| peers.get_mut(&peer)) {
-                    peer.copying.left();
-                }
-            }
-            Liveness::Reachable => {
-                self.on_reachable(now, peer);
-                let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
-                if let Some(peer) = peers.and_then(|peers| peers.get_mut(&peer)) {
-                    peer.heartbeat_due = true;
-                }
-            }
+            Liveness::ConnectionClosed => self.on_connection_closed(now, peer),
+            Liveness::Reachable => self.on_reachable(now, peer),
+        }
+        if let Some(leading) = &mut self.leading {
+            leading.peers.hint(peer, liveness);
         }
     }
 
@@ -579,8 +570,8 @@ impl Engine for Raft {
         let progress = peers.map(|(id, peer)| engine::Progress {
             id: *id,
             matched: peer.matched,
-            last_heard: peer.last_heard,
-            is_counted_on: peer.copying.is_counted_on(),
+            last_heard: peer.contact.last_heard,
+            is_counted_on: peer.contact.copying.is_counted_on(),
             receiving_snapshot: matches!(peer.state, State::Snapshot(_)),
         });
         View {

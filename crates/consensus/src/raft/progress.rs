@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 
 use base::{Instant, Slot};
 
-use crate::copying::Copying;
+use crate::contact::{Contact, Followed};
 use crate::limits::Limits;
 use crate::snapshot::Sender;
 
@@ -50,53 +50,46 @@ struct Inflight {
 /// What is known about one peer.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
-    /// The replication session; answers that name another do not count.
-    pub(crate) session: u64,
-    /// It keeps headers instead of entries.
-    pub(crate) is_witness: bool,
-    /// Whether a copy there is waited for.
-    pub(crate) copying: Copying,
+    /// What both engines keep of it.
+    pub(crate) contact: Contact,
     /// How entries reach it.
     pub(crate) state: State,
     /// The next slot to send.
     pub(crate) next: Slot,
     /// Everything up to here is equal and durable there.
     pub(crate) matched: Slot,
-    /// When an answer in this epoch last arrived.
-    pub(crate) last_heard: Option<Instant>,
-    /// The highest round that it named.
-    pub(crate) round: u64,
     /// The last heartbeat: its round, and the last slot that had been sent.
     pub(crate) heartbeat: (u64, Slot),
-    /// A heartbeat is to be sent in this pass.
-    pub(crate) heartbeat_due: bool,
-    /// What it was last told is chosen.
-    pub(crate) chosen_told: Slot,
     /// Waits for entries fetched from this slot on.
     pub(crate) fetching: Option<Slot>,
-    /// It was removed, and is only told so: since when.
-    pub(crate) departing_since: Option<Instant>,
     inflight: VecDeque<Inflight>,
     inflight_bytes: u64,
+}
+
+impl Followed for Peer {
+    fn contact(&self) -> &Contact {
+        &self.contact
+    }
+
+    fn contact_mut(&mut self) -> &mut Contact {
+        &mut self.contact
+    }
+
+    fn durable(&self) -> Slot {
+        self.matched
+    }
 }
 
 impl Peer {
     /// A peer of which nothing is known; `next` is a guess.
     pub(crate) fn new(session: u64, next: Slot, is_witness: bool, now: Instant) -> Peer {
         Peer {
-            session,
-            is_witness,
-            copying: Copying::new(now),
+            contact: Contact::new(session, is_witness, now),
             state: State::Probe { paused: false },
             next,
             matched: Slot(0),
-            last_heard: None,
-            round: 0,
             heartbeat: (0, Slot(0)),
-            heartbeat_due: true,
-            chosen_told: Slot(0),
             fetching: None,
-            departing_since: None,
             inflight: VecDeque::new(),
             inflight_bytes: 0,
         }
@@ -104,7 +97,7 @@ impl Peer {
 
     /// Nothing that it acknowledged before counts any more: it said that it lost entries.
     pub(crate) fn start_over(&mut self, session: u64, next: Slot) {
-        self.session = session;
+        self.contact.session = session;
         self.matched = Slot(0);
         self.probe(next);
     }

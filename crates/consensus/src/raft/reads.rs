@@ -45,10 +45,7 @@ impl Reading for Raft {
         let Some(leading) = &self.leading else {
             return false;
         };
-        let named = |id: NodeId| {
-            let peer = leading.peers.get(&id);
-            id == self.config.id || peer.is_some_and(|peer| peer.round >= number)
-        };
+        let named = |id: NodeId| id == self.config.id || leading.peers.has_named(id, number);
         self.membership().commits(named)
     }
 

@@ -44,9 +44,7 @@ impl Leading {
     /// Asks every peer to answer in this pass.
     pub(super) fn begin_round(&mut self) -> u64 {
         self.round += 1;
-        for peer in self.peers.values_mut() {
-            peer.heartbeat_due = true;
-        }
+        self.peers.ask_all();
         self.round
     }
 }
@@ -115,18 +113,13 @@ impl Raft {
             return;
         };
         let membership = &self.log.membership().1;
-        for (id, peer) in &mut leading.peers {
-            if !membership.members.contains_key(id) {
-                peer.departing_since.get_or_insert(now);
-            }
-        }
+        leading.peers.see_off(membership, now);
         for id in membership
             .members
             .keys()
             .filter(|id| **id != self.config.id)
         {
-            let present = leading.peers.get(id);
-            if present.is_none_or(|peer| peer.departing_since.is_some()) {
+            if leading.peers.is_new(*id) {
                 let session = leading.next_session();
                 let is_witness = membership.is_witness(*id);
                 let peer = Peer::new(session, self.log.last().next(), is_witness, now);
@@ -142,13 +135,9 @@ impl Raft {
         let Some(leading) = &mut self.leading else {
             return;
         };
-        leading.peers.retain(|_, peer| match peer.departing_since {
-            None => true,
-            Some(since) => {
-                let knows = peer.matched >= slot && peer.chosen_told >= slot;
-                !knows && now.since(since) < patience
-            }
-        });
+        leading
+            .peers
+            .dismiss(now, patience, slot, |peer| peer.matched);
     }
 
     /// A follower answered.
@@ -166,14 +155,13 @@ impl Raft {
         let Some(peer) = leading.peers.get_mut(&from) else {
             return;
         };
-        if reply.session != peer.session {
+        if reply.session != peer.contact.session {
             return;
         }
         if reply.matched > last || reply.received > last || reply.round > leading.round {
             return self.drop_message(from, "an acknowledgement of what was never sent", out);
         }
-        peer.last_heard = Some(now);
-        peer.round = peer.round.max(reply.round);
+        peer.contact.heard(now, reply.round);
         match reply.state {
             FollowerState::Uncertain { session } => {
                 self.on_uncertain(from, session, reply.received);
@@ -249,9 +237,9 @@ impl Raft {
         let start = self.log.start().slot;
         let leading = self.leading.as_mut().expect("it leads");
         let peer = leading.peers.get_mut(&from).expect("the peer is known");
-        if peer.session != session {
+        if peer.contact.session != session {
             peer.start_over(session, received.next());
-            peer.heartbeat_due = true;
+            peer.contact.heartbeat_due = true;
             return;
         }
         if peer.matched > Slot(0) {
@@ -348,7 +336,7 @@ impl Raft {
         let timeout = self.config.election_timeout;
         let own = self.config.id;
         let heard = |id: NodeId| {
-            let heard_at = leading.peers.get(&id).and_then(|peer| peer.last_heard);
+            let heard_at = leading.peers.heard_at(id);
             id == own || now.since(heard_at.unwrap_or(leading.since)) < timeout
         };
         if !self.membership().commits(heard) {
@@ -358,7 +346,7 @@ impl Raft {
         let durable = |id: NodeId| {
             let peer = leading.peers.get(&id).filter(|_| id != own);
             // A witness is told only of what has its copies, perhaps not without this disk.
-            peer.is_some_and(|peer| peer.matched >= upto || peer.is_witness && heard(id))
+            peer.is_some_and(|peer| peer.matched >= upto || peer.contact.is_witness && heard(id))
         };
         let hangs = now.since(waiting_since) >= timeout && self.membership().commits(durable);
         hangs.then_some("its disk hangs while the others' work")
@@ -396,8 +384,7 @@ impl Raft {
 
     /// Whether a copy there is waited for.
     pub(super) fn counts_on(&self, leading: &Leading, id: NodeId) -> bool {
-        let peer = leading.peers.get(&id);
-        id == self.config.id || peer.is_some_and(|peer| peer.copying.is_counted_on())
+        id == self.config.id || leading.peers.count_on(id)
     }
 
     /// Somebody has said what is durable there.
@@ -406,9 +393,8 @@ impl Raft {
             return;
         }
         let chosen = self.chosen;
-        let peers = self.leading.as_mut().map(|leading| &mut leading.peers);
-        if let Some(peer) = peers.and_then(|peers| peers.get_mut(&from)) {
-            peer.copying.reached(peer.matched, chosen, now);
+        if let Some(leading) = &mut self.leading {
+            leading.peers.note_copy(now, from, chosen);
         }
     }
 
@@ -421,10 +407,7 @@ impl Raft {
         }
         let leading = self.leading.as_mut().expect("only a leader looks");
         let since = leading.since;
-        for peer in leading.peers.values_mut() {
-            let heard_at = peer.last_heard.unwrap_or(since);
-            peer.copying.look(now, heard_at, durable, times);
-        }
+        leading.peers.look_for_copies(now, since, durable, times);
     }
 
     fn serve_peer(
@@ -439,7 +422,9 @@ impl Raft {
             self.begin_snapshot(now, id, peer, out);
         }
         self.request_pieces(id, peer, out);
-        let end = upto.filter(|_| peer.is_witness).unwrap_or(self.log.last());
+        let end = upto
+            .filter(|_| peer.contact.is_witness)
+            .unwrap_or(self.log.last());
         while peer.has_room(self.limits()) && peer.next <= end {
             if peer.next < self.log.cached_from() {
                 self.fetch_for(peer, out);
@@ -454,8 +439,8 @@ impl Raft {
                 }
             }
         }
-        let news = matches!(peer.state, State::Replicate) && peer.chosen_told < self.chosen;
-        if peer.heartbeat_due || news {
+        let news = matches!(peer.state, State::Replicate) && peer.contact.chosen_told < self.chosen;
+        if peer.contact.heartbeat_due || news {
             self.send_append(id, peer, &Entries::default(), round, out);
         }
     }
@@ -480,7 +465,7 @@ impl Raft {
         out: &mut Outputs,
     ) {
         let last = entries.last().expect("there is something to send").slot;
-        let bytes = match peer.is_witness {
+        let bytes = match peer.contact.is_witness {
             true => {
                 let headers = entries.headers();
                 self.send_append(to, peer, &headers, round, out);
@@ -508,22 +493,22 @@ impl Raft {
             _ => self.log.position(peer.next.previous()).unwrap_or_default(),
         };
         let probes = matches!(peer.state, State::Probe { .. }) && !entries.is_empty();
-        let round = if peer.heartbeat_due || probes {
+        let round = if peer.contact.heartbeat_due || probes {
             round
         } else {
             0
         };
         if round != 0 {
             peer.heartbeat = (round, Slot(previous.slot.0 + entries.len() as u64));
-            peer.heartbeat_due = false;
+            peer.contact.heartbeat_due = false;
         }
-        peer.chosen_told = self.chosen;
+        peer.contact.chosen_told = self.chosen;
         say(out, || Output::Send {
             to,
             message: Message {
                 epoch: self.epoch,
                 body: Body::Append {
-                    session: peer.session,
+                    session: peer.contact.session,
                     round,
                     previous,
                     chosen: self.chosen,

@@ -43,8 +43,8 @@ impl Raft {
         let rests = |(id, peer): (&NodeId, &super::progress::Peer)| {
             let has_all = matches!(peer.state, State::Replicate)
                 && peer.matched == last
-                && peer.chosen_told == last;
-            peer.departing_since.is_none() && (has_all || absent(*id))
+                && peer.contact.chosen_told == last;
+            peer.contact.departing_since.is_none() && (has_all || absent(*id))
         };
         let present = |id: NodeId| id == self.config.id || !absent(id);
         leading.change.is_none()
@@ -59,9 +59,7 @@ impl Raft {
     /// then, by other means.
     pub(super) fn on_woken(&mut self, now: Instant, heard: Option<Instant>) {
         if let Some(leading) = &mut self.leading {
-            for peer in leading.peers.values_mut() {
-                peer.last_heard = Some(now);
-            }
+            leading.peers.hear_all(now);
             leading.heartbeat_at = now;
             return;
         }
