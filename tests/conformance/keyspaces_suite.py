@@ -21,6 +21,7 @@ import grpc
 import cases
 from cases import Book, case
 from cluster import Cluster, fetch_json, free_ports, wait_until
+from etcdctl import Refused, etcdctl, etcdctl_json
 
 FAILURES = (etcd3.exceptions.Etcd3Exception, grpc.RpcError)
 DOMAIN = "quorate.example"
@@ -270,6 +271,155 @@ def a_keyspace_is_chosen_by_metadata_host_or_listener(cluster):
     assert refusal(lambda: unknown.get("x"))[0] == grpc.StatusCode.NOT_FOUND
     status, answer = gateway(cluster.nodes[0], "kv/range", {"key": encoded("x")}, "nobody")
     assert status == 404, (status, answer)
+
+
+EVENTS = "/registry/events/"
+
+
+def event_writer(node, key, value, lease_id):
+    """As kube-apiserver creates an object: a transaction that puts it unless it is there."""
+    etcd = client(node, timeout_s=5)
+    done, _ = etcd.transaction(
+        compare=[etcd.transactions.mod(key) == 0],
+        success=[etcd.transactions.put(key, value, lease_id)],
+        failure=[etcd.transactions.get(key)],
+    )
+    return done
+
+
+def event_keys(node):
+    return {meta.key.decode() for _, meta in client(node).get_prefix(EVENTS, keys_only=True)}
+
+
+@case
+def events_go_with_their_lease_beside_the_pods(cluster):
+    """One address list, leases granted without a word of keyspaces, and keys of two keyspaces that
+    go with one lease: by etcd's own client."""
+    create(cluster, "events", "--replicas", "3")
+    keyspace(cluster, "route", EVENTS, "events")
+    for node in alive(cluster):
+        wait_until(
+            f"{node.name} to know the route",
+            lambda node=node: "events" in keyspace(cluster, "routes", node=node),
+        )
+    elsewhere, holder = others(cluster, "events")[0], holders(cluster, "events")[0]
+    for node in [elsewhere, holder]:
+        through = {"endpoints": [node.etcd]}
+        granted = etcdctl_json(cluster, "lease", "grant", "600", **through)
+        lease = f"{granted['ID']:x}"
+        etcdctl(cluster, "put", f"--lease={lease}", f"{EVENTS}a", "x", **through)
+        etcdctl(cluster, "put", f"--lease={lease}", "/registry/pods/a", "x", **through)
+        told = etcdctl_json(cluster, "lease", "timetolive", "--keys", lease, **through)
+        keys = [base64.b64decode(key).decode() for key in told["keys"]]
+        assert keys == [f"{EVENTS}a", "/registry/pods/a"] and told["granted-ttl"] == 600, told
+        assert f"{granted['ID']:x}" in etcdctl(cluster, "lease", "list", **through)
+        assert client(holder, "events").get(f"{EVENTS}a")[1].lease_id == granted["ID"]
+        etcdctl(cluster, "lease", "revoke", lease, **through)
+        for each in alive(cluster):
+            assert event_keys(each) == set(), "what is revoked is gone when that is said"
+            assert client(each).get("/registry/pods/a")[0] is None
+        # It can be had again at once, and what went with the other one stays away.
+        refused = None
+        try:
+            etcdctl(cluster, "put", f"--lease={lease}", f"{EVENTS}b", "x", **through)
+        except Refused as error:
+            refused = str(error)
+        assert refused and "requested lease not found" in refused, refused
+        again = client(elsewhere).lease(600, granted["ID"])
+        assert event_writer(elsewhere, f"{EVENTS}again", "x", again.id)
+        time.sleep(1)
+        assert event_keys(holder) == {f"{EVENTS}again"}
+        again.revoke()
+        assert event_keys(elsewhere) == set()
+    # Whoever has a lease of the same id in the keyspace itself keeps it.
+    own = client(holder, "events").lease(600, 4711)
+    client(holder).lease(600, 4711)
+    code, text = refusal(lambda: client(elsewhere).put(f"{EVENTS}c", "x", lease=4711))
+    assert "another lease of this id" in text, (code, text)
+    client(holder).revoke_lease(4711)
+    assert [answer.TTL for answer in own.refresh()] == [600]
+    own.revoke()
+
+
+@case
+def events_end_on_time_whichever_leader_dies(cluster):
+    """Events are written with leases of a few seconds while the leader of the events, and then that
+    of the leases, is killed: none ends early, and none stays."""
+    ttl_s, late_s = 4, 12
+    written, stop, early = {}, threading.Event(), []
+
+    def group_leader(name):
+        told = [fetch_json(f"http://{node.admin}/keyspaces") or [] for node in alive(cluster)]
+        names = [each["leader"] for all in told for each in all if each["name"] == name]
+        names = [each for each in names if each]
+        return next((node for node in alive(cluster) if names and node.name == names[-1]), None)
+
+    def write(number):
+        count, lease, begun = 0, None, 0.0
+        while not stop.is_set():
+            count += 1
+            try:
+                node = alive(cluster)[number % len(alive(cluster))]
+                if lease is None or time.monotonic() > begun + 1:
+                    begun = time.monotonic()
+                    lease = client(node, timeout_s=5).lease(ttl_s).id
+                key = f"{EVENTS}{number}/{count}"
+                if event_writer(node, key, "x", lease):
+                    # It may end so long after its lease was granted, and not before.
+                    written[key] = begun + ttl_s
+            except FAILURES:
+                lease = None
+                time.sleep(PAUSE_S)
+            time.sleep(PAUSE_S)
+
+    def watch():
+        while not stop.is_set():
+            try:
+                node = alive(cluster)[0]
+                seen = event_keys(node)
+                early.extend(
+                    key for key, until in list(written.items())
+                    if key not in seen and time.monotonic() < until and key in known
+                )
+                known.update(seen)
+            except FAILURES:
+                pass
+            time.sleep(0.3)
+
+    known = set()
+    kept = client(cluster.nodes[0]).lease(ttl_s)
+    event_writer(cluster.nodes[0], f"{EVENTS}kept", "x", kept.id)
+
+    def keep():
+        while not stop.is_set():
+            try:
+                list(client(alive(cluster)[-1], timeout_s=5).refresh_lease(kept.id))
+            except FAILURES:
+                pass
+            time.sleep(0.5)
+
+    threads = [threading.Thread(target=write, args=(each,), daemon=True) for each in range(4)]
+    threads += [threading.Thread(target=each, daemon=True) for each in (watch, keep)]
+    for thread in threads:
+        thread.start()
+    for victim in [lambda: group_leader("events"), cluster.leader]:
+        time.sleep(3)
+        node = wait_until("a leader", victim)
+        cluster.kill(node)
+        time.sleep(6)
+        cluster.restart(node)
+    time.sleep(2)
+    stop.set()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert len(written) > 50, "hardly anything was written"
+    assert not early, f"ended early: {early[:5]}"
+    assert f"{EVENTS}kept" in known
+    wait_until("all to end", lambda: not event_keys(alive(cluster)[0]), ttl_s + late_s)
+    for node in alive(cluster):
+        assert list(client(node, "events").get_all()) == []
+    keyspace(cluster, "unroute", EVENTS)
+    keyspace(cluster, "drop", "events")
 
 
 @case

@@ -32,6 +32,10 @@ pub enum CallKind {
     Etcd,
     /// Renewals of leases.
     Renewals,
+    /// What is known of leases.
+    ParentLeases,
+    /// Telling a group about leases of the first one.
+    FollowParents,
     /// etcd's list of members.
     EtcdMemberList,
     /// A change of etcd's members.
@@ -51,6 +55,8 @@ impl CallKind {
         match self {
             CallKind::Etcd => Answer::Etcd(Err(error)),
             CallKind::Renewals => Answer::LeasesRenewed(Err(error)),
+            CallKind::ParentLeases => Answer::ParentLeases(Err(error)),
+            CallKind::FollowParents => Answer::ParentsFollowed(Err(error)),
             CallKind::EtcdMemberList => Answer::EtcdMemberList(Err(error)),
             CallKind::EtcdCluster => Answer::EtcdCluster(Err(error)),
             CallKind::EtcdMaintenance => Answer::EtcdMaintenance(Err(error)),
@@ -139,6 +145,8 @@ pub struct NoRoom;
 pub enum ReadKind {
     /// A read of etcd's keys.
     Etcd(etcd::Read),
+    /// What is known of leases.
+    ParentLeases(Vec<LeaseId>),
     /// etcd's list of members.
     EtcdMemberList,
     /// The members after a change.

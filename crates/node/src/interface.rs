@@ -15,6 +15,7 @@ use state::LeaseId;
 
 use crate::directory::Directory;
 use crate::hub::{HistoryJob, HistoryRequest, HubId, Publication};
+use crate::leases::Parent;
 use crate::notes::Note;
 
 /// Names a connection to a peer, dialed or accepted. Chosen by the host, never used twice in one
@@ -209,6 +210,10 @@ pub enum Call {
     Etcd(etcd::Request),
     /// Renew these leases, for as many clients as there may be.
     RenewLeases(Vec<LeaseId>),
+    /// What the first group knows of these leases: keys of other groups shall go with them.
+    ParentLeases(Vec<LeaseId>),
+    /// Tells a group what is known of leases of the first group.
+    FollowParents(Vec<Parent>),
     /// What somebody asks for who has signed in.
     As {
         /// Who.
@@ -369,6 +374,10 @@ pub enum Answer {
     Etcd(Result<etcd::Response, etcd::Error>),
     /// To [`Call::RenewLeases`].
     LeasesRenewed(Result<RenewedLeases, etcd::Error>),
+    /// To [`Call::ParentLeases`], in its order.
+    ParentLeases(Result<Vec<Parent>, etcd::Error>),
+    /// To [`Call::FollowParents`].
+    ParentsFollowed(Result<(), etcd::Error>),
     /// To [`Call::EtcdMemberList`].
     EtcdMemberList(Result<etcd::proto::etcdserverpb::MemberListResponse, etcd::Error>),
     /// To [`Call::EtcdStatus`].
@@ -587,6 +596,9 @@ pub struct Identity {
     /// The journal was lost, with all that this node had promised and acknowledged in groups that
     /// the journal does not know now.
     pub is_doubtful: bool,
+    /// The cluster began with this node alone, and others have had votes since: they have what is
+    /// lost here.
+    pub has_others: bool,
     /// This folder is that of a witness: it holds votes and headers, and never any data.
     pub is_witness: bool,
     /// How far the node has come in belonging to a cluster.

@@ -15,6 +15,18 @@
 //! dies, what is lost is at most the time since its last entry, hence those entries for their
 //! stamp; and while nobody leads, the clock stands still.
 //!
+//! **Keys in other groups go with leases of the first one**, where clients grant them: a group that
+//! keys are routed to has a *tied* lease of the same id. It is made before the first key is attached
+//! to it, and ended by whoever leads its group once the first group has ended the one that it is
+//! tied to. That group's replica on the same node tells, if it has executed the slot in which the
+//! parent was granted: what it does not have then has ended, and nothing ends early however far
+//! behind it is.
+//!
+//! ```text
+//!   put, lease 7 ─▶ first group, a read round: granted in slot 90 ─▶ Follow(7 lives, 90) ─▶ put
+//!   on the leader, every so often: is 7 of slot 90 there?  no ─▶ Follow(7 is over, as of 120)
+//! ```
+//!
 //! Commands, integers little-endian (a protocol of their own, since every client protocol has
 //! leases):
 //!
@@ -22,15 +34,16 @@
 //! version u8 = 1 | kind u8 | count u32 | leases
 //! kind 1 renew:   id i64
 //! kind 2 expire:  id i64 | deadline seconds u64 | nanoseconds u32
+//! kind 3 follow:  id i64 | lives u8 | slot u64 | granted seconds u64 | nanoseconds u32
 //! ```
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base::Instant;
 use base::mutant::{self, Mutant};
+use base::{Instant, Slot};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use state::{LeaseId, Reader, State};
+use state::{Lease, LeaseId, Reader, State, Tie};
 
 use crate::calls::Renewals;
 
@@ -73,6 +86,60 @@ pub struct LeaseLimits {
     pub expiry_pause_max: Duration,
     /// So many such leases are remembered; more are tried again without a pause of their own.
     pub expiries_put_off: usize,
+    /// A leader looks this often whether the leases are there that those of its group are tied to.
+    pub parents_interval: Duration,
+    /// ... at so many of them; the next look goes on behind them.
+    pub parents_per_look: usize,
+}
+
+/// What is known of a lease of the first group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parent {
+    /// It is there: keys can go with it.
+    Lives(Tie),
+    /// There is none of this id after a slot of the first group's log, unless it was granted later.
+    Over {
+        /// Which.
+        id: LeaseId,
+        /// The slot.
+        seen: Slot,
+    },
+}
+
+/// What a group knows of its leases, for other groups whose keys shall go with them.
+#[must_use]
+pub fn parents(reader: &Reader, ids: Vec<LeaseId>) -> Vec<Parent> {
+    let seen = reader.applied();
+    let parent = |id| match reader.lease(id).filter(|lease| lease.parent.is_none()) {
+        Some(lease) => Parent::Lives(Tie {
+            id,
+            granted: lease.granted,
+            parent: lease.since,
+        }),
+        None => Parent::Over { id, seen },
+    };
+    ids.into_iter().map(parent).collect()
+}
+
+/// Which of these leases have lost the one that they are tied to, as the first group's replica on
+/// this node knows it. One that lags behind knows nothing of those that were granted later.
+#[must_use]
+pub fn orphans(first: &Reader, tied: &[Lease]) -> Vec<Parent> {
+    let seen = first.applied();
+    let orphan = |lease: &Lease| {
+        let parent = lease.parent.filter(|parent| *parent <= seen)?;
+        let id = lease.id;
+        match first.lease(id) {
+            Some(other) if other.since <= parent => None,
+            // Another of the same id, granted since: keys that go with it stay.
+            Some(other) => Some(Parent::Over {
+                id,
+                seen: Slot(other.since.0 - 1),
+            }),
+            None => Some(Parent::Over { id, seen }),
+        }
+    };
+    tied.iter().filter_map(orphan).collect()
 }
 
 /// A command about leases.
@@ -82,6 +149,8 @@ pub enum LeaseCommand {
     Renew(Vec<LeaseId>),
     /// End these, if their deadlines are still those that were seen. Each at its own revision.
     Expire(Vec<(LeaseId, Duration)>),
+    /// Tie this group to these, or end what was tied to them. Each at its own revision.
+    Follow(Vec<Parent>),
 }
 
 impl LeaseCommand {
@@ -91,8 +160,9 @@ impl LeaseCommand {
         let (kind, count) = match self {
             LeaseCommand::Renew(leases) => (1, leases.len()),
             LeaseCommand::Expire(leases) => (2, leases.len()),
+            LeaseCommand::Follow(parents) => (3, parents.len()),
         };
-        let mut out = BytesMut::with_capacity(6 + 20 * count);
+        let mut out = BytesMut::with_capacity(6 + FOLLOW_BYTES * count);
         out.put_u8(VERSION);
         out.put_u8(kind);
         out.put_u32_le(u32::try_from(count).expect("a command names a bounded number of leases"));
@@ -104,6 +174,11 @@ impl LeaseCommand {
                     out.put_u64_le(deadline.as_secs());
                     out.put_u32_le(deadline.subsec_nanos());
                 }
+            }
+            LeaseCommand::Follow(parents) => {
+                parents
+                    .iter()
+                    .for_each(|parent| put_parent(&mut out, parent));
             }
         }
         out.freeze()
@@ -121,6 +196,7 @@ impl LeaseCommand {
         let length = match kind {
             1 => 8,
             2 => 20,
+            3 => FOLLOW_BYTES,
             _ => return None,
         };
         if input.len() != count.checked_mul(length)? {
@@ -129,6 +205,10 @@ impl LeaseCommand {
         if kind == 1 {
             let leases = (0..count).map(|_| Some(LeaseId(input.try_get_i64_le().ok()?)));
             return Some(LeaseCommand::Renew(leases.collect::<Option<_>>()?));
+        }
+        if kind == 3 {
+            let parents = (0..count).map(|_| get_parent(input));
+            return Some(LeaseCommand::Follow(parents.collect::<Option<_>>()?));
         }
         let leases = (0..count).map(|_| {
             let id = LeaseId(input.try_get_i64_le().ok()?);
@@ -140,6 +220,41 @@ impl LeaseCommand {
     }
 }
 
+/// The length of what [`LeaseCommand::Follow`] says of a lease.
+const FOLLOW_BYTES: usize = 29;
+
+fn put_parent(out: &mut BytesMut, parent: &Parent) {
+    let (id, lives, slot, granted) = match *parent {
+        Parent::Lives(tie) => (tie.id, 1, tie.parent, tie.granted),
+        Parent::Over { id, seen } => (id, 0, seen, Duration::ZERO),
+    };
+    out.put_i64_le(id.0);
+    out.put_u8(lives);
+    out.put_u64_le(slot.0);
+    out.put_u64_le(granted.as_secs());
+    out.put_u32_le(granted.subsec_nanos());
+}
+
+fn get_parent(input: &mut &[u8]) -> Option<Parent> {
+    let id = LeaseId(input.try_get_i64_le().ok()?);
+    let lives = input.try_get_u8().ok()?;
+    let slot = Slot(input.try_get_u64_le().ok()?);
+    let (seconds, nanoseconds) = (input.try_get_u64_le().ok()?, input.try_get_u32_le().ok()?);
+    if id == LeaseId(0) || nanoseconds >= 1_000_000_000 {
+        return None;
+    }
+    let granted = Duration::new(seconds, nanoseconds);
+    match lives {
+        0 if granted.is_zero() => Some(Parent::Over { id, seen: slot }),
+        1 => Some(Parent::Lives(Tie {
+            id,
+            granted,
+            parent: slot,
+        })),
+        _ => None,
+    }
+}
+
 /// What a command about leases came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseOutcome {
@@ -147,6 +262,8 @@ pub enum LeaseOutcome {
     Renewed(Vec<Option<Duration>>),
     /// How many leases have ended.
     Expired(u64),
+    /// Whether the group is tied to all that live: it may have one of its own with such an id.
+    Followed(bool),
 }
 
 /// Executes a command about leases; `None` if it cannot be read, which changes nothing.
@@ -173,6 +290,18 @@ pub fn execute(state: &mut State, command: &[u8]) -> Option<LeaseOutcome> {
                 transaction.commit();
             }
             Some(LeaseOutcome::Expired(expired))
+        }
+        LeaseCommand::Follow(parents) => {
+            let mut is_tied = true;
+            for parent in parents {
+                let mut transaction = state.transaction();
+                match parent {
+                    Parent::Lives(tie) => is_tied &= transaction.tie_lease(&tie).is_some(),
+                    Parent::Over { id, seen } => drop(transaction.untie_lease(id, seen)),
+                }
+                transaction.commit();
+            }
+            Some(LeaseOutcome::Followed(is_tied))
         }
     }
 }
@@ -296,6 +425,10 @@ pub struct Leases {
     pub put_off: PutOff,
     /// When the next entry for its stamp is due, if nothing else is proposed.
     pub next_clock_entry: Instant,
+    /// When to look next whether the leases are there that those of this group are tied to.
+    pub next_parents: Instant,
+    /// The last one that was looked at.
+    pub looked_after: Option<LeaseId>,
     /// The group's clock here, and when it was last seen moving.
     clock: (Duration, Instant),
 }
@@ -313,6 +446,8 @@ impl Leases {
             expiring: Vec::new(),
             put_off: PutOff::default(),
             next_clock_entry: now,
+            next_parents: now,
+            looked_after: None,
             clock: (clock, now),
         }
     }
@@ -408,6 +543,12 @@ mod tests {
             LeaseCommand::Renew(ids.to_vec()),
             LeaseCommand::Expire(vec![]),
             LeaseCommand::Expire(ids.map(|id| (id, deadline)).to_vec()),
+            LeaseCommand::Follow(ids.map(|id| Parent::Over { id, seen: Slot(7) }).to_vec()),
+            LeaseCommand::Follow(vec![Parent::Lives(Tie {
+                id: LeaseId(-3),
+                granted: deadline,
+                parent: Slot(u64::MAX),
+            })]),
         ] {
             let bytes = command.encode();
             assert_eq!(LeaseCommand::decode(&bytes), Some(command));
@@ -508,6 +649,8 @@ mod tests {
         assert_eq!(pauses[11], 60_000, "no longer than that");
         let few = LeaseLimits {
             expiries_put_off: 1,
+            parents_interval: Duration::from_millis(200),
+            parents_per_look: 2,
             ..limits
         };
         put_off.failed(now, LeaseId(2), reader, &few);

@@ -61,6 +61,7 @@ pub use interface::{
     KeyspaceStatus, MemberStatus, MovingStatus, OtherReplica, Output, Placement, RecoveryOrder,
     RenewedLeases, SnapshotSource, Standing, Status,
 };
+pub use leases::Parent;
 pub use limits::Limits;
 pub use node::Node;
 pub use notes::{Level, Metrics, Note};

@@ -140,6 +140,8 @@ impl Default for Limits {
                 expiry_pause_min: Duration::from_millis(100),
                 expiry_pause_max: Duration::from_secs(60),
                 expiries_put_off: 1000,
+                parents_interval: Duration::from_millis(200),
+                parents_per_look: 4096,
             },
             resend_delay: Duration::from_millis(20),
             small_read: etcd::ReadBudget {

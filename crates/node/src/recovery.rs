@@ -65,6 +65,8 @@ pub struct Past {
     pub epochs: Epoch,
     /// The journal was lost once, and what it held is not made up for in all groups.
     pub is_doubtful: bool,
+    /// Others have had votes in the first group since it began with this node alone.
+    pub has_others: bool,
 }
 
 /// What of a group is lost on this disk. The replica neither votes nor acknowledges until a leader
@@ -286,6 +288,7 @@ impl Recovery {
             .and_then(|of| of.loaded.as_ref());
         let membership = match loaded {
             Some(((_, membership), _)) => membership,
+            None if group == META && self.past.has_others => return false,
             None if group == META => &self.first.genesis,
             None => return false,
         };

@@ -34,6 +34,7 @@ use crate::group::trust::Known;
 use crate::group::{Group, META, Moment, Place};
 use crate::hub::{HistoryRequest, HubId};
 use crate::interface::{Answer, Call, CallId, ConnectionId, Identity, Output};
+use crate::leases;
 use crate::notes::{Metrics, Note};
 use crate::peers::Peers;
 use crate::recovery::{Recovered, RecoveredReplica};
@@ -542,6 +543,15 @@ impl Running {
         if opened.group.is_given_up() {
             return;
         }
+        let tied = opened.group.leases_to_look_after(moment.now);
+        if !tied.is_empty() {
+            let orphans = leases::orphans(self.meta().replica().reader(), &tied);
+            let opened = self.groups.get_mut(&id).expect("it is open");
+            opened.group.end_orphans(moment.now, orphans);
+        }
+        let Some(opened) = self.groups.get_mut(&id) else {
+            return;
+        };
         let before = out.len();
         opened.group.flush(moment, peers, out);
         let mut work = std::mem::take(&mut self.work);

@@ -452,11 +452,20 @@ fn a_node_alone_grows_into_a_cluster() {
     world.run(Duration::from_secs(2));
     assert_eq!(world.node(0).status().members[0].peer_address, "host0:2380");
     assert!(matches!(world.ask(0, add()), Answer::Operator(Ok(_))));
+    // Its vote would be needed, and could not be had.
+    let promote = Call::MemberPromote {
+        member: "n2".into(),
+    };
+    match world.ask(0, promote) {
+        Answer::Operator(Err(reason)) => assert!(reason.contains("has not joined"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    must_put(&mut world, 0, "a", "1");
     world.config_of(1).cluster.clear();
     world.config_of(1).join = vec!["host0:2380".into()];
     world.start(1);
     world.run_until(Duration::from_secs(10), "n2 catches up", |world| {
-        world.is_running(1) && world.node(1).status().revision == 2
+        world.is_running(1) && world.node(1).status().revision == 3
     });
     let promote = Call::MemberPromote {
         member: "n2".into(),

@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use consensus::EngineKind;
 use etcd::auth::{AuthRequest, Caller};
-use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
+use etcd::proto::etcdserverpb::{LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest};
 use quorate_node::{Answer, Call};
+use state::LeaseId;
 
 mod support;
 
@@ -225,4 +226,150 @@ fn a_node_that_is_cut_off_from_the_users_stops_judging_by_old_ones() {
         .for_each(|host| world.start(host));
     world.run(Duration::from_secs(5));
     assert_eq!(asked_by(&mut world, host, alice, put()), None);
+}
+
+/// Asks a host about the default keyspace, or about `pods`.
+fn within(world: &mut World, host: usize, keyspace: Option<&str>, call: Call) -> Answer {
+    let call = match keyspace {
+        Some(keyspace) => Call::In {
+            keyspace: Arc::from(keyspace),
+            call: Box::new(call),
+        },
+        None => call,
+    };
+    world.ask(host, call)
+}
+
+fn grant(world: &mut World, host: usize, keyspace: Option<&str>, id: i64, ttl: i64) {
+    let request = etcd::Request::LeaseGrant(LeaseGrantRequest { id, ttl });
+    let answer = within(world, host, keyspace, Call::Etcd(request));
+    assert!(matches!(answer, Answer::Etcd(Ok(_))), "{answer:?}");
+}
+
+fn revoke(world: &mut World, host: usize, id: i64) {
+    let request = etcd::Request::LeaseRevoke(LeaseRevokeRequest { id });
+    let answer = within(world, host, None, Call::Etcd(request));
+    assert!(matches!(answer, Answer::Etcd(Ok(_))), "{answer:?}");
+}
+
+/// What a server does before it has `pods` attach keys to a lease of the default keyspace.
+fn follow(world: &mut World, host: usize, id: i64) -> Result<(), etcd::Error> {
+    let asked = within(world, host, None, Call::ParentLeases(vec![LeaseId(id)]));
+    let Answer::ParentLeases(Ok(parents)) = asked else {
+        panic!("{asked:?}");
+    };
+    let told = Call::FollowParents(parents);
+    match within(world, host, Some("pods"), told) {
+        Answer::ParentsFollowed(result) => result,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn put_leased(world: &mut World, host: usize, key: &str, lease: i64) -> Option<etcd::Error> {
+    let put = PutRequest {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        lease,
+        ..PutRequest::default()
+    };
+    let call = Call::Etcd(etcd::Request::Put(put));
+    error_of(within(world, host, Some("pods"), call))
+}
+
+fn pods_has(world: &mut World, host: usize, key: &str) -> bool {
+    let range = RangeRequest {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        ..RangeRequest::default()
+    };
+    let call = Call::Etcd(etcd::Request::Range(range));
+    match within(world, host, Some("pods"), call) {
+        Answer::Etcd(Ok(etcd::Response::Range(response))) => !response.kvs.is_empty(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn keys_of_a_keyspace_go_with_a_lease_of_the_default_one() {
+    let mut world = cluster(4, 3);
+    assert_eq!(
+        put_leased(&mut world, 0, "k", 7),
+        Some(etcd::Error::LeaseNotFound)
+    );
+    grant(&mut world, 0, None, 7, 3);
+    for host in 0..3 {
+        assert_eq!(follow(&mut world, host, 7), Ok(()));
+        assert_eq!(put_leased(&mut world, host, &format!("k{host}"), 7), None);
+    }
+    // Kept alive where it was granted, it lasts; a leader that dies changes nothing of that.
+    for host in [0, 1, 2, 0, 1, 2] {
+        let kept = within(&mut world, host, None, Call::RenewLeases(vec![LeaseId(7)]));
+        assert!(matches!(kept, Answer::LeasesRenewed(Ok(_))), "{kept:?}");
+        world.run(Duration::from_secs(2));
+    }
+    let renewed = within(
+        &mut world,
+        0,
+        Some("pods"),
+        Call::RenewLeases(vec![LeaseId(7)]),
+    );
+    match renewed {
+        Answer::LeasesRenewed(Ok(renewed)) => assert_eq!(renewed.seconds, [0], "not there"),
+        other => panic!("{other:?}"),
+    }
+    assert!((0..3).all(|host| pods_has(&mut world, host, &format!("k{host}"))));
+    world.run(Duration::from_secs(5));
+    assert!((0..3).all(|host| !pods_has(&mut world, host, &format!("k{host}"))));
+    assert_eq!(
+        put_leased(&mut world, 1, "k", 7),
+        Some(etcd::Error::LeaseNotFound)
+    );
+    // One that is revoked, and granted again: what went with the first goes, what came later stays.
+    grant(&mut world, 0, None, 7, 600);
+    assert_eq!(follow(&mut world, 1, 7), Ok(()));
+    assert_eq!(put_leased(&mut world, 1, "first", 7), None);
+    revoke(&mut world, 2, 7);
+    grant(&mut world, 2, None, 7, 600);
+    assert_eq!(follow(&mut world, 1, 7), Ok(()));
+    assert!(!pods_has(&mut world, 1, "first"));
+    assert_eq!(put_leased(&mut world, 1, "second", 7), None);
+    world.run(Duration::from_secs(5));
+    assert!(pods_has(&mut world, 0, "second"));
+    revoke(&mut world, 2, 7);
+    assert_eq!(
+        follow(&mut world, 0, 7),
+        Ok(()),
+        "it is over, and that is done"
+    );
+    assert!(!pods_has(&mut world, 0, "second"));
+    // The keyspace's own leases are nobody else's.
+    grant(&mut world, 0, Some("pods"), 9, 600);
+    grant(&mut world, 0, None, 9, 600);
+    assert_eq!(follow(&mut world, 0, 9), Err(etcd::Error::LeaseOfOther));
+    assert_eq!(put_leased(&mut world, 0, "own", 9), None);
+    revoke(&mut world, 0, 9);
+    world.run(Duration::from_secs(2));
+    assert!(pods_has(&mut world, 0, "own"));
+}
+
+/// What knows less of the first group ends nothing, and nothing stays once it knows.
+#[test]
+fn nothing_ends_early_and_nothing_stays_whoever_is_cut_off() {
+    let mut world = cluster(5, 5);
+    let holding = holders(&world, 5);
+    grant(&mut world, 0, None, 7, 600);
+    assert_eq!(follow(&mut world, holding[0], 7), Ok(()));
+    assert_eq!(put_leased(&mut world, holding[0], "k", 7), None);
+    // Two of three holders live: `pods` serves, and the first group has no majority.
+    let away: Vec<usize> = (0..5).filter(|host| !holding[..2].contains(host)).collect();
+    away.iter().for_each(|host| world.kill(*host));
+    world.run(Duration::from_secs(20));
+    assert!(pods_has(&mut world, holding[0], "k"));
+    away.iter().for_each(|host| world.start(*host));
+    world.run(Duration::from_secs(10));
+    // Now `pods` has none, and its lease ends.
+    holding[..2].iter().for_each(|host| world.kill(*host));
+    revoke(&mut world, away[0], 7);
+    world.run(Duration::from_secs(5));
+    holding[..2].iter().for_each(|host| world.start(*host));
+    world.run(Duration::from_secs(10));
+    assert!(!pods_has(&mut world, holding[0], "k"));
 }

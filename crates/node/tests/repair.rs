@@ -432,3 +432,56 @@ fn the_only_replica_refuses_wherever_its_group_began() {
         assert_eq!(world.disk_of(1).list(), before);
     }
 }
+
+/// A cluster that began with one node, and has grown before that one had any checkpoint: what the
+/// identity file says of its beginning is not all there is to know.
+#[test]
+fn a_node_that_began_alone_is_repaired_by_those_who_came_later() {
+    for engine in EngineKind::ALL.iter().copied() {
+        for is_gone in [false, true] {
+            let mut configs: Vec<_> = (0..3).map(|each| config(each, 3)).collect();
+            for config in &mut configs {
+                config.engine = Some(engine);
+                config.cluster.clear();
+            }
+            configs[1].join = vec!["host0:2380".into()];
+            configs[2].join = vec!["host0:2380".into()];
+            let mut world = World::new(5, configs);
+            world.start(0);
+            world.wait_for_leader();
+            for key in 0..20 {
+                put(&mut world, 0, &format!("key{key}"));
+            }
+            for other in 1..3 {
+                let member = format!("n{}", other + 1);
+                let added = Call::MemberAdd {
+                    name: member.clone(),
+                    peer_address: format!("host{other}:2380"),
+                    is_witness: false,
+                };
+                assert!(matches!(world.ask(0, added), Answer::Operator(Ok(_))));
+                world.start(other);
+                world.run(Duration::from_secs(3));
+                let promoted = world.ask(0, Call::MemberPromote { member });
+                assert!(matches!(promoted, Answer::Operator(Ok(_))), "{promoted:?}");
+            }
+            world.run(Duration::from_secs(2));
+            assert!(
+                files(&mut world, 0, is_checkpoint).is_empty(),
+                "it has none"
+            );
+            assert!(world.identity_of(0).expect("it has one").has_others);
+            world.kill(0);
+            for (file, length) in files(&mut world, 0, is_segment) {
+                match is_gone {
+                    true => world.disk_of(0).remove(file),
+                    false => world.disk_of(0).flip(file, length.min(700) as usize),
+                }
+            }
+            put(&mut world, 1, "meanwhile");
+            world.start(0);
+            world.run_until(PATIENCE, "it runs", |world| world.is_running(0));
+            comes_back(&mut world, 0, 20);
+        }
+    }
+}

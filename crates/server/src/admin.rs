@@ -35,7 +35,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use base::{Epoch, Slot};
-use node::{Answer, Call, OtherReplica, RecoveryOrder};
+use node::{Answer, Call, GroupStatus, OtherReplica, RecoveryOrder};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
@@ -244,31 +244,10 @@ async fn groups(State(site): State<Site>) -> Response {
     match ask(&site, Call::Groups).await {
         Ok(Answer::Groups(groups)) => {
             let described = groups.into_iter().map(|each| {
-                let status = each.status;
-                let members = status.members.iter();
-                let lag = members.clone().filter_map(|member| member.lag).max();
-                json!({
-                    "group": each.group.0,
-                    "in_doubt": each.is_in_doubt,
-                    "engine": each.engine.name(),
-                    "last": each.last.0,
-                    "last_term": each.last_term.0,
-                    "elect": each.quorums.elect,
-                    "commit": each.quorums.commit,
-                    "voter": each.is_voter,
-                    "witness": each.is_witness,
-                    "others": each.others.iter().map(other).collect::<Vec<_>>(),
-                    "role": role_name(status.role),
-                    "leader": status.leader,
-                    "term": status.term.0,
-                    "chosen": status.chosen.0,
-                    "applied": status.applied.0,
-                    "revision": status.revision,
-                    "digest": format!("{:032x}", status.digest),
-                    "alarms": status.alarms,
-                    "voters": members.filter(|member| member.voter).count(),
-                    "farthest_behind": lag,
-                })
+                let others = each.others.iter().map(other).collect::<Vec<_>>();
+                let mut described = group(&each);
+                described["others"] = others.into();
+                described
             });
             Json(described.collect::<Vec<_>>()).into_response()
         }
@@ -282,6 +261,34 @@ async fn groups(State(site): State<Site>) -> Response {
             .into_response(),
         Err(response) => response,
     }
+}
+
+/// A group as a node sees it, as JSON.
+pub(crate) fn group(each: &GroupStatus) -> serde_json::Value {
+    let status = &each.status;
+    let members = status.members.iter();
+    let lag = members.clone().filter_map(|member| member.lag).max();
+    json!({
+        "group": each.group.0,
+        "in_doubt": each.is_in_doubt,
+        "engine": each.engine.name(),
+        "last": each.last.0,
+        "last_term": each.last_term.0,
+        "elect": each.quorums.elect,
+        "commit": each.quorums.commit,
+        "voter": each.is_voter,
+        "witness": each.is_witness,
+        "role": role_name(status.role),
+        "leader": status.leader,
+        "term": status.term.0,
+        "chosen": status.chosen.0,
+        "applied": status.applied.0,
+        "revision": status.revision,
+        "digest": format!("{:032x}", status.digest),
+        "alarms": status.alarms,
+        "voters": members.filter(|member| member.voter).count(),
+        "farthest_behind": lag,
+    })
 }
 
 /// Another replica of a group, as JSON.

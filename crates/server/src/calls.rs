@@ -163,6 +163,18 @@ impl Calls {
         calls
     }
 
+    /// The same, in the default keyspace.
+    pub(crate) fn in_default(&self) -> Calls {
+        let mut calls = self.clone();
+        calls.identity.keyspace = None;
+        calls
+    }
+
+    /// Whether the keys have chosen the keyspace, on the node that the client has asked.
+    pub(crate) fn are_by_prefix(&self) -> bool {
+        self.identity.keyspace.is_some() && self.identity.is_by_prefix
+    }
+
     /// Whether the keys of a request may choose its keyspace.
     pub(crate) fn may_be_routed(&self) -> bool {
         self.identity.keyspace.is_none() && self.inner.keyspaces.has_routes()
@@ -309,6 +321,11 @@ fn makes_room(call: &Call) -> bool {
         Call::EtcdMemberList { .. } => false,
         // What bounds them is where they are gathered.
         Call::RenewLeases(_) => true,
+        Call::ParentLeases(_) => false,
+        Call::FollowParents(parents) => {
+            let mut parents = parents.iter();
+            parents.all(|parent| matches!(parent, node::Parent::Over { .. }))
+        }
         Call::EtcdStatus
         | Call::EtcdCluster(_)
         | Call::EtcdMaintenance(_)

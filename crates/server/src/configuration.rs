@@ -120,7 +120,7 @@ pub struct Configuration {
     /// The file with the keys of gossip.
     pub gossip_key_file: Option<PathBuf>,
     /// Replicas move to other nodes by themselves, when nodes die and to even things out, as long
-    /// as no operator has said otherwise. Off at first: soaks with such moves are young.
+    /// as no operator has said otherwise.
     pub heals_by_itself: bool,
     /// Where this node stands: a building, or an availability zone; perhaps empty.
     pub zone: String,
@@ -199,7 +199,7 @@ impl Default for Configuration {
             join: Vec::new(),
             gossip: None,
             gossip_key_file: None,
-            heals_by_itself: false,
+            heals_by_itself: true,
             zone: String::new(),
             rack: String::new(),
             engine: None,

@@ -22,6 +22,7 @@ use crate::lock_service::LockService;
 use crate::lock_service::generated::election::election_server::ElectionServer;
 use crate::lock_service::generated::lock::lock_server::LockServer;
 use crate::node_loop::Phase;
+use crate::tied::Followers;
 use crate::tls::CommonName;
 
 /// What `build.rs` made of the definitions.
@@ -45,7 +46,12 @@ const SERVICE_NAMES: &[&str] = &[
 ];
 
 /// The routes of all services.
-pub(crate) fn routes(calls: &Calls, changes: &Changes, limits: &ClientLimits) -> Routes {
+pub(crate) fn routes(
+    calls: &Calls,
+    changes: &Changes,
+    followers: Followers,
+    limits: &ClientLimits,
+) -> Routes {
     let service = EtcdService {
         calls: calls.clone(),
     };
@@ -58,7 +64,7 @@ pub(crate) fn routes(calls: &Calls, changes: &Changes, limits: &ClientLimits) ->
         kv.max_decoding_message_size(longest)
             .max_encoding_message_size(unlimited),
     )
-    .add_service(crate::lease_service::service(calls, limits))
+    .add_service(crate::lease_service::service(calls, followers, limits))
     .add_service(crate::cluster_service::service(calls, limits))
     .add_service(crate::maintenance_service::service(calls, limits))
     .add_service(crate::auth_service::service(calls, limits))

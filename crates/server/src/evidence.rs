@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use node::group::META;
 use node::{Answer, Call};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -26,6 +27,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::admin;
 use crate::calls::Calls;
 use crate::configuration::{Configuration, Listen};
 use crate::folder;
@@ -143,6 +145,18 @@ pub(crate) struct Evidence {
     processors: usize,
     /// Everything that is counted, in the text form of OpenMetrics.
     metrics: String,
+    /// The keyspaces but the default one, and who holds them.
+    keyspaces: Vec<PlacedBody>,
+    /// This node's replicas of them.
+    groups: Vec<serde_json::Value>,
+}
+
+/// Who holds a keyspace.
+#[derive(Serialize)]
+struct PlacedBody {
+    name: String,
+    group: u64,
+    replicas: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -287,8 +301,10 @@ impl Witness {
     async fn gather(&self) -> Evidence {
         let settled = Arc::clone(&self.settled);
         // A node that is stuck is when the rest is needed most, and so is one whose disk hangs.
-        let (status, counted, looked) = tokio::join!(
+        let (status, keyspaces, groups, counted, looked) = tokio::join!(
             timeout(self.patience, self.calls.call(Call::Status)),
+            timeout(self.patience, self.calls.call(Call::Keyspaces)),
+            timeout(self.patience, self.calls.call(Call::Groups)),
             timeout(self.patience, self.calls.node_metrics()),
             self.sharing.look(self.patience, move || settled.look()),
         );
@@ -306,6 +322,19 @@ impl Witness {
             let view = self.view.borrow();
             StatusBody::new(status, &view, self.clock)
         });
+        let keyspaces = match keyspaces {
+            Ok(Ok(Answer::Keyspaces(keyspaces))) => keyspaces,
+            _ => Vec::new(),
+        };
+        let groups = match groups {
+            Ok(Ok(Answer::Groups(groups))) => groups,
+            _ => Vec::new(),
+        };
+        let keyspaces = keyspaces.into_iter().map(|each| PlacedBody {
+            name: each.name,
+            group: each.group.0,
+            replicas: each.replicas,
+        });
         let looked = looked.unwrap_or_else(|| self.settled.not_looked_at(self.patience));
         Evidence {
             release: QUORATE_VERSION,
@@ -318,6 +347,12 @@ impl Witness {
             files: looked.files,
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             metrics,
+            keyspaces: keyspaces.filter(|each| each.group != META.0).collect(),
+            groups: groups
+                .iter()
+                .filter(|each| each.group != META)
+                .map(admin::group)
+                .collect(),
         }
     }
 

@@ -62,6 +62,26 @@ struct Inner {
     origins: Box<[String]>,
 }
 
+/// The one answer to one message.
+async fn answered(
+    (mut questions, mut answers): (Questions, Answers),
+    message: Bytes,
+) -> Result<Bytes, Status> {
+    questions.send(message, true).await?;
+    let answer = answers.next().await?;
+    let Some(answer) = answer else {
+        return Err(Status::new(
+            INTERNAL,
+            "the call has ended without an answer",
+        ));
+    };
+    // The end says whether it is one.
+    if answers.next().await?.is_some() {
+        return Err(Status::new(INTERNAL, "the call has more than one answer"));
+    }
+    Ok(answer)
+}
+
 impl Gateway {
     /// A gateway whose connection is driven by the runtime that this is called in.
     pub(crate) fn new(limits: &ClientLimits, origins: &[String]) -> Gateway {
@@ -94,6 +114,20 @@ impl Gateway {
             Ok(response) => response,
             Err(status) => refuse(&status),
         }
+    }
+
+    /// A call of this server's own, with one message each way.
+    ///
+    /// # Errors
+    /// As it was answered.
+    pub(crate) async fn call(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        message: Bytes,
+    ) -> Result<Bytes, Status> {
+        let call = self.0.link.open(path, headers).await?;
+        answered(call, message).await
     }
 
     async fn answer(&self, request: Request) -> Result<Response, Status> {
@@ -130,25 +164,14 @@ impl Gateway {
     async fn unary(
         &self,
         method: &MethodDescriptor,
-        (mut questions, mut answers): (Questions, Answers),
+        call: (Questions, Answers),
         body: Body,
     ) -> Result<Response, Status> {
         // What is made of the text is held as long as the call is under way.
         let (text, _held) = self.whole(body).await?;
         let message = json::to_message(method.input(), &text)?;
         drop(text);
-        questions.send(message, true).await?;
-        let answer = answers.next().await?;
-        let Some(answer) = answer else {
-            return Err(Status::new(
-                INTERNAL,
-                "the call has ended without an answer",
-            ));
-        };
-        // The end says whether it is one.
-        if answers.next().await?.is_some() {
-            return Err(Status::new(INTERNAL, "the call has more than one answer"));
-        }
+        let answer = answered(call, message).await?;
         let text = json::from_message(method.output(), answer)?;
         Ok(json_response(StatusCode::OK, text.into()))
     }

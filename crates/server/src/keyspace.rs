@@ -200,6 +200,13 @@ impl Keyspaces {
         Ok(directory.routes.of_watch(create)?.map(Arc::clone))
     }
 
+    /// The keyspaces that prefixes of keys lead to, each once.
+    pub(crate) fn routed(&self) -> Vec<Arc<str>> {
+        let directory = self.directory();
+        let routed = directory.map(|directory| directory.routes.keyspaces());
+        routed.unwrap_or_default().into_iter().collect()
+    }
+
     /// Whether this node holds no data: it has told so before it serves anybody.
     pub(crate) fn is_of_witness(&self) -> bool {
         self.0.is_witness.load(Ordering::Relaxed)

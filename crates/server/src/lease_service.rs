@@ -11,11 +11,17 @@ use crate::calls::Calls;
 use crate::etcd_service::generated::lease_server::{Lease, LeaseServer};
 use crate::etcd_service::{calls_of, key_value, mismatch};
 use crate::limits::ClientLimits;
+use crate::tied::{self, Followers};
 
 /// The service, ready to be routed to.
-pub(crate) fn service(calls: &Calls, limits: &ClientLimits) -> LeaseServer<LeaseService> {
+pub(crate) fn service(
+    calls: &Calls,
+    followers: Followers,
+    limits: &ClientLimits,
+) -> LeaseServer<LeaseService> {
     let service = LeaseService {
         calls: calls.clone(),
+        followers,
     };
     LeaseServer::new(service)
         .max_decoding_message_size(limits.receive_bytes)
@@ -26,13 +32,15 @@ pub(crate) fn service(calls: &Calls, limits: &ClientLimits) -> LeaseServer<Lease
 #[derive(Clone)]
 pub(crate) struct LeaseService {
     calls: Calls,
+    /// Keyspaces whose keys go with leases of the default one.
+    followers: Followers,
 }
 
 /// Asks the node and takes out the answer's one variant.
 macro_rules! ask {
     ($calls:expr, $request:expr, $variant:ident) => {
         match key_value($calls, $request).await? {
-            etcd::Response::$variant(response) => Ok(Response::new(response)),
+            etcd::Response::$variant(response) => Ok::<_, Status>(Response::new(response)),
             _ => Err(mismatch()),
         }
     };
@@ -54,8 +62,20 @@ impl Lease for LeaseService {
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         let calls = calls_of(&self.calls, &request);
-        let request = etcd::Request::LeaseRevoke(request.into_inner());
-        ask!(&calls, request, LeaseRevoke)
+        let (metadata, _, request) = request.into_parts();
+        let id = request.id;
+        if calls.are_by_prefix() {
+            let followed = tied::follow(&calls, &[id]).await;
+            followed.map_err(Status::from)?;
+            return Ok(Response::new(LeaseRevokeResponse::default()));
+        }
+        let revoked = ask!(&calls, etcd::Request::LeaseRevoke(request), LeaseRevoke)?;
+        if calls.may_be_routed() {
+            let metadata = metadata.into_headers();
+            let followed = self.followers.revoked(&calls, &metadata, id).await;
+            followed.map_err(Status::from)?;
+        }
+        Ok(revoked)
     }
 
     async fn lease_time_to_live(
@@ -63,8 +83,22 @@ impl Lease for LeaseService {
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
         let calls = calls_of(&self.calls, &request);
-        let request = etcd::Request::LeaseTimeToLive(request.into_inner());
-        ask!(&calls, request, LeaseTimeToLive)
+        let (metadata, _, request) = request.into_parts();
+        if calls.are_by_prefix() {
+            let told = tied::time_to_live(&calls, request).await;
+            return told.map(Response::new).map_err(Status::from);
+        }
+        let (id, with_keys) = (request.id, request.keys);
+        let request = etcd::Request::LeaseTimeToLive(request);
+        let mut told: Response<LeaseTimeToLiveResponse> = ask!(&calls, request, LeaseTimeToLive)?;
+        if with_keys && told.get_ref().ttl >= 0 && calls.may_be_routed() {
+            let metadata = metadata.into_headers();
+            let keys = self.followers.keys(&calls, &metadata, id).await;
+            let told = told.get_mut();
+            told.keys.extend(keys.map_err(Status::from)?);
+            told.keys.sort_unstable();
+        }
+        Ok(told)
     }
 
     async fn lease_leases(

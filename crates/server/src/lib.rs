@@ -23,7 +23,7 @@
 //!   and operators.
 //! - `serving`: etcd's hot calls. `etcd_service`, `lease_service`, `http`, `admin`: everything
 //!   else that is spoken. `calls`, `inbox`: from them to the node.
-//! - `gateway`: etcd's calls as JSON.
+//! - `gateway`: etcd's calls as JSON. `tied`: leases that keys of other keyspaces go with.
 //! - `gossip`: who is alive, as a hint. `evidence`, `status`: what a node tells of itself.
 //! - [`tls`]: encryption, and who is at the other end.
 //! - `lock_service`, `lines`, `changes`: locks and elections, and the waiting for them.
@@ -70,6 +70,7 @@ mod seed;
 mod serving;
 pub mod snapshot;
 mod status;
+mod tied;
 pub mod tls;
 mod transport;
 

@@ -1,12 +1,13 @@
 //! Leases: what is attached to one goes with it, unless somebody renews it in time.
 //!
 //! ```text
-//!   space LEASES   id                   -> granted, deadline         the truth, as plain rows
+//!   space LEASES   id                   -> granted, deadline, ...    the truth, as plain rows
 //!   keys           a live version names its lease                    the truth, in the keys' space
 //!
 //!   due            (no earlier than, id)                             derived: who may be due first
 //!   places         id                   -> no earlier than           derived: where it is in due
 //!   attached       (lease, space, key)                               derived: what goes with it
+//!   tied           id                                                derived: which have a parent
 //! ```
 //!
 //! **Time is the group's own clock** ([`crate::Reader::clock`]): only entries advance it, by the
@@ -23,9 +24,15 @@
 //! has come the place of their deadline, once in the life of a deadline: whoever leads for all, and
 //! others for a few at a time, so that not everything is left for when they come to lead. What
 //! can be read of leases is the same with an index that was left behind and one that was not.
+//!
+//! **A tied lease** is the shadow of one in another group, its parent, so that keys of two groups go
+//! with one lease. It has no end of its own, and nobody can renew it: whoever leads this group ends
+//! it when its parent has ended. Ids are used again, so both say in which slot of the other group's
+//! log the parent was granted.
 
 use std::time::Duration;
 
+use base::Slot;
 use bytes::{Buf, Bytes};
 
 use crate::digest::hash_row;
@@ -46,31 +53,65 @@ pub struct Lease {
     pub id: LeaseId,
     /// For how long it was granted, and is renewed each time.
     pub granted: Duration,
-    /// When it is over, on the group's clock. It lasts until an entry says that it has ended.
+    /// When it is over, on the group's clock. It lasts until an entry says that it has ended. Of a
+    /// tied lease this says nothing.
     pub deadline: Duration,
+    /// The slot in which it was granted: another lease of this id has another one.
+    pub since: Slot,
+    /// It is tied to the lease of this id in another group, that was granted in this slot there.
+    pub parent: Option<Slot>,
 }
 
 /// The length of a lease's row.
-const ROW_LENGTH: usize = 24;
+const ROW_LENGTH: usize = 40;
+/// Where the slots are in it.
+const SLOTS: usize = 24;
+/// The deadline of a tied lease is never seen.
+const NEVER: Duration = Duration::from_secs(9_000_000_000);
 
 impl Lease {
-    /// A lease that begins, or begins anew, at `clock`.
-    pub(crate) fn from(clock: Duration, id: LeaseId, granted: Duration) -> Lease {
+    /// A lease that begins at `clock`.
+    pub(crate) fn from(clock: Duration, id: LeaseId, granted: Duration, since: Slot) -> Lease {
         Lease {
             id,
             granted,
             deadline: clock.saturating_add(granted),
+            since,
+            parent: None,
+        }
+    }
+
+    /// The shadow of a lease of another group, from `clock` on.
+    pub(crate) fn tied(clock: Duration, tie: &Tie, since: Slot) -> Lease {
+        Lease {
+            deadline: clock.saturating_add(NEVER),
+            parent: Some(tie.parent),
+            ..Lease::from(clock, tie.id, tie.granted, since)
+        }
+    }
+
+    /// The same, from `clock` on.
+    pub(crate) fn renewed(self, clock: Duration) -> Lease {
+        Lease {
+            deadline: clock.saturating_add(self.granted),
+            ..self
         }
     }
 
     /// The row's value. Layout (little-endian): granted as seconds u64 and nanoseconds u32, the
-    /// deadline likewise.
+    /// deadline likewise; the slot in which it was granted u64; 0, or the parent's and one, u64.
     pub(crate) fn encode(&self) -> [u8; ROW_LENGTH] {
         let mut bytes = [0; ROW_LENGTH];
-        for (half, time) in bytes.chunks_mut(12).zip([self.granted, self.deadline]) {
+        let (times, slots) = bytes.split_at_mut(SLOTS);
+        for (half, time) in times.chunks_mut(12).zip([self.granted, self.deadline]) {
             half[..8].copy_from_slice(&time.as_secs().to_le_bytes());
             half[8..].copy_from_slice(&time.subsec_nanos().to_le_bytes());
         }
+        let parent = self
+            .parent
+            .map_or(0, |Slot(parent)| parent.saturating_add(1));
+        slots[..8].copy_from_slice(&self.since.0.to_le_bytes());
+        slots[8..].copy_from_slice(&parent.to_le_bytes());
         bytes
     }
 
@@ -94,12 +135,27 @@ impl Lease {
         }
         let granted = get_time(&mut value)?;
         let deadline = get_time(&mut value)?;
+        let since = Slot(value.try_get_u64_le().ok()?);
+        let parent = value.try_get_u64_le().ok()?;
         Some(Lease {
             id,
             granted,
             deadline,
+            since,
+            parent: parent.checked_sub(1).map(Slot),
         })
     }
+}
+
+/// What is known of a lease of another group that keys of this one shall go with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tie {
+    /// Its name, there and here.
+    pub id: LeaseId,
+    /// For how long it was granted.
+    pub granted: Duration,
+    /// The slot of the other group's log in which it was granted.
+    pub parent: Slot,
 }
 
 fn get_time(value: &mut &[u8]) -> Option<Duration> {
@@ -188,11 +244,23 @@ pub(crate) struct LeaseIndex {
     /// Where each is.
     places: Tree<LeaseId, Place>,
     attached: Tree<Attachment, Present>,
+    /// Leases that have a parent.
+    tied: Tree<LeaseId, Present>,
 }
 
 impl LeaseIndex {
     /// A lease begins, is changed, or ends.
     pub(crate) fn change(&mut self, before: Option<Lease>, after: Option<Lease>) {
+        let tied = |lease: Option<Lease>| lease.filter(|each| each.parent.is_some());
+        match (tied(before), tied(after)) {
+            (None, Some(after)) => {
+                self.tied.insert(after.id, Present);
+            }
+            (Some(before), None) => {
+                self.tied.remove_found(&[], |other| other.cmp(&before.id));
+            }
+            (None, None) | (Some(_), Some(_)) => {}
+        }
         match (before, after) {
             // It keeps its place: see the head of this file.
             (Some(before), Some(after)) if after.deadline >= before.deadline => {}
@@ -249,11 +317,15 @@ impl LeaseIndex {
 pub(crate) struct LeaseIndexBuilder {
     due: Vec<Due>,
     attached: Vec<Attachment>,
+    tied: Vec<LeaseId>,
 }
 
 impl LeaseIndexBuilder {
     pub(crate) fn lease(&mut self, lease: &Lease) {
         self.due.push(lease.due());
+        if lease.parent.is_some() {
+            self.tied.push(lease.id);
+        }
     }
 
     pub(crate) fn newest_version(&mut self, space: Space, key: &Bytes, lease: i64) {
@@ -276,6 +348,9 @@ impl LeaseIndexBuilder {
         }
         self.due.sort_unstable();
         self.attached.sort_unstable();
+        self.tied.sort_unstable();
+        let mut tied = TreeBuilder::default();
+        self.tied.into_iter().for_each(|id| tied.push(id, Present));
         let (mut due, mut attached) = (TreeBuilder::default(), TreeBuilder::default());
         let mut places: Vec<(LeaseId, Duration)> = Vec::with_capacity(self.due.len());
         for each in self.due {
@@ -293,6 +368,7 @@ impl LeaseIndexBuilder {
             due: due.finish(),
             places: by_id.finish(),
             attached: attached.finish(),
+            tied: tied.finish(),
         })
     }
 }
@@ -362,7 +438,10 @@ impl Rows {
         let place = |other: &Bytes| other.as_ref().cmp(&key);
         let renewed = self.plain_mut(space).update(&key, place, |Row(value)| {
             let before = Lease::of_row(&key, value);
-            let after = Lease::from(clock, id, before.granted);
+            if before.parent.is_some() {
+                return (before, before);
+            }
+            let after = before.renewed(clock);
             assert!(
                 before.deadline <= after.deadline,
                 "the group's clock never goes back, so no place comes too late"
@@ -378,7 +457,7 @@ impl Rows {
             self.digest.subtract(hash(&before));
             self.digest.add(hash(&after));
         }
-        Some(after.granted)
+        after.parent.is_none().then_some(after.granted)
     }
 
     /// A lease, if it exists.
@@ -411,6 +490,19 @@ impl Reader {
     #[must_use]
     pub fn lease_count(&self) -> u64 {
         self.rows.lease_index.due.weight()
+    }
+
+    /// Leases that are tied to those of another group, in the order of ids, behind `after`.
+    pub fn tied_leases(&self, after: Option<LeaseId>) -> impl Iterator<Item = Lease> + '_ {
+        let tied = &self.rows.lease_index.tied;
+        let behind = tied.iterate_from(&[], move |id| Some(*id) <= after);
+        behind.map(|(id, _)| self.lease(*id).expect("the index has rows"))
+    }
+
+    /// Whether any lease is tied to one of another group.
+    #[must_use]
+    pub fn has_tied_leases(&self) -> bool {
+        self.rows.lease_index.tied.weight() > 0
     }
 
     /// All leases, in the order of ids.
@@ -474,7 +566,19 @@ mod tests {
         let ids = [i64::MIN, -2, -1, 1, 2, i64::MAX].map(LeaseId);
         assert!(ids.is_sorted_by_key(|id| row_key(*id)));
         for id in ids {
-            let lease = Lease::from(Duration::new(7, 8), id, Duration::from_secs(9_000_000_000));
+            let (clock, granted) = (Duration::new(7, 8), Duration::from_secs(9_000_000_000));
+            let lease = Lease::from(clock, id, granted, Slot(9));
+            let parent = Slot(id.0.unsigned_abs() - 1);
+            let tied = Lease::tied(
+                clock,
+                &Tie {
+                    id,
+                    granted,
+                    parent,
+                },
+                Slot(9),
+            );
+            assert_eq!(Lease::decode(&row_key(id), &tied.encode()), Some(tied));
             let (key, value) = (row_key(id), lease.encode());
             assert_eq!(Lease::decode(&key, &value), Some(lease));
             for length in 0..ROW_LENGTH {
@@ -482,7 +586,7 @@ mod tests {
             }
             assert_eq!(Lease::decode(&key[..7], &value), None);
         }
-        let lease = Lease::from(Duration::ZERO, LeaseId(0), Duration::ZERO);
+        let lease = Lease::from(Duration::ZERO, LeaseId(0), Duration::ZERO, Slot(0));
         let (key, value) = (row_key(LeaseId(0)), lease.encode());
         assert_eq!(Lease::decode(&key, &value), None, "0 names no lease");
     }

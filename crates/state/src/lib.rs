@@ -41,7 +41,7 @@ pub use checkpoint::{
 pub use digest::Digest;
 pub use interruption::Interrupted;
 pub use key_value::{Event, EventBatch, EventKind, KeyRange, KeyValue, Revision};
-pub use lease::{Lease, LeaseId};
+pub use lease::{Lease, LeaseId, Tie};
 pub use limits::{LEVEL_MAX, Limits, Settings};
 pub use origin::{Admission, Origin};
 pub use reader::{Reader, Snapshot};

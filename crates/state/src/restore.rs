@@ -9,7 +9,7 @@
 //! - Nobody's commands of before can come again: windows of origins are dropped. So is what was
 //!   known of the members, who are others now.
 
-use base::Epoch;
+use base::{Epoch, Slot};
 use bytes::Bytes;
 
 use crate::key_value::Revision;
@@ -63,7 +63,8 @@ impl State {
             .map(|(key, row)| (key.clone(), Lease::of_row(key, &row.0)))
             .collect();
         for (key, lease) in leases {
-            let renewed = Lease::from(scalars.clock, lease.id, lease.granted);
+            // Its parent is left behind, and so are the slots.
+            let renewed = Lease::from(scalars.clock, lease.id, lease.granted, Slot(0));
             let row = Bytes::copy_from_slice(&renewed.encode());
             rows.set_row(Space::LEASES, key, Some(row));
         }

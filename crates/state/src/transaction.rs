@@ -11,12 +11,13 @@
 
 use std::time::Duration;
 
+use base::Slot;
 use bytes::Bytes;
 
 use crate::buffered::{Buffered, BufferedPairs};
 use crate::key_value::{EventBatch, KeyRange, KeyValue, Revision};
 use crate::keyspace::{Change, Version, row_bytes};
-use crate::lease::{self, Lease, LeaseId};
+use crate::lease::{self, Lease, LeaseId, Tie};
 use crate::limits::ROW_BYTES_MAX;
 use crate::reader::{Live, Reader, event};
 use crate::space::{Owner, SPACE_COUNT, Space};
@@ -285,13 +286,42 @@ impl<'a> Transaction<'a> {
     pub fn grant_lease(&mut self, id: LeaseId, granted: Duration) -> Lease {
         assert!(id != LeaseId(0), "0 is no lease");
         assert!(self.lease(id).is_none(), "lease {} exists", id.0);
-        self.write_lease(Lease::from(self.base().clock(), id, granted))
+        let base = self.base();
+        self.write_lease(Lease::from(base.clock(), id, granted, base.applied()))
     }
 
-    /// Lets a lease begin anew, from now on. `None` if it does not exist.
+    /// Lets a lease begin anew, from now on. `None` if it does not exist, or is tied.
     pub fn renew_lease(&mut self, id: LeaseId) -> Option<Lease> {
-        let Lease { granted, .. } = self.lease(id)?;
-        Some(self.write_lease(Lease::from(self.base().clock(), id, granted)))
+        let lease = self.lease(id).filter(|lease| lease.parent.is_none())?;
+        Some(self.write_lease(lease.renewed(self.base().clock())))
+    }
+
+    /// Ties this group to a lease of another one: keys here can be attached to it. What was tied to
+    /// an earlier lease of the same id ends. `None` if this group has a lease of its own with this
+    /// id.
+    ///
+    /// # Panics
+    /// If the id is 0; the caller has checked that.
+    pub fn tie_lease(&mut self, tie: &Tie) -> Option<Lease> {
+        assert!(tie.id != LeaseId(0), "0 is no lease");
+        if let Some(lease) = self.lease(tie.id) {
+            // Told late, or twice.
+            if lease.parent? >= tie.parent {
+                return Some(lease);
+            }
+            self.revoke_lease(tie.id);
+        }
+        let base = self.base();
+        let lease = Lease::tied(base.clock(), tie, base.applied());
+        Some(self.write_lease(lease))
+    }
+
+    /// The other group had no lease of this id when it had executed `seen`: what was tied to one
+    /// that was granted by then ends, as [`Transaction::revoke_lease`] does. `None` if there is no
+    /// such lease here.
+    pub fn untie_lease(&mut self, id: LeaseId, seen: Slot) -> Option<u64> {
+        let parent = self.lease(id)?.parent?;
+        (parent <= seen).then(|| self.revoke_lease(id)).flatten()
     }
 
     fn write_lease(&mut self, lease: Lease) -> Lease {

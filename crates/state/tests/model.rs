@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use base::Random;
+use base::{Random, Slot};
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_state::limits::OVERHEAD_BYTES;
@@ -125,6 +125,8 @@ struct Model {
     rows: BTreeMap<Bytes, Bytes>,
     leases: Leases,
     clock: Duration,
+    /// The entry that is being executed.
+    slot: Slot,
     floor: i64,
 }
 
@@ -176,6 +178,10 @@ impl Model {
         };
         if let Some(granted) = granted {
             let deadline = self.clock + granted;
+            let since = match what {
+                Leasing::Renew => leases[&id].since,
+                _ => self.slot,
+            };
             let id = LeaseId(id);
             leases.insert(
                 id.0,
@@ -183,6 +189,8 @@ impl Model {
                     id,
                     granted,
                     deadline,
+                    since,
+                    parent: None,
                 },
             );
             return;
@@ -247,7 +255,7 @@ impl Model {
             .iter()
             .map(|(key, value)| row(key, value.len()))
             .sum();
-        held += self.leases.len() as u64 * (8 + 24 + OVERHEAD_BYTES);
+        held += self.leases.len() as u64 * (8 + 40 + OVERHEAD_BYTES);
         let mut seen = BTreeSet::new();
         for (revision, keys) in self.changed.iter().rev() {
             for key in keys {
@@ -530,6 +538,7 @@ fn run_rounds(rounds: &[Round]) {
         let before = model.clone();
         let stamp = next_stamp(&state);
         model.clock += stamp.elapsed;
+        model.slot = stamp.slot;
         state.begin_entry(&stamp);
         shadow.state.begin_entry(&stamp);
         for command in &round.commands {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorate_state::limits::OVERHEAD_BYTES;
 use quorate_state::{
     EntryStamp, EventKind, KeyRange, KeyValue, LEVEL_MAX, Lease, LeaseId, Limits, Revision, Space,
-    State,
+    State, Tie,
 };
 
 mod support;
@@ -637,4 +637,97 @@ fn what_was_never_settled_is_looked_at_once_however_much_it_is() {
         !state.settle_leases(clock, 1),
         "nobody has looked behind it"
     );
+}
+
+/// A state in which the lease 7 of slot 90 of another group is followed, with a key.
+fn tied_state() -> State {
+    let mut state = new_state();
+    run(&mut state, |transaction| {
+        let lease = transaction.tie_lease(&tie(90)).expect("the id is free");
+        assert_eq!(
+            (lease.parent, lease.granted),
+            (Some(Slot(90)), tie(90).granted)
+        );
+        transaction.put(ETCD, b"a", b"1", 7);
+    });
+    assert!(state.reader().has_tied_leases());
+    state
+}
+
+fn tie(parent: u64) -> Tie {
+    Tie {
+        id: LeaseId(7),
+        granted: Duration::from_secs(2),
+        parent: Slot(parent),
+    }
+}
+
+#[test]
+fn a_tied_lease_ends_with_the_one_that_it_is_tied_to_and_not_otherwise() {
+    let mut state = tied_state();
+    // Its own time does not end it, and nobody renews it.
+    let deadline = state
+        .reader()
+        .lease(LeaseId(7))
+        .expect("it is there")
+        .deadline;
+    run(&mut state, |transaction| {
+        assert_eq!(transaction.renew_lease(LeaseId(7)), None);
+        assert_eq!(transaction.expire_lease(LeaseId(7), deadline), None);
+        assert_eq!(
+            transaction.untie_lease(LeaseId(7), Slot(89)),
+            None,
+            "known too early"
+        );
+    });
+    state.begin_entry(&next_stamp(&state));
+    assert_eq!(state.renew_leases(&[LeaseId(7), LeaseId(8)]), [None, None]);
+    assert!(state.end_entry().is_empty());
+    assert_eq!(state.reader().lease_keys(LeaseId(7)).count(), 1);
+    // Told late, or twice: it stays what it is.
+    run(&mut state, |transaction| {
+        assert!(transaction.tie_lease(&tie(80)).is_some());
+        assert!(transaction.tie_lease(&tie(90)).is_some());
+    });
+    let lease = state.reader().lease(LeaseId(7)).expect("it is there");
+    assert_eq!(lease.parent, Some(Slot(90)));
+    run(&mut state, |transaction| {
+        assert_eq!(transaction.untie_lease(LeaseId(7), Slot(90)), Some(1));
+    });
+    assert!(!state.reader().has_tied_leases());
+    assert!(state.reader().get(ETCD, b"a", None).is_none());
+}
+
+#[test]
+fn what_was_tied_to_an_earlier_lease_of_the_same_id_ends_with_that() {
+    let mut state = tied_state();
+    run(&mut state, |transaction| {
+        assert!(transaction.tie_lease(&tie(95)).is_some());
+    });
+    assert!(state.reader().get(ETCD, b"a", None).is_none());
+    run(&mut state, |transaction| {
+        transaction.put(ETCD, b"b", b"1", 7);
+        assert_eq!(transaction.untie_lease(LeaseId(7), Slot(94)), None);
+    });
+    assert!(state.reader().get(ETCD, b"b", None).is_some());
+    let tied = |after| state.reader().tied_leases(after).count();
+    assert_eq!(
+        (tied(None), tied(Some(LeaseId(6))), tied(Some(LeaseId(7)))),
+        (1, 1, 0)
+    );
+}
+
+#[test]
+fn a_lease_of_the_groups_own_is_never_taken_for_another_ones() {
+    let mut state = new_state();
+    run(&mut state, |transaction| {
+        transaction.grant_lease(LeaseId(7), Duration::from_secs(5));
+        transaction.put(ETCD, b"own", b"1", 7);
+    });
+    run(&mut state, |transaction| {
+        assert_eq!(transaction.tie_lease(&tie(90)), None);
+        assert_eq!(transaction.untie_lease(LeaseId(7), Slot(99)), None);
+    });
+    assert!(!state.reader().has_tied_leases());
+    assert!(state.reader().get(ETCD, b"own", None).is_some());
 }

@@ -407,6 +407,9 @@ fn create(
     Ok(created(&keyspaces))
 }
 
+/// How many keyspaces are named that were created with one command.
+const CREATED_NAMED: usize = 8;
+
 fn created(keyspaces: &[Keyspace]) -> String {
     match keyspaces {
         [one] => {
@@ -418,14 +421,22 @@ fn created(keyspaces: &[Keyspace]) -> String {
                 names.join(", ")
             )
         }
-        [first, .., last] => format!(
-            "created {} keyspaces, {} to {}, in the groups {} to {}",
-            keyspaces.len(),
-            first.name,
-            last.name,
-            first.group.0,
-            last.group.0
-        ),
+        [first, .., last] => {
+            let named = keyspaces.iter().take(CREATED_NAMED);
+            let mut names: Vec<&str> = named.map(|each| &each.name[..]).collect();
+            let more = format!("{} more", keyspaces.len() - names.len());
+            if keyspaces.len() > names.len() {
+                names.push(&more);
+            }
+            let end = names.pop().expect("there are two at least");
+            format!(
+                "created {} keyspaces in the groups {} to {}: {} and {end}",
+                keyspaces.len(),
+                first.group.0,
+                last.group.0,
+                names.join(", ")
+            )
+        }
         [] => "created nothing".to_owned(),
     }
 }

@@ -13,6 +13,7 @@ use super::keyspaces::Wanted;
 use super::{Group, Moment};
 use crate::calls::{Admittance, CallKind, PendingRead, ReadKind, Waiter};
 use crate::interface::{Answer, Call, CallId, Job, MemberStatus, Output, Status};
+use crate::leases;
 use crate::operator::{Asker, Request, translate};
 use crate::peers::Peers;
 use crate::replica::ETCD;
@@ -60,6 +61,11 @@ impl Group {
                 self.open(moment, id, CallKind::Renewals);
                 self.renew(moment, id, leases);
             }
+            Call::ParentLeases(leases) => {
+                self.open(moment, id, CallKind::ParentLeases);
+                self.calls.add_read(id, ReadKind::ParentLeases(leases));
+            }
+            Call::FollowParents(parents) => self.call_follow_parents(moment, id, parents, out),
             Call::EtcdMemberList { linearizable: true } => {
                 self.open(moment, id, CallKind::EtcdMemberList);
                 self.calls.add_read(id, ReadKind::EtcdMemberList);
@@ -244,6 +250,10 @@ impl Group {
                 (_, ReadKind::Current) => self.was_current = true,
                 (Some(call), kind) if self.calls.is_open(call) => match kind {
                     ReadKind::Etcd(read) => self.read_etcd(call, read, out),
+                    ReadKind::ParentLeases(leases) => {
+                        let parents = leases::parents(self.replica.reader(), leases);
+                        self.answer(call, Answer::ParentLeases(Ok(parents)), out);
+                    }
                     ReadKind::EtcdMemberList => {
                         let answer = Answer::EtcdMemberList(Ok(self.etcd_members()));
                         self.answer(call, answer, out);
@@ -366,12 +376,13 @@ impl Group {
             return self.introduce(moment.now, asker, id, peers, out);
         }
         let asked = translate(&operation, &self.membership);
-        let asked = asked.and_then(|asked| match &asked.0 {
-            Request::Change(consensus::Change::Remove(id)) => match self.needs_member(*id) {
-                Some(reason) => Err(reason),
-                None => Ok(asked),
-            },
-            _ => Ok(asked),
+        let asked = asked.and_then(|asked| {
+            let against = match &asked.0 {
+                Request::Change(consensus::Change::Remove(id)) => self.needs_member(*id),
+                Request::Change(consensus::Change::Promote(id)) => self.why_no_vote(*id),
+                _ => None,
+            };
+            against.map_or(Ok(asked), Err)
         });
         match asked {
             Err(reason) => self.operated(asker, Err(reason), peers, out),

@@ -78,6 +78,8 @@ pub(crate) fn requirement(call: &Call) -> Requirement {
         | Call::Placement(_)
         | Call::Etcd(_)
         | Call::RenewLeases(_)
+        | Call::ParentLeases(_)
+        | Call::FollowParents(_)
         | Call::Status
         | Call::Ready
         | Call::MemberAdd { .. }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use base::Instant;
 use etcd::proto::etcdserverpb::ResponseHeader;
-use state::LeaseId;
+use state::{Lease, LeaseId};
 
 use super::{Group, Moment};
 use crate::calls::{Admittance, CallKind, Renewals, Waiter};
 use crate::interface::{Answer, CallId, Output, RenewedLeases};
-use crate::leases::{self, LeaseCommand, LeaseOutcome, PROTOCOL};
+use crate::leases::{self, LeaseCommand, LeaseOutcome, PROTOCOL, Parent};
 use crate::replica::Outcome;
 use crate::system::SystemCommand;
 
@@ -152,7 +152,8 @@ impl Group {
     pub(super) fn lease_deadline(&self) -> Option<Instant> {
         let gathered = (!self.leases.renewals.is_empty()).then_some(self.leases.renewals_due);
         let ending = self.leads().then(|| self.ending_deadline()).flatten();
-        gathered.into_iter().chain(ending).min()
+        let parents = self.parents_deadline();
+        gathered.into_iter().chain(ending).chain(parents).min()
     }
 
     /// The same on the leader, apart from renewals.
@@ -166,6 +167,91 @@ impl Group {
         // A longer time between two passes would not count in full as running time.
         let pass = self.last_pass + self.config.timing.election_timeout / 2;
         Some(expiry.min(self.leases.next_clock_entry).min(pass))
+    }
+
+    /// A call tells what is known of leases of the first group. Nothing is proposed for what stands
+    /// here already: a lease that has ended meanwhile is not there for whoever comes next.
+    pub(super) fn call_follow_parents(
+        &mut self,
+        moment: Moment,
+        id: CallId,
+        parents: Vec<Parent>,
+        out: &mut Vec<Output>,
+    ) {
+        let reader = self.replica.reader();
+        let is_tied = |parent: &Parent| match parent {
+            Parent::Lives(tie) => {
+                let lease = reader.lease(tie.id);
+                lease.is_some_and(|lease| lease.parent == Some(tie.parent))
+            }
+            Parent::Over { .. } => false,
+        };
+        if parents.iter().all(is_tied) {
+            let answer = Answer::ParentsFollowed(Ok(()));
+            return out.push(Output::Answer { id, answer });
+        }
+        self.open(moment, id, CallKind::FollowParents);
+        let ends_only = parents
+            .iter()
+            .all(|each| matches!(each, Parent::Over { .. }));
+        let admittance = match ends_only {
+            true => Admittance::Reserved,
+            false => Admittance::Ordinary,
+        };
+        let waiter = Waiter::Call {
+            call: id,
+            until_compacted: false,
+        };
+        if !self.propose_following(moment.now, parents, waiter, admittance) {
+            self.metrics.calls_refused += 1;
+            self.fail(id, etcd::Error::TooManyRequests, out);
+        }
+    }
+
+    fn propose_following(
+        &mut self,
+        now: Instant,
+        parents: Vec<Parent>,
+        waiter: Waiter,
+        admittance: Admittance,
+    ) -> bool {
+        let command = LeaseCommand::Follow(parents).encode();
+        let deadline = now + self.config.timing.request_timeout;
+        let added = self
+            .calls
+            .add_command(PROTOCOL, command, waiter, deadline, admittance);
+        added.is_ok()
+    }
+
+    /// On the leader: tied leases whose parents are to be looked for now.
+    pub(crate) fn leases_to_look_after(&mut self, now: Instant) -> Vec<Lease> {
+        if self.parents_deadline().is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        let limits = &self.config.limits.leases;
+        let most = limits.parents_per_look.max(1);
+        self.leases.next_parents = now + limits.parents_interval;
+        let tied = self.replica.reader().tied_leases(self.leases.looked_after);
+        let tied: Vec<Lease> = tied.take(most).collect();
+        // From the beginning again behind the last one.
+        let last = tied.last().filter(|_| tied.len() == most);
+        self.leases.looked_after = last.map(|last| last.id);
+        tied
+    }
+
+    /// On the leader: these leases have lost their parents. If nothing comes of it, the next look
+    /// finds them again.
+    pub(crate) fn end_orphans(&mut self, now: Instant, orphans: Vec<Parent>) {
+        let most = self.config.limits.leases.expiries_per_command.max(1);
+        for orphans in orphans.chunks(most) {
+            let (orphans, waiter) = (orphans.to_vec(), Waiter::Nobody);
+            self.propose_following(now, orphans, waiter, Admittance::Reserved);
+        }
+    }
+
+    fn parents_deadline(&self) -> Option<Instant> {
+        let has_tied = self.replica.reader().has_tied_leases();
+        (self.leads() && has_tied).then_some(self.leases.next_parents)
     }
 
     /// Renewals were executed, or nobody knows.

@@ -602,6 +602,29 @@ impl Group {
         has_run && matched * 100 >= u128::from(view.last.0) * percent
     }
 
+    /// Why an operator cannot give a member its vote yet: one that is not there, or has nothing, would
+    /// count for the majority and could not be part of it.
+    pub(super) fn why_no_vote(&self, id: NodeId) -> Option<String> {
+        let is_learner = self.membership.members.contains_key(&id) && !self.membership.is_voter(id);
+        if !is_learner || self.is_ready_for_vote(id) {
+            return None;
+        }
+        let name = self.name_of(id);
+        let view = self.engine.view();
+        let progress = view.progress.iter().find(|progress| progress.id == id);
+        let matched = progress.map_or(0, |progress| progress.matched.0);
+        if system::published(self.replica.reader(), id).is_none() {
+            return Some(format!(
+                "{name} has not joined yet, so its vote could only be missed: start it with --name \
+                 {name} and --join, and promote it once `quorate status` shows it"
+            ));
+        }
+        Some(format!(
+            "{name} holds {matched} of {} entries of the log: ask again when it has caught up",
+            view.last.0
+        ))
+    }
+
     /// The leader gives their vote to learners that shall have it by themselves.
     fn promote_wishes(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
         let reader = self.replica.reader();

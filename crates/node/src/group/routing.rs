@@ -11,6 +11,7 @@ use super::journaling::ToJournal;
 use super::{Group, META, Moment};
 use crate::calls::Waiter;
 use crate::interface::{Answer, Output};
+use crate::leases::LeaseOutcome;
 use crate::notes::Note;
 use crate::operator::Asker;
 use crate::peers::Peers;
@@ -278,6 +279,16 @@ impl Group {
                 Ok(None) => {}
                 Err(error) => self.fail(call, error, out),
             },
+            (Some(Waiter::Call { call, .. }), Outcome::Leases(Some(outcome))) => {
+                let result = match outcome {
+                    LeaseOutcome::Followed(true) => Ok(()),
+                    LeaseOutcome::Followed(false) => Err(etcd::Error::LeaseOfOther),
+                    LeaseOutcome::Renewed(_) | LeaseOutcome::Expired(_) => {
+                        Err(etcd::Error::Timeout)
+                    }
+                };
+                self.answer(call, Answer::ParentsFollowed(result), out);
+            }
             (Some(Waiter::Call { call, .. }), Outcome::Unknown) => {
                 self.fail(call, etcd::Error::Timeout, out);
             }

@@ -125,8 +125,8 @@ impl Node {
         }
     }
 
-    /// Writes down how far the promises of this node may go, before they come near that, and
-    /// whether it is in doubt.
+    /// Writes down how far the promises of this node may go, before they come near that, whether
+    /// it is in doubt, and whether a cluster that began with it has grown.
     pub(super) fn remember_promises(&mut self, out: &mut Vec<Output>) {
         if self.persisting.is_some() {
             return;
@@ -134,13 +134,26 @@ impl Node {
         let Phase::Running(running) = &self.phase else {
             return;
         };
-        if let Some((epochs, is_doubtful)) = running.promises_to_remember() {
+        let has_others = self.began_alone() && running.has_others();
+        let promises = running.promises_to_remember();
+        if promises.is_some() || has_others != self.identity.has_others {
+            let known = (self.identity.epochs, self.identity.is_doubtful);
+            let (epochs, is_doubtful) = promises.unwrap_or(known);
             let identity = Identity {
                 epochs,
                 is_doubtful,
+                has_others,
                 ..self.identity.clone()
             };
             self.persist(identity, out);
+        }
+    }
+
+    /// Whether nobody else had a vote when the cluster began.
+    fn began_alone(&self) -> bool {
+        match &self.identity.standing {
+            Standing::Member { genesis, .. } => genesis.voters.len() == 1,
+            Standing::Alone | Standing::Forming { .. } => false,
         }
     }
 
@@ -177,6 +190,7 @@ impl Node {
             journal_created: self.identity.journal_created,
             epochs: self.identity.epochs,
             is_doubtful: self.identity.is_doubtful,
+            has_others: self.identity.has_others,
         };
         let mut recovery = Recovery::new(identity, first, past, limits, files);
         let progress = recovery.start(out);

@@ -44,8 +44,10 @@ impl Running {
             return Err(etcd::Error::NoLeader);
         }
         let reader = self.meta().replica().reader();
-        // Renewals are those of many streams, each of which was checked when it was opened.
-        if !matches!(call, Call::RenewLeases(_)) && etcd::auth::status(reader).is_enabled {
+        // Renewals are those of many streams, each of which was checked when it was opened; and a
+        // group is told of leases by its node.
+        let is_checked = matches!(call, Call::RenewLeases(_) | Call::FollowParents(_));
+        if !is_checked && etcd::auth::status(reader).is_enabled {
             if self.may_judge_by_old_users(now) {
                 return Err(etcd::Error::NoLeader);
             }
@@ -102,6 +104,8 @@ fn is_of_keyspace(call: &Call) -> bool {
     match call {
         Call::Etcd(request) => !matches!(request, etcd::Request::Auth(_)),
         Call::RenewLeases(_)
+        | Call::ParentLeases(_)
+        | Call::FollowParents(_)
         | Call::EtcdStatus
         | Call::EtcdMaintenance(_)
         | Call::Snapshot

@@ -76,6 +76,13 @@ impl Running {
         differs.then_some((promises.wanted, is_doubtful))
     }
 
+    /// Whether others have votes in the first group. While nothing is known of it, they have.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        let mut voters = self.meta().replica().membership().all_voters();
+        voters.any(|voter| voter != self.own)
+    }
+
     /// The identity file says so now.
     pub fn promises_remembered(&mut self, identity: &Identity) {
         let promises = &mut self.promises;

@@ -92,7 +92,11 @@ pub(crate) fn time_to_live(
     let Some(lease) = reader.lease(id) else {
         return Ok(response);
     };
-    response.ttl = seconds(lease.deadline.saturating_sub(clock));
+    response.ttl = match lease.parent {
+        None => seconds(lease.deadline.saturating_sub(clock)),
+        // What is left of it is known where it was granted.
+        Some(_) => seconds(lease.granted),
+    };
     response.granted_ttl = seconds(lease.granted);
     if request.keys {
         let keys = reader.lease_keys(id);

@@ -59,7 +59,7 @@ pub use plan::{Plan, Read, plan, plan_for};
 pub use range_stream::{RangePiece, RangeStream};
 pub use read::{ReadOutcome, read};
 pub use request::{Request, Response};
-pub use routes::{Astray, Place, Routes};
+pub use routes::{Astray, Place, Routes, leases as leases_of};
 
 /// The messages of etcd's API, generated from `proto/`, where they are documented.
 ///

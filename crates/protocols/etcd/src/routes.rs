@@ -7,7 +7,7 @@
 //!   get /registry/events/a            ─▶ events
 //!   get /registry/pods/a              ─▶ none: the keyspace that the client is in
 //!   get /registry/ --prefix           ─▶ astray: the keys of two keyspaces
-//!   put /registry/events/a --lease 7  ─▶ astray: the lease is not where the key is
+//!   put /registry/events/a --lease 7  ─▶ events, which has to follow the lease
 //! ```
 //!
 //! No prefix begins another one, so that a key has one place, whatever the order in which prefixes
@@ -15,7 +15,7 @@
 //! read or written together. What is about two is refused with their names, rather than answered
 //! with half of what was asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -24,7 +24,8 @@ use bytes::Bytes;
 use crate::command::codec;
 use crate::command::{Command, DeleteRange, Operation, Put, Range, Txn};
 use crate::error::Code;
-use crate::proto::etcdserverpb::WatchCreateRequest;
+use crate::proto::etcdserverpb::request_op::Request as OperationRequest;
+use crate::proto::etcdserverpb::{TxnRequest, WatchCreateRequest};
 use crate::request::Request;
 use crate::span::KeySpan;
 
@@ -46,9 +47,6 @@ pub type Place<'a> = Option<&'a Arc<str>>;
 pub enum Astray {
     /// Its keys are in more than one keyspace, such as these.
     Between(Arc<str>, Arc<str>),
-    /// A key of this keyspace is to be attached to a lease, which the client has granted in the
-    /// default one.
-    Leased(Arc<str>),
 }
 
 impl Astray {
@@ -66,11 +64,6 @@ impl Astray {
                 "quorate: the request is about keys of the keyspaces {one} and {other}; ask for \
                  those of each on their own"
             ),
-            Astray::Leased(keyspace) => format!(
-                "quorate: the key is in the keyspace {keyspace}, and the lease in {DEFAULT}; name \
-                 the keyspace (quorate-keyspace: {keyspace}) both when the lease is granted and \
-                 when the key is written"
-            ),
         }
     }
 }
@@ -82,6 +75,12 @@ impl Routes {
         Routes {
             by_prefix: routes.into_iter().collect(),
         }
+    }
+
+    /// The keyspaces that prefixes lead to, each once.
+    #[must_use]
+    pub fn keyspaces(&self) -> BTreeSet<Arc<str>> {
+        self.by_prefix.values().cloned().collect()
     }
 
     /// No prefix leads anywhere.
@@ -201,6 +200,31 @@ impl Routes {
     }
 }
 
+/// The leases that a request may attach keys to, each once.
+#[must_use]
+pub fn leases(request: &Request) -> Vec<i64> {
+    let mut found = Vec::new();
+    match request {
+        Request::Put(put) => found.push(put.lease),
+        Request::Txn(txn) => leases_of_txn(txn, &mut found),
+        _ => {}
+    }
+    found.retain(|lease| *lease != 0);
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn leases_of_txn(txn: &TxnRequest, found: &mut Vec<i64>) {
+    for operation in txn.success.iter().chain(&txn.failure) {
+        match &operation.request {
+            Some(OperationRequest::RequestPut(put)) => found.push(put.lease),
+            Some(OperationRequest::RequestTxn(nested)) => leases_of_txn(nested, found),
+            _ => {}
+        }
+    }
+}
+
 /// The first key behind all keys that begin with `prefix`; `None` if there is none.
 fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
@@ -214,7 +238,6 @@ struct Found<'a> {
     routes: &'a Routes,
     /// `None` before the first key.
     place: Option<Place<'a>>,
-    is_leased: bool,
 }
 
 impl<'a> Found<'a> {
@@ -222,7 +245,6 @@ impl<'a> Found<'a> {
         Found {
             routes,
             place: None,
-            is_leased: false,
         }
     }
 
@@ -237,7 +259,6 @@ impl<'a> Found<'a> {
     }
 
     fn put(&mut self, put: &Put<'_>) -> Result<(), Astray> {
-        self.is_leased |= put.lease != 0;
         self.span(KeySpan::Single(put.key))
     }
 
@@ -257,19 +278,15 @@ impl<'a> Found<'a> {
     }
 
     fn end(self) -> Result<Place<'a>, Astray> {
-        match self.place.flatten() {
-            Some(keyspace) if self.is_leased => Err(Astray::Leased(Arc::clone(keyspace))),
-            place => Ok(place),
-        }
+        Ok(self.place.flatten())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::etcdserverpb::request_op::Request as OperationRequest;
     use crate::proto::etcdserverpb::{
-        Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+        Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp,
     };
     use crate::{Plan, RequestLimits, plan};
 
@@ -288,10 +305,7 @@ mod tests {
         let place = routes.of_range(key, end);
         place
             .map(|place| place.map(ToString::to_string))
-            .map_err(|astray| match astray {
-                Astray::Between(one, other) => format!("{one} {other}"),
-                Astray::Leased(_) => unreachable!("a range has no lease"),
-            })
+            .map_err(|Astray::Between(one, other)| format!("{one} {other}"))
     }
 
     fn at(name: &str) -> Result<Option<String>, String> {
@@ -373,8 +387,31 @@ mod tests {
         assert_eq!(place(&txn(b"/a", b"/events/b")), Err(between));
         assert_eq!(place(&Request::Txn(TxnRequest::default())), Ok(None));
         let leased = Request::Put(put(b"/events/a", 7));
-        assert_eq!(place(&leased), Err(Astray::Leased("events".into())));
+        assert_eq!(place(&leased), Ok(Some("events".to_owned())));
         assert_eq!(place(&Request::Put(put(b"/a", 7))), Ok(None));
+    }
+
+    #[test]
+    fn what_a_request_attaches_keys_to_is_found_wherever_it_stands() {
+        let puts = |leases: &[i64]| {
+            let put = |lease: &i64| operation(OperationRequest::RequestPut(put(b"/a", *lease)));
+            leases.iter().map(put).collect::<Vec<_>>()
+        };
+        let nested = TxnRequest {
+            failure: puts(&[3, 1]),
+            ..TxnRequest::default()
+        };
+        let mut success = puts(&[2, 0]);
+        success.push(operation(OperationRequest::RequestTxn(nested)));
+        let txn = TxnRequest {
+            success,
+            failure: puts(&[-4]),
+            ..TxnRequest::default()
+        };
+        assert_eq!(leases(&Request::Txn(txn)), [-4, 1, 2, 3]);
+        assert_eq!(leases(&Request::Put(put(b"/a", 7))), [7]);
+        assert_eq!(leases(&Request::Put(put(b"/a", 0))), []);
+        assert_eq!(leases(&Request::LeaseLeases), []);
     }
 
     #[test]
@@ -418,7 +455,5 @@ mod tests {
     fn what_is_refused_names_the_keyspaces() {
         let between = Astray::Between("default".into(), "events".into()).text();
         assert!(between.contains("default and events"), "{between}");
-        let leased = Astray::Leased("events".into()).text();
-        assert!(leased.contains("quorate-keyspace: events"), "{leased}");
     }
 }

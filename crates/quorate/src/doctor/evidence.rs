@@ -37,6 +37,38 @@ pub(crate) struct Evidence {
     pub(crate) files: BTreeMap<String, Files>,
     #[serde(default)]
     pub(crate) metrics: String,
+    /// The keyspaces but the default one, as this node's table has them.
+    #[serde(default)]
+    pub(crate) keyspaces: Vec<Placed>,
+    /// This node's replicas of them.
+    #[serde(default)]
+    pub(crate) groups: Vec<Group>,
+}
+
+/// Who holds a keyspace.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Placed {
+    pub(crate) name: String,
+    pub(crate) group: u64,
+    pub(crate) replicas: Vec<String>,
+}
+
+/// What a node sees of a keyspace's group that it holds a replica of.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Group {
+    pub(crate) group: u64,
+    pub(crate) in_doubt: bool,
+    pub(crate) witness: bool,
+    pub(crate) elect: usize,
+    pub(crate) commit: usize,
+    pub(crate) role: String,
+    pub(crate) leader: Option<String>,
+    pub(crate) term: u64,
+    pub(crate) chosen: u64,
+    pub(crate) applied: u64,
+    pub(crate) digest: String,
+    pub(crate) alarms: Vec<String>,
+    pub(crate) farthest_behind: Option<u64>,
 }
 
 /// A certificate that a node uses.

@@ -14,6 +14,7 @@ mod between;
 mod counted;
 mod evidence;
 mod group;
+mod keyspaces;
 mod report;
 mod single;
 
@@ -137,6 +138,7 @@ pub(crate) async fn doctor(options: &Doctor) -> Result<(String, ExitCode), Admin
 fn examine(case: &evidence::Case, thresholds: &Thresholds) -> Vec<Finding> {
     let mut findings = Vec::new();
     group::examine(case, thresholds, &mut findings);
+    keyspaces::examine(case, thresholds, &mut findings);
     between::examine(case, thresholds, &mut findings);
     single::examine(case, thresholds, &mut findings);
     findings.sort_by(|one, other| {

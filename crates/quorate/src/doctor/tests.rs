@@ -403,3 +403,93 @@ fn the_worst_comes_first_and_decides_the_exit_status() {
     assert_eq!(json["worst"], "critical");
     assert_eq!(json["findings"][1]["kind"], "version");
 }
+
+/// A keyspace on all three, which the first one leads, with the second's replica changed.
+fn with_keyspaces(count: usize, change: impl Fn(&mut Value)) -> Case {
+    let mut case = healthy();
+    for (index, member) in case.members.iter_mut().enumerate() {
+        let mut told = evidence(index);
+        let numbers = 1..=count;
+        let placed = numbers.clone().map(
+            |number| json!({"name": format!("k{number}"), "group": number, "replicas": NAMES}),
+        );
+        told["keyspaces"] = placed.collect();
+        let groups = numbers.map(|number| {
+            // Each leads its share.
+            let leads = index == number % 3;
+            let mut group = json!({
+                "group": number, "in_doubt": false, "witness": false, "elect": 2, "commit": 2,
+                "role": if leads { "leader" } else { "follower" }, "leader": NAMES[number % 3],
+                "term": 3, "chosen": 9, "applied": 9, "digest": "ab", "alarms": [],
+                "farthest_behind": if leads { json!(0) } else { json!(null) },
+            });
+            if index == 1 {
+                change(&mut group);
+            }
+            group
+        });
+        told["groups"] = groups.collect();
+        *member = looked(index, told);
+    }
+    case
+}
+
+#[test]
+fn keyspaces_are_looked_at_each_by_itself() {
+    assert_eq!(findings(&with_keyspaces(9, |_| ())), []);
+    let both = |change: &dyn Fn(&mut Value), severity, kind| {
+        let one = with_keyspaces(1, change);
+        finds(&one, severity, kind, "k1");
+        let many = with_keyspaces(9, change);
+        finds(&many, severity, kind, "keyspaces");
+        let worst = examine(&many, &Thresholds::default()).remove(0);
+        assert!(worst.what.contains("9 keyspaces"), "{worst:?}");
+        assert!(worst.evidence.contains("and 4 more"), "{worst:?}");
+    };
+    both(&|group| group["in_doubt"] = json!(true), Warning, "repair");
+    both(&|group| group["digest"] = json!("cd"), Critical, "replicas");
+    both(&|group| group["chosen"] = json!(9000), Warning, "lag");
+    let newest = |group: &mut Value| {
+        group["applied"] = json!(10);
+        group["chosen"] = json!(10);
+        group["alarms"] = json!(["NOSPACE"]);
+    };
+    both(&newest, Critical, "alarm");
+}
+
+#[test]
+fn a_node_that_is_away_is_one_finding_for_all_keyspaces() {
+    let mut case = with_keyspaces(9, |_| ());
+    case.members[2].looks = Err("refused".into());
+    let expected = [
+        (Critical, "quorum", "cluster".to_owned()),
+        (Critical, "quorum", "keyspaces".to_owned()),
+        (Warning, "member", "n3".to_owned()),
+    ];
+    assert_eq!(findings(&case), expected);
+    case.members[1].looks = Err("refused".into());
+    let found = examine(&case, &Thresholds::default());
+    let lost = found.iter().find(|each| each.subject == "keyspaces");
+    let lost = lost.expect("they have no majority");
+    assert!(
+        lost.what.contains("9 keyspaces have no majority"),
+        "{lost:?}"
+    );
+    assert!(lost.evidence.contains("not n2, n3"), "{lost:?}");
+}
+
+#[test]
+fn who_leads_far_more_than_its_share_is_named() {
+    let mut case = with_keyspaces(30, |group| group["role"] = json!("follower"));
+    for (index, member) in case.members.iter_mut().enumerate() {
+        let Ok((first, Some(later))) = &mut member.looks else {
+            panic!("it was looked at twice");
+        };
+        for look in [first, later] {
+            for group in &mut look.evidence.groups {
+                group.role = if index == 0 { "leader" } else { "follower" }.to_owned();
+            }
+        }
+    }
+    finds(&case, Note, "skew", "n1");
+}

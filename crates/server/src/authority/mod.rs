@@ -43,7 +43,7 @@ pub(crate) use passwords::{PasswordError, Passwords};
 pub(crate) use tokens::{Claims, TokenError, Tokens};
 
 /// Where etcd's own clients put their token; others use `authorization`.
-const TOKEN: HeaderName = HeaderName::from_static("token");
+pub(crate) const TOKEN: HeaderName = HeaderName::from_static("token");
 
 /// A request that came as JSON over HTTP; its connection's certificate says nothing about it.
 const FROM_GATEWAY: &str = "grpcgateway-accept";

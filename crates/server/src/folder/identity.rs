@@ -10,6 +10,7 @@
 //!   journal-created = true
 //!   epochs = "0000000000100000"          nothing was promised in this epoch or a later one
 //!   doubtful = false                     what was promised is not known of all groups
+//!   others = false                       began alone, and others have had votes since
 //!   witness = false                      it votes and holds no data
 //!   standing = "member"                  alone, forming or member
 //!   cluster = "0d6e8ad1f4b7c2a9"         not if alone
@@ -84,6 +85,7 @@ struct Contents {
     journal_created: bool,
     epochs: String,
     doubtful: bool,
+    others: bool,
     witness: bool,
     standing: String,
     cluster: Option<String>,
@@ -131,6 +133,7 @@ pub(super) fn encode(identity: &Identity) -> String {
         journal_created: identity.journal_created,
         epochs: format!("{:016x}", identity.epochs.0),
         doubtful: identity.is_doubtful,
+        others: identity.has_others,
         witness: identity.is_witness,
         standing: standing.to_owned(),
         cluster: group.map(|(cluster, _, _)| cluster.to_string()),
@@ -250,6 +253,7 @@ fn identity(contents: Contents) -> Result<Identity, Damage> {
         journal_created: contents.journal_created,
         epochs: Epoch(number(&contents.epochs)?),
         is_doubtful: contents.doubtful,
+        has_others: contents.others,
         is_witness: contents.witness,
         standing,
     })

@@ -18,6 +18,7 @@ fn example(standing: Standing) -> Identity {
         journal_created: standing != Standing::Alone,
         epochs: base::Epoch(7),
         is_doubtful: false,
+        has_others: standing == Standing::Alone,
         is_witness: standing != Standing::Alone,
         standing,
     }

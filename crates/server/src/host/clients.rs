@@ -26,6 +26,7 @@ use crate::listeners::{Acceptor, Held, Listener, Service, Source};
 use crate::metrics::{Exposition, Metrics};
 use crate::node_loop::{Clock, Event, Phase};
 use crate::serving::{Accepted, Mailboxes, Seat, Setting, WeakWorkers, Workers};
+use crate::tied::Followers;
 use crate::tls::Tls;
 use crate::transport::Relayed;
 use crate::{admin, cors, etcd_service, http};
@@ -103,7 +104,11 @@ impl Clients<'_> {
         talk.begin(witness, self.limits, self.metrics, phases, &mut acceptors);
         let mut seats = Vec::new();
         if !listeners.etcd.is_empty() || !listeners.keyspaces.is_empty() {
-            let grpc = etcd_service::routes(&site.calls, &self.changes, limits);
+            let grpc = {
+                let patience = self.configuration.request_timeout;
+                let followers = Followers::new(site.gateway.clone(), patience);
+                etcd_service::routes(&site.calls, &self.changes, followers, limits)
+            };
             let grpc = etcd_service::with_health_and_reflection(grpc, phases.clone());
             let setting = Setting {
                 calls: site.calls.clone(),

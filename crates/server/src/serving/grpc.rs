@@ -36,6 +36,12 @@ pub(crate) struct Status {
     pub(crate) text: Cow<'static, str>,
 }
 
+impl From<Status> for tonic::Status {
+    fn from(status: Status) -> tonic::Status {
+        tonic::Status::new(tonic::Code::from_i32(status.code), status.text)
+    }
+}
+
 impl Status {
     /// The call succeeded.
     pub(crate) const OK: Status = Status::new(0, "");
@@ -67,7 +73,7 @@ impl Status {
     }
 
     /// The node has answered something else than was asked: a bug, and not the client's.
-    pub(super) fn mismatch() -> Status {
+    pub(crate) fn mismatch() -> Status {
         let code = etcd::Code::Internal.number();
         let text = "the answer does not belong to the request; please report this";
         Status::new(code, text)

@@ -23,17 +23,19 @@ use etcd::proto::etcdserverpb::watch_request::RequestUnion;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request};
+use node::Call;
 use prost::Message as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::grpc::{Deframer, Payload, Status};
 use super::relaying::{self, Came};
 use super::unary::Method;
 use super::visited::Traffic;
 use super::watching;
-use super::worker::Worker;
+use super::worker::{Reply, Worker};
 use crate::keyspace::{self, BY_PREFIX, Found, KEYSPACE};
 use crate::listeners::Source;
+use crate::tied;
 use crate::tls::CommonName;
 
 /// How long a stream may say nothing before it is one of the default keyspace.
@@ -73,6 +75,8 @@ impl Unplaced {
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = http::Uri::from_static(method.path());
         *request.headers_mut() = self.headers;
+        let headers = request.headers_mut();
+        headers.insert(BY_PREFIX, HeaderValue::from_static("1"));
         let (head, ()) = request.into_parts();
         let came = Came {
             pieces: Payload::message(message).into_parts().into(),
@@ -101,6 +105,37 @@ pub(super) fn place(
     let found = keyspaces.find(Some(&name));
     let found = found.map_err(|error| Status::from(&error))?;
     Ok(Some((name, found)))
+}
+
+/// Asks for what attaches keys to leases of the default keyspace, once the keyspace of the keys
+/// follows those. That is rare where many keys go with a lease, and costs a read round and at most
+/// one entry of the log.
+pub(super) fn ask_leased(
+    worker: &Rc<Worker>,
+    (keyspace, leases): (Arc<str>, Vec<i64>),
+    call: Call,
+    mut reply: Reply,
+    deadline: Option<Instant>,
+) {
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        let calls = worker.setting.calls.within(keyspace);
+        let over = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let followed = tokio::select! {
+            followed = tied::follow(&calls, &leases) => followed,
+            () = over => Err(Status::too_late()),
+            () = reply.given_up() => return,
+        };
+        match followed {
+            Ok(()) => worker.ask(call, reply, deadline),
+            Err(status) => worker.refuse(reply, status),
+        }
+    });
 }
 
 /// Whether the first message of a stream chooses its keyspace.

@@ -21,7 +21,7 @@ use super::grpc::{self, Answered, Deframer, Payload, Status};
 use super::prefixed::{self, Unplaced};
 use super::worker::{Reply, Worker};
 use crate::calls::as_caller;
-use crate::keyspace::{self, Found};
+use crate::keyspace::{self, BY_PREFIX, Found};
 use crate::metrics::CountedCall;
 use crate::tls::CommonName;
 
@@ -108,6 +108,8 @@ struct Arriving {
     keyspace: Option<Arc<str>>,
     /// What is needed to serve it elsewhere, if its keys may choose the keyspace.
     unplaced: Option<Box<Unplaced>>,
+    /// Another node has found out by the keys that they are of this keyspace.
+    is_by_prefix: bool,
     counted: CountedCall,
 }
 
@@ -130,6 +132,7 @@ pub(super) fn begin(
         None => Unplaced::new(worker, headers, common_name),
         Some(_) => None,
     };
+    let is_by_prefix = keyspace.is_some() && headers.contains_key(BY_PREFIX);
     let mut arriving = Arriving {
         method,
         body,
@@ -140,6 +143,7 @@ pub(super) fn begin(
         caller: worker.caller(headers, common_name),
         keyspace,
         unplaced,
+        is_by_prefix,
         counted: worker.count(method),
     };
     match arriving.poll(&mut Context::from_waker(Waker::noop())) {
@@ -196,6 +200,7 @@ fn finish(worker: &Rc<Worker>, arriving: Arriving, result: Result<Bytes, Option<
         caller,
         mut keyspace,
         unplaced,
+        mut is_by_prefix,
         mut counted,
         ..
     } = arriving;
@@ -213,7 +218,9 @@ fn finish(worker: &Rc<Worker>, arriving: Arriving, result: Result<Bytes, Option<
     if let (Some((unplaced, message)), Ok(asked)) = (unplaced, &request) {
         match prefixed::place(worker, asked) {
             Ok(None) => {}
-            Ok(Some((name, Found::Here(_)))) => keyspace = Some(name),
+            Ok(Some((name, Found::Here(_)))) => {
+                (keyspace, is_by_prefix) = (Some(name), true);
+            }
             Ok(Some((name, Found::Elsewhere(_)))) => {
                 // Its outcome is counted where it is served.
                 counted.end(0);
@@ -222,6 +229,13 @@ fn finish(worker: &Rc<Worker>, arriving: Arriving, result: Result<Bytes, Option<
             Err(status) => request = Err(status),
         }
     }
+    let leases = match (&request, &keyspace) {
+        (Ok(request), Some(keyspace)) if is_by_prefix => {
+            let leases = etcd::leases_of(request);
+            (!leases.is_empty()).then(|| (Arc::clone(keyspace), leases))
+        }
+        _ => None,
+    };
     let call = caller.and_then(|caller| {
         let call = as_caller(caller, Call::Etcd(request?));
         Ok(keyspace::within(keyspace, call))
@@ -233,7 +247,10 @@ fn finish(worker: &Rc<Worker>, arriving: Arriving, result: Result<Bytes, Option<
                 respond,
                 counted,
             };
-            worker.ask(call, reply, deadline);
+            match leases {
+                None => worker.ask(call, reply, deadline),
+                Some(leases) => prefixed::ask_leased(worker, leases, call, reply, deadline),
+            }
         }
         Err(status) => {
             counted.end(status.code);

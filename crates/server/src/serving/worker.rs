@@ -449,6 +449,12 @@ impl Worker {
         }
     }
 
+    /// Answers a call that the node is not asked for.
+    pub(super) fn refuse(&self, reply: Reply, status: Status) {
+        let state = &mut *self.state.borrow_mut();
+        self.reply(state, reply, Err(status));
+    }
+
     /// Waits until the call may be made, as long as its client does.
     async fn ask_later(&self, mut asking: Asking) {
         let turn = tokio::select! {
@@ -744,7 +750,7 @@ impl Reply {
     }
 
     /// Waits until nobody waits for the answer any more.
-    async fn given_up(&mut self) {
+    pub(super) async fn given_up(&mut self) {
         match self {
             Reply::Service(_) => std::future::pending().await,
             Reply::Unary { respond, .. } => {

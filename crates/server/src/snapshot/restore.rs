@@ -138,6 +138,7 @@ pub fn restore(
             journal_created: false,
             epochs: base::Epoch(node::Limits::default().epochs_ahead),
             is_doubtful: false,
+            has_others: false,
             is_witness: false,
             standing: Standing::Member {
                 cluster,
