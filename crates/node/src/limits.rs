@@ -102,9 +102,13 @@ pub struct Limits {
     pub digests: DigestLimits,
     /// A keyspace in which nothing has happened for so long falls asleep; never, if there is none.
     pub sleep_after: Option<Duration>,
-    /// Sleeping groups that wake in one pass when a node is lost or found; the others follow in the
-    /// next passes, at once, so that ten thousand elections delay nobody's heartbeats.
+    /// The same for one that woke only because a node was started, lost or found.
+    pub sleep_again_after: Duration,
+    /// Groups that wake in one pass when a node is started, lost or found; the others follow in
+    /// the next passes, so that ten thousand elections delay nobody's heartbeats.
     pub woken_at_once: usize,
+    /// Of those, so many are awake at a time: the next one wakes when one has fallen asleep again.
+    pub woken_together: usize,
 }
 
 impl Default for Limits {
@@ -172,7 +176,9 @@ impl Default for Limits {
             space: SpaceLimits::default(),
             digests: DigestLimits::default(),
             sleep_after: Some(Duration::from_secs(3)),
+            sleep_again_after: Duration::from_millis(300),
             woken_at_once: 128,
+            woken_together: 512,
         }
     }
 }

@@ -21,7 +21,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base::{ClusterId, GroupId, Incarnation, Instant, NodeId, Random, Slot};
+use base::{ClusterId, Epoch, GroupId, Incarnation, Instant, NodeId, Random, Slot};
 use consensus::Mark;
 use journal::disk::{Completion, File, RequestId};
 use journal::{Done, Journal};
@@ -54,7 +54,9 @@ pub(crate) mod pulses;
 mod recovering;
 pub mod scrubbing;
 mod showing;
+mod stopping;
 mod tending;
+mod waking;
 
 pub use moving::MovingLimits;
 
@@ -70,8 +72,11 @@ struct Opened {
     unflushed: Option<Mark>,
     /// Its last write that is on stable storage, and of which it has not been told.
     durable: Option<Mark>,
-    /// It fell asleep under this node, and nobody has been told that it is led by another.
-    led_asleep: bool,
+    /// Who may still be asleep under this node: they fell asleep when it led, and have said nothing
+    /// since.
+    asleep_below: BTreeSet<NodeId>,
+    /// The epoch in which this node, which stops, gave it away.
+    given_in: Option<Epoch>,
 }
 
 /// A node that belongs to a cluster.
@@ -232,11 +237,22 @@ impl Running {
             is_awake: false,
             unflushed: None,
             durable: None,
-            led_asleep: false,
+            asleep_below: BTreeSet::new(),
+            given_in: None,
         };
-        self.groups.insert(id, opened);
         self.openings.insert(opening, id);
-        self.wake(id);
+        if opened.group.is_asleep() {
+            let members = opened.group.membership.members.keys();
+            let turn = waking::turn(id, self.own, members.clone());
+            let others = members.copied().filter(|node| *node != self.own);
+            self.pulses.share(id, others);
+            self.pulses.waking.push(id, turn, None);
+        }
+        let sleeps = opened.group.is_asleep();
+        self.groups.insert(id, opened);
+        if !sleeps {
+            self.wake(id);
+        }
         Ok(())
     }
 
@@ -299,6 +315,7 @@ impl Running {
             Frame::Engine(messages) => {
                 for (id, message) in messages {
                     self.rouse(id, Some(from));
+                    self.is_awake_below(id, from);
                     self.with(id, out, |group, out| {
                         group.engine_said(moment, from, message, peers, out);
                     });
@@ -471,11 +488,16 @@ impl Running {
         }
     }
 
-    /// Which group a call is under way in. Most are in the first.
+    /// Which group a call is under way in. Most are in the first; none is in one that sleeps, so
+    /// that only those are looked at for which something is due, or that are awake in this pass.
     fn group_of_call(&self, call: CallId) -> Option<GroupId> {
-        let mut groups = self.groups.iter();
-        let found = groups.find(|(_, opened)| opened.group.calls.is_open(call));
-        found.map(|(id, _)| *id)
+        let due = self.agenda.iter().map(|(_, id)| id);
+        let mut groups = std::iter::once(&META).chain(&self.awake).chain(due);
+        let is_there = |id: &&GroupId| {
+            let opened = self.groups.get(id);
+            opened.is_some_and(|opened| opened.group.calls.is_open(call))
+        };
+        groups.find(is_there).copied()
     }
 
     /// A hub needs history.
@@ -735,31 +757,6 @@ impl Running {
     /// This node has been told that it was removed: says so to those who asked for it.
     pub fn answer_own_removal(&mut self, out: &mut Vec<Output>) {
         self.meta_mut().answer_own_removal(out);
-    }
-
-    /// A node that stops hands over what it leads; again, if an attempt came to nothing.
-    pub fn hand_over(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
-        self.moment = moment;
-        let leading: Vec<GroupId> = self
-            .groups
-            .iter()
-            .filter(|(_, opened)| opened.group.leads())
-            .map(|(id, _)| *id)
-            .collect();
-        for id in leading {
-            self.with(id, out, |group, out| group.hand_over(moment, peers, out));
-        }
-    }
-
-    /// Whether a node that stops leads nothing that another could, and owes no answer.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.groups.values().all(|opened| {
-            let group = &opened.group;
-            let only_voter = group.membership.voters.len() <= 1;
-            let led_by_another = group.leader.is_some() && !group.leads();
-            group.calls.under_way() == 0 && (led_by_another || only_voter)
-        })
     }
 
     /// Answers everything that is under way with an error.

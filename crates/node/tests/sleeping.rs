@@ -115,6 +115,8 @@ fn must_put(world: &mut World, host: usize, group: GroupId, key: &str, value: &s
         if let Answer::Etcd(Ok(_)) = world.ask(host, call) {
             return;
         }
+        // One that was just started may not know yet which keyspaces there are.
+        world.run(Duration::from_millis(100));
     }
     panic!("put through {host}\n{}", world.picture());
 }

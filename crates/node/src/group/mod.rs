@@ -240,6 +240,11 @@ impl Group {
                 body: Bytes::new(),
             }));
         }
+        // What has to be written at once is not put off.
+        let sleep = match place.group != META && to_journal.is_empty() {
+            true => Sleep::before_the_beginning(now),
+            false => Sleep::new(now),
+        };
         let engine_config = consensus::Config {
             id: place.node,
             election_timeout: config.timing.election_timeout,
@@ -309,7 +314,7 @@ impl Group {
             space: SpaceKeeper::new(now, &config.limits.space),
             digests: Digests::default(),
             levels,
-            sleep: Sleep::new(now),
+            sleep,
             witnessing: place.is_witness.then(Witnessing::default),
             config,
         })

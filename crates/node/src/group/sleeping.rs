@@ -50,6 +50,10 @@ struct Asked {
 #[derive(Debug)]
 pub(super) struct Sleep {
     is_asleep: bool,
+    /// It has not been awake since it was opened.
+    has_begun: bool,
+    /// It woke only because of a node.
+    is_brief: bool,
     /// Nothing has happened since.
     idle_since: Instant,
     /// What was there when it was looked at last.
@@ -65,11 +69,22 @@ impl Sleep {
     pub(super) fn new(now: Instant) -> Sleep {
         Sleep {
             is_asleep: false,
+            has_begun: true,
+            is_brief: false,
             idle_since: now,
             seen: (Epoch(0), Slot(0)),
             asked: None,
             ask_at: now,
             proposed: None,
+        }
+    }
+
+    /// One that waits for its turn to begin.
+    pub(super) fn before_the_beginning(now: Instant) -> Sleep {
+        Sleep {
+            is_asleep: true,
+            has_begun: false,
+            ..Sleep::new(now)
         }
     }
 }
@@ -81,15 +96,27 @@ impl Group {
         self.sleep.is_asleep
     }
 
+    /// Whether it fell asleep, and does not only wait for its turn to begin.
+    #[must_use]
+    pub fn fell_asleep(&self) -> bool {
+        self.sleep.is_asleep && self.sleep.has_begun
+    }
+
+    /// It has woken because of a node, and nobody has asked for anything: it need not stay awake
+    /// for long.
+    pub(crate) fn sleeps_again_soon(&mut self) {
+        self.sleep.is_brief = true;
+    }
+
     /// Something happens to a group that sleeps. `heard`: when the leader's node last gave a sign
     /// of life. Tells whom to wake as well.
     pub(crate) fn wake_up(&mut self, now: Instant, heard: Option<Instant>) -> Option<NodeId> {
         assert!(self.sleep.is_asleep, "only who sleeps is woken");
+        self.metrics.groups_woken += u64::from(self.sleep.has_begun);
         self.sleep = Sleep::new(now);
         self.last_pass = now;
         self.next_facts = now + self.config.limits.facts_interval;
         self.doubt_digest(now, None);
-        self.metrics.groups_woken += 1;
         self.engine
             .step(now, Input::Woken { heard }, &mut self.outputs);
         self.leader.filter(|leader| *leader != self.own)
@@ -138,6 +165,10 @@ impl Group {
         let proposed = self.sleep.proposed.take();
         let Some(after) = self.config.limits.sleep_after.filter(|_| self.id != META) else {
             return;
+        };
+        let after = match self.sleep.is_brief {
+            true => after.min(self.config.limits.sleep_again_after),
+            false => after,
         };
         let seen = (self.epoch, self.replica.applied());
         if self.calls.under_way() > 0 || self.sleep.seen != seen || self.leader.is_none() {

@@ -156,10 +156,13 @@ impl Running {
         self.closed.insert(id);
         self.openings.remove(&closed.opening);
         self.pulses.unshare(id);
-        if closed.led_asleep {
+        self.pulses.waking.forget(id);
+        if !closed.asleep_below.is_empty() {
             self.pulses.surrender();
         }
-        self.agenda.retain(|(_, other)| *other != id);
+        if let Some(at) = closed.due {
+            self.agenda.remove(&(at, id));
+        }
         for (call, kind) in closed.group.calls.close_all() {
             // What is under way in a keyspace that goes on elsewhere may happen there yet.
             let answer = kind.failure(match ending {

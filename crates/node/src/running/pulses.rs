@@ -14,14 +14,16 @@
 //! what a sleeping follower believes, that its leader leads, is what the leader's node said
 //! within the last election timeout, as for one that is awake.
 //!
-//! Gossip decides nothing here: it may be wrong for seconds.
+//! Gossip decides nothing here: it may be wrong for seconds. In which order groups wake, and how
+//! many at a time, says [`super::waking`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::{GroupId, Incarnation, Instant, NodeId};
 use bytes::Bytes;
 
 use super::Running;
+use super::waking::Waking;
 use crate::group::{META, Moment};
 use crate::interface::Output;
 use crate::peers::Peers;
@@ -50,8 +52,8 @@ pub(super) struct Pulses {
     /// When to give the next sign of life, and to look who gave none.
     next: Instant,
     surrendered: u64,
-    /// Groups that are to wake, and whose process has just ended, if that is why.
-    waking: VecDeque<(GroupId, Option<NodeId>)>,
+    /// Groups that are to wake.
+    pub(super) waking: Waking,
     /// Frames that leave behind what engines say.
     pub(super) said: Vec<(NodeId, Bytes)>,
 }
@@ -62,7 +64,7 @@ impl Pulses {
             pairs: BTreeMap::new(),
             next: now,
             surrendered: 0,
-            waking: VecDeque::new(),
+            waking: Waking::default(),
             said: Vec::new(),
         }
     }
@@ -100,10 +102,8 @@ impl Pulses {
 
     /// When something is to be done.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
-        match self.waking.is_empty() {
-            true => (!self.pairs.is_empty()).then_some(self.next),
-            false => Some(now),
-        }
+        let next = (!self.pairs.is_empty()).then_some(self.next);
+        next.into_iter().chain(self.waking.deadline(now)).min()
     }
 }
 
@@ -137,14 +137,15 @@ impl Running {
         ended: Option<NodeId>,
         which: impl Fn(Option<NodeId>) -> bool,
     ) {
-        let Some(pair) = self.pulses.pairs.get(&node) else {
+        let Pulses { pairs, waking, .. } = &mut self.pulses;
+        let Some(pair) = pairs.get(&node) else {
             return;
         };
         for id in &pair.groups {
-            let opened = self.groups.get(id);
-            let sleeps = |group: &crate::group::Group| group.is_asleep() && which(group.leader);
-            if opened.is_some_and(|opened| sleeps(&opened.group)) {
-                self.pulses.waking.push_back((*id, ended));
+            let group = self.groups.get(id).map(|opened| &opened.group);
+            if let Some(group) = group.filter(|group| group.is_asleep() && which(group.leader)) {
+                let members = group.membership.members.keys();
+                waking.push(*id, super::waking::turn(*id, self.own, members), ended);
             }
         }
     }
@@ -181,21 +182,7 @@ impl Running {
                 self.find_silent(now);
             }
         }
-        for _ in 0..self.config.limits.woken_at_once {
-            let Some((id, ended)) = self.pulses.waking.pop_front() else {
-                break;
-            };
-            let sleeps = self.group(id).is_some_and(crate::group::Group::is_asleep);
-            if !sleeps {
-                continue;
-            }
-            self.wake(id);
-            if let Some(node) = ended.filter(|node| peers.route_to(*node).is_none()) {
-                self.with(id, out, |group, out| {
-                    group.peer_lost(moment, node, true, peers, out);
-                });
-            }
-        }
+        self.wake_some(moment, peers, out);
     }
 
     /// The connections to a node are gone.
@@ -228,6 +215,7 @@ impl Running {
                 }
             }
             GroupFrame::Wake => {
+                opened.asleep_below.remove(&from);
                 opened.group.follower_woke(from);
                 self.rouse(id, Some(from));
                 self.wake(id);
@@ -290,8 +278,8 @@ impl Running {
             let members = opened.group.membership.members.keys().copied();
             self.pulses.share(id, members.filter(|node| *node != own));
         }
-        if opened.led_asleep && !opened.group.leads() {
-            opened.led_asleep = false;
+        if !opened.asleep_below.is_empty() && !opened.group.leads() {
+            opened.asleep_below.clear();
             self.pulses.surrender();
         }
         if self.under_way.has(id) {
@@ -301,7 +289,14 @@ impl Running {
         let mut said = std::mem::take(&mut self.pulses.said);
         let is_there = |node| self.pulses.is_there(node);
         opened.group.consider_sleep(now, &is_there, &mut said);
-        opened.led_asleep |= opened.group.is_asleep() && opened.group.leads();
+        if opened.group.is_asleep() {
+            self.pulses.waking.slept(id);
+            if opened.group.leads() {
+                let own = self.own;
+                let members = opened.group.membership.members.keys().copied();
+                opened.asleep_below = members.filter(|node| *node != own).collect();
+            }
+        }
         self.pulses.said = said;
     }
 

@@ -18,7 +18,7 @@ impl Running {
         for opened in self.groups.values() {
             metrics.add(opened.group.metrics());
             metrics.groups_in_doubt += u64::from(opened.group.is_in_doubt());
-            metrics.groups_asleep += u64::from(opened.group.is_asleep());
+            metrics.groups_asleep += u64::from(opened.group.fell_asleep());
         }
         metrics.journal = self.journal.metrics();
         metrics

@@ -183,6 +183,7 @@ pub(crate) fn change_flags(config: &mut Config, random: &mut Random) {
     limits.facts_interval = Duration::from_millis(pick(&[100, 1_000, 10_000]));
     limits.sleep_after = Some(Duration::from_millis(pick(&[20, 200, 3_000])));
     limits.woken_at_once = pick(&[1, 128]) as usize;
+    limits.woken_together = limits.woken_at_once;
 }
 
 fn scrub(small: &Small) -> ScrubLimits {
