@@ -71,3 +71,10 @@ fn who_is_alone_after_a_move_remembers_it() {
 fn nobody_closes_what_counts_again_before_it_heard_that_it_did_not() {
     is_clean("closed-late.script");
 }
+
+/// A replica that was started again read its log back entry by entry, from a slow disk, and never
+/// caught up with what clients went on writing: the simulator had taken too much away (seed 11403).
+#[test]
+fn whoever_reads_its_log_from_a_slow_disk_catches_up() {
+    is_clean("slow-reader.script");
+}

@@ -194,6 +194,11 @@ fn scrub(small: &Small) -> ScrubLimits {
     }
 }
 
+/// What one fetch asks of a journal, at least. A replica that was started again reads its log back
+/// one fetch after the other, and a disk may take 28 ms for each: by single entries it would execute
+/// fewer than clients write, and never catch up. In production a fetch is a mebibyte.
+const FETCH_BYTES_MIN: u64 = 16 << 10;
+
 fn limits(small: &Small) -> Limits {
     let defaults = Limits::default();
     let consensus = consensus::Limits {
@@ -202,7 +207,7 @@ fn limits(small: &Small) -> Limits {
         inflight_messages: small.inflight_messages,
         window_entries: small.window_entries,
         piece_bytes: small.piece_bytes,
-        fetch_bytes: small.append_bytes,
+        fetch_bytes: small.append_bytes.max(FETCH_BYTES_MIN),
         ..defaults.consensus
     };
     let journal = journal::Limits {
