@@ -49,8 +49,8 @@ pub enum SystemCommand {
         /// The member's id.
         member: NodeId,
     },
-    /// A learner that an operator has added shall get its vote by itself, once it has caught up, and
-    /// that makes an odd number of votes or another one comes along.
+    /// A learner that an operator has added shall get its vote by itself, once it has caught up,
+    /// and that makes an odd number of votes or another one comes along.
     GrowBy {
         /// Its name.
         name: String,

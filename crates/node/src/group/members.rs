@@ -602,8 +602,8 @@ impl Group {
         has_run && matched * 100 >= u128::from(view.last.0) * percent
     }
 
-    /// Why an operator cannot give a member its vote yet: one that is not there, or has nothing, would
-    /// count for the majority and could not be part of it.
+    /// Why an operator cannot give a member its vote yet: one that is not there, or has nothing,
+    /// would count for the majority and could not be part of it.
     pub(super) fn why_no_vote(&self, id: NodeId) -> Option<String> {
         let is_learner = self.membership.members.contains_key(&id) && !self.membership.is_voter(id);
         if !is_learner || self.is_ready_for_vote(id) {
