@@ -27,8 +27,8 @@
 //!
 //! **A tied lease** is the shadow of one in another group, its parent, so that keys of two groups
 //! go with one lease. It has no end of its own, and nobody can renew it: whoever leads this group
-//! ends it when its parent has ended. Ids are used again, so both say in which slot of the other group's
-//! log the parent was granted.
+//! ends it when its parent has ended. Ids are used again, so both say in which slot of the other
+//! group's log the parent was granted.
 
 use std::time::Duration;
 
