@@ -284,6 +284,11 @@ pub enum Call {
         /// Its name, or its id in hexadecimal.
         member: String,
     },
+    /// A learner shall get its vote by itself, once it has caught up and that is of use.
+    MemberGrow {
+        /// Its name.
+        name: String,
+    },
     /// Remove a member.
     MemberRemove {
         /// Its name, or its id in hexadecimal.

@@ -15,11 +15,11 @@
 //! dies, what is lost is at most the time since its last entry, hence those entries for their
 //! stamp; and while nobody leads, the clock stands still.
 //!
-//! **Keys in other groups go with leases of the first one**, where clients grant them: a group that
-//! keys are routed to has a *tied* lease of the same id. It is made before the first key is attached
-//! to it, and ended by whoever leads its group once the first group has ended the one that it is
-//! tied to. That group's replica on the same node tells, if it has executed the slot in which the
-//! parent was granted: what it does not have then has ended, and nothing ends early however far
+//! **Keys in other groups go with leases of the first one**, where clients grant them: a group
+//! that keys are routed to has a *tied* lease of the same id. It is made before the first key is
+//! attached to it, and ended by whoever leads its group once the first group has ended the one that
+//! it is tied to. That group's replica on the same node tells, if it has executed the slot in which
+//! the parent was granted: what it does not have then has ended, and nothing ends early however far
 //! behind it is.
 //!
 //! ```text

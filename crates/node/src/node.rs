@@ -605,6 +605,7 @@ pub(crate) fn refuse(call: &Call, error: etcd::Error, phase: &str) -> Answer {
         Call::Status
         | Call::MemberAdd { .. }
         | Call::MemberPromote { .. }
+        | Call::MemberGrow { .. }
         | Call::MemberRemove { .. }
         | Call::KeyspaceCreate { .. }
         | Call::KeyspaceDrop { .. }

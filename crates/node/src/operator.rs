@@ -161,7 +161,7 @@ pub fn translate(
             };
             let success = format!(
                 "{name} ({id}) has been added as a {kind}; start it with --name {name}{flag} \
-                 --listen-peer {address} --join and the peer address of a member, then promote it"
+                 --listen-peer {address} --join and the peer address of a member"
             );
             let id = *id;
             let change = match is_witness {
@@ -263,7 +263,7 @@ pub fn check_address(address: &str) -> Result<(), &'static str> {
 }
 
 /// The member with this name, or with this id in hexadecimal.
-fn find(membership: &Membership, member: &str) -> Result<NodeId, String> {
+pub(crate) fn find(membership: &Membership, member: &str) -> Result<NodeId, String> {
     let by_name = membership
         .members
         .iter()

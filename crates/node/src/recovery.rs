@@ -282,17 +282,25 @@ impl Recovery {
     /// Whether a group has no other voter here than this node, as far as checkpoints tell: nobody
     /// could make up for what is lost.
     fn is_alone_in(&self, group: GroupId) -> bool {
+        if self.has_others_in(group) {
+            return false;
+        }
         let loaded = self
             .checkpoints
             .get(&group)
             .and_then(|of| of.loaded.as_ref());
         let membership = match loaded {
             Some(((_, membership), _)) => membership,
-            None if group == META && self.past.has_others => return false,
             None if group == META => &self.first.genesis,
             None => return false,
         };
         is_only_voter(membership, self.identity.node)
+    }
+
+    /// Whether the identity file says that others have had votes in a group, whatever is left here
+    /// of its log and its checkpoints.
+    fn has_others_in(&self, group: GroupId) -> bool {
+        group == META && self.past.has_others
     }
 
     /// Asks for what comes next, up to the end of the file; at least one read is under way then.
@@ -656,7 +664,8 @@ impl Recovery {
         let own = self.identity.node;
         let (end, here) = known[0].clone();
         let known = newest_memberships(group, log, known)?;
-        if known.iter().any(|each| is_only_voter(each, own)) {
+        let is_alone = known.iter().any(|each| is_only_voter(each, own));
+        if is_alone && !self.has_others_in(group) {
             return Err(nobody_helps(group, log, end, damages));
         }
         // Who is in doubt looks for those who belong to the group now.

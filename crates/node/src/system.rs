@@ -49,6 +49,12 @@ pub enum SystemCommand {
         /// The member's id.
         member: NodeId,
     },
+    /// A learner that an operator has added shall get its vote by itself, once it has caught up,
+    /// and that makes an odd number of votes or another one comes along.
+    GrowBy {
+        /// Its name.
+        name: String,
+    },
     /// From the next entry on, commands do what they do at this level.
     RaiseLevel {
         /// Which.
@@ -100,6 +106,12 @@ impl SystemCommand {
                 out.put_u8(6);
                 out.put_u64_le(member.0);
             }
+            SystemCommand::GrowBy { name } => {
+                out.put_u8(8);
+                let length = u16::try_from(name.len()).expect("a name has 128 characters at most");
+                out.put_u16_le(length);
+                out.put_slice(name.as_bytes());
+            }
             SystemCommand::FollowMove { begun } => {
                 out.put_u8(7);
                 out.put_u64_le(begun.0);
@@ -139,6 +151,13 @@ impl SystemCommand {
             6 => SystemCommand::ForgetWish {
                 member: NodeId(input.try_get_u64_le().ok()?),
             },
+            8 => {
+                let length = usize::from(input.try_get_u16_le().ok()?);
+                let name = std::mem::take(input);
+                let name = (name.len() == length).then(|| name.to_vec())?;
+                let name = String::from_utf8(name).ok()?;
+                SystemCommand::GrowBy { name }
+            }
             7 => SystemCommand::FollowMove {
                 begun: TableEpoch(input.try_get_u64_le().ok()?),
             },
@@ -225,6 +244,14 @@ pub fn execute(
         Some(SystemCommand::WishVote { member }) => {
             transaction.set_row(Space::MEMBERS, &row_key(member, b'v'), &[]);
         }
+        Some(SystemCommand::GrowBy { name }) => {
+            let mut members = membership.members.iter();
+            let named = members.find(|(id, member)| {
+                member.name == name && !membership.is_voter(**id) && !membership.is_witness(**id)
+            });
+            let (id, _) = named.ok_or_else(|| format!("no learner is called {name}"))?;
+            transaction.set_row(Space::MEMBERS, &row_key(*id, b'v'), &[GROWS]);
+        }
         Some(SystemCommand::RaiseLevel { level }) => {
             // Whoever was added since the leader looked has not said yet what it knows.
             if level_of_all(transaction.base(), membership) < Some(level) {
@@ -273,10 +300,21 @@ fn read_move(row: Option<Bytes>) -> Option<TableEpoch> {
     row?.try_get_u64_le().ok().map(TableEpoch)
 }
 
-/// Whether this member shall get its vote by itself.
+/// In the row of a member that [`SystemCommand::GrowBy`] names.
+const GROWS: u8 = 1;
+
+/// Whether this member shall get its vote by itself, as soon as it can. To clients it has one.
 #[must_use]
 pub fn wishes_vote(reader: &Reader, member: NodeId) -> bool {
-    reader.row(Space::MEMBERS, &row_key(member, b'v')).is_some()
+    let row = reader.row(Space::MEMBERS, &row_key(member, b'v'));
+    row.is_some_and(|row| row.is_empty())
+}
+
+/// Whether this member shall get its vote by itself, where that is of use.
+#[must_use]
+pub fn grows_by(reader: &Reader, member: NodeId) -> bool {
+    let row = reader.row(Space::MEMBERS, &row_key(member, b'v'));
+    row.is_some_and(|row| row[..] == [GROWS])
 }
 
 /// Whether a folder has ever taken this member's place, or the member has run.
@@ -306,6 +344,7 @@ mod tests {
             SystemCommand::WishVote { member: NodeId(1) },
             SystemCommand::RaiseLevel { level: 3 },
             SystemCommand::ForgetWish { member: NodeId(1) },
+            SystemCommand::GrowBy { name: "n1".into() },
             SystemCommand::FollowMove {
                 begun: TableEpoch(9),
             },

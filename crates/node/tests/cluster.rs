@@ -728,3 +728,49 @@ fn an_acknowledgement_leaves_with_the_write_and_waits_for_no_pass_of_its_node() 
     let value = must_get(&mut world, follower, "key", false);
     assert_eq!(value.as_deref(), Some("value"));
 }
+
+/// Votes come by themselves, and an even number of them is passed through, not stopped at.
+#[test]
+fn a_cluster_grows_by_itself_from_one_to_three_to_five() {
+    let mut configs: Vec<_> = (0..5).map(|each| config(each, 5)).collect();
+    configs.iter_mut().for_each(|config| config.cluster.clear());
+    for config in &mut configs[1..] {
+        config.join = vec!["host0:2380".into()];
+    }
+    let mut world = World::new(31, configs);
+    world.start(0);
+    world.wait_for_leader();
+    let voters = |world: &World| {
+        let members = world.node(0).status().members;
+        members.iter().filter(|member| member.voter).count()
+    };
+    let joins = |world: &mut World, host: usize| {
+        let name = format!("n{}", host + 1);
+        let add = Call::MemberAdd {
+            name: name.clone(),
+            peer_address: format!("host{host}:2380"),
+            is_witness: false,
+        };
+        assert!(matches!(world.ask(0, add), Answer::Operator(Ok(_))));
+        let grow = Call::MemberGrow { name };
+        assert!(matches!(world.ask(0, grow), Answer::Operator(Ok(_))));
+        // Nothing waits for one that has not joined.
+        must_put(world, 0, "a", "1");
+        world.start(host);
+        world.run(Duration::from_secs(10));
+    };
+    for (host, expected) in [(1, 1), (2, 3), (3, 3), (4, 5)] {
+        joins(&mut world, host);
+        assert_eq!(voters(&world), expected, "after n{}", host + 1);
+    }
+    world.kill(1);
+    world.kill(2);
+    world.run(Duration::from_secs(60));
+    world.wait_for_leader();
+    must_put(&mut world, 0, "a", "2");
+    assert_eq!(voters(&world), 5, "no vote is taken away by itself");
+    let unknown = Call::MemberGrow {
+        name: "n9".to_owned(),
+    };
+    assert!(matches!(world.ask(0, unknown), Answer::Operator(Err(_))));
+}

@@ -650,3 +650,70 @@ fn zoned(index: usize, count: usize) -> Config {
     config.domains.zone = ["even", "odd"][index % 2].to_owned();
     config
 }
+
+/// As a server starts without any setting.
+fn by_default(seed: u64, count: usize) -> World {
+    let mut configs: Vec<_> = (0..count).map(|each| small(each, count)).collect();
+    for config in &mut configs {
+        config.tending = quorate_node::Tending::default();
+    }
+    let mut world = World::new(seed, configs);
+    (0..count).for_each(|host| world.start(host));
+    world.wait_for_leader();
+    world
+}
+
+/// Everything is on by default, and where there is nothing to do, nothing is done: on one node, on
+/// three that hold all of it, and while nodes are restarted.
+#[test]
+fn by_default_nothing_moves_without_need() {
+    let mut alone = by_default(20, 1);
+    create(&mut alone, "a", 1, EngineKind::Raft);
+    alone.run(Duration::from_secs(400));
+    assert_eq!(at_rest(&mut alone, 0, "a"), [0]);
+    must_put(&mut alone, 0, "a", "k", "1");
+
+    let mut three = by_default(21, 3);
+    create(&mut three, "a", 3, EngineKind::Raft);
+    three.kill(2);
+    three.run(Duration::from_secs(400));
+    assert_eq!(
+        at_rest(&mut three, 0, "a"),
+        [0, 1, 2],
+        "nobody could take over"
+    );
+    must_put(&mut three, 0, "a", "k", "1");
+    three.start(2);
+    three.run(Duration::from_secs(20));
+    assert_eq!(at_rest(&mut three, 2, "a"), [0, 1, 2]);
+    assert_eq!(must_get(&mut three, 2, "a", "k").as_deref(), Some("1"));
+
+    let mut five = by_default(22, 5);
+    for name in ["a", "b", "c", "d", "e"] {
+        create(&mut five, name, 3, EngineKind::Raft);
+    }
+    let places = |world: &mut World| -> Vec<Vec<usize>> {
+        let names = ["a", "b", "c", "d", "e"].into_iter();
+        let place = |name| at_rest(&mut *world, 0, name);
+        names.map(place).collect()
+    };
+    five.run(Duration::from_secs(20));
+    let before = places(&mut five);
+    for host in 0..5 {
+        five.kill(host);
+        five.run(Duration::from_secs(60));
+        five.start(host);
+        five.run(Duration::from_secs(20));
+    }
+    assert_eq!(places(&mut five), before, "restarts move nothing");
+    // And one that does not come back is replaced.
+    let lost = before[0][0];
+    let through = (lost + 1) % 5;
+    five.kill(lost);
+    five.run(Duration::from_secs(290));
+    let here = at_rest(&mut five, through, "a");
+    assert_eq!(here, before[0], "five minutes are not over");
+    five.run(Duration::from_secs(60));
+    let now = at_rest(&mut five, through, "a");
+    assert!(!now.contains(&lost) && now.len() == 3, "{now:?}");
+}

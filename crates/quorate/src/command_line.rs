@@ -85,12 +85,11 @@ Examples:
     quorate member remove n3
     quorate member add n3 10.0.0.3:2380
     (start it with an empty data folder and --join)
-    quorate member promote n3
 
   quorate member list --admin 10.0.0.1:2390
 
-A member is named by its name, or by its id where two members have one name. A new member is a
-learner: it gets the data and has no vote, so that it cannot weaken the cluster while it is empty.";
+A member is named by its name, or by its id where two members have one name. A new member gets
+the data first, and its vote by itself once it has caught up.";
 
 const SNAPSHOT_EXAMPLES: &str = "\
 Examples:
@@ -320,7 +319,7 @@ pub(crate) enum MemberTask {
         #[arg(long)]
         json: bool,
     },
-    /// Add a learner: a member that gets the data and has no vote yet
+    /// Add a member: it gets the data, and its vote by itself once it has caught up
     Add {
         /// Its name, as it will be given to `serve --name`
         name: String,
@@ -330,6 +329,9 @@ pub(crate) enum MemberTask {
         /// It is to vote and to hold no data; start it with `serve --witness`
         #[arg(long)]
         witness: bool,
+        /// It is to hold the data and never to vote, unless it is promoted
+        #[arg(long, conflicts_with = "witness")]
+        observer: bool,
         #[command(flatten)]
         admin: Admin,
     },

@@ -33,12 +33,24 @@ pub(crate) async fn member(task: &MemberTask) -> Result<String, AdminError> {
             name,
             peer_address,
             witness,
+            observer,
             admin,
         } => {
+            let grows = !witness && !observer;
             let body = json!({
-                "name": name, "peer_address": peer_address, "witness": witness,
+                "name": name, "peer_address": peer_address, "witness": witness, "grows": grows,
             });
-            admin::request(&admin.address, Method::POST, "/members/add", Some(&body)).await
+            let path = "/members/add";
+            let added = admin::request(&admin.address, Method::POST, path, Some(&body)).await?;
+            Ok(match (witness, observer) {
+                (true, _) => format!("{}; then promote it", added.trim_end()),
+                (false, true) => added,
+                (false, false) => format!(
+                    "{}. It gets its vote once it has caught up; where that makes an even number \
+                     of votes, together with the next one, or by `quorate member promote {name}`",
+                    added.trim_end()
+                ),
+            })
         }
         MemberTask::Promote { member, admin } => {
             let body = json!({ "member": member });

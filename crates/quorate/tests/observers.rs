@@ -39,7 +39,8 @@ impl Observer {
         let ports = free_ports(3);
         let [peer, etcd, admin] = [0, 1, 2].map(|index| format!("127.0.0.1:{}", ports[index]));
         let first = &cluster.nodes()[0];
-        quorate(["member", "add", "n9", &peer, "--admin", &first.admin]).succeeded();
+        let add = ["member", "add", "n9", &peer, "--observer", "--admin"];
+        quorate(add.into_iter().chain([&first.admin[..]])).succeeded();
         let process = Command::new(QUORATE)
             .args(["serve", "--name", "n9", "--data-dir"])
             .arg(folder.join("n9"))

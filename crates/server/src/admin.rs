@@ -123,6 +123,9 @@ struct Add {
     peer_address: String,
     #[serde(default)]
     witness: bool,
+    /// It gets its vote by itself, once it has caught up.
+    #[serde(default)]
+    grows: bool,
 }
 
 #[derive(Deserialize)]
@@ -140,11 +143,25 @@ struct Transfer {
 
 async fn add(State(site): State<Site>, Json(body): Json<Add>) -> Response {
     let call = Call::MemberAdd {
-        name: body.name,
+        name: body.name.clone(),
         peer_address: body.peer_address,
         is_witness: body.witness,
     };
-    operate(&site, call).await
+    let added = operate(&site, call).await;
+    if !added.status().is_success() || !body.grows {
+        return added;
+    }
+    let name = body.name;
+    match ask(&site, Call::MemberGrow { name: name.clone() }).await {
+        Ok(Answer::Operator(Ok(_))) => added,
+        _ => {
+            let text = format!(
+                "{name} has been added as a learner, and nobody knows whether it will get its vote \
+                 by itself: start it, and `quorate member promote {name}` gives it one\n"
+            );
+            (StatusCode::CONFLICT, text).into_response()
+        }
+    }
 }
 
 async fn promote(State(site): State<Site>, Json(body): Json<OneMember>) -> Response {

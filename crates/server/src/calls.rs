@@ -334,6 +334,7 @@ fn makes_room(call: &Call) -> bool {
         | Call::Ready
         | Call::MemberAdd { .. }
         | Call::MemberPromote { .. }
+        | Call::MemberGrow { .. }
         | Call::MemberRemove { .. }
         | Call::KeyspaceCreate { .. }
         | Call::KeyspaceDrop { .. }

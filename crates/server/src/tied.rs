@@ -8,9 +8,9 @@
 //!   what is left of 7  ─▶ default, and the keys of each
 //! ```
 //!
-//! A client has granted one lease, renews one, and knows nothing of keyspaces. So the lease is what
-//! the first group says of it, and the others follow: see `node::leases`. That a lease which is over
-//! takes their keys along needs nobody here; whoever revokes one waits for it, as in etcd.
+//! A client has granted one lease, renews one, and knows nothing of keyspaces. So the lease is
+//! what the first group says of it, and the others follow: see `node::leases`. That a lease which
+//! is over takes their keys along needs nobody here; whoever revokes one waits for it, as in etcd.
 //!
 //! Keyspaces on other nodes are asked over this server's own connection in memory, whose calls are
 //! carried on as everybody's are.
@@ -54,8 +54,8 @@ async fn known(calls: &Calls, leases: Vec<LeaseId>) -> Result<Vec<Parent>, Statu
 }
 
 /// Has a keyspace follow leases of the default one, as they stand now: what is written next there
-/// can be attached to those that live, and nothing is left of what is over. `calls` are those of the
-/// keyspace, which is on this node.
+/// can be attached to those that live, and nothing is left of what is over. `calls` are those of
+/// the keyspace, which is on this node.
 ///
 /// # Errors
 /// What the client is told.

@@ -25,10 +25,10 @@
 //! others for a few at a time, so that not everything is left for when they come to lead. What
 //! can be read of leases is the same with an index that was left behind and one that was not.
 //!
-//! **A tied lease** is the shadow of one in another group, its parent, so that keys of two groups go
-//! with one lease. It has no end of its own, and nobody can renew it: whoever leads this group ends
-//! it when its parent has ended. Ids are used again, so both say in which slot of the other group's
-//! log the parent was granted.
+//! **A tied lease** is the shadow of one in another group, its parent, so that keys of two groups
+//! go with one lease. It has no end of its own, and nobody can renew it: whoever leads this group
+//! ends it when its parent has ended. Ids are used again, so both say in which slot of the other
+//! group's log the parent was granted.
 
 use std::time::Duration;
 

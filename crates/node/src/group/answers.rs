@@ -17,7 +17,7 @@ use crate::leases;
 use crate::operator::{Asker, Request, translate};
 use crate::peers::Peers;
 use crate::replica::ETCD;
-use crate::system;
+use crate::system::{self, SystemCommand};
 use crate::wire::{GroupFrame, Operation};
 
 /// What every answer to an etcd client says about who answers.
@@ -112,6 +112,14 @@ impl Group {
             }
             Call::MemberPromote { member } => {
                 self.call_operator(moment, id, Operation::MemberPromote { member }, peers, out);
+            }
+            Call::MemberGrow { name } => {
+                self.open(moment, id, CallKind::Operator);
+                let waiter = Waiter::Call {
+                    call: id,
+                    until_compacted: false,
+                };
+                self.add_system_command(moment.now, &SystemCommand::GrowBy { name }, waiter);
             }
             Call::MemberRemove { member } => {
                 self.call_operator(moment, id, Operation::MemberRemove { member }, peers, out);
@@ -374,6 +382,17 @@ impl Group {
         }
         if let Operation::Introduce { id } = operation {
             return self.introduce(moment.now, asker, id, peers, out);
+        }
+        if let Operation::MemberPromote { member } = &operation
+            && let Ok(id) = crate::operator::find(&self.membership, member)
+            && self.membership.is_voter(id)
+        {
+            return self.operated(
+                asker,
+                Ok(format!("{member} has a vote already")),
+                peers,
+                out,
+            );
         }
         let asked = translate(&operation, &self.membership);
         let asked = asked.and_then(|asked| {

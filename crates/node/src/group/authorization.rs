@@ -84,6 +84,7 @@ pub(crate) fn requirement(call: &Call) -> Requirement {
         | Call::Ready
         | Call::MemberAdd { .. }
         | Call::MemberPromote { .. }
+        | Call::MemberGrow { .. }
         | Call::MemberRemove { .. }
         | Call::TransferLeadership { .. } => Requirement::Nothing,
     }

@@ -602,8 +602,8 @@ impl Group {
         has_run && matched * 100 >= u128::from(view.last.0) * percent
     }
 
-    /// Why an operator cannot give a member its vote yet: one that is not there, or has nothing, would
-    /// count for the majority and could not be part of it.
+    /// Why an operator cannot give a member its vote yet: one that is not there, or has nothing,
+    /// would count for the majority and could not be part of it.
     pub(super) fn why_no_vote(&self, id: NodeId) -> Option<String> {
         let is_learner = self.membership.members.contains_key(&id) && !self.membership.is_voter(id);
         if !is_learner || self.is_ready_for_vote(id) {
@@ -627,16 +627,12 @@ impl Group {
 
     /// The leader gives their vote to learners that shall have it by themselves.
     fn promote_wishes(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
-        let reader = self.replica.reader();
-        let mut learners = self.membership.members.keys();
-        let wish = learners
-            .find(|id| !self.membership.is_voter(**id) && system::wishes_vote(reader, **id));
-        let Some(id) = wish.copied() else {
-            return;
-        };
-        if !self.leads() || self.operators.is_asked_by_itself() || !self.is_ready_for_vote(id) {
+        if !self.leads() || self.operators.is_asked_by_itself() {
             return;
         }
+        let Some(id) = self.next_vote() else {
+            return;
+        };
         let ticket = self.calls.next_ticket();
         self.operators
             .asked_engine(ticket, Asker::Itself, String::new());
@@ -645,14 +641,40 @@ impl Group {
         self.drive(moment, input, peers, out);
     }
 
+    /// Who gets a vote by itself now. Two votes need both nodes, as four need three: so where
+    /// nobody has asked for an even number, it is passed through, and not stopped at.
+    fn next_vote(&self) -> Option<NodeId> {
+        let reader = self.replica.reader();
+        let members = self.membership.members.keys().copied();
+        let learners: Vec<NodeId> = members
+            .filter(|id| !self.membership.is_voter(*id) && self.is_ready_for_vote(*id))
+            .collect();
+        let mut wishing = learners.iter();
+        if let Some(id) = wishing.find(|id| system::wishes_vote(reader, **id)) {
+            return Some(*id);
+        }
+        let growing = learners.iter().filter(|id| system::grows_by(reader, **id));
+        let growing: Vec<NodeId> = growing.copied().collect();
+        let makes_odd = self.membership.voters.len().is_multiple_of(2);
+        growing
+            .first()
+            .copied()
+            .filter(|_| makes_odd || growing.len() > 1)
+    }
+
+    /// Whether a learner shall get its vote by itself, one day.
+    fn shall_vote(&self, id: NodeId) -> bool {
+        let reader = self.replica.reader();
+        system::wishes_vote(reader, id) || system::grows_by(reader, id)
+    }
+
     /// Whether the leader has to look after a learner.
     pub(super) fn has_wishes(&self) -> bool {
-        let reader = self.replica.reader();
         let learners = self.membership.members.len() > self.membership.voters.len();
         let mut members = self.membership.members.keys();
         learners
             && self.leads()
-            && members.any(|id| !self.membership.is_voter(*id) && system::wishes_vote(reader, *id))
+            && members.any(|id| !self.membership.is_voter(*id) && self.shall_vote(*id))
     }
 
     /// The members, as etcd's clients know them.

@@ -292,6 +292,10 @@ impl Group {
             (Some(Waiter::Call { call, .. }), Outcome::Unknown) => {
                 self.fail(call, etcd::Error::Timeout, out);
             }
+            (Some(Waiter::Call { call, .. }), Outcome::System(result)) => {
+                let done = result.map(|()| "it gets its vote by itself".to_owned());
+                self.answer(call, Answer::Operator(done), out);
+            }
             (Some(Waiter::Call { call, .. }), Outcome::Meta(result)) => {
                 self.answer(call, Answer::Operator(result), out);
             }

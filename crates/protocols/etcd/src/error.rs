@@ -168,7 +168,7 @@ errors! {
     KeyspaceUnreachable = Unavailable, "quorate: no node that holds the keyspace answers";
     /// Likewise.
     KeyspaceLost = Unavailable, "quorate: the node that was asked is gone; the outcome is unknown";
-    /// Likewise: a key goes with a lease of the default keyspace, and its own has another of that id.
+    /// Likewise: a key goes with a lease of the default keyspace, and its own has another.
     LeaseOfOther = FailedPrecondition,
         "quorate: the keyspace of the key has another lease of this id; grant one with another id";
     /// Likewise: a prefix has been given to another keyspace since the request was sent on its way.

@@ -1,5 +1,5 @@
-//! Questions about each keyspace's group: how many replicas may still fail, who leads, who is behind,
-//! whether replicas agree, and how evenly the work is spread.
+//! Questions about each keyspace's group: how many replicas may still fail, who leads, who is
+//! behind, whether replicas agree, and how evenly the work is spread.
 //!
 //! There may be thousands. So what is wrong with many is one finding, which names some of them: a
 //! node that is away is not to be reported once for each keyspace that it holds.
