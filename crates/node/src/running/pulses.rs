@@ -297,7 +297,7 @@ impl Running {
         self.pulses.said = said;
     }
 
-    /// Whoever may be asleep under this node, and is not led by it any more, is to wake. Whoever leads
+    /// Whoever may be asleep under this node, and is not led by it any more, is to wake. Who leads
     /// instead speaks to them itself, and so does a candidate: only if there is neither for long
     /// do all hear of it.
     fn consider_surrender(&mut self, id: GroupId, now: Instant) {
