@@ -75,6 +75,8 @@ struct Opened {
     /// Who may still be asleep under this node: they fell asleep when it led, and have said nothing
     /// since.
     asleep_below: BTreeSet<NodeId>,
+    /// Since when nobody is known to lead those.
+    unled_since: Option<Instant>,
     /// The epoch in which this node, which stops, gave it away.
     given_in: Option<Epoch>,
 }
@@ -238,6 +240,7 @@ impl Running {
             unflushed: None,
             durable: None,
             asleep_below: BTreeSet::new(),
+            unled_since: None,
             given_in: None,
         };
         self.openings.insert(opening, id);

@@ -270,6 +270,7 @@ impl Running {
 
     /// A group has been looked at: it falls asleep if it can.
     pub(super) fn consider_sleep(&mut self, id: GroupId, now: Instant) {
+        self.consider_surrender(id, now);
         let Some(opened) = self.groups.get_mut(&id).filter(|_| id != META) else {
             return;
         };
@@ -277,10 +278,6 @@ impl Running {
             let own = self.own;
             let members = opened.group.membership.members.keys().copied();
             self.pulses.share(id, members.filter(|node| *node != own));
-        }
-        if !opened.asleep_below.is_empty() && !opened.group.leads() {
-            opened.asleep_below.clear();
-            self.pulses.surrender();
         }
         if self.under_way.has(id) {
             // Its new replicas must hear of it until they are filled.
@@ -298,6 +295,26 @@ impl Running {
             }
         }
         self.pulses.said = said;
+    }
+
+    /// Whoever may be asleep under this node, and is not led by it any more, is to wake. Who leads
+    /// instead speaks to them itself, and so does a candidate: only if there is neither for long
+    /// do all hear of it.
+    fn consider_surrender(&mut self, id: GroupId, now: Instant) {
+        let Some(opened) = self.groups.get_mut(&id) else {
+            return;
+        };
+        if opened.asleep_below.is_empty() || opened.group.leads() {
+            opened.unled_since = None;
+        } else if opened.group.leader.is_some() {
+            opened.asleep_below.clear();
+        } else {
+            let since = *opened.unled_since.get_or_insert(now);
+            if since + self.config.timing.election_timeout <= now {
+                opened.asleep_below.clear();
+                self.pulses.surrender();
+            }
+        }
     }
 
     /// What groups say behind their engines.
