@@ -99,3 +99,23 @@ impl Default for Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compaction_does_as_much_as_may_be_when_nothing_is_written_and_else_keeps_ahead_of_it() {
+        let settings = Settings {
+            compaction_steps_per_entry: 100,
+            ..Settings::default()
+        };
+        assert_eq!(settings.compaction_steps(0), 100);
+        assert_eq!(settings.compaction_steps(1), 18);
+        assert_eq!(settings.compaction_steps(20), 56);
+        assert_eq!(settings.compaction_steps(usize::MAX), 100);
+        for changes in 1..50 {
+            assert!(settings.compaction_steps(changes) > changes as u32);
+        }
+    }
+}
