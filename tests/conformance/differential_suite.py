@@ -3,7 +3,8 @@
 The requests are tables (go/differential/table), the program that sends and compares is beside them.
 Compared with are etcd 3.7, built from its Go module unless CONFORMANCE_ETCD_3_7 names a binary, and
 the older etcd of Debian's package `etcd-server`, if it is there. Each comparison begins with fresh
-servers on both sides, so that even revisions must agree.
+servers on both sides, so that even revisions must agree. Some tables need servers of their own: three of
+them, with tokens that are signed, or one that nothing else is asked of.
 """
 
 import argparse
@@ -20,7 +21,13 @@ from go_programs import GO, build, built
 TABLES = GO / "differential" / "table"
 # In this order: compaction takes the history away, users lock everybody out.
 ALONE = ["keys", "transactions", "leases", "watches", "http", "maintenance", "compaction", "users"]
-THREE = ["three"]
+# Servers, whether tokens are signed by a key of the operator's, and the tables.
+KINDS = [
+    (1, False, ALONE),
+    (1, True, ["tokens"]),
+    (1, False, ["unstarted"]),
+    (3, False, ["three"]),
+]
 
 
 class Quorate(cluster.Quorate):
@@ -37,16 +44,35 @@ class Compared(Cluster):
         self.server = make
 
 
+class Signing:
+    """Servers that sign their tokens with a key in a file."""
+
+    def __init__(self, make, key):
+        self.make, self.key = make, key
+
+    def __getattr__(self, name):
+        return getattr(self.make, name)
+
+    def command(self, node, nodes):
+        token = f"jwt,sign-method=HS256,priv-key={self.key},ttl=10m"
+        return [*self.make.command(node, nodes), "--auth-token", token]
+
+
 def ordered(servers):
     """The leader first."""
     leader = servers.leader()
     return [leader, *(node for node in servers.nodes if node is not leader)]
 
 
-def compare(program, binary, size, tables, more):
+def compare(program, binary, kind, more):
     """Runs tables on a pair of fresh clusters, and returns how many cases passed and failed."""
-    quorate = Quorate(cluster.server("quorate").binary)
-    with Compared(cluster.Etcd(binary), size) as etcd, Compared(quorate, size) as subject:
+    size, signing, tables = kind
+    makes = [cluster.Etcd(binary), Quorate(cluster.server("quorate").binary)]
+    if signing:
+        key = Path(program).with_name("token-key")
+        key.write_text("a secret of the operator's, and long enough")
+        makes = [Signing(make, key) for make in makes]
+    with Compared(makes[0], size) as etcd, Compared(makes[1], size) as subject:
         first, second = ordered(etcd), ordered(subject)
         command = [
             program,
@@ -92,12 +118,13 @@ def main():
         for binary in references:
             version = subprocess.run([binary, "--version"], capture_output=True, text=True)
             print(f"--- compared with {version.stdout.splitlines()[0]}")
-            for size, tables in [(1, ALONE), (3, THREE)]:
+            for *kind, tables in KINDS:
                 if options.tables:
                     tables = [name for name in tables if name in options.tables.split(",")]
                 if not tables:
                     continue
-                good, bad = compare(Path(folder) / "differential", binary, size, tables, more)
+                program = Path(folder) / "differential"
+                good, bad = compare(program, binary, (*kind, tables), more)
                 passed, failed = passed + good, failed + bad
     print(f"differential: {passed} passed, {failed} failed", flush=True)
     return 1 if failed else 0

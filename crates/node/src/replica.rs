@@ -67,6 +67,8 @@ pub struct Replica {
     /// Prefixes of keys that are in other keyspaces, as the table has them. Nearly always there
     /// are none; kept so that a command costs one look then.
     routes: Option<Routes>,
+    /// Of users who have asked lately; says nothing that the state does not.
+    gates: etcd::auth::Gates,
 }
 
 impl Replica {
@@ -89,6 +91,7 @@ impl Replica {
             level_max,
             table_changed: true,
             routes,
+            gates: etcd::auth::Gates::default(),
         }
     }
 
@@ -327,7 +330,8 @@ impl Replica {
             leases::PROTOCOL => Outcome::Leases(leases::execute(&mut self.state, command)),
             ETCD if self.is_elsewhere(command) => Outcome::Etcd(Err(etcd::Error::KeysMoved)),
             ETCD => {
-                let result = etcd::execute(self.state.transaction(), command);
+                let transaction = self.state.transaction();
+                let result = etcd::execute_with(&mut self.gates, transaction, command);
                 #[cfg(feature = "mutants")]
                 crate::rehearsal::execute(&mut self.state, self.level_max);
                 if matches!(result, Err(etcd::Error::NoSpace)) {

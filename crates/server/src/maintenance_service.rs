@@ -25,6 +25,9 @@ use crate::snapshot::Pieces;
 /// Pieces that are made before the client has taken the one before them.
 const PIECES_AHEAD: usize = 2;
 
+/// Of a thread, as the operating system counts: it runs when no other wants to.
+const LEAST_PRIORITY: i32 = 19;
+
 /// The service, ready to be routed to.
 pub(crate) fn service(calls: &Calls, limits: &ClientLimits) -> MaintenanceServer<impl Maintenance> {
     let service = MaintenanceService {
@@ -115,7 +118,11 @@ maintenance_calls! {
 fn stream(source: SnapshotSource, limits: &ClientLimits) -> BoxStream<SnapshotResponse> {
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     let (runtime, most) = (Handle::current(), limits.snapshot_time);
-    tokio::task::spawn_blocking(move || {
+    let failed = sender.clone();
+    let make = move || {
+        // Whoever takes a snapshot has time; those who write meanwhile have not. Where this is not
+        // allowed, it goes on as it is.
+        let _ = rustix::process::setpriority_process(None, LEAST_PRIORITY);
         let until = Instant::now() + most;
         for piece in Pieces::new(source) {
             let left = until.saturating_duration_since(Instant::now());
@@ -133,7 +140,13 @@ fn stream(source: SnapshotSource, limits: &ClientLimits) -> BoxStream<SnapshotRe
                 }
             }
         }
-    });
+    };
+    // A thread of its own: one that others are to use could not be given back its priority.
+    let thread = std::thread::Builder::new().name("snapshot".to_owned());
+    if let Err(error) = thread.spawn(make) {
+        let text = format!("quorate: there is no thread for a snapshot: {error}");
+        let _ = failed.try_send(Err(Status::resource_exhausted(text)));
+    }
     Box::pin(futures_util::stream::unfold(
         receiver,
         async |mut receiver| {

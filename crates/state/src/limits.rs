@@ -23,7 +23,8 @@ pub const ROW_BYTES_MAX: usize = 16 << 20;
 pub struct Settings {
     /// How many bytes may be held before [`crate::Transaction::room_for`] says no.
     pub quota_bytes: u64,
-    /// How many versions at most are looked at for compaction at the end of one entry.
+    /// How many versions at most are looked at for compaction at the end of one entry; of an entry
+    /// that changes keys, see [`Settings::compaction_steps`].
     pub compaction_steps_per_entry: u32,
     /// How far below the highest executed sequence of an origin a sequence can still be told from
     /// one that was executed.
@@ -45,6 +46,31 @@ impl Default for Settings {
             origin_ranges_max: 1024,
             lease_floor_seconds: 2,
         }
+    }
+}
+
+/// Part of level 1: so many versions are looked at for compaction for each change of an entry. More
+/// than one, so that compaction comes to its end however much is written meanwhile.
+const COMPACTION_STEPS_PER_CHANGE: u32 = 2;
+
+/// Part of level 1: so many are looked at beside those, in an entry that changes anything.
+const COMPACTION_STEPS_BESIDE_CHANGES: u32 = 16;
+
+impl Settings {
+    /// How many versions are looked at for compaction at the end of an entry with so many changes.
+    /// While much is written, entries come fast, and what each does for compaction is what the
+    /// writes behind it wait for: so that is in proportion to what it writes, a fraction of their
+    /// cost. While nothing is, it is as much as may be.
+    pub(crate) fn compaction_steps(&self, changes: usize) -> u32 {
+        let most = self.compaction_steps_per_entry;
+        let Ok(changes) = u32::try_from(changes) else {
+            return most;
+        };
+        if changes == 0 {
+            return most;
+        }
+        let steps = changes.saturating_mul(COMPACTION_STEPS_PER_CHANGE);
+        most.min(steps.saturating_add(COMPACTION_STEPS_BESIDE_CHANGES))
     }
 }
 
@@ -70,6 +96,26 @@ impl Default for Limits {
             checkpoint_block_bytes: 64 << 10,
             checkpoint_membership_bytes_max: 1 << 20,
             level_max: LEVEL_MAX,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compaction_does_as_much_as_may_be_when_nothing_is_written_and_else_keeps_ahead_of_it() {
+        let settings = Settings {
+            compaction_steps_per_entry: 100,
+            ..Settings::default()
+        };
+        assert_eq!(settings.compaction_steps(0), 100);
+        assert_eq!(settings.compaction_steps(1), 18);
+        assert_eq!(settings.compaction_steps(20), 56);
+        assert_eq!(settings.compaction_steps(usize::MAX), 100);
+        for changes in 1..50 {
+            assert!(settings.compaction_steps(changes) > changes as u32);
         }
     }
 }

@@ -23,6 +23,16 @@ impl SharedRows {
         Some(value.clone())
     }
 
+    /// Whether nothing was written to this space of a state since these rows were taken from it.
+    /// Compares two addresses: what these rows share cannot change while they are kept.
+    ///
+    /// # Panics
+    /// If the space keeps history.
+    #[must_use]
+    pub fn are_those_of(&self, reader: &Reader, space: Space) -> bool {
+        self.0.is_shared_with(reader.rows.plain(space))
+    }
+
     /// All rows, in the order of their keys.
     #[must_use]
     pub fn iterate(&self) -> RowIterator<'_> {
@@ -76,5 +86,20 @@ mod tests {
         let later = state.reader().shared_rows(Space::USERS);
         assert_eq!(later.get(b"a"), Some(Bytes::from_static(b"2")));
         assert_eq!(later.iterate().count(), 2);
+    }
+
+    #[test]
+    fn shared_rows_tell_whether_their_space_was_written_to() {
+        let mut state = State::new(Limits::default());
+        let nothing = SharedRows::default();
+        assert!(nothing.are_those_of(state.reader(), Space::USERS));
+        set(&mut state, b"a", b"1");
+        assert!(!nothing.are_those_of(state.reader(), Space::USERS));
+        let shared = state.reader().shared_rows(Space::USERS);
+        assert!(shared.are_those_of(state.reader(), Space::USERS));
+        // Nor is it forgotten when the same is written again.
+        set(&mut state, b"a", b"1");
+        assert!(!shared.are_those_of(state.reader(), Space::USERS));
+        assert!(nothing.are_those_of(state.reader(), Space::ROLES));
     }
 }

@@ -185,7 +185,8 @@ impl State {
         }
         let floor = scalars.compacted;
         if scalars.compaction_next.revision <= floor {
-            let steps = scalars.settings.compaction_steps_per_entry;
+            let changes = self.batches.iter().map(|batch| batch.events.len()).sum();
+            let steps = scalars.settings.compaction_steps(changes);
             scalars.compaction_next = rows.compact(floor, scalars.compaction_next, steps);
         }
         if let Some(level) = self.raised.take() {

@@ -142,6 +142,15 @@ impl<K: TreeKey, V> Tree<K, V> {
     pub(crate) fn is_empty(&self) -> bool {
         self.root.is_none()
     }
+
+    /// Whether both share everything, and so hold the same. Trees that do not may be equal too.
+    pub(crate) fn is_shared_with(&self, other: &Tree<K, V>) -> bool {
+        match (&self.root, &other.root) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
 }
 
 impl<K: TreeKey, V> Tree<K, V> {

@@ -13,7 +13,7 @@
 use bytes::Bytes;
 use state::{Revision, Space, Transaction};
 
-use crate::auth::{change, gate};
+use crate::auth::{Gates, change, gate};
 use crate::budget::{ReadBudget, Stop};
 use crate::command::codec::{self, Damage};
 use crate::command::{Command, DeleteRange, Operation, Put, Txn};
@@ -39,7 +39,20 @@ use crate::view::{View, key_range, oldest_revision};
 /// that is compacted or not there yet, the quota, an alarm. And [`Error::Internal`] if the record
 /// cannot be understood, which nothing but a bug can bring about. After an error nothing has
 /// changed.
-pub fn execute(mut transaction: Transaction<'_>, command: &[u8]) -> Result<Response, Error> {
+pub fn execute(transaction: Transaction<'_>, command: &[u8]) -> Result<Response, Error> {
+    execute_with(&mut Gates::default(), transaction, command)
+}
+
+/// As [`execute`], for one command after the other: what was found out about users who asked
+/// lately is not looked up again, and does not change what comes out.
+///
+/// # Errors
+/// As there.
+pub fn execute_with(
+    gates: &mut Gates,
+    mut transaction: Transaction<'_>,
+    command: &[u8],
+) -> Result<Response, Error> {
     let codec::Record { caller, command } =
         codec::decode(command).map_err(|damage| match damage {
             Damage::UnknownVersion => {
@@ -51,7 +64,7 @@ pub fn execute(mut transaction: Transaction<'_>, command: &[u8]) -> Result<Respo
     if raised.corrupt {
         return Err(Error::Corrupt);
     }
-    gate::check_command(transaction.base(), caller, &command)?;
+    gate::check_command(gates, transaction.base(), caller, &command)?;
     let cost = quota::cost(&command);
     if cost > 0 && (raised.no_space || !transaction.room_for(cost)) {
         return Err(Error::NoSpace);

@@ -51,7 +51,7 @@ pub mod watch;
 pub use budget::ReadBudget;
 pub use cluster::{ClusterRequest, ClusterResponse, peer_address};
 pub use error::{Code, Error};
-pub use execute::execute;
+pub use execute::{execute, execute_with};
 pub use lease::{renewed, seconds_renewed};
 pub use limits::RequestLimits;
 pub use maintenance::{MaintenanceRequest, MaintenanceResponse};

@@ -44,6 +44,14 @@ impl Access {
         }
     }
 
+    /// Whether a state still says so: nothing of it was written to since.
+    pub(super) fn is_of(&self, reader: &Reader) -> bool {
+        self.authentication
+            .are_those_of(reader, Space::AUTHENTICATION)
+            && self.users.are_those_of(reader, Space::USERS)
+            && self.roles.are_those_of(reader, Space::ROLES)
+    }
+
     /// The status.
     #[must_use]
     pub fn status(&self) -> Status {

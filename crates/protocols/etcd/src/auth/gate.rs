@@ -14,8 +14,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use state::{LeaseId, Reader, Space};
 
-use super::Requirement;
+use super::gates::Gates;
 use super::rows::{self, AuthRows, Kind, Permissions, ROOT, UserRow};
+use super::{Requirement, Status};
 use crate::budget::{ReadBudget, Stop};
 use crate::command::{Command, DeleteRange, Operation, Put, Txn};
 use crate::error::Error;
@@ -52,20 +53,23 @@ impl Gate {
         rows: &impl AuthRows,
         caller: Option<CallerRef<'_>>,
     ) -> Result<Option<Gate>, Error> {
-        let status = rows::status(rows);
-        if !status.is_enabled {
-            return Ok(None);
+        match known(rows::status(rows), caller)? {
+            Some(caller) => Gate::of(rows, caller.user).map(Some),
+            None => Ok(None),
         }
-        let caller = caller.ok_or(Error::UserEmpty)?;
-        if caller.revision < status.revision {
-            return Err(Error::AuthOldRevision);
-        }
-        let user = UserRow::of(rows, caller.user).ok_or(Error::PermissionDenied)?;
+    }
+
+    /// The gate for a user.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub(super) fn of(rows: &impl AuthRows, user: &str) -> Result<Gate, Error> {
+        let user = UserRow::of(rows, user).ok_or(Error::PermissionDenied)?;
         if user.has_role(ROOT) {
-            return Ok(Some(Gate::Root));
+            return Ok(Gate::Root);
         }
         let roles = user.roles().filter_map(|role| rows.row(Space::ROLES, role));
-        Ok(Some(Gate::Roles(roles.collect())))
+        Ok(Gate::Roles(roles.collect()))
     }
 
     /// Whether these keys may be read.
@@ -106,7 +110,8 @@ impl Gate {
     ) -> Result<(), Error> {
         let span = KeySpan::Single(put.key);
         self.may_write(&span)?;
-        if !ended.contains(&put.lease) {
+        // A set that stays empty takes no memory: most puts name no lease.
+        if put.lease != 0 && !ended.contains(&put.lease) {
             self.may_end(base, put.lease)?;
             ended.insert(put.lease);
         }
@@ -167,6 +172,24 @@ impl Gate {
     }
 }
 
+/// Who asks, if that matters: `None` if authentication is off and all stand open.
+///
+/// # Errors
+/// Nobody has signed in; what was found out is old.
+pub(super) fn known(
+    status: Status,
+    caller: Option<CallerRef<'_>>,
+) -> Result<Option<CallerRef<'_>>, Error> {
+    if !status.is_enabled {
+        return Ok(None);
+    }
+    let caller = caller.ok_or(Error::UserEmpty)?;
+    if caller.revision < status.revision {
+        return Err(Error::AuthOldRevision);
+    }
+    Ok(Some(caller))
+}
+
 fn keys_of(reader: &Reader, lease: LeaseId) -> impl Iterator<Item = &Bytes> {
     let keys = reader.lease_keys(lease);
     keys.filter(|(space, _)| *space == Space::ETCD)
@@ -175,6 +198,7 @@ fn keys_of(reader: &Reader, lease: LeaseId) -> impl Iterator<Item = &Bytes> {
 
 /// Checks a command against the state before it.
 pub(crate) fn check_command(
+    gates: &mut Gates,
     base: &Reader,
     caller: Option<CallerRef<'_>>,
     command: &Command<'_>,
@@ -182,7 +206,7 @@ pub(crate) fn check_command(
     if matches!(command, Command::Auth(_) | Command::Compact(_)) {
         return check(base, caller, Requirement::Root);
     }
-    let Some(gate) = Gate::open(base, caller)? else {
+    let Some(gate) = gates.open(base, caller)? else {
         return Ok(());
     };
     match command {
@@ -263,14 +287,9 @@ pub(crate) fn check_keyspace(
     caller: Option<CallerRef<'_>>,
     keyspace: &str,
 ) -> Result<(), Error> {
-    let status = rows::status(rows);
-    if !status.is_enabled {
+    let Some(caller) = known(rows::status(rows), caller)? else {
         return Ok(());
-    }
-    let caller = caller.ok_or(Error::UserEmpty)?;
-    if caller.revision < status.revision {
-        return Err(Error::AuthOldRevision);
-    }
+    };
     let user = UserRow::of(rows, caller.user).ok_or(Error::PermissionDenied)?;
     let is_role = |role: &[u8]| role.strip_prefix(KEYSPACE_ROLE) == Some(keyspace.as_bytes());
     if user.has_role(ROOT) || user.roles().any(is_role) {

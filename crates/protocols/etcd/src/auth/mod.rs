@@ -19,6 +19,7 @@
 //! - [`request`]: what can be asked, and the answers. `change`: records of what is changed, and how
 //!   they execute. `read`: answers.
 //! - `rows`: users and roles as bytes. `gate`: who may read, write or administer what.
+//! - [`gates`]: gates that were opened a moment ago, for the commands that follow.
 //! - [`access`]: what a node's threads keep of all this, to check tokens and watches.
 //!
 //! Passwords and tokens never come here: hashing is slow on purpose and must not hold up a replica,
@@ -27,6 +28,7 @@
 pub mod access;
 pub(crate) mod change;
 pub(crate) mod gate;
+pub(crate) mod gates;
 pub(crate) mod read;
 pub mod request;
 mod rows;
@@ -37,6 +39,7 @@ use crate::error::Error;
 use gate::CallerRef;
 
 pub use access::Access;
+pub use gates::Gates;
 pub use request::{AuthContent, AuthRequest, AuthResponse, Credentials};
 pub use rows::{TOKEN_KEY_BYTES, is_token_key};
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base::{Epoch, WallTime};
 use bytes::Bytes;
+use quorate_etcd::auth::Gates;
 use quorate_etcd::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate_etcd::proto::etcdserverpb::request_op::Request as Operation;
 use quorate_etcd::proto::etcdserverpb::{
@@ -16,8 +17,8 @@ use quorate_etcd::proto::etcdserverpb::{
     RangeResponse, RequestOp, TxnRequest, TxnResponse,
 };
 use quorate_etcd::{
-    Error, Plan, RangeStream, ReadBudget, ReadOutcome, Request, RequestLimits, Response, execute,
-    plan, read, renewed,
+    Error, Plan, RangeStream, ReadBudget, ReadOutcome, Request, RequestLimits, Response,
+    execute_with, plan, read, renewed,
 };
 use state::{EntryStamp, EventBatch, LeaseId, Limits, Settings, State};
 
@@ -26,6 +27,7 @@ pub struct Keyspace {
     pub state: State,
     pub limits: RequestLimits,
     pub events: Vec<EventBatch>,
+    pub gates: Gates,
 }
 
 impl Default for Keyspace {
@@ -49,6 +51,7 @@ impl Keyspace {
             state,
             limits,
             events: Vec::new(),
+            gates: Gates::default(),
         }
     }
 
@@ -67,7 +70,7 @@ impl Keyspace {
 
     pub fn execute(&mut self, record: &[u8]) -> Result<Response, Error> {
         self.begin_entry(Duration::ZERO);
-        let answer = execute(self.state.transaction(), record);
+        let answer = execute_with(&mut self.gates, self.state.transaction(), record);
         self.events = self.state.end_entry();
         answer
     }
