@@ -176,6 +176,57 @@ fn lost_promises_are_never_given_again() {
     }
 }
 
+/// A keyspace that is over had promises here, which the lost journal said were let go of. Executing
+/// the table's history again from its beginning must not make a replica of it that knows nothing
+/// of them.
+#[test]
+fn what_was_over_when_the_journal_was_lost_does_not_rise_again() {
+    for engine in EngineKind::ALL.iter().copied() {
+        let mut configs: Vec<_> = (0..3).map(|each| config(each, 3)).collect();
+        for config in &mut configs {
+            config.engine = Some(engine);
+        }
+        let mut world = World::new(5, configs);
+        (0..3).for_each(|host| world.start(host));
+        world.wait_for_leader();
+        let name = "pods".to_owned();
+        let create = Call::KeyspaceCreate {
+            names: vec![name.clone()],
+            replicas: 3,
+            engine,
+            quorums: None,
+        };
+        for call in [create, Call::KeyspaceDrop { name }] {
+            let answer = world.ask(0, call);
+            assert!(matches!(answer, Answer::Operator(Ok(_))), "{answer:?}");
+            world.run(Duration::from_secs(2));
+        }
+        world.kill(1);
+        for (file, _) in files(&mut world, 1, is_segment) {
+            world.disk_of(1).flip(file, 700);
+        }
+        world.start(1);
+        put(&mut world, 0, "key0");
+        world.run_until(PATIENCE, "it is whole again", |world| {
+            is_whole(world, 1) && !world.identity_of(1).expect("it has one").is_doubtful
+        });
+        world.kill(1);
+        // Now the table changes in small steps, as it did at first.
+        world.config_of(1).limits.execution_bytes = 1;
+        world.start(1);
+        let applied = |world: &World, host: usize| {
+            let running = world.is_running(host).then(|| world.node(host).running());
+            running.flatten().map(|each| each.replica().applied())
+        };
+        while applied(&world, 1) < applied(&world, 0) {
+            assert!(world.step(), "{engine}: it catches up");
+            let running = world.is_running(1).then(|| world.node(1).running());
+            let groups = running.flatten().map_or(0, |each| each.groups().count());
+            assert!(groups <= 1, "{engine}: what was over has risen");
+        }
+    }
+}
+
 #[test]
 fn damage_is_found_and_mended_while_the_node_runs() {
     for wanted in [is_segment as fn(&File) -> bool, is_checkpoint] {

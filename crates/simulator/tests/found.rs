@@ -78,3 +78,10 @@ fn nobody_closes_what_counts_again_before_it_heard_that_it_did_not() {
 fn whoever_reads_its_log_from_a_slow_disk_catches_up() {
     is_clean("slow-reader.script");
 }
+
+/// Two batches were chosen in one pass, and the first of them raised the group to a level that the
+/// node did not know: it went on to the second one, and panicked (seed 14866).
+#[test]
+fn whoever_meets_a_level_that_it_does_not_know_refuses() {
+    is_clean("unknown-level.script");
+}

@@ -219,7 +219,9 @@ impl Group {
     /// for.
     pub(super) fn execute_chosen(&mut self, moment: Moment, out: &mut Vec<Output>) {
         let most = self.config.limits.execution_bytes;
-        if self.unexecuted.is_empty() || self.executed_in_pass >= most {
+        let has_room = !self.unexecuted.is_empty() && self.executed_in_pass < most;
+        // Who has met a level that it does not know stops when its pass ends, and no sooner.
+        if !has_room || !self.replica.knows_level() {
             return;
         }
         let (mut executed, mut notes) = (std::mem::take(&mut self.executed), Vec::new());

@@ -11,8 +11,9 @@
 //! A node may know less than it knew before it was restarted, until it has executed its log again.
 //! A group with a number that the table has not given out yet is therefore left alone, and until
 //! this node's table has been current once, none is closed that has moved away, and none is opened
-//! again that was closed. One that comes back later begins in doubt: what it had promised here is
-//! gone.
+//! that the journal does not know: it may have been here and be over, and a journal that was lost
+//! meanwhile would not tell. One that comes back later begins in doubt: what it had promised here
+//! is gone.
 //!
 //! The order matters: were the checkpoints deleted first, a crash in between would leave a log
 //! whose beginning is missing, which looks like damage.
@@ -96,8 +97,7 @@ impl Running {
         self.places = table.iter().map(place).collect();
         for keyspace in &table {
             let is_new = !self.groups.contains_key(&keyspace.group);
-            let may_open = is_current || !self.closed.contains(&keyspace.group);
-            if keyspace.is_held_by(self.own) && is_new && may_open {
+            if keyspace.is_held_by(self.own) && is_new && is_current {
                 self.open(keyspace, now, out);
             }
         }
