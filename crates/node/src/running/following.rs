@@ -122,6 +122,14 @@ impl Running {
         meta::epoch(self.meta().replica().reader())
     }
 
+    /// Whether this node serves a keyspace's clients, by the table as it has it.
+    #[must_use]
+    pub fn serves(&self, id: GroupId) -> bool {
+        self.places
+            .values()
+            .any(|(group, serves)| *group == id && *serves)
+    }
+
     /// Opens a group that is not on this node.
     fn open(&mut self, keyspace: &Keyspace, now: Instant, out: &mut Vec<Output>) {
         let id = keyspace.group;

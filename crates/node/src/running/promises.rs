@@ -76,6 +76,12 @@ impl Running {
         differs.then_some((promises.wanted, is_doubtful))
     }
 
+    /// Whether promises may be lost of which the journal knows nothing.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.promises.is_doubtful
+    }
+
     /// Whether others have votes in the first group. While nothing is known of it, they have.
     #[must_use]
     pub fn has_others(&self) -> bool {
@@ -101,7 +107,7 @@ impl Running {
             let opened = self.groups.get(id);
             opened.is_some_and(|opened| opened.group.has_durable_writes())
         };
-        meta.was_current && !meta.is_in_doubt() && self.groups.keys().all(is_written)
+        self.is_table_current && !meta.is_in_doubt() && self.groups.keys().all(is_written)
     }
 
     /// Lets go of a damaged journal once no group can need it.

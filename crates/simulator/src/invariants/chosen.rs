@@ -168,12 +168,12 @@ impl Chosen {
                 format!("{own} says slot {slot} is chosen, and does not have it"),
             );
         };
+        // A leader tells nobody of what it has itself; another one may not have heard yet what its
+        // disk has told for it.
         let holds = |id: NodeId| {
-            if id == own {
-                return glance.durable >= slot;
-            }
             let acknowledged = self.acknowledged.get(&(id, epoch));
             acknowledged.is_some_and(|matched| *matched >= slot)
+                || (id == own && glance.durable >= slot)
         };
         let is_quorum = |membership: &Membership| {
             let are_enough = |voters: &BTreeSet<NodeId>| {

@@ -207,8 +207,9 @@ impl World {
     pub(crate) fn mend(&mut self, index: usize) {
         let host = &mut self.hosts[index];
         let running = host.node.as_ref().and_then(node::Node::running);
-        let is_whole =
-            running.is_some_and(|running| running.groups().all(|(_, group)| !group.is_in_doubt()));
+        let is_whole = running.is_some_and(|running| {
+            !running.is_doubtful() && running.groups().all(|(_, group)| !group.is_in_doubt())
+        });
         if is_whole && host.life > host.hurt_in && !host.injuries.has_lied {
             host.reasons.mended = host.reasons.damaged;
         }

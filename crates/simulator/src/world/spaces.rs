@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use base::{GroupId, NodeId, Random};
 use node::group::META;
-use node::{Answer, Call, CallId, Placement};
+use node::{Answer, Call, CallId, Node, Placement};
 
 use super::World;
 use super::audit::Audit;
@@ -375,10 +375,17 @@ impl World {
         if !(members.membership.elects(has) && members.membership.commits(has)) {
             return Vec::new();
         }
-        // Whoever is being filled, or has left, serves nobody.
+        // Whoever is being filled, or has left, serves nobody; who has got its vote is still being
+        // filled until the table says that all have. That the table is the newest, the default
+        // keyspace is asked for.
         let belongs = |host: &&usize| {
             let id = id(host);
-            id.is_some_and(|id| members.membership.voters.contains(&id))
+            let is_voter = id.is_some_and(|id| members.membership.voters.contains(&id));
+            let running = self.hosts[**host].node.as_ref().and_then(Node::running);
+            is_voter
+                && running
+                    .zip(group)
+                    .is_none_or(|(running, group)| running.serves(group))
         };
         hosts.iter().filter(belongs).copied().collect()
     }
