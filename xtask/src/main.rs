@@ -6,7 +6,6 @@
 //! cargo xtask failover    measures how long writes pause when a leader dies (by hand)
 //! cargo xtask bench-report   measures etcd and Quorate side by side (by hand)
 //! cargo xtask engines-report   compares Raft and Paxos in simulated time (by hand)
-//! cargo xtask profile-guided   builds what runs fastest, after watching it work (by hand)
 //! cargo xtask fuzz        runs the fuzz targets, a while each (by hand; needs a nightly compiler)
 //! ```
 //!
@@ -36,8 +35,6 @@ Commands:
              (3), --only put,get-256,sget,watch,leases,keys, --output FOLDER; see docs/benchmarks.md
   engines-report   Compare Raft and Paxos in simulated time, and write a page with plots and tables
              to target/engines-report. Options: --seeds N (100), --output FOLDER
-  profile-guided   Build `quorate` and `quorate-sim` with what the compiler learns from watching them
-             work, to target/profile-guided/release; needs llvm-profdata; see docs/benchmarks.md
   fuzz       Run the fuzz targets, one after the other; needs a nightly compiler. Options:
              --minutes N (1, each), names of targets (all); see docs/testing.md
   help       Print this
@@ -119,11 +116,6 @@ fn main() -> ExitCode {
         Some("failover") => run(&measuring_steps("failover", &rest)),
         Some("bench-report") => run(&measuring_steps("bench_report", &rest)),
         Some("engines-report") => run(&engines_report_steps(&rest)),
-        Some("profile-guided") if rest.is_empty() => run(&[Step::script(
-            "build",
-            "packaging/profile-guided",
-            Vec::new(),
-        )]),
         Some("fuzz") => match fuzz_steps(&rest) {
             Some(steps) => run(&steps),
             None => {

@@ -416,6 +416,8 @@ fn grown(seed: u64, engine: EngineKind) -> World {
                     running.replica().applied() >= world.node(0).status().applied
                 })
         });
+        // What it has is known a moment later; it may have got its vote by itself by then.
+        world.run(Duration::from_secs(1));
         let answer = world.ask(0, Call::MemberPromote { member: name });
         assert!(matches!(answer, Answer::Operator(Ok(_))), "{answer:?}");
         world.run(Duration::from_secs(1));

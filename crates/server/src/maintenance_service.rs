@@ -126,7 +126,8 @@ fn stream(source: SnapshotSource, limits: &ClientLimits) -> BoxStream<SnapshotRe
         let until = Instant::now() + most;
         for piece in Pieces::new(source) {
             let left = until.saturating_duration_since(Instant::now());
-            let sent = runtime.block_on(timeout(left, sender.send(Ok(piece))));
+            // The clock of a timeout is the runtime's: only within it can one be made.
+            let sent = runtime.block_on(async { timeout(left, sender.send(Ok(piece))).await });
             match sent {
                 Ok(Ok(())) => {}
                 // The client has gone.

@@ -75,9 +75,21 @@ pub fn draw(seed: u64) -> Scenario {
     if streams.named("holes.plan").below(HOLES_ONE_IN) == 0 {
         leave_holes(&mut scenario);
     }
+    read_in_time(&mut scenario);
     match streams.named("beyond.plan").below(BEYOND_ONE_IN) {
         0 => beyond(scenario),
         _ => scenario,
+    }
+}
+
+/// A leader that keeps one entry in memory reads each message for a follower that was away from its
+/// disk. Where that takes long, a message must carry several entries: else the follower never
+/// catches up with what clients go on writing. In production it carries a mebibyte.
+fn read_in_time(scenario: &mut Scenario) {
+    let reads_take = scenario.machine.disk_delay + scenario.machine.disk_jitter;
+    let small = &mut scenario.small;
+    if reads_take > 10 * MILLISECOND && small.cache_bytes < 8 << 10 {
+        small.append_bytes = small.append_bytes.max(8 << 10);
     }
 }
 
