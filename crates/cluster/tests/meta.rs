@@ -145,10 +145,7 @@ fn many_keyspaces_are_made_at_once_or_none() {
         assert_eq!(epoch(state.reader()), TableEpoch(1));
     }
     let told = run(&mut state, &many(1, &names(CREATED_MAX))).unwrap();
-    assert!(
-        told.contains("in the groups 2 to 513: k1, k2"),
-        "{told}"
-    );
+    assert!(told.contains("in the groups 2 to 513: k1, k2"), "{told}");
     assert_eq!(epoch(state.reader()), TableEpoch(2), "one change");
     assert_eq!(last_group(state.reader()), GroupId(513));
     let groups: Vec<GroupId> = keyspaces(state.reader())
