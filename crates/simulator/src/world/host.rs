@@ -195,8 +195,8 @@ fn scrub(small: &Small) -> ScrubLimits {
 }
 
 /// What one fetch asks of a journal, at least. A replica that was started again reads its log back
-/// one fetch after the other, and a disk may take 28 ms for each: by single entries it would execute
-/// fewer than clients write, and never catch up. In production a fetch is a mebibyte.
+/// one fetch after the other, and a disk may take 28 ms for each: by single entries it would
+/// execute fewer than clients write, and never catch up. In production a fetch is a mebibyte.
 const FETCH_BYTES_MIN: u64 = 16 << 10;
 
 fn limits(small: &Small) -> Limits {
