@@ -7,6 +7,7 @@
 //! cargo xtask bench-report   measures etcd and Quorate side by side (by hand)
 //! cargo xtask engines-report   compares Raft and Paxos in simulated time (by hand)
 //! cargo xtask fuzz        runs the fuzz targets, a while each (by hand; needs a nightly compiler)
+//! cargo xtask profile-guided   release builds that have learnt from running (by hand)
 //! ```
 //!
 //! A step is a command line that a person could type as well; it is printed before it runs, so
@@ -37,6 +38,9 @@ Commands:
              to target/engines-report. Options: --seeds N (100), --output FOLDER
   fuzz       Run the fuzz targets, one after the other; needs a nightly compiler. Options:
              --minutes N (1, each), names of targets (all); see docs/testing.md
+  profile-guided   Release builds that have learnt from watching themselves work, the fastest there
+             are, in target/profile-guided; needs llvm-profdata of the compiler's version. Options:
+             quorate, quorate-sim (both); see docs/internals/performance.md
   help       Print this
 
 `check` is what continuous integration runs first; it changes no file.";
@@ -123,6 +127,10 @@ fn main() -> ExitCode {
                 ExitCode::from(2)
             }
         },
+        Some("profile-guided") => {
+            let script = "xtask/profile-guided";
+            run(&[Step::script("profile-guided builds", script, rest)])
+        }
         Some("help" | "--help" | "-h") | None => {
             println!("{HELP}");
             ExitCode::SUCCESS
