@@ -46,7 +46,8 @@ pub struct Pending {
     /// In the history; none for a step of something larger.
     operation: Option<u64>,
     purpose: Purpose,
-    asked: Instant,
+    /// When.
+    pub asked: Instant,
 }
 
 /// One client.
@@ -54,8 +55,8 @@ pub struct Pending {
 pub struct Client {
     /// What it waits for.
     pub pending: Option<Pending>,
-    /// Counts its requests, so that a late timer is told from the current one.
-    pub turn: u64,
+    /// A look at its patience is planned, no later than when that ends.
+    pub is_timed: bool,
     /// The last version it saw of some key, for compare-and-swap.
     last_seen: Option<(Bytes, i64)>,
     prefers: usize,
@@ -245,7 +246,6 @@ impl Clients {
             }
         };
         assert!(asks.pending.is_none(), "a client asks one thing at a time");
-        asks.turn += 1;
         asks.pending = Some(Pending {
             call,
             host,

@@ -23,6 +23,8 @@ struct Key {
     changes: BTreeSet<i64>,
     /// By revision of the version seen: the last revision at which it was still the newest.
     claims: BTreeMap<i64, i64>,
+    /// The version that was shown last: its revision and its value, which fit what else is known.
+    shown: Option<(i64, Bytes)>,
 }
 
 /// Everything clients were told about revisions.
@@ -164,9 +166,18 @@ impl Revisions {
                 format!("at revision {revision}: {shown:?}"),
             );
         }
-        self.put(&shown.value, seen)?;
-        self.changed(&shown.key, seen)?;
-        let known = self.keys.entry(shown.key.clone()).or_default();
+        // Most answers show what the one before has shown.
+        let known = self.keys.get(&shown.key).and_then(|key| key.shown.as_ref());
+        let is_known = known.is_some_and(|(at, value)| *at == seen && *value == shown.value);
+        if !is_known {
+            self.put(&shown.value, seen)?;
+            self.changed(&shown.key, seen)?;
+        }
+        let known = self.keys.get_mut(&shown.key);
+        let known = known.expect("a key that has changed is known");
+        if !is_known {
+            known.shown = Some((seen, shown.value.clone()));
+        }
         let next = known.changes.range(seen + 1..).next();
         if let Some(next) = next
             && *next <= revision

@@ -68,9 +68,11 @@ impl World {
         let trip = Duration::from_micros(50);
         let call = Box::new(call);
         self.on_host(trip, host, What::Call { id, call });
-        let patience = Duration::from_micros(self.spaces[space].clients.patience());
-        let turn = self.spaces[space].clients.clients[client].turn;
-        self.schedule(patience, Happening::Patience { asker, turn });
+        let clients = &mut self.spaces[space].clients;
+        let patience = Duration::from_micros(clients.patience());
+        if !std::mem::replace(&mut clients.clients[client].is_timed, true) {
+            self.schedule(patience, Happening::Patience(asker));
+        }
     }
 
     pub(super) fn next_question(&mut self, asker: Asker) {
@@ -79,14 +81,21 @@ impl World {
         self.schedule(Duration::from_micros(pause), Happening::Client(asker));
     }
 
-    pub(super) fn patience_ends(&mut self, asker: Asker, turn: u64) {
-        let waiting = &self.spaces[asker.space].clients.clients[asker.client];
-        if waiting.turn != turn {
-            return;
-        }
-        let Some(pending) = &waiting.pending else {
+    /// Ends what a client has waited for too long. One look is planned for each client, and not one
+    /// for each question: nearly all are answered long before.
+    pub(super) fn look_at_patience(&mut self, asker: Asker) {
+        let clients = &mut self.spaces[asker.space].clients;
+        let patience = Duration::from_micros(clients.patience());
+        let client = &mut clients.clients[asker.client];
+        client.is_timed = false;
+        let Some(pending) = &client.pending else {
             return;
         };
+        let ends = pending.asked + patience;
+        if self.now < ends {
+            client.is_timed = true;
+            return self.schedule_at(ends, Happening::Patience(asker));
+        }
         let (host, id) = (pending.host, pending.call);
         self.client_ends(asker, End::Lost("the client's patience ended"));
         self.deliver(host, Input::Forget { id });

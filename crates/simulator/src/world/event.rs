@@ -121,13 +121,8 @@ pub(crate) enum World {
     Heal(usize),
     /// A client asks its next question.
     Client(Asker),
-    /// A client's patience for this turn ends.
-    Patience {
-        /// Which client.
-        asker: Asker,
-        /// Which of its questions.
-        turn: u64,
-    },
+    /// A client's patience may end.
+    Patience(Asker),
     /// A client that watches does something.
     Watcher(usize),
     /// An old engine message comes again.

@@ -238,7 +238,7 @@ impl World {
             Happening::Fault(index) => self.strike(index),
             Happening::Heal(fault) => self.heal(fault),
             Happening::Client(asker) => self.client_asks(asker),
-            Happening::Patience { asker, turn } => self.patience_ends(asker, turn),
+            Happening::Patience(asker) => self.look_at_patience(asker),
             Happening::Watcher(client) => self.watcher_acts(client),
             Happening::Replay(index) => self.replay(index),
             Happening::Operators => self.operate(),
