@@ -533,7 +533,11 @@ fn a_node_that_began_alone_is_repaired_by_those_who_came_later() {
             }
             put(&mut world, 1, "meanwhile");
             world.start(0);
-            world.run_until(PATIENCE, "it runs", |world| world.is_running(0));
+            world.run_until(PATIENCE, "it is whole again", |world| {
+                let identity = world.identity_of(0).expect("it has one");
+                assert!(identity.has_others, "{engine}: though its log begins anew");
+                is_whole(world, 0)
+            });
             comes_back(&mut world, 0, 20);
         }
     }
