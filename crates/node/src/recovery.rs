@@ -90,9 +90,12 @@ pub struct RecoveredReplica {
     pub genesis: Membership,
     /// What the journal says of its members, beside the log.
     pub latest: (Slot, Membership),
+    /// Who belongs to it now, and from which slot on, as far as is known here: whom it looks for if
+    /// something is lost.
+    pub helpers: Option<(Slot, Membership)>,
     /// The state at the newest good checkpoint, or an empty one.
     pub state: State,
-    /// The membership at that point.
+    /// The membership at that point, and never a later one: execution goes by it.
     pub membership: Membership,
     /// The checkpoint files.
     pub found: Found,
@@ -115,6 +118,7 @@ impl RecoveredReplica {
             membership: description.genesis.clone(),
             genesis: description.genesis,
             latest: description.latest,
+            helpers: None,
             found: Found::default(),
             log: RecoveredGroup::default(),
             log_replaced: false,
@@ -603,7 +607,7 @@ impl Recovery {
                 .collect(),
             damaged: checkpoints.damaged,
         };
-        let (state, mut membership, end) = match checkpoints.loaded {
+        let (state, membership, end) = match checkpoints.loaded {
             Some(((state, membership), reference)) => {
                 (state, membership, (reference.slot, reference.epoch))
             }
@@ -620,9 +624,10 @@ impl Recovery {
         } else {
             None
         };
+        let mut helpers = None;
         if let Some(loss) = loss {
-            let known = [(end.0, membership), latest.clone()];
-            membership = self.who_helps(group, &log, known, &damages)?;
+            let known = [(end.0, membership.clone()), latest.clone()];
+            helpers = Some(self.who_helps(group, &log, known, &damages)?);
             out.push(Output::Note(Note::Doubtful { loss }.of(group)));
             log = RecoveredGroup {
                 hard_state: log.hard_state,
@@ -641,6 +646,7 @@ impl Recovery {
             engine: description.engine,
             genesis,
             latest,
+            helpers,
             state,
             membership,
             found,
@@ -660,20 +666,16 @@ impl Recovery {
         log: &RecoveredGroup,
         known: [(Slot, Membership); 2],
         damages: &str,
-    ) -> Result<Membership, String> {
+    ) -> Result<(Slot, Membership), String> {
         let own = self.identity.node;
-        let (end, here) = known[0].clone();
+        let end = known[0].0;
         let known = newest_memberships(group, log, known)?;
-        let is_alone = known.iter().any(|each| is_only_voter(each, own));
+        let is_alone = known.iter().any(|(_, each)| is_only_voter(each, own));
         if is_alone && !self.has_others_in(group) {
             return Err(nobody_helps(group, log, end, damages));
         }
-        // Who is in doubt looks for those who belong to the group now.
         let [_, chosen] = known;
-        Ok(match chosen.members.contains_key(&own) {
-            true => chosen,
-            false => here,
-        })
+        Ok(chosen)
     }
 }
 
@@ -683,7 +685,7 @@ fn newest_memberships(
     group: GroupId,
     log: &RecoveredGroup,
     known: [(Slot, Membership); 2],
-) -> Result<[Membership; 2], String> {
+) -> Result<[(Slot, Membership); 2], String> {
     let [one, other] = known;
     let mut chosen = match one.0 >= other.0 {
         true => one,
@@ -692,14 +694,15 @@ fn newest_memberships(
     let hard_state = log.hard_state.clone().map(HardState::decode).transpose();
     let hard_state = hard_state.map_err(|_| unreadable(group))?;
     let upto = hard_state.map_or(Slot(0), |each| each.chosen);
-    let mut newest = chosen.1.clone();
-    for (slot, body) in log.memberships.iter().filter(|(slot, _)| *slot > chosen.0) {
-        newest = Membership::decode(body.clone()).map_err(|_| unreadable(group))?;
+    let (mut newest, after) = (chosen.clone(), chosen.0);
+    for (slot, body) in log.memberships.iter().filter(|(slot, _)| *slot > after) {
+        let membership = Membership::decode(body.clone()).map_err(|_| unreadable(group))?;
+        newest = (*slot, membership);
         if *slot <= upto {
-            chosen.1 = newest.clone();
+            chosen = newest.clone();
         }
     }
-    Ok([newest, chosen.1])
+    Ok([newest, chosen])
 }
 
 /// Whether nobody else has a vote in this membership.

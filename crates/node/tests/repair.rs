@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base::{Random, Slot};
 use bytes::Bytes;
-use consensus::EngineKind;
+use consensus::{EngineKind, Membership};
 use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
 use journal::disk::File;
 use quorate_node::running::scrubbing::ScrubLimits;
@@ -533,8 +533,90 @@ fn a_node_that_began_alone_is_repaired_by_those_who_came_later() {
             }
             put(&mut world, 1, "meanwhile");
             world.start(0);
-            world.run_until(PATIENCE, "it runs", |world| world.is_running(0));
+            world.run_until(PATIENCE, "it is whole again", |world| {
+                let identity = world.identity_of(0).expect("it has one");
+                assert!(identity.has_others, "{engine}: though its log begins anew");
+                is_whole(world, 0)
+            });
             comes_back(&mut world, 0, 20);
         }
+    }
+}
+
+/// Two of three have been replaced, and the third one has lost its state and moved. Its replica begins
+/// with the members of that time, by which the log is executed, although it looks for those who
+/// have come since.
+#[test]
+fn a_replica_in_doubt_has_the_members_of_its_slot_and_looks_for_the_newest() {
+    for engine in EngineKind::ALL.iter().copied() {
+        let configs = (0..5).map(|index| {
+            let mut config = config(index, 3);
+            config.engine = Some(engine);
+            config.limits.checkpoint_log_bytes = 16 << 10;
+            config.limits.journal.segment_bytes = 32 << 10;
+            config.limits.journal.batch_bytes_max = 8 << 10;
+            if index > 2 {
+                config.cluster = Vec::new();
+                config.join = vec!["host0:2380".to_owned()];
+            }
+            config
+        });
+        let mut world = World::new(17, configs.collect());
+        (0..3).for_each(|host| world.start(host));
+        world.wait_for_leader();
+        put(&mut world, 0, "first");
+        let members = |world: &World| {
+            let running = world.node(0).running().expect("it runs");
+            let (since, in_force) = running.engine().membership_in_force();
+            let executed = (running.replica().applied(), running.replica().membership());
+            let voters = |membership: &Membership| membership.voters.clone();
+            ((since, voters(in_force)), (executed.0, voters(executed.1)))
+        };
+        let (_, (_, first)) = members(&world);
+        for host in 3..5 {
+            let (name, left) = (format!("n{}", host + 1), host - 2);
+            let add = Call::MemberAdd {
+                name: name.clone(),
+                peer_address: format!("host{host}:2380"),
+                is_witness: false,
+            };
+            assert!(matches!(world.ask(0, add), Answer::Operator(Ok(_))));
+            world.start(host);
+            let member = name;
+            let has_vote = (0..50).any(|_| {
+                world.run(Duration::from_millis(200));
+                let member = member.clone();
+                let answer = world.ask(0, Call::MemberPromote { member });
+                matches!(&answer, Answer::Operator(Ok(_)))
+            });
+            assert!(has_vote, "{engine}: {}", world.picture());
+            let member = format!("n{}", left + 1);
+            let removed = world.ask(0, Call::MemberRemove { member });
+            assert!(matches!(removed, Answer::Operator(Ok(_))), "{removed:?}");
+            world.run_until(PATIENCE, "it has gone", |world| !world.is_running(left));
+        }
+        for key in 0..300 {
+            put(&mut world, 0, &format!("key{key}"));
+        }
+        let ((_, now), _) = members(&world);
+        assert!(now.len() == 3 && now != first, "{now:?}");
+        world.kill(0);
+        for (file, _) in files(&mut world, 0, is_checkpoint) {
+            world.disk_of(0).remove(file);
+        }
+        // Nobody finds it: it has to find the others.
+        world.config_of(0).peer_address = Some("host9:2380".to_owned());
+        world.start(0);
+        world.run_until(PATIENCE, "it runs", |world| {
+            let node = world.is_running(0).then(|| world.node(0));
+            node.is_some_and(|node| node.running().is_some())
+        });
+        let began = ((Slot(0), first.clone()), (Slot(0), first));
+        assert_eq!(members(&world), began, "{engine}");
+        world.run_until(PATIENCE, "it is whole again", |world| is_whole(world, 0));
+        let ((_, in_force), (_, executed)) = members(&world);
+        assert_eq!((&in_force, &executed), (&now, &now), "{engine}");
+        world.kill(3);
+        put(&mut world, 0, "without n4");
     }
 }

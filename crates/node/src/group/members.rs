@@ -18,8 +18,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base::{Instant, NodeId};
-use consensus::{Change, Engine as _, Refusal};
+use base::{Instant, NodeId, Slot};
+use consensus::{Change, Engine as _, Membership, Refusal};
 use etcd::proto::etcdserverpb::{Member, MemberListResponse, MoveLeaderResponse};
 use etcd::{ClusterRequest, Error, MaintenanceResponse};
 
@@ -91,9 +91,26 @@ pub(super) struct Members {
     connected: BTreeMap<NodeId, Instant>,
     /// When to try again.
     next_try: Instant,
+    /// Who belongs to the group since which slot, where what led there is lost here.
+    helpers: Option<(Slot, Membership)>,
 }
 
 impl Members {
+    /// Nothing is asked for; `helpers` are looked for.
+    pub(super) fn new(helpers: Option<(Slot, Membership)>) -> Members {
+        Members {
+            helpers,
+            ..Members::default()
+        }
+    }
+
+    /// Whom else to look for than the members in force, who may have been replaced since.
+    pub(super) fn helpers(&self, in_force: (Slot, &Membership)) -> Option<&Membership> {
+        let (since, helpers) = self.helpers.as_ref()?;
+        let is_behind = in_force.0 < *since && in_force.1 != helpers;
+        is_behind.then_some(helpers)
+    }
+
     /// A peer is connected.
     pub(super) fn found(&mut self, node: NodeId, now: Instant) {
         self.connected.entry(node).or_insert(now);

@@ -201,6 +201,7 @@ impl Group {
         let RecoveredReplica {
             genesis,
             latest,
+            helpers,
             state,
             membership,
             found,
@@ -310,7 +311,7 @@ impl Group {
             ready_told: false,
             was_current: false,
             told_hubs: None,
-            members: Members::default(),
+            members: Members::new(helpers),
             space: SpaceKeeper::new(now, &config.limits.space),
             digests: Digests::default(),
             levels,

@@ -152,9 +152,12 @@ impl Group {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
+        let helpers = self.members.helpers(self.engine.membership_in_force());
+        let helpers = helpers.into_iter().flat_map(|each| &each.members);
         let addresses: Vec<String> = membership
             .members
             .iter()
+            .chain(helpers)
             .filter(|(id, _)| **id != self.own)
             .map(|(_, member)| member.peer_address.clone())
             .collect();

@@ -85,8 +85,13 @@ impl Running {
     /// Whether others have votes in the first group. While nothing is known of it, they have.
     #[must_use]
     pub fn has_others(&self) -> bool {
-        let mut voters = self.meta().replica().membership().all_voters();
-        voters.any(|voter| voter != self.own)
+        let meta = self.meta();
+        let (_, in_force) = meta.engine().membership_in_force();
+        let mut voters = in_force.all_voters();
+        let mut before = meta.replica().membership().all_voters();
+        let is_other = |voter| voter != self.own;
+        // Who has nobody else does not start in doubt; what it has left of the log may be older.
+        meta.is_in_doubt() || voters.any(is_other) || before.any(is_other)
     }
 
     /// The identity file says so now.
