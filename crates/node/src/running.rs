@@ -75,8 +75,8 @@ struct Opened {
     /// Who may still be asleep under this node: they fell asleep when it led, and have said nothing
     /// since.
     asleep_below: BTreeSet<NodeId>,
-    /// Since when nobody is known to lead those.
-    unled_since: Option<Instant>,
+    /// Since when nobody is known to lead those, and how often they were told.
+    unled: Option<(Instant, u32)>,
     /// The epoch in which this node, which stops, gave it away.
     given_in: Option<Epoch>,
 }
@@ -240,7 +240,7 @@ impl Running {
             unflushed: None,
             durable: None,
             asleep_below: BTreeSet::new(),
-            unled_since: None,
+            unled: None,
             given_in: None,
         };
         self.openings.insert(opening, id);
@@ -249,7 +249,7 @@ impl Running {
             let turn = waking::turn(id, self.own, members.clone());
             let others = members.copied().filter(|node| *node != self.own);
             self.pulses.share(id, others);
-            self.pulses.waking.push(id, turn, None);
+            self.pulses.waking.push(id, turn, waking::Cause::Other);
         }
         let sleeps = opened.group.is_asleep();
         self.groups.insert(id, opened);

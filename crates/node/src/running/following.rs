@@ -165,7 +165,8 @@ impl Running {
         self.openings.remove(&closed.opening);
         self.pulses.unshare(id);
         self.pulses.waking.forget(id);
-        if !closed.asleep_below.is_empty() {
+        // Where it is dropped, whoever sleeps under this node closes it as well.
+        if matches!(ending, Ending::Moved) && !closed.asleep_below.is_empty() {
             self.pulses.surrender();
         }
         if let Some(at) = closed.due {
