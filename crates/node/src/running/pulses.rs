@@ -319,8 +319,13 @@ impl Running {
             let own = self.own;
             let members = opened.group.membership.members.keys().copied();
             self.pulses.share(id, members.filter(|node| *node != own));
+            self.look_at_observers_of(id);
         }
-        if self.under_way.has(id) {
+        self.look_at_own_observing(id);
+        let Some(opened) = self.groups.get_mut(&id) else {
+            return;
+        };
+        if self.under_way.has(id) || self.observing.is_unsettled(id) {
             // Its new replicas must hear of it until they are filled.
             return;
         }
