@@ -284,6 +284,8 @@ fn commands_survive_their_bytes_and_nothing_else_is_one() {
         stand(1, Standing::Serving, Standing::Draining),
         route(b"/events/", "events"),
         unroute(b"/events/"),
+        observe("pods", 4, true),
+        observe("pods", 4, false),
         MetaCommand::Tend(Tending {
             replace_after: Some(Duration::from_secs(7)),
             rebalances: false,
@@ -369,6 +371,49 @@ fn a_keyspace_moves_by_filling_leaving_and_settling() {
     assert_eq!(pods.genesis, replicas(&[1]), "its log begins there");
     assert!(pods.former.contains(&NodeId(1)));
     assert_eq!(epoch(state.reader()), TableEpoch(4));
+}
+
+fn observe(name: &str, node: u64, observes: bool) -> MetaCommand {
+    MetaCommand::Observe {
+        name: name.to_owned(),
+        node: NodeId(node),
+        observes,
+    }
+}
+
+#[test]
+fn who_observes_a_keyspace_has_it_open_and_does_not_count() {
+    let mut state = State::new(Limits::default());
+    run(&mut state, &create("pods", 0, &[1])).unwrap();
+    let before = state.reader().digest();
+    for (command, reason) in [
+        (observe("events", 4, true), "no keyspace"),
+        (observe("pods", 5, true), "not a member"),
+        (observe("pods", 1, true), "holds pods"),
+        (observe("pods", 4, false), "does not observe"),
+    ] {
+        let refused = run(&mut state, &command).unwrap_err();
+        assert!(refused.contains(reason), "{refused}");
+    }
+    assert_eq!(epoch(state.reader()), TableEpoch(1));
+    // It need not have a vote in the cluster, and may.
+    for node in [4, 2] {
+        run(&mut state, &observe("pods", node, true)).unwrap();
+    }
+    let said = run(&mut state, &observe("pods", 4, true)).unwrap();
+    assert!(said.contains("already"), "{said}");
+    let pods = keyspace(state.reader(), "pods").unwrap();
+    assert_eq!(pods.observers, [NodeId(2), NodeId(4)].into());
+    assert!(pods.is_open_on(NodeId(4)) && !pods.is_held_by(NodeId(4)));
+    assert!(pods.serving().iter().all(|each| each.node == NodeId(1)));
+    assert_eq!(epoch(state.reader()), TableEpoch(3));
+    // Who gets a vote observes no longer, and who is let go of is remembered.
+    run(&mut state, &moved("pods", 3, &[2])).unwrap();
+    run(&mut state, &observe("pods", 4, false)).unwrap();
+    let pods = keyspace(state.reader(), "pods").unwrap();
+    assert_eq!(pods.observers, [].into());
+    assert_eq!(pods.former, [NodeId(4)].into());
+    assert_ne!(state.reader().digest(), before);
 }
 
 #[test]

@@ -415,6 +415,44 @@ fn nobody_is_filled_that_does_not_know_of_it_and_others_do_not_wait() {
 }
 
 #[test]
+fn observers_are_added_when_all_else_is_done_and_never_get_a_vote() {
+    let step = |shall: &[u64], observed: &Observed| {
+        mover::next_step(&shall.iter().copied().map(NodeId).collect(), observed)
+    };
+    let mut observed = Observed {
+        voters: [1, 2, 3].map(NodeId).into(),
+        leader: Some(NodeId(1)),
+        observers: [5, 6].map(NodeId).into(),
+        ..Observed::default()
+    };
+    let add = |node| Some(Step::AddLearner(NodeId(node)));
+    assert_eq!(
+        step(&[1, 2, 4], &observed),
+        add(4),
+        "who shall vote goes first"
+    );
+    assert_eq!(step(&[1, 2, 3], &observed), add(5));
+    observed.learners.insert(NodeId(5), true);
+    assert_eq!(step(&[1, 2, 3], &observed), add(6));
+    observed.learners.insert(NodeId(6), false);
+    assert_eq!(step(&[1, 2, 3], &observed), None, "nobody waits for them");
+    let target = [(GroupId(1), [1, 2, 3].map(NodeId).to_vec())].into();
+    let limits = mover::Limits::default();
+    let all = [(GroupId(1), observed.clone())].into();
+    assert_eq!(steps(&target, &all, &limits), []);
+    // They are in nobody's way when the keyspace moves.
+    assert_eq!(step(&[1, 2, 4], &observed), add(4));
+    // One of them gets a vote only once it knows that it shall.
+    observed.observers.remove(&NodeId(5));
+    observed.unready.insert(NodeId(5));
+    assert_eq!(step(&[1, 2, 5], &observed), None);
+    observed.unready.clear();
+    assert_eq!(step(&[1, 2, 5], &observed), Some(Step::Promote(NodeId(5))));
+    // Who observes no longer goes.
+    assert_eq!(step(&[1, 2, 3], &observed), Some(Step::Remove(NodeId(5))));
+}
+
+#[test]
 fn people_can_see_why() {
     let mut sites = vec![
         in_zone(1, "a"),

@@ -216,6 +216,13 @@ pub enum Input {
         /// for its groups by that, it says for this one.
         heard: Option<Instant>,
     },
+    /// The others are asked whether they rest too, and a heartbeat would disturb them: a leader's
+    /// next one is put off until then, at most by half an election timeout, in which nobody
+    /// misses it. All else that it has to say is said as ever.
+    Hush {
+        /// When the next heartbeat may leave.
+        until: Instant,
+    },
 }
 
 /// What the transport may learn about a peer.

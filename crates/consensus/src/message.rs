@@ -49,6 +49,14 @@ pub struct Message {
     pub body: Body,
 }
 
+impl Message {
+    /// Whether a follower asks its leader for a read round by this.
+    #[must_use]
+    pub fn asks_for_read(&self) -> bool {
+        matches!(self.body, Body::ReadRound { .. })
+    }
+}
+
 /// What a message says.
 // Moved from hand to hand: what is in it lies at multiples of eight bytes, and is copied so.
 #[derive(Clone, Debug, PartialEq)]

@@ -35,7 +35,8 @@ pub struct Directory {
 pub struct Residence {
     /// Its group.
     pub group: GroupId,
-    /// This node has it open and serves it: not while it is being filled, nor while it leaves.
+    /// This node has it open and serves it, with a vote or as an observer: not while it is being
+    /// filled, nor while it leaves.
     pub is_here: bool,
     /// The other nodes that hold it, in the order of their ids.
     pub holders: Vec<Holder>,
@@ -66,7 +67,8 @@ impl Directory {
         };
         let residence = |keyspace: Keyspace| {
             let nodes = keyspace.serving().iter().map(|replica| replica.node);
-            let serves = keyspace.serving().iter().any(|each| each.node == own);
+            let serves = keyspace.serving().iter().any(|each| each.node == own)
+                || keyspace.observers.contains(&own);
             let mut holders: Vec<Holder> = nodes
                 .filter(|node| *node != own)
                 .filter_map(holder)

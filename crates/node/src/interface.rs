@@ -339,6 +339,15 @@ pub enum Placement {
         /// Its name.
         name: String,
     },
+    /// A node shall hold a keyspace without a vote, to serve reads and watches; or no longer.
+    Observe {
+        /// The keyspace's name.
+        name: String,
+        /// Which node.
+        node: String,
+        /// Whether it shall.
+        observes: bool,
+    },
     /// Keys with a prefix shall be in a keyspace, for clients that name none.
     Route {
         /// What they begin with.
@@ -492,6 +501,8 @@ pub struct GroupStatus {
     pub is_witness: bool,
     /// The other members.
     pub others: Vec<OtherReplica>,
+    /// What the group asks of its leader, in commands, KiB and read rounds a second.
+    pub load: u64,
     /// What the replica here sees.
     pub status: Status,
 }
@@ -539,6 +550,8 @@ pub struct KeyspaceStatus {
     pub quorums: QuorumSizes,
     /// The names of the nodes that hold it.
     pub replicas: Vec<String>,
+    /// The names of those that hold it without a vote, or are to.
+    pub observers: Vec<String>,
     /// Who leads it, if the node that was asked knows.
     pub leader: Option<String>,
     /// Its way to other nodes, if it is on one.

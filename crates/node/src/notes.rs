@@ -447,6 +447,8 @@ pub struct Metrics {
     pub commands_forwarded: u64,
     /// Commands executed (on this replica, whoever proposed them).
     pub commands_executed: u64,
+    /// Their bytes.
+    pub bytes_executed: u64,
     /// Leases renewed for clients of this node.
     pub leases_renewed: u64,
     /// Leases that this node ended as a leader.
@@ -501,6 +503,7 @@ impl Metrics {
             commands_proposed,
             commands_forwarded,
             commands_executed,
+            bytes_executed,
             leases_renewed,
             leases_expired,
             commands_repeated,
@@ -529,6 +532,7 @@ impl Metrics {
         self.commands_proposed += commands_proposed;
         self.commands_forwarded += commands_forwarded;
         self.commands_executed += commands_executed;
+        self.bytes_executed += bytes_executed;
         self.leases_renewed += leases_renewed;
         self.leases_expired += leases_expired;
         self.commands_repeated += commands_repeated;

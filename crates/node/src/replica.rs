@@ -266,7 +266,10 @@ impl Replica {
         notes: &mut Vec<Note>,
     ) -> Outcome {
         match self.state.admit(command.origin) {
-            Admission::Fresh => metrics.commands_executed += 1,
+            Admission::Fresh => {
+                metrics.commands_executed += 1;
+                metrics.bytes_executed += command.command.len() as u64;
+            }
             _ if mutant::is_on(Mutant::ExecuteTwice) => {}
             Admission::Duplicate | Admission::Stale => {
                 metrics.commands_repeated += 1;

@@ -47,7 +47,9 @@ mod answering;
 mod choosing;
 mod following;
 mod leading;
+mod loading;
 mod moving;
+mod observing;
 mod pinning;
 mod promises;
 pub(crate) mod pulses;
@@ -75,8 +77,9 @@ struct Opened {
     /// Who may still be asleep under this node: they fell asleep when it led, and have said nothing
     /// since.
     asleep_below: BTreeSet<NodeId>,
-    /// Since when nobody is known to lead those.
-    unled_since: Option<Instant>,
+    /// Since when nobody is known to lead those, and how often they were told.
+    unled: Option<(Instant, u32)>,
+    load: loading::Load,
     /// The epoch in which this node, which stops, gave it away.
     given_in: Option<Epoch>,
 }
@@ -123,10 +126,12 @@ pub struct Running {
     places: BTreeMap<String, (GroupId, bool)>,
     /// Keyspaces on their way to other nodes.
     under_way: moving::UnderWay,
+    observing: observing::Observing,
     /// What this node sees of the others while it leads the first group.
     tended: tending::Tended,
     /// Who shall lead what.
     leading: leading::Leading,
+    loading: loading::Loading,
     /// This node's table has been current since its groups were last compared with it.
     is_table_current: bool,
     /// The group that was asked last to let go of its part of the log.
@@ -185,8 +190,10 @@ impl Running {
             closed: recovered.closed,
             places: BTreeMap::new(),
             under_way: moving::UnderWay::default(),
+            observing: observing::Observing::default(),
             tended: tending::Tended::default(),
             leading: leading::Leading::default(),
+            loading: loading::Loading::default(),
             is_table_current: false,
             last_pinning: META,
             closing: Vec::new(),
@@ -240,7 +247,8 @@ impl Running {
             unflushed: None,
             durable: None,
             asleep_below: BTreeSet::new(),
-            unled_since: None,
+            unled: None,
+            load: loading::Load::new(now),
             given_in: None,
         };
         self.openings.insert(opening, id);
@@ -249,7 +257,7 @@ impl Running {
             let turn = waking::turn(id, self.own, members.clone());
             let others = members.copied().filter(|node| *node != self.own);
             self.pulses.share(id, others);
-            self.pulses.waking.push(id, turn, None);
+            self.pulses.waking.push(id, turn, waking::Cause::Other);
         }
         let sleeps = opened.group.is_asleep();
         self.groups.insert(id, opened);
@@ -319,6 +327,7 @@ impl Running {
                 for (id, message) in messages {
                     self.rouse(id, Some(from));
                     self.is_awake_below(id, from);
+                    self.count_round(id, &message);
                     self.with(id, out, |group, out| {
                         group.engine_said(moment, from, message, peers, out);
                     });
@@ -590,6 +599,7 @@ impl Running {
         let log_bytes = self.journal.bytes_since(id, behind);
         opened.group.checkpoint(moment.now, log_bytes, out);
         name_group(id, &mut out[before..]);
+        self.count_load(id, moment.now);
         self.consider_sleep(id, moment.now);
         let Some(opened) = self.groups.get_mut(&id) else {
             return;

@@ -482,6 +482,7 @@ mod tests {
                 applied: Slot(2),
                 table: TableEpoch(3),
                 calls: 4,
+                load: 5,
             }),
         ];
         let mut said: Vec<GroupFrame> = of_a_group.into();

@@ -100,12 +100,7 @@ fn most_awake(world: &mut World, groups: &[GroupId]) -> usize {
     let mut most = 0;
     for _ in 0..PATIENCE.as_millis() / 5 {
         world.run(Duration::from_millis(5));
-        let is_awake = |host: usize, id: &GroupId| {
-            let group = group(world, host, *id);
-            group.is_some_and(|group| !group.is_asleep())
-        };
-        let awake = |host| groups.iter().filter(|id| is_awake(host, id)).count();
-        most = most.max((0..3).map(awake).max().unwrap_or(0));
+        most = most.max(awake(world, groups));
         let sleeps = |host| groups.iter().all(|id| is_asleep(world, host, *id));
         if (0..3).all(sleeps) {
             return most;
@@ -136,7 +131,9 @@ fn a_group_that_is_asked_does_not_wait_for_its_turn() {
     let (mut world, groups) = asleep(2, 24, 1);
     (0..3).for_each(|host| world.kill(host));
     (0..3).for_each(|host| world.start(host));
-    world.wait_for_leader();
+    world.run_until(PATIENCE, "it knows its keyspaces", |world| {
+        world.directory(1).is_some()
+    });
     let began = world.now;
     for id in groups.iter().rev().take(4) {
         must_put(&mut world, 1, *id);
@@ -199,4 +196,97 @@ fn nodes_that_all_stop_do_not_hand_their_groups_round() {
         // Given away, given back, and kept.
         assert!(after <= before + 3, "{before} {after}");
     }
+}
+
+/// How many groups are awake on each node.
+fn awake(world: &World, groups: &[GroupId]) -> usize {
+    let is_awake = |host: usize, id: &GroupId| {
+        let group = group(world, host, *id);
+        group.is_some_and(|group| !group.is_asleep())
+    };
+    let awake = |host| groups.iter().filter(|id| is_awake(host, id)).count();
+    (0..3).map(awake).max().unwrap_or(0)
+}
+
+#[test]
+fn on_a_slow_machine_a_node_that_is_back_wakes_a_few_at_a_time_and_all_come_to_rest() {
+    let (mut world, groups) = asleep(5, 96, 8);
+    let lost = leader_of(&world, groups[0]);
+    world.kill(lost);
+    world.run(Duration::from_secs(30));
+    // All groups together need more than the machine has.
+    (0..3).for_each(|host| world.slow_down(host, Duration::from_millis(1)));
+    world.restless_max = u32::MAX;
+    world.start(lost);
+    let before = woken(&world);
+    let mut most = 0;
+    world.run(Duration::from_secs(1));
+    while awake(&world, &groups) > 0 {
+        most = most.max(awake(&world, &groups));
+        world.run(Duration::from_millis(5));
+        let woken = woken(&world) - before;
+        assert!(woken <= 3 * groups.len() as u64, "{woken} have been woken");
+    }
+    // As many as may be under way on each of the three nodes.
+    assert!(most <= 24, "{most} at a time");
+    assert!(most > 8, "{most}: else the bound says nothing");
+    let sleeps = |id: &GroupId| (0..3).all(|host| is_asleep(&world, host, *id));
+    assert!(groups.iter().all(sleeps), "all have begun");
+}
+
+#[test]
+fn a_node_that_dies_wakes_only_what_it_has_led() {
+    let (mut world, groups) = asleep(6, 24, 1000);
+    let dead = leader_of(&world, groups[0]);
+    let led = groups.iter().filter(|id| leader_of(&world, **id) == dead);
+    let led = led.count();
+    assert!(led < groups.len(), "others lead as well");
+    let left: Vec<usize> = (0..3).filter(|host| *host != dead).collect();
+    let woken = |world: &World| -> u64 {
+        let counted = |host: &usize| world.node(*host).metrics().groups_woken;
+        left.iter().map(counted).sum()
+    };
+    let before = woken(&world);
+    world.kill(dead);
+    world.run(Duration::from_secs(10));
+    assert_eq!(woken(&world) - before, 2 * led as u64);
+    let is_led = |id: &GroupId| {
+        let leads = |host: &usize| group(&world, *host, *id).is_some_and(|group| group.leads());
+        left.iter().filter(|host| leads(host)).count() == 1
+    };
+    assert!(groups.iter().all(is_led));
+}
+
+#[test]
+fn who_is_silent_for_a_moment_wakes_few_groups() {
+    let (mut world, groups) = asleep(7, 48, 2);
+    let silent = leader_of(&world, groups[0]);
+    let led = groups.iter().filter(|id| leader_of(&world, **id) == silent);
+    assert!(led.count() > 12, "each node leads some");
+    let before = woken(&world);
+    world.isolate(silent, true);
+    world.run(Duration::from_millis(700));
+    world.isolate(silent, false);
+    world.run(Duration::from_secs(30));
+    let woken = woken(&world) - before;
+    assert!(woken > 0, "it was noticed");
+    // Each node has begun with two, and each of them woke on all nodes.
+    assert!(woken <= 18, "{woken} have been woken");
+    until_asleep(&mut world, &groups);
+}
+
+#[test]
+fn a_keyspace_that_is_dropped_wakes_no_other() {
+    let (mut world, groups) = asleep(8, 12, 1000);
+    let before = woken(&world);
+    let answer = world.ask(
+        0,
+        Call::KeyspaceDrop {
+            name: name(groups[0]),
+        },
+    );
+    assert!(matches!(answer, Answer::Operator(Ok(_))), "{answer:?}");
+    world.run(Duration::from_secs(10));
+    assert!(group(&world, 1, groups[0]).is_none(), "it is gone");
+    assert_eq!(woken(&world), before);
 }

@@ -26,6 +26,8 @@ pub(crate) struct Keyspace {
     quorums: String,
     replicas: Vec<String>,
     #[serde(default)]
+    observers: Vec<String>,
+    #[serde(default)]
     leader: Option<String>,
     #[serde(default)]
     moving: Option<Moving>,
@@ -144,12 +146,34 @@ pub(crate) async fn keyspace(task: &KeyspaceTask) -> Result<String, AdminError> 
             let path = "/keyspaces/move";
             admin::request(&admin.address, Method::POST, path, Some(&body)).await
         }
+        KeyspaceTask::Observe { name, nodes, admin } => {
+            observe(&admin.address, "/keyspaces/observe", name, nodes).await
+        }
+        KeyspaceTask::Unobserve { name, nodes, admin } => {
+            observe(&admin.address, "/keyspaces/unobserve", name, nodes).await
+        }
         KeyspaceTask::Drop { name, admin } => {
             let body = json!({ "name": name });
             let path = "/keyspaces/drop";
             admin::request(&admin.address, Method::POST, path, Some(&body)).await
         }
     }
+}
+
+/// Says of one node after the other whether it shall observe a keyspace.
+async fn observe(
+    address: &str,
+    path: &str,
+    name: &str,
+    nodes: &[String],
+) -> Result<String, AdminError> {
+    let mut said = Vec::new();
+    for node in nodes {
+        let body = json!({ "name": name, "node": node });
+        let done = admin::request(address, Method::POST, path, Some(&body)).await?;
+        said.push(done.trim_end().to_owned());
+    }
+    Ok(said.join("\n"))
 }
 
 /// The names that are meant: as they stand there, or so many of each with a number.
@@ -200,6 +224,9 @@ fn description(keyspace: &Keyspace) -> String {
         keyspace.quorums,
         keyspace.replicas.join(", ")
     );
+    if !keyspace.observers.is_empty() {
+        text.push_str(&format!("\nobservers {}", keyspace.observers.join(", ")));
+    }
     if let Some(leader) = &keyspace.leader {
         text.push_str(&format!("\nleader    {leader}"));
     }
@@ -231,6 +258,15 @@ fn way(moving: &Moving) -> String {
     )
 }
 
+/// Who holds a keyspace, in a column: with a vote, and behind a plus those without.
+fn shown_holders(keyspace: &Keyspace) -> String {
+    let mut text = keyspace.replicas.join(",");
+    for observer in &keyspace.observers {
+        text.push_str(&format!("+{observer}"));
+    }
+    text
+}
+
 fn keyspace_table(keyspaces: &[Keyspace]) -> String {
     let rows: Vec<Vec<String>> = keyspaces
         .iter()
@@ -239,7 +275,7 @@ fn keyspace_table(keyspaces: &[Keyspace]) -> String {
                 each.name.clone(),
                 each.group.to_string(),
                 each.engine.clone(),
-                each.replicas.join(","),
+                shown_holders(each),
                 each.moving.as_ref().map_or_else(String::new, way),
             ]
         })
@@ -263,7 +299,8 @@ mod tests {
         let found: Vec<Keyspace> = serde_json::from_str(
             r#"[{"name": "default", "group": 0, "engine": "raft", "replicas": ["n1", "n2"]},
                 {"name": "pods", "group": 1, "engine": "paxos", "quorums": "elect=1,commit=1",
-                 "replicas": ["n2"], "leader": "n2", "moving": {"to": ["n3"], "from": ["n2"],
+                 "replicas": ["n2"], "observers": ["o1", "n1"],
+                 "leader": "n2", "moving": {"to": ["n3"], "from": ["n2"],
                  "state": "filling", "filled": {"n3": 40}}}]"#,
         )
         .unwrap();
@@ -271,12 +308,12 @@ mod tests {
             keyspace_table(&found),
             "NAME     GROUP  ENGINE  REPLICAS  MOVING\n\
              default  0      raft    n1,n2\n\
-             pods     1      paxos   n2        filling to n3 (n3 40 %); n2 let go of it"
+             pods     1      paxos   n2+o1+n1  filling to n3 (n3 40 %); n2 let go of it"
         );
         assert_eq!(
             description(&found[1]),
             "name      pods\ngroup     1\nengine    paxos\nquorums   elect=1,commit=1\n\
-             replicas  n2\nleader    n2\n\
+             replicas  n2\nobservers o1, n1\nleader    n2\n\
              moving    filling to n3 (n3 40 %); n2 let go of it"
         );
     }

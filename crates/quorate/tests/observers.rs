@@ -1,5 +1,5 @@
-//! A node without a vote that stays so: it serves reads, watches and everything else, weakens
-//! nothing by dying, and holds no keyspace but the default one.
+//! A node without a vote that stays so: it serves reads, watches and everything else, and weakens
+//! nothing by dying. Of keyspaces it holds the default one, and those that it is told to observe.
 
 #![allow(
     clippy::disallowed_methods,
@@ -24,6 +24,7 @@ use support::{QUORATE, quorate, serving};
 struct Observer {
     process: Child,
     etcd: String,
+    admin: String,
 }
 
 impl Drop for Observer {
@@ -52,7 +53,11 @@ impl Observer {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Observer { process, etcd }
+        Observer {
+            process,
+            etcd,
+            admin,
+        }
     }
 
     fn client(&self) -> Client {
@@ -169,4 +174,92 @@ async fn a_member_without_a_vote_serves_everything_and_is_never_needed() {
     let here = Client::new(others, Options::default()).unwrap();
     here.put(put("k", "end")).await.unwrap();
     assert_eq!(value(&here, "k", false).await.as_deref(), Some("end"));
+}
+
+/// Whether the observer lists a keyspace among the groups that it holds, and has filled it.
+async fn holds(observer: &Observer, there: &Client, key: &str, text: &str) {
+    let waiting = Instant::now();
+    loop {
+        let listed = quorate(["keyspace", "list", "--admin", &observer.admin]).succeeded();
+        let is_listed = listed
+            .lines()
+            .any(|line| line.starts_with("pods") && line.contains("+n9"));
+        if is_listed && value(there, key, true).await.as_deref() == Some(text) {
+            return;
+        }
+        assert!(waiting.elapsed() < HANG, "it does not observe: {listed}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_keyspace_is_observed_and_its_reads_and_watches_need_no_voter_of_its() {
+    let (mut cluster, folder) = serving(3).await;
+    let observer = Observer::start(&cluster, folder.path());
+    served(&observer.client()).await;
+    let admin = cluster.nodes()[0].admin.clone();
+    quorate(["keyspace", "create", "pods", "--admin", &admin]).succeeded();
+    let options = || Options::default();
+    let here = Client::new(cluster.endpoints(), options()).unwrap();
+    let here = here.in_keyspace("pods").unwrap();
+    let waiting = Instant::now();
+    while here.put(put("k0", "first")).await.is_err() {
+        assert!(waiting.elapsed() < HANG, "the keyspace is not served");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let said = quorate(["keyspace", "observe", "pods", "n9", "--admin", &admin]).succeeded();
+    assert!(said.contains("n9 observes pods"), "{said}");
+    let there = observer.client().in_keyspace("pods").unwrap();
+    holds(&observer, &there, "k0", "first").await;
+    let described = quorate(["keyspace", "describe", "pods", "--admin", &admin]).succeeded();
+    assert!(described.contains("observers n9"), "{described}");
+
+    let watch = WatchCreateRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        ..WatchCreateRequest::default()
+    };
+    let mut watch = there.watch(watch).await.unwrap();
+    assert!(watch.message().await.unwrap().unwrap().created);
+    for number in 0..30 {
+        let (key, text) = (format!("k{}", number % 5), number.to_string());
+        let writer = if number % 2 == 0 { &here } else { &there };
+        writer.put(put(&key, &text)).await.unwrap();
+        assert_eq!(value(&there, &key, false).await, Some(text.clone()));
+        assert_eq!(value(&there, &key, true).await, Some(text.clone()));
+        let told = tokio::time::timeout(HANG, watch.message()).await;
+        let told = told.unwrap().unwrap().unwrap();
+        assert_eq!(told.events[0].kv.as_ref().unwrap().value, text);
+    }
+
+    // With every voter gone it still has what was written: nobody else answers this.
+    for index in 0..3 {
+        cluster.kill(index);
+    }
+    assert_eq!(value(&there, "k4", true).await.as_deref(), Some("29"));
+    for index in 0..3 {
+        cluster.start(index).unwrap();
+    }
+    for index in 0..3 {
+        cluster.ready(index).await.unwrap();
+    }
+
+    // And with it gone nobody misses it, nor one voter with it.
+    drop(observer);
+    let waiting = Instant::now();
+    while here.put(put("k", "end")).await.is_err() {
+        assert!(waiting.elapsed() < HANG, "nobody leads");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.kill(2);
+    let waiting = Instant::now();
+    while here.put(put("k", "end")).await.is_err() {
+        assert!(waiting.elapsed() < HANG, "nobody leads");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(value(&here, "k", false).await.as_deref(), Some("end"));
+    quorate(["keyspace", "unobserve", "pods", "n9", "--admin", &admin]).succeeded();
+    let listed = quorate(["keyspace", "list", "--admin", &admin]).succeeded();
+    let pods = listed.lines().find(|line| line.starts_with("pods"));
+    assert!(pods.is_some_and(|line| !line.contains("n9")), "{listed}");
 }

@@ -20,6 +20,7 @@
 //! | `POST /groups/recover` | `keyspace`, `last`, `last_term`, `accept_loss` | a sentence |
 //! | `POST /keyspaces/drop`, `/keyspaces/stay` | `{"name": …}` | a sentence |
 //! | `POST /keyspaces/move` | `{"name": …, "from": NODE or null, "to": [NODE, …]}` | a sentence |
+//! | `POST /keyspaces/observe`, `/keyspaces/unobserve` | `{"name": …, "node": …}` | a sentence |
 //! | `GET /placement/plan`, `/placement/explain/KEYSPACE` | | a text |
 //! | `POST /placement/apply` | `{}` or `{"epoch": …}` | a sentence |
 //! | `POST /placement/set` | `{"replace_after_seconds": …, "rebalance": …}` | a sentence |
@@ -58,6 +59,8 @@ pub(crate) fn router(site: &Site) -> Router {
         .route("/keyspaces/drop", post(drop_keyspace))
         .route("/keyspaces/move", post(placing::move_keyspace))
         .route("/keyspaces/stay", post(placing::stay))
+        .route("/keyspaces/observe", post(placing::observe))
+        .route("/keyspaces/unobserve", post(placing::unobserve))
         .route("/routes/add", post(placing::route))
         .route("/routes/remove", post(placing::unroute))
         .route("/placement/apply", post(placing::apply))
@@ -239,6 +242,7 @@ async fn keyspaces(State(site): State<Site>) -> Response {
                     "engine": each.engine.name(),
                     "quorums": each.quorums.to_string(),
                     "replicas": each.replicas,
+                    "observers": each.observers,
                     "leader": each.leader,
                     "moving": each.moving.map(placing::moving),
                 })
@@ -305,6 +309,7 @@ pub(crate) fn group(each: &GroupStatus) -> serde_json::Value {
         "alarms": status.alarms,
         "voters": members.filter(|member| member.voter).count(),
         "farthest_behind": lag,
+        "load": each.load,
     })
 }
 

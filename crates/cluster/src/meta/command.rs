@@ -13,6 +13,8 @@
 //! kind 9 tend:    replace after u64 seconds, 0: never | rebalance u8
 //! kind 10 route:  prefix: length u16, bytes | name
 //! kind 11 unroute: prefix
+//! kind 12 observe: name | node u64
+//! kind 13 unobserve: name | node u64
 //! ```
 //!
 //! *Create* makes all the keyspaces that it names, or none: ten thousand of them one by one would
@@ -123,6 +125,15 @@ pub enum MetaCommand {
         /// What they begin with.
         prefix: Bytes,
     },
+    /// A node holds a keyspace without a vote, to serve reads and watches; or no longer.
+    Observe {
+        /// The keyspace's name.
+        name: String,
+        /// Which node.
+        node: NodeId,
+        /// Whether it shall.
+        observes: bool,
+    },
 }
 
 impl MetaCommand {
@@ -187,6 +198,15 @@ impl MetaCommand {
                 out.put_u8(11);
                 put_prefix(&mut out, prefix);
             }
+            MetaCommand::Observe {
+                name,
+                node,
+                observes,
+            } => {
+                out.put_u8(if *observes { 12 } else { 13 });
+                put_text(&mut out, name);
+                out.put_u64_le(node.0);
+            }
         }
         out.freeze()
     }
@@ -239,6 +259,11 @@ impl MetaCommand {
             },
             11 => MetaCommand::Unroute {
                 prefix: get_prefix(input)?,
+            },
+            kind @ (12 | 13) => MetaCommand::Observe {
+                name: get_text(input)?,
+                node: NodeId(input.try_get_u64_le().ok()?),
+                observes: kind == 12,
             },
             _ => return None,
         };
@@ -335,6 +360,11 @@ pub fn execute(
         Some(MetaCommand::Tend(tending)) => nodes::tend(transaction, tending),
         Some(MetaCommand::Route { prefix, name }) => routing::route(transaction, &prefix, &name),
         Some(MetaCommand::Unroute { prefix }) => routing::unroute(transaction, &prefix),
+        Some(MetaCommand::Observe {
+            name,
+            node,
+            observes,
+        }) => moving::observe(transaction, membership, &name, node, observes),
         None => Err("the command cannot be read; was it made by a newer version?".to_owned()),
     }
 }

@@ -18,15 +18,19 @@
 //! A node that let go of a keyspace has forgotten what its replica had promised. Replicas go by the
 //! ids of their nodes, so that it could accept from a leader of long ago what it has refused
 //! before. The row remembers such nodes, and one that gets the keyspace again begins in doubt.
+//!
+//! Beside those who vote, nodes may *observe* a keyspace: they get its log, serve reads and
+//! watches, and nobody waits for them. An observer that a keyspace is sent to becomes one of its
+//! replicas.
 
-use base::GroupId;
+use base::{GroupId, NodeId};
 use consensus::Membership;
 use state::{Space, Transaction};
 
 use super::command::check_replicas;
 use super::table::{
-    Count, EPOCH_KEY, FORMER_MAX, Keyspace, Moving, REPLICAS_MAX, Replica, check_epoch,
-    count_change, row_key,
+    Count, EPOCH_KEY, FORMER_MAX, Keyspace, Moving, OBSERVERS_MAX, REPLICAS_MAX, Replica,
+    check_epoch, count_change, row_key,
 };
 use crate::placement::plan::TableEpoch;
 
@@ -93,6 +97,9 @@ fn send(keyspace: &mut Keyspace, target: Vec<Replica>, begun: TableEpoch) -> Res
             "too many nodes are letting go of {name} already; wait until they have"
         ));
     }
+    for replica in &target {
+        keyspace.observers.remove(&replica.node);
+    }
     keyspace.moving = Some(Moving {
         begun,
         target,
@@ -115,6 +122,66 @@ pub(super) fn cancel(mut transaction: Transaction<'_>, name: &str) -> Result<Str
     store(&mut transaction, &keyspace);
     transaction.commit();
     Ok(format!("{name} stays where it was"))
+}
+
+/// A node observes a keyspace from now on, or no longer.
+pub(super) fn observe(
+    mut transaction: Transaction<'_>,
+    membership: &Membership,
+    name: &str,
+    node: NodeId,
+    observes: bool,
+) -> Result<String, String> {
+    let mut keyspace = find(&transaction, name)?;
+    let Some(member) = membership.members.get(&node).filter(|_| observes) else {
+        if observes {
+            return Err("this node is not a member of the cluster any more".to_owned());
+        }
+        return let_go(transaction, keyspace, node);
+    };
+    let who = &member.name;
+    if membership.is_witness(node) {
+        return Err(format!("{who} is a witness: it holds no keyspace"));
+    }
+    if keyspace.is_held_by(node) {
+        return Err(format!(
+            "{who} holds {name}, with a vote, or is letting go of it"
+        ));
+    }
+    let members = &membership.members;
+    keyspace.observers.retain(|node| members.contains_key(node));
+    if keyspace.observers.len() >= OBSERVERS_MAX {
+        return Err(format!(
+            "{name} has {OBSERVERS_MAX} observers, to each of which its leader sends what is \
+             written: no more"
+        ));
+    }
+    if !keyspace.observers.insert(node) {
+        return Ok(format!("{who} observes {name} already"));
+    }
+    let done = format!("{who} observes {name} as soon as it has what is there");
+    store(&mut transaction, &keyspace);
+    transaction.commit();
+    Ok(done)
+}
+
+/// An observer goes. It is remembered as all who let go of a keyspace are.
+fn let_go(
+    mut transaction: Transaction<'_>,
+    mut keyspace: Keyspace,
+    node: NodeId,
+) -> Result<String, String> {
+    let name = keyspace.name.clone();
+    if !keyspace.observers.remove(&node) {
+        return Err(format!("this node does not observe {name}"));
+    }
+    if keyspace.former.len() >= FORMER_MAX {
+        return Err(format!("too many nodes have let go of {name} already"));
+    }
+    keyspace.former.insert(node);
+    store(&mut transaction, &keyspace);
+    transaction.commit();
+    Ok(format!("{name} is no longer observed there"))
 }
 
 /// All of the target vote.

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! key 'e'          epoch u64 | last group u64 | keyspaces u64
-//! key 'k' name     version u8 = 1 | group u64 | engine u8: 1 raft, 2 paxos | quorums |
-//!                  genesis: replicas | replicas | former: count u16, node u64 each |
+//! key 'k' name     version u8 = 1, or 2 if it is observed | group u64 |
+//!                  engine u8: 1 raft, 2 paxos | quorums | genesis: replicas |
+//!                  replicas | former: count u16, node u64 each |
 //!                  stays u8 | moving u8: 0 no, 1 filling, 2 leaving; if it moves:
-//!                  begun: epoch u64 | target: replicas | leaving: replicas
+//!                  begun: epoch u64 | target: replicas | leaving: replicas |
+//!                  in version 2: observers: count u16, node u64 each
 //! quorums          elect u8 | commit u8; both 0: majorities
 //! replicas         count u8, each: node u64 | name: length u16, UTF-8 |
 //!                  address: length u16, UTF-8
@@ -29,6 +31,8 @@ pub const DEFAULT: &str = "default";
 pub(super) const EPOCH_KEY: &[u8] = b"e";
 const KEYSPACE_TAG: u8 = b'k';
 const VERSION: u8 = 1;
+/// With observers, which an earlier build does not know of.
+const OBSERVED_VERSION: u8 = 2;
 /// Keyspaces that a cluster has at most, beside [`DEFAULT`]. Every replica judges by it, so it is
 /// part of what is replicated, and no setting of a node.
 pub const KEYSPACES_MAX: u64 = 16_384;
@@ -38,6 +42,8 @@ pub(super) const REPLICAS_MAX: usize = 32;
 /// Nodes that a row remembers to have held its keyspace, at most. Only members of the cluster are
 /// remembered, so a row runs full in very large clusters alone; it moves no more then.
 pub(super) const FORMER_MAX: usize = 4096;
+/// Nodes that observe a keyspace, at most: the leader sends its entries to each of them.
+pub(super) const OBSERVERS_MAX: usize = 32;
 const NAME_BYTES_MAX: usize = 63;
 
 /// A node that a keyspace was created on: what the others need to know of it.
@@ -69,6 +75,8 @@ pub struct Keyspace {
     /// Who held it once, or was to, and let go of it. What such a node had promised in the group is
     /// gone: if it gets the keyspace again, its replica begins in doubt.
     pub former: BTreeSet<NodeId>,
+    /// Who holds it without a vote, to serve reads and watches.
+    pub observers: BTreeSet<NodeId>,
     /// An operator has turned it back: it is not sent elsewhere again only to even things out.
     pub stays: bool,
     /// Its way to other nodes, if it is on one.
@@ -107,6 +115,7 @@ impl Keyspace {
             genesis: replicas.clone(),
             replicas,
             former: BTreeSet::new(),
+            observers: BTreeSet::new(),
             stays: false,
             moving: None,
         }
@@ -138,18 +147,25 @@ impl Keyspace {
         all.any(|each| each.node == node)
     }
 
+    /// Whether a node has the group open for any reason: it holds it, or observes it.
+    #[must_use]
+    pub fn is_open_on(&self, node: NodeId) -> bool {
+        self.is_held_by(node) || self.observers.contains(&node)
+    }
+
     /// The row, without the name, which is the key.
     pub(super) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
-        out.put_u8(VERSION);
+        out.put_u8(match self.observers.is_empty() {
+            true => VERSION,
+            false => OBSERVED_VERSION,
+        });
         out.put_u64_le(self.group.0);
         put_engine(&mut out, self.engine);
         put_quorums(&mut out, self.quorums.chosen().map(|(_, sizes)| sizes));
         put_replicas(&mut out, &self.genesis);
         put_replicas(&mut out, &self.replicas);
-        let count = u16::try_from(self.former.len()).expect("former holders are bounded");
-        out.put_u16_le(count);
-        self.former.iter().for_each(|node| out.put_u64_le(node.0));
+        put_nodes(&mut out, &self.former);
         out.put_u8(u8::from(self.stays));
         match &self.moving {
             None => out.put_u8(0),
@@ -159,6 +175,9 @@ impl Keyspace {
                 put_replicas(&mut out, &moving.target);
                 put_replicas(&mut out, &moving.leaving);
             }
+        }
+        if !self.observers.is_empty() {
+            put_nodes(&mut out, &self.observers);
         }
         out.freeze()
     }
@@ -171,9 +190,11 @@ impl Keyspace {
 
     pub(super) fn decode(name: &str, mut row: &[u8]) -> Option<Keyspace> {
         let input = &mut row;
-        if input.try_get_u8().ok()? != VERSION {
-            return None;
-        }
+        let is_observed = match input.try_get_u8().ok()? {
+            VERSION => false,
+            OBSERVED_VERSION => true,
+            _ => return None,
+        };
         let group = GroupId(input.try_get_u64_le().ok()?);
         let engine = get_engine(input)?;
         let sizes = get_quorums(input)?;
@@ -189,9 +210,19 @@ impl Keyspace {
             former: get_nodes(input)?,
             stays: get_flag(input)?,
             moving: get_moving(input)?,
+            observers: match is_observed {
+                true => get_nodes(input)?,
+                false => BTreeSet::new(),
+            },
         };
         (!input.has_remaining()).then_some(keyspace)
     }
+}
+
+fn put_nodes(out: &mut BytesMut, nodes: &BTreeSet<NodeId>) {
+    let count = u16::try_from(nodes.len()).expect("lists of nodes are bounded");
+    out.put_u16_le(count);
+    nodes.iter().for_each(|node| out.put_u64_le(node.0));
 }
 
 fn get_nodes(input: &mut &[u8]) -> Option<BTreeSet<NodeId>> {

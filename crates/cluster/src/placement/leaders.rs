@@ -98,6 +98,78 @@ pub fn preferred(
     preferred
 }
 
+/// What a node knows when it looks whether it should lead less: its own groups, and what all
+/// others say that they do.
+#[derive(Clone, Debug, Default)]
+pub struct Burden {
+    /// What each node does as a leader of all that it leads, in the unit of [`Led::load`]. A node
+    /// that is not in here gets nothing.
+    pub nodes: BTreeMap<NodeId, u64>,
+    /// The groups that this node leads and that are at work, who could lead them instead, and what
+    /// they ask of their leader.
+    pub groups: BTreeMap<GroupId, Led>,
+    /// A node that does no more than this is left alone, however little the others do.
+    pub least: u64,
+}
+
+/// The leadership that `own` should give away now, if there is one: each node looks at its own, and
+/// only the busiest gives. Nothing is planned ahead, since figures change with every move.
+///
+/// - The busiest must do a quarter more than the mean, and more than `least`; of several that are
+///   alike, the first by its id.
+/// - A group goes to the candidate that does the least, if that one, with the group and half as
+///   much again, does no more than this node does now. So a group that would only be the same
+///   burden elsewhere stays, and what stands beside it goes; and what has gone does not come back
+///   before loads have changed by more than the group's own.
+/// - Of those that may go, the heaviest goes: the fewest clients notice.
+#[must_use]
+pub fn relieve(own: NodeId, sites: &[Site], burden: &Burden) -> Option<Transfer> {
+    let serving = sites.iter();
+    let serving = serving.filter(|site| site.standing == Standing::Serving);
+    let weights: BTreeMap<NodeId, u128> = serving
+        .map(|site| (site.node, u128::from(site.weight.get())))
+        .collect();
+    // What a node does, against what it takes: a heavy one bears more.
+    let against = |load: u64, node: &NodeId| {
+        let weight = weights.get(node).copied()?;
+        Some(u128::from(load) * u128::from(Weight::MAX.get()) / weight)
+    };
+    let all: BTreeMap<NodeId, u128> = burden
+        .nodes
+        .iter()
+        .filter_map(|(node, load)| Some((*node, against(*load, node)?)))
+        .collect();
+    let here = *all.get(&own)?;
+    let is_busiest = all
+        .iter()
+        .all(|(node, load)| *node == own || *load < here || (*load == here && *node > own));
+    let count = all.len() as u128;
+    let is_much = here * count * 4 > all.values().sum::<u128>() * 5;
+    if !is_busiest || !is_much || burden.nodes[&own] <= burden.least {
+        return None;
+    }
+    let mut best: Option<(u64, Transfer)> = None;
+    for (group, led) in &burden.groups {
+        let others = led.candidates.iter().filter(|node| **node != own);
+        let known = others.filter_map(|node| Some((*all.get(node)?, *node)));
+        let Some((there, to)) = known.min() else {
+            continue;
+        };
+        let more = led.load.saturating_add(led.load / 2);
+        let helps = against(more, &to).is_some_and(|more| there + more <= here);
+        let is_heaviest = best.is_none_or(|(most, _)| led.load > most);
+        if led.load > 0 && helps && is_heaviest {
+            let transfer = Transfer {
+                group: *group,
+                from: own,
+                to,
+            };
+            best = Some((led.load, transfer));
+        }
+    }
+    best.map(|(_, transfer)| transfer)
+}
+
 /// The transfer that brings the nodes closest to their shares, if one does: the one that lowers the
 /// sum of `load² / weight` the most. That sum is least when every node leads its share.
 fn best(
@@ -191,6 +263,125 @@ mod tests {
         let without = preferred(&sites, &of(20));
         assert!(without.values().all(|leader| *leader != NodeId(3)));
         assert_eq!(without.len(), 20);
+    }
+
+    /// Nodes that look in turn at what all do, until nobody gives anything away. Returns who leads
+    /// what, and how many leaderships have moved.
+    fn settled(mut leaders: BTreeMap<u64, (u64, u64)>, nodes: u64) -> (BTreeMap<u64, u64>, usize) {
+        let sites: Vec<Site> = (1..=nodes).map(|id| site(id, Standing::Serving)).collect();
+        let candidates: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
+        for moved in 0..1000 {
+            let mut burdens = (1..=nodes).map(|own| {
+                let mut burden = Burden::default();
+                burden.nodes = candidates.iter().map(|node| (*node, 0)).collect();
+                for (group, (leader, load)) in &leaders {
+                    *burden.nodes.get_mut(&NodeId(*leader)).unwrap() += load;
+                    let led = Led {
+                        leader: Some(NodeId(own)),
+                        candidates: candidates.clone(),
+                        load: *load,
+                    };
+                    if *leader == own {
+                        burden.groups.insert(GroupId(*group), led);
+                    }
+                }
+                relieve(NodeId(own), &sites, &burden)
+            });
+            let Some(transfer) = burdens.find_map(|transfer| transfer) else {
+                let leaders = leaders
+                    .into_iter()
+                    .map(|(group, (leader, _))| (group, leader));
+                return (leaders.collect(), moved);
+            };
+            leaders.get_mut(&transfer.group.0).unwrap().0 = transfer.to.0;
+        }
+        panic!("it does not end: {leaders:?}");
+    }
+
+    #[test]
+    fn the_busiest_gives_away_what_helps_and_then_all_rest() {
+        // What each group asks, all led by the first of three nodes, and what the nodes do then.
+        let table: [(&[u64], [u64; 3]); 6] = [
+            (&[100, 100, 100], [100, 100, 100]),
+            (&[100, 100, 100, 100, 100, 100], [200, 200, 200]),
+            // One that cannot be split stays, and what stands beside it goes.
+            (&[1000, 10, 10, 10, 10], [1000, 20, 20]),
+            (&[1000], [1000, 0, 0]),
+            (&[1000, 900], [900, 1000, 0]),
+            (&[5, 40, 30, 20, 10, 60], [65, 60, 40]),
+        ];
+        for (loads, then) in table {
+            let groups = (0..).zip(loads);
+            let begin: BTreeMap<u64, (u64, u64)> =
+                groups.map(|(group, load)| (group, (1, *load))).collect();
+            let (leaders, moved) = settled(begin, 3);
+            let does = |node: u64| -> u64 {
+                let led = leaders.iter().filter(|(_, leader)| **leader == node);
+                led.map(|(group, _)| loads[usize::try_from(*group).unwrap()])
+                    .sum()
+            };
+            assert_eq!([1, 2, 3].map(does), then, "{loads:?}: {leaders:?}");
+            assert!(moved <= loads.len(), "{loads:?} took {moved}");
+        }
+    }
+
+    #[test]
+    fn whatever_the_loads_it_ends_and_no_leadership_goes_round() {
+        let mut random = base::Random::from_seed(7);
+        for _ in 0..200 {
+            let nodes = 2 + random.below(5);
+            let groups: BTreeMap<u64, (u64, u64)> = (0..1 + random.below(40))
+                .map(|group| {
+                    let load = 1 << random.below(12);
+                    (group, (1 + random.below(nodes), load + random.below(load)))
+                })
+                .collect();
+            let count = groups.len();
+            let (_, moved) = settled(groups, nodes);
+            assert!(moved <= 2 * count, "{moved} moves of {count} groups");
+        }
+    }
+
+    #[test]
+    fn what_is_little_or_has_nowhere_to_go_stays() {
+        let mut sites: Vec<Site> = (1..=3).map(|id| site(id, Standing::Serving)).collect();
+        let mut burden = Burden {
+            nodes: [(1, 300), (2, 0), (3, 0)]
+                .map(|(id, load)| (NodeId(id), load))
+                .into(),
+            groups: (0..3).map(|group| (GroupId(group), led(1, 100))).collect(),
+            least: 0,
+        };
+        let transfer = |group, to| {
+            Some(Transfer {
+                group: GroupId(group),
+                from: NodeId(1),
+                to: NodeId(to),
+            })
+        };
+        assert_eq!(relieve(NodeId(1), &sites, &burden), transfer(0, 2));
+        assert_eq!(
+            relieve(NodeId(2), &sites, &burden),
+            None,
+            "it is not the busiest"
+        );
+        burden.least = 300;
+        assert_eq!(relieve(NodeId(1), &sites, &burden), None);
+        burden.least = 0;
+        sites[1].standing = Standing::Draining;
+        assert_eq!(relieve(NodeId(1), &sites, &burden), transfer(0, 3));
+        // Who has said nothing gets nothing.
+        burden.nodes.remove(&NodeId(3));
+        assert_eq!(relieve(NodeId(1), &sites, &burden), None);
+        // Who takes ten times as much is not busy with three times as much.
+        sites[1].standing = Standing::Serving;
+        sites[0].weight = Weight::new(1000).unwrap();
+        burden.nodes = [(1, 300), (2, 100)]
+            .map(|(id, load)| (NodeId(id), load))
+            .into();
+        assert_eq!(relieve(NodeId(1), &sites, &burden), None);
+        burden.nodes.insert(NodeId(1), 3000);
+        assert_eq!(relieve(NodeId(1), &sites, &burden), transfer(0, 2));
     }
 
     #[test]

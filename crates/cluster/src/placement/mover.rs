@@ -8,7 +8,8 @@
 //! The mover remembers nothing: it looks at what each group's membership is now and at what it
 //! shall be, and names the next step. So it goes on wherever it, or its predecessor on another
 //! node, was interrupted; and to cancel is to make the present membership the target. Additions
-//! come before removals: a group never has fewer replicas than it had.
+//! come before removals: a group never has fewer replicas than it had. Who only observes a group is
+//! a learner that stays one; it is added when all else is done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +46,8 @@ pub struct Observed {
     pub is_changing: bool,
     /// Those who cannot be filled yet: they have not said that they know of the move.
     pub unready: BTreeSet<NodeId>,
+    /// Those who shall receive the log and never a vote.
+    pub observers: BTreeSet<NodeId>,
 }
 
 /// What to ask of a group's leader next.
@@ -69,20 +72,28 @@ pub fn steps(
     limits: &Limits,
 ) -> Vec<(GroupId, Step)> {
     let mut filling: BTreeMap<NodeId, usize> = BTreeMap::new();
-    for learner in observed.values().flat_map(|group| group.learners.keys()) {
-        *filling.entry(*learner).or_default() += 1;
+    for group in observed.values() {
+        let is_filled =
+            |node: &NodeId, caught_up: bool| caught_up && group.observers.contains(node);
+        let learners = group.learners.iter();
+        for (learner, _) in learners.filter(|(node, caught_up)| !is_filled(node, **caught_up)) {
+            *filling.entry(*learner).or_default() += 1;
+        }
     }
     let differing: Vec<(&GroupId, BTreeSet<NodeId>, &Observed)> = target
         .iter()
         .filter_map(|(group, nodes)| {
             let observed = observed.get(group)?;
             let shall: BTreeSet<NodeId> = nodes.iter().copied().collect();
-            let is_there = observed.voters == shall && observed.learners.is_empty();
+            let is_there =
+                observed.voters == shall && observed.learners.keys().eq(&observed.observers);
             (!is_there && !shall.is_empty()).then_some((group, shall, observed))
         })
         .collect();
     let begun = |shall: &BTreeSet<NodeId>, observed: &Observed| {
-        observed.is_changing || !observed.learners.is_empty() || shall.is_subset(&observed.voters)
+        let mut learners = observed.learners.keys();
+        let is_filled = learners.any(|node| !observed.observers.contains(node));
+        observed.is_changing || is_filled || shall.is_subset(&observed.voters)
     };
     let (moving, waiting): (Vec<_>, Vec<_>) = differing
         .into_iter()
@@ -120,13 +131,17 @@ pub fn next_step(shall: &BTreeSet<NodeId>, observed: &Observed) -> Option<Step> 
     }
     let mut learners = observed.learners.iter();
     // A learner that is not wanted any more was somebody's plan that has been cancelled.
-    if let Some((stray, _)) = learners.clone().find(|(node, _)| !shall.contains(node)) {
+    let is_wanted = |node: &NodeId| shall.contains(node) || observed.observers.contains(node);
+    if let Some((stray, _)) = learners.clone().find(|(node, _)| !is_wanted(node)) {
         return Some(Step::Remove(*stray));
     }
-    if let Some((ready, _)) = learners.clone().find(|(_, caught_up)| **caught_up) {
+    // One that observed the group before may not know yet that it shall have a vote.
+    let may_vote = |node: &NodeId| shall.contains(node) && !observed.unready.contains(node);
+    let ready = |(node, caught_up): &(&NodeId, &bool)| **caught_up && may_vote(node);
+    if let Some((ready, _)) = learners.clone().find(ready) {
         return Some(Step::Promote(*ready));
     }
-    if learners.next().is_some() {
+    if learners.any(|(node, _)| shall.contains(node)) {
         return None;
     }
     let mut new = shall.difference(&observed.voters).peekable();
@@ -142,7 +157,11 @@ pub fn next_step(shall: &BTreeSet<NodeId>, observed: &Observed) -> Option<Step> 
         .find(|node| **node != leader)
     {
         Some(other) => Some(Step::Remove(*other)),
-        None if shall.contains(&leader) => None,
+        None if shall.contains(&leader) => {
+            let has = |node: &&NodeId| observed.learners.contains_key(node);
+            let missing = observed.observers.iter().find(|node| !has(node));
+            missing.map(|node| Step::AddLearner(*node))
+        }
         None => {
             // All others that vote shall stay: any of them will do.
             let has_heir = observed.voters.iter().any(|node| shall.contains(node));

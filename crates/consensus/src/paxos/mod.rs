@@ -572,7 +572,10 @@ impl Paxos {
 
 impl Engine for Paxos {
     fn step(&mut self, now: Instant, input: Input, out: &mut Outputs) {
-        self.is_stirred |= !matches!(input, Input::Durable { .. } | Input::Applied { .. });
+        self.is_stirred |= !matches!(
+            input,
+            Input::Durable { .. } | Input::Applied { .. } | Input::Hush { .. }
+        );
         match input {
             Input::Peer { from, message } => self.on_message(now, from, message, out),
             Input::Propose { ticket, commands } => {
@@ -611,6 +614,7 @@ impl Engine for Paxos {
             Input::Hint { peer, liveness } => self.on_hint(now, peer, liveness),
             Input::Deadline => self.on_deadline(now, out),
             Input::Woken { heard } => self.on_woken(now, heard),
+            Input::Hush { until } => self.on_hush(until),
         }
     }
 

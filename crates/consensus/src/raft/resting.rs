@@ -55,6 +55,15 @@ impl Raft {
             && self.membership().elects(present)
     }
 
+    /// The others are asked whether they rest: no heartbeat disturbs them until then.
+    pub(super) fn on_hush(&mut self, until: Instant) {
+        let most = self.config.election_timeout / 2;
+        if let Some(leading) = &mut self.leading {
+            let latest = leading.heartbeat_at + most;
+            leading.heartbeat_at = leading.heartbeat_at.max(until.min(latest));
+        }
+    }
+
     /// It was not called for a while. Its timers begin anew; the leader's node was `heard` last
     /// then, by other means.
     pub(super) fn on_woken(&mut self, now: Instant, heard: Option<Instant>) {

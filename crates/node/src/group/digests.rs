@@ -210,6 +210,18 @@ impl Group {
         self.digests.own_at(slot).or(here)
     }
 
+    /// Takes what another node says of the slot that is compared, if it says what is here, and
+    /// this node has told it. Else nothing is done.
+    pub(super) fn has_digest(&mut self, from: NodeId, slot: Slot, digest: u128) -> bool {
+        let is_same = self.digests.told
+            && slot == self.digests.slot
+            && self.own_digest().is_some_and(|own| own == digest);
+        if is_same {
+            self.digests.said.insert(from, digest);
+        }
+        is_same
+    }
+
     fn tell_digest(&mut self, now: Instant, peers: &Peers, out: &mut Vec<Output>) {
         let slot = self.digests.slot;
         if self.digests.told || self.is_witness() {

@@ -143,13 +143,20 @@ impl Group {
 
     /// The keyspaces, as this node's replica of the table has them.
     pub(crate) fn keyspaces(&self) -> Vec<KeyspaceStatus> {
-        let members = self.replica.membership().members.values();
+        let membership = self.replica.membership();
+        let named = |node: &NodeId| Some(membership.members.get(node)?.name.clone());
+        let is_learner =
+            |node: &&NodeId| !membership.is_voter(**node) && !membership.is_witness(**node);
+        let members = membership.members.keys();
+        let (learners, holders): (Vec<NodeId>, Vec<NodeId>) =
+            members.partition(|node| is_learner(&node));
         let first = KeyspaceStatus {
             name: meta::DEFAULT.to_owned(),
             group: META,
             engine: self.engine.kind(),
-            quorums: self.replica.membership().quorum_sizes(),
-            replicas: members.map(|member| member.name.clone()).collect(),
+            quorums: membership.quorum_sizes(),
+            replicas: holders.iter().filter_map(named).collect(),
+            observers: learners.iter().filter_map(named).collect(),
             leader: None,
             moving: None,
         };
@@ -159,6 +166,7 @@ impl Group {
             engine: keyspace.engine,
             quorums: keyspace.quorums.of(keyspace.replicas.len()),
             moving: keyspace.moving.as_ref().map(moving_status),
+            observers: keyspace.observers.iter().filter_map(named).collect(),
             replicas: names(&keyspace.replicas),
             leader: None,
         };

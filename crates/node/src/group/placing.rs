@@ -86,10 +86,29 @@ impl Group {
             Placement::Explain { name } => {
                 let picture = Picture::new(reader, membership);
                 let report = meta::explain_report(&picture, &name);
-                Verdict::Say(report.ok_or_else(|| match name == meta::DEFAULT {
+                let report = report.ok_or_else(|| match name == meta::DEFAULT {
                     true => format!("{name} is on all nodes of the cluster: nothing places it"),
                     false => format!("there is no keyspace called {name}"),
-                })?)
+                })?;
+                Verdict::Say(report + &self.loads_shown())
+            }
+            Placement::Observe {
+                name,
+                node,
+                observes,
+            } => {
+                meta::check_name(&name)?;
+                if name == meta::DEFAULT {
+                    return Err(format!(
+                        "all members hold {name}: those without a vote observe it already"
+                    ));
+                }
+                let node = crate::operator::find(membership, &node)?;
+                Verdict::Change(MetaCommand::Observe {
+                    name,
+                    node,
+                    observes,
+                })
             }
             Placement::Route { prefix, name } => {
                 meta::check_name(&name)?;
@@ -225,7 +244,24 @@ impl Group {
                 _ => TableEpoch::default(),
             },
             calls: u32::try_from(self.calls.under_way()).unwrap_or(u32::MAX),
+            // The node keeps it there: it is about all groups.
+            load: self.facts.get(&self.own).map_or(0, |facts| facts.load),
         }
+    }
+
+    /// What each node does for what it leads, for people.
+    fn loads_shown(&self) -> String {
+        let members = self.replica.membership().members.keys();
+        let loads: Vec<String> = members
+            .filter_map(|node| {
+                let facts = self.facts.get(node)?;
+                Some(format!("{} {}", self.name_of(*node), facts.load))
+            })
+            .collect();
+        format!(
+            "\nwhat nodes do for what they lead, in commands, KiB and read rounds a second: {}",
+            loads.join(", ")
+        )
     }
 
     /// The others are told at once what this node says of itself every now and then.
@@ -267,6 +303,7 @@ impl Group {
                 .map(|id| (*id, self.is_ready_for_vote(*id)))
                 .collect(),
             unready: BTreeSet::new(),
+            observers: BTreeSet::new(),
             leader: self.leader,
             is_changing: !is_settled
                 || membership.is_joint()

@@ -37,6 +37,9 @@ use etcd::maintenance::alarm;
 use super::{Group, META};
 use crate::wire::GroupFrame;
 
+/// So many heartbeats may be put off for the answers of those who are asked to sleep.
+const HEARTBEATS_PUT_OFF: u32 = 2;
+
 /// What a leader has asked the others.
 #[derive(Debug)]
 struct Asked {
@@ -61,6 +64,8 @@ pub(super) struct Sleep {
     asked: Option<Asked>,
     /// When the others may be asked (again).
     ask_at: Instant,
+    /// So often they have not all answered before the next heartbeat.
+    attempts: u32,
     /// What the leader has asked in this pass.
     proposed: Option<Rest>,
 }
@@ -75,6 +80,7 @@ impl Sleep {
             seen: (Epoch(0), Slot(0)),
             asked: None,
             ask_at: now,
+            attempts: 0,
             proposed: None,
         }
     }
@@ -144,6 +150,12 @@ impl Group {
         {
             asked.confirmed.insert(from);
         }
+    }
+
+    /// Another follower says what it has where this replica sleeps. True if that is what is here as
+    /// well: it is no reason to wake.
+    pub(crate) fn agrees_in_sleep(&mut self, from: NodeId, slot: Slot, digest: u128) -> bool {
+        self.sleep.is_asleep && self.leader != Some(from) && self.has_digest(from, slot, digest)
     }
 
     /// A follower says that it has woken: what it said before does not count.
@@ -228,6 +240,13 @@ impl Group {
             return;
         }
         self.sleep.ask_at = now + interval * 5;
+        // Where answers take longer than heartbeats are apart, those wait for them.
+        let longer = self.sleep.attempts.min(HEARTBEATS_PUT_OFF);
+        self.sleep.attempts += 1;
+        let until = heartbeat.map_or(now, |at| at + interval * longer);
+        let hush = Input::Hush { until };
+        self.engine.step(now, hush, &mut self.outputs);
+        let heartbeat = self.engine.deadline();
         let (epoch, slot) = (rest.epoch, rest.slot);
         let body = GroupFrame::Sleep { epoch, slot }.encode(self.id);
         said.extend(others.map(|id| (id, body.clone())));
@@ -239,6 +258,20 @@ impl Group {
         if self.membership.members.len() == 1 {
             self.fall_asleep();
         }
+    }
+
+    /// Whether it has a reason to stay awake that time does not take away: else it is only slow to
+    /// fall asleep. `is_there`: whether a node gives signs of life.
+    pub(crate) fn stays_awake(&self, is_there: &dyn Fn(NodeId) -> bool) -> bool {
+        let reader = self.replica.reader();
+        let members = &self.membership;
+        let has_quorum = members.commits(is_there) && members.elects(is_there);
+        reader.no_lease_due_before().is_some()
+            || alarm::raised(reader).no_space
+            || self.calls.under_way() > 0
+            || self.is_in_doubt
+            || self.removed_at.is_some()
+            || !has_quorum
     }
 
     /// Nothing is looked at any more. What was kept for the work goes.

@@ -59,7 +59,7 @@ impl Running {
         let (group, serves) = self.places.get(keyspace).copied().unwrap_or_default();
         match (group, serves) {
             (META, _) => Err(etcd::Error::KeyspaceNotFound),
-            (group, true) if self.groups.contains_key(&group) => Ok(group),
+            (group, true) if self.groups.contains_key(&group) && self.has_all(group) => Ok(group),
             _ => Err(etcd::Error::KeyspaceElsewhere),
         }
     }
@@ -73,11 +73,15 @@ impl Running {
     pub(super) fn tell_keyspaces(&mut self, now: Instant, out: &mut Vec<Output>) {
         let meta = self.groups.get_mut(&META);
         let meta = &mut meta.expect("the first group is on every node").group;
+        let (was_current, has_changed) = (meta.was_current, meta.take_membership_change());
         if meta.leader.is_some() {
             self.meta_led_at = now;
         }
-        self.is_directory_old |= meta.take_membership_change();
-        if !self.is_directory_old || !(meta.was_current || self.is_witness) {
+        if has_changed {
+            self.is_directory_old = true;
+            self.look_at_observers();
+        }
+        if !self.is_directory_old || !(was_current || self.is_witness) {
             return;
         }
         if self.is_witness {
@@ -91,7 +95,7 @@ impl Running {
         self.is_directory_old = false;
         let meta = self.meta();
         let table = meta::keyspaces(meta.replica().reader());
-        let is_open = |group| self.groups.contains_key(&group);
+        let is_open = |group| self.groups.contains_key(&group) && self.has_all(group);
         let routes = meta.replica().routes();
         let directory = Directory::new(self.own, (table, routes), &meta.membership, is_open);
         out.push(Output::Keyspaces(Arc::new(directory)));

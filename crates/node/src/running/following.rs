@@ -77,7 +77,7 @@ impl Running {
             table.iter().map(|each| (each.group, each)).collect();
         let end_of = |id: GroupId| match rows.get(&id) {
             None => (id <= last).then_some(Ending::Dropped),
-            Some(keyspace) if keyspace.is_held_by(self.own) || !is_current => None,
+            Some(keyspace) if keyspace.is_open_on(self.own) || !is_current => None,
             Some(_) => Some(Ending::Moved),
         };
         let groups = self.groups.keys().filter(|id| **id != META);
@@ -87,17 +87,19 @@ impl Running {
             self.close(id, ending, out);
         }
         self.follow_moves(&table, now);
+        self.follow_observers(&table);
         // One that leaves answers what was sent to it before the others heard so; one that is being
         // filled serves nobody yet.
         let is_own = |all: &[meta::Replica]| all.iter().any(|each| each.node == self.own);
         let place = |each: &Keyspace| {
-            let serves = is_own(&each.replicas) || is_own(each.serving());
+            let observes = each.observers.contains(&self.own);
+            let serves = observes || is_own(&each.replicas) || is_own(each.serving());
             (each.name.clone(), (each.group, serves))
         };
         self.places = table.iter().map(place).collect();
         for keyspace in &table {
             let is_new = !self.groups.contains_key(&keyspace.group);
-            if keyspace.is_held_by(self.own) && is_new && is_current {
+            if keyspace.is_open_on(self.own) && is_new && is_current {
                 self.open(keyspace, now, out);
             }
         }
@@ -111,7 +113,9 @@ impl Running {
             let moving = keyspace.moving.iter();
             let others = moving.flat_map(|each| each.target.iter().chain(&each.leaving));
             let all = keyspace.replicas.iter().chain(others);
-            (keyspace.group, all.map(|each| each.node).collect())
+            let observers = keyspace.observers.iter().copied();
+            let all = all.map(|each| each.node).chain(observers);
+            (keyspace.group, all.collect())
         });
         (meta::epoch(reader), holders.collect())
     }
@@ -165,7 +169,8 @@ impl Running {
         self.openings.remove(&closed.opening);
         self.pulses.unshare(id);
         self.pulses.waking.forget(id);
-        if !closed.asleep_below.is_empty() {
+        // Where it is dropped, whoever sleeps under this node closes it as well.
+        if matches!(ending, Ending::Moved) && !closed.asleep_below.is_empty() {
             self.pulses.surrender();
         }
         if let Some(at) = closed.due {

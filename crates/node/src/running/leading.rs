@@ -1,4 +1,5 @@
-//! Who leads what: leaderships are spread over the nodes, and go where the table's plan has them.
+//! Who leads what: leaderships are spread over the nodes, by load where there is any, and by
+//! number else, where they go as the table's plan has them.
 //!
 //! ```text
 //!   table, sites ─▶ leaders::preferred: the same on every node ─▶ who shall lead each group
@@ -7,16 +8,17 @@
 //!
 //! Nobody has to be asked: each node computes the same from the table, and gives away what it leads
 //! for others. Who shall lead and is not there gets nothing, until it is. A node that is being
-//! emptied leads nothing, the first group included.
+//! emptied leads nothing, the first group included. What has something to do goes by its load
+//! ([`super::loading`]), until it is idle again.
 
 use std::collections::BTreeMap;
 
 use base::{GroupId, Instant, NodeId};
 use cluster::meta::{self, Picture};
 use cluster::placement::leaders;
-use cluster::placement::site::Standing;
+use cluster::placement::site::{Site, Standing};
 
-use super::Running;
+use super::{MovingLimits, Running};
 use crate::group::{META, Moment};
 use crate::interface::Output;
 use crate::peers::Peers;
@@ -24,8 +26,12 @@ use crate::peers::Peers;
 /// What a node keeps of who shall lead.
 #[derive(Debug, Default)]
 pub(super) struct Leading {
-    /// Who shall lead which group.
+    /// Who shall lead which group, if it has nothing to do.
     preferred: BTreeMap<GroupId, NodeId>,
+    /// Who could lead each.
+    pub(super) candidates: BTreeMap<GroupId, Vec<NodeId>>,
+    /// The nodes that could lead something.
+    pub(super) sites: Vec<Site>,
     /// This node is being emptied.
     is_draining: bool,
     /// That is so by the table as it is.
@@ -41,6 +47,20 @@ impl Leading {
     /// The table has changed.
     pub(super) fn forget(&mut self) {
         self.is_made = false;
+    }
+
+    /// A group is given away.
+    pub(super) fn gave(&mut self, id: GroupId, now: Instant) {
+        self.given.insert(id, now);
+    }
+
+    /// Whether a group that this node leads may be given away to even out loads: not one that has
+    /// just come, nor one that was given away and came back.
+    pub(super) fn may_give(&self, id: GroupId, now: Instant, limits: MovingLimits) -> bool {
+        let since = self.since.get(&id);
+        let given = self.given.get(&id);
+        since.is_some_and(|at| *at + limits.leading_rest <= now)
+            && given.is_none_or(|at| *at + limits.leading_again <= now)
     }
 }
 
@@ -79,6 +99,7 @@ impl Running {
             return;
         }
         self.prefer_leaders();
+        self.relieve(moment, peers, out);
         let is_draining = self.leading.is_draining;
         let rebalances = self.tending().rebalances;
         for id in led {
@@ -90,7 +111,8 @@ impl Running {
                 false => limits.leading_again,
             };
             let may_give = given.is_none_or(|at| *at + again <= now);
-            if !may_give || !(is_draining || rebalances && has_rested) {
+            let is_idle = self.load_of(id, now) == 0;
+            if !may_give || !(is_draining || rebalances && has_rested && is_idle) {
                 continue;
             }
             let to = match id {
@@ -122,8 +144,10 @@ impl Running {
             (*group, serving.map(|each| each.node).collect())
         });
         let standing = meta::standing(replica.reader(), self.own);
-        let preferred = leaders::preferred(&picture.sites, &candidates.collect());
-        self.leading.preferred = preferred;
+        let candidates = candidates.collect();
+        self.leading.preferred = leaders::preferred(&picture.sites, &candidates);
+        self.leading.candidates = candidates;
+        self.leading.sites = picture.sites;
         self.leading.is_draining = standing == Standing::Draining;
         self.leading.is_made = true;
     }

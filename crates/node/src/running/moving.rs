@@ -64,6 +64,11 @@ pub struct MovingLimits {
     /// One that leads again what it has handed over keeps it for so long: something is in the way
     /// of the other one.
     pub leading_again: Duration,
+    /// How often a node looks whether it should lead less, by what there is to do.
+    pub load_interval: Duration,
+    /// A node that does so little for what it leads, in commands, KiB and read rounds a second,
+    /// leaves that where it is.
+    pub load_least: u64,
 }
 
 impl Default for MovingLimits {
@@ -79,6 +84,8 @@ impl Default for MovingLimits {
             back_after: Duration::from_secs(5),
             leading_rest: Duration::from_secs(10),
             leading_again: Duration::from_secs(300),
+            load_interval: Duration::from_secs(5),
+            load_least: 100,
         }
     }
 }
@@ -161,8 +168,9 @@ impl Running {
 
     /// When to look next at the keyspaces that move.
     pub(super) fn moving_deadline(&self) -> Option<Instant> {
-        let mut moving = self.under_way.keyspaces.keys();
-        let leads = moving.any(|id| self.groups.get(id).is_some_and(|each| each.group.leads()));
+        let moving = self.under_way.keyspaces.keys().copied();
+        let mut all = moving.chain(self.observing.unsettled());
+        let leads = all.any(|id| self.groups.get(&id).is_some_and(|each| each.group.leads()));
         leads.then_some(self.under_way.next_look)
     }
 
@@ -173,7 +181,9 @@ impl Running {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
-        if self.under_way.keyspaces.is_empty() || moment.now < self.under_way.next_look {
+        let is_idle =
+            self.under_way.keyspaces.is_empty() && self.observing.unsettled().next().is_none();
+        if is_idle || moment.now < self.under_way.next_look {
             return;
         }
         self.under_way.next_look = moment.now + self.config.limits.moving.interval;
@@ -194,10 +204,24 @@ impl Running {
             let nodes: Vec<NodeId> = moving.target.iter().map(|each| each.node).collect();
             let seen = Observed {
                 unready: self.unready(moving),
+                observers: self.observers_of(*id),
                 ..opened.group.observed()
             };
             target.insert(*id, nodes);
             observed.insert(*id, seen);
+        }
+        for id in self.observing.unsettled() {
+            let opened = self.groups.get(&id).filter(|opened| opened.group.leads());
+            // Of what moves nothing is done that the move does not say.
+            let Some(opened) = opened.filter(|_| !self.under_way.has(id)) else {
+                continue;
+            };
+            let seen = Observed {
+                observers: self.observers_of(id),
+                ..opened.group.observed()
+            };
+            target.insert(id, seen.voters.iter().copied().collect());
+            observed.insert(id, seen);
         }
         for (id, begun, epoch) in unaware {
             self.tell_of_move(moment.now, id, (epoch, begun), out);

@@ -4,10 +4,15 @@
 //!   every heartbeat interval, to each node that shares a group:   Pulse(incarnation, surrendered)
 //!
 //!   silent for an election timeout │
-//!   it closed its connections      ├─▶ the sleeping groups that it led, or that are led here wake,
-//!   its leaderships have changed   │   a few at a time, each with a timer drawn at random
-//!   it is there (again)            ┴─▶ all that it shares, since they may have gone on without it
+//!   it closed its connections      ├─▶ the sleeping groups that it led wake, a few at a time, each
+//!   its leaderships have changed   ┴   with a timer drawn at random; of those led here, the ones
+//!                                      that have no quorum without it
+//!   it is there (again)            ──▶ those led here, unless it sleeps in them as it did before:
+//!                                      they may have gone on without it
 //! ```
+//!
+//! Whoever leads a group brings up those who are back: its other followers have nothing to do with
+//! that, and sleep on until they hear of it.
 //!
 //! A pulse says of a node what a heartbeat says of a group: that it is alive. `surrendered` says
 //! the rest: it grows whenever a group that slept under this node is not led by it any more. So
@@ -22,12 +27,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use base::{GroupId, Incarnation, Instant, NodeId};
 use bytes::Bytes;
 
-use super::Running;
-use super::waking::Waking;
+use super::waking::{Cause, Waking};
+use super::{Opened, Running};
 use crate::group::{META, Moment};
 use crate::interface::Output;
 use crate::peers::Peers;
 use crate::wire::{Frame, GroupFrame};
+
+/// So often those who sleep under this node are told by name that it leads a group no more.
+const WAKES_BEFORE_SURRENDER: u32 = 6;
 
 /// What was last heard of a node.
 #[derive(Clone, Copy, Debug)]
@@ -122,30 +130,44 @@ impl Running {
         let before = pair.heard.replace(news);
         let is_back = !std::mem::replace(&mut pair.is_there, true);
         let is_another = before.is_some_and(|before| before.incarnation != incarnation);
+        let has_surrendered = before.is_some_and(|before| before.surrendered != surrendered);
+        if is_another {
+            // It sleeps under nobody.
+            for id in &pair.groups {
+                if let Some(opened) = self.groups.get_mut(id) {
+                    opened.asleep_below.remove(&from);
+                }
+            }
+        } else if is_back && !has_surrendered {
+            // Its groups are as they were before it was silent.
+            self.pulses.waking.forget_silence(from);
+        }
+        let own = self.own;
         if is_back || is_another {
-            self.stir(from, None, |_| true);
-        } else if before.is_some_and(|before| before.surrendered != surrendered) {
-            self.stir(from, None, |leader| leader == Some(from));
+            let lacks = |opened: &Opened| !opened.asleep_below.contains(&from);
+            self.stir(from, Cause::Other, |opened| {
+                let leader = opened.group.leader;
+                let has_changed = leader == Some(from) && (is_another || has_surrendered);
+                has_changed || leader.is_none() || (leader == Some(own) && lacks(opened))
+            });
+        } else if has_surrendered {
+            self.stir(from, Cause::Other, |opened| {
+                opened.group.leader == Some(from)
+            });
         }
     }
 
-    /// Has sleeping groups that are shared with a node wake, a few at a time: those whose leader
-    /// is such a one.
-    fn stir(
-        &mut self,
-        node: NodeId,
-        ended: Option<NodeId>,
-        which: impl Fn(Option<NodeId>) -> bool,
-    ) {
+    /// Has such sleeping groups that are shared with a node wake, a few at a time.
+    fn stir(&mut self, node: NodeId, cause: Cause, which: impl Fn(&Opened) -> bool) {
         let Pulses { pairs, waking, .. } = &mut self.pulses;
         let Some(pair) = pairs.get(&node) else {
             return;
         };
         for id in &pair.groups {
-            let group = self.groups.get(id).map(|opened| &opened.group);
-            if let Some(group) = group.filter(|group| group.is_asleep() && which(group.leader)) {
-                let members = group.membership.members.keys();
-                waking.push(*id, super::waking::turn(*id, self.own, members), ended);
+            let opened = self.groups.get(id);
+            if let Some(opened) = opened.filter(|each| each.group.is_asleep() && which(each)) {
+                let members = opened.group.membership.members.keys();
+                waking.push(*id, super::waking::turn(*id, self.own, members), cause);
             }
         }
     }
@@ -157,8 +179,23 @@ impl Running {
             return;
         };
         pair.is_there = false;
-        let concerns = |leader: Option<NodeId>| leader == Some(node) || leader == Some(own);
-        self.stir(node, ended.then_some(node), concerns);
+        let pairs = &self.pulses.pairs;
+        let there: BTreeSet<NodeId> = pairs
+            .iter()
+            .filter(|(_, pair)| pair.is_there)
+            .map(|(node, _)| *node)
+            .collect();
+        let cause = match ended {
+            true => Cause::Ended(node),
+            false => Cause::Silent(node),
+        };
+        self.stir(node, cause, |opened| {
+            let leader = opened.group.leader;
+            let members = &opened.group.membership;
+            let is_there = |id: NodeId| id == own || there.contains(&id);
+            let has_quorum = members.commits(is_there) && members.elects(is_there);
+            leader == Some(node) || (leader == Some(own) && !has_quorum)
+        });
     }
 
     /// Gives a sign of life if it is time, looks who gave none, and wakes some of the groups that
@@ -223,6 +260,9 @@ impl Running {
             GroupFrame::Facts(facts) if opened.group.is_asleep() => {
                 opened.group.facts.insert(from, facts);
             }
+            GroupFrame::Digest { slot, digest } => {
+                return opened.group.agrees_in_sleep(from, slot, digest);
+            }
             _ => return false,
         }
         true
@@ -266,6 +306,7 @@ impl Running {
             let body = GroupFrame::Wake.encode(id);
             self.pulses.said.push((leader, body));
         }
+        self.woken_before_its_turn(id, by);
     }
 
     /// A group has been looked at: it falls asleep if it can.
@@ -278,8 +319,13 @@ impl Running {
             let own = self.own;
             let members = opened.group.membership.members.keys().copied();
             self.pulses.share(id, members.filter(|node| *node != own));
+            self.look_at_observers_of(id);
         }
-        if self.under_way.has(id) {
+        self.look_at_own_observing(id);
+        let Some(opened) = self.groups.get_mut(&id) else {
+            return;
+        };
+        if self.under_way.has(id) || self.observing.is_unsettled(id) {
             // Its new replicas must hear of it until they are filled.
             return;
         }
@@ -287,33 +333,44 @@ impl Running {
         let is_there = |node| self.pulses.is_there(node);
         opened.group.consider_sleep(now, &is_there, &mut said);
         if opened.group.is_asleep() {
-            self.pulses.waking.slept(id);
             if opened.group.leads() {
-                let own = self.own;
+                // Those who are not there have not said that they sleep.
                 let members = opened.group.membership.members.keys().copied();
-                opened.asleep_below = members.filter(|node| *node != own).collect();
+                opened.asleep_below = members.filter(|node| is_there(*node)).collect();
             }
+            self.pulses.waking.slept(id);
         }
         self.pulses.said = said;
     }
 
     /// Whoever may be asleep under this node, and is not led by it any more, is to wake. Who leads
-    /// instead speaks to them itself, and so does a candidate: only if there is neither for long
-    /// do all hear of it.
+    /// instead speaks to them itself, and so does a candidate. If there is neither for long, they
+    /// are told of this group; only if that comes to nothing, all hear of it by the pulse, which
+    /// wakes whatever this node leads.
     fn consider_surrender(&mut self, id: GroupId, now: Instant) {
         let Some(opened) = self.groups.get_mut(&id) else {
             return;
         };
         if opened.asleep_below.is_empty() || opened.group.leads() {
-            opened.unled_since = None;
-        } else if opened.group.leader.is_some() {
+            opened.unled = None;
+            return;
+        }
+        if opened.group.leader.is_some() {
             opened.asleep_below.clear();
+            return;
+        }
+        let (since, told) = opened.unled.get_or_insert((now, 0));
+        if *since + self.config.timing.election_timeout * (*told + 1) > now {
+            return;
+        }
+        *told += 1;
+        if *told <= WAKES_BEFORE_SURRENDER {
+            let body = GroupFrame::Wake.encode(id);
+            let below = opened.asleep_below.iter();
+            self.pulses.said.extend(below.map(|to| (*to, body.clone())));
         } else {
-            let since = *opened.unled_since.get_or_insert(now);
-            if since + self.config.timing.election_timeout <= now {
-                opened.asleep_below.clear();
-                self.pulses.surrender();
-            }
+            opened.asleep_below.clear();
+            self.pulses.surrender();
         }
     }
 

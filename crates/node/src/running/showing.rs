@@ -45,6 +45,7 @@ impl Running {
                 is_voter: engine.membership().is_voter(self.own),
                 is_witness: engine.membership().is_witness(self.own),
                 others: self.others_in(engine.membership(), now, peers),
+                load: opened.load.figure(now),
                 status: opened.group.status(),
             }
         });

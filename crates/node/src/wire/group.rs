@@ -81,6 +81,9 @@ pub struct Facts {
     pub table: TableEpoch,
     /// How many calls of its own clients it has under way in the group.
     pub calls: u32,
+    /// Of the first group: what the node does for all groups that it leads, in commands, KiB and
+    /// read rounds a second.
+    pub load: u64,
 }
 
 /// A frame that concerns one group.
@@ -212,6 +215,7 @@ impl GroupFrame {
                 out.put_u64_le(facts.applied.0);
                 out.put_u64_le(facts.table.0);
                 out.put_u32_le(facts.calls);
+                out.put_u64_le(facts.load);
             }
             GroupFrame::Change { id, change } => {
                 out.put_u64_le(*id);
@@ -267,6 +271,7 @@ impl GroupFrame {
                 applied: Slot(input.try_get_u64_le()?),
                 table: TableEpoch(input.try_get_u64_le()?),
                 calls: input.try_get_u32_le()?,
+                load: input.try_get_u64_le()?,
             }),
             15 => GroupFrame::Change {
                 id: input.try_get_u64_le()?,

@@ -2,7 +2,8 @@
 
 use base::Instant;
 use journal::disk::Request;
-use quorate_node::{DialId, Identity, Input};
+use quorate_node::wire::Frame;
+use quorate_node::{DialId, Identity, Input, Output};
 
 pub(super) enum Happening {
     Input(Input),
@@ -34,5 +35,30 @@ impl PartialOrd for Event {
 impl Ord for Event {
     fn cmp(&self, other: &Event) -> std::cmp::Ordering {
         (other.at, other.sequence).cmp(&(self.at, self.sequence))
+    }
+}
+
+/// The messages of groups that a frame brings.
+fn messages(body: &bytes::Bytes) -> u32 {
+    match Frame::decode(body.clone()) {
+        Ok(Frame::Engine(messages)) => u32::try_from(messages.len()).expect("few"),
+        _ => 1,
+    }
+}
+
+/// What a slow host has to do for an input.
+pub(super) fn messages_in(input: &Input) -> u32 {
+    match input {
+        Input::Frame { body, .. } => messages(body),
+        _ => 0,
+    }
+}
+
+/// What a slow host has to do for an output.
+pub(super) fn messages_out(output: &Output) -> u32 {
+    match output {
+        Output::Frame { body, .. } => messages(body),
+        Output::FramesAfter { frames, .. } => frames.iter().map(|(_, body)| messages(body)).sum(),
+        _ => 0,
     }
 }

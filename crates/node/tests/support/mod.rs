@@ -40,6 +40,9 @@ struct Host {
     paused: bool,
     /// What happened while it was paused.
     missed: Vec<Input>,
+    /// How long it works on each message, and until when it is at work.
+    slowness: Duration,
+    busy_until: Instant,
     /// What leaves when a request of its disk has succeeded.
     departing: BTreeMap<RequestId, Vec<(ConnectionId, Bytes)>>,
     halted: Option<Halt>,
@@ -155,6 +158,8 @@ impl World {
             dials: BTreeMap::new(),
             paused: false,
             missed: Vec::new(),
+            slowness: Duration::ZERO,
+            busy_until: Instant(0),
             departing: BTreeMap::new(),
             halted: None,
             woken_at: None,
@@ -183,6 +188,12 @@ impl World {
     /// The events that a node has published since this was last asked.
     pub fn take_published(&mut self, host: usize) -> Vec<state::Event> {
         std::mem::take(&mut self.hosts[host].published.events)
+    }
+
+    /// How many events of a group a node has published.
+    pub fn published_of(&self, host: usize, group: base::GroupId) -> usize {
+        let counted = &self.hosts[host].published.counted;
+        counted.get(&group).copied().unwrap_or(0)
     }
 
     /// What a node has told last of the keyspaces.
@@ -230,6 +241,7 @@ impl World {
         host.dials.clear();
         host.paused = false;
         host.missed.clear();
+        host.busy_until = Instant(0);
         host.departing.clear();
         let ends: Vec<ConnectionId> = self
             .ends
@@ -259,6 +271,28 @@ impl World {
         self.hosts[index].paused = false;
         let missed = std::mem::take(&mut self.hosts[index].missed);
         self.pass(index, missed);
+    }
+
+    /// From now on a host works so long on each message that it gets or sends, and looks at what
+    /// comes meanwhile only then.
+    pub fn slow_down(&mut self, index: usize, per_message: Duration) {
+        self.hosts[index].slowness = per_message;
+    }
+
+    /// Whether a host is still at work on what came before. Then it looks at this afterwards.
+    fn is_busy(&mut self, index: usize, inputs: &mut Vec<Input>) -> bool {
+        let host = &mut self.hosts[index];
+        let is_first = host.missed.is_empty();
+        host.missed.append(inputs);
+        if host.busy_until <= self.now {
+            *inputs = std::mem::take(&mut host.missed);
+            return false;
+        }
+        let until = host.busy_until;
+        if is_first {
+            self.schedule_at(until, index, Happening::Wake);
+        }
+        true
     }
 
     fn schedule(&mut self, delay: Duration, host: usize, what: Happening) {
@@ -410,11 +444,19 @@ impl World {
     }
 
     /// One pass of a node over these inputs.
-    fn pass(&mut self, index: usize, inputs: Vec<Input>) {
+    fn pass(&mut self, index: usize, mut inputs: Vec<Input>) {
         if self.hosts[index].paused {
             self.hosts[index].missed.extend(inputs);
             return;
         }
+        let slowness = self.hosts[index].slowness;
+        if !slowness.is_zero() && self.is_busy(index, &mut inputs) {
+            return;
+        }
+        let mut work = match slowness.is_zero() {
+            true => 0,
+            false => inputs.iter().map(event::messages_in).sum(),
+        };
         let (now, wall) = (
             self.now,
             WallTime(1_700_000_000_000 + self.now.0 / 1_000_000),
@@ -442,6 +484,10 @@ impl World {
             if let Output::Frame { connection, body } = output {
                 *bursts.entry(*connection).or_default() += body.len();
             }
+        }
+        if !slowness.is_zero() {
+            work += out.iter().map(event::messages_out).sum::<u32>();
+            self.hosts[index].busy_until = now + slowness * work;
         }
         let largest = bursts.into_values().max().unwrap_or(0);
         self.largest_burst = self.largest_burst.max(largest);

@@ -14,6 +14,8 @@ pub(super) struct Published {
     groups: BTreeMap<GroupId, OfGroup>,
     /// Events of the first group since the test last looked.
     pub(super) events: Vec<Event>,
+    /// How many events there were of each group, since the host is there.
+    pub(super) counted: BTreeMap<GroupId, usize>,
 }
 
 /// What the hubs of one group would know: the revision, `None` before they were told anything.
@@ -49,6 +51,8 @@ impl Published {
             }
         }
         *known = Some(publication.revision);
+        let events = batches.clone().map(|batch| batch.events.len());
+        *self.counted.entry(group).or_default() += events.sum::<usize>();
         if group == META {
             let events = batches.flat_map(|batch| batch.events.clone());
             self.events.extend(events);

@@ -69,6 +69,9 @@ pub(crate) struct Group {
     pub(crate) digest: String,
     pub(crate) alarms: Vec<String>,
     pub(crate) farthest_behind: Option<u64>,
+    /// What it asks of its leader, in commands, KiB and read rounds a second.
+    #[serde(default)]
+    pub(crate) load: u64,
 }
 
 /// A certificate that a node uses.

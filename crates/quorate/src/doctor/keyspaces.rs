@@ -277,7 +277,7 @@ fn alarms(all: &[Seen<'_>], findings: &mut Vec<Finding>) {
     );
 }
 
-/// Who holds and leads much more than others.
+/// Who holds and leads much more than others, or does much more for what it leads.
 fn skew(case: &Case, all: &[Seen<'_>], findings: &mut Vec<Finding>) {
     let nodes: Vec<&str> = case
         .members
@@ -285,37 +285,50 @@ fn skew(case: &Case, all: &[Seen<'_>], findings: &mut Vec<Finding>) {
         .filter(|looked| looked.status().is_some() && !looked.member.witness)
         .map(Looked::name)
         .collect();
-    let count = |of: &dyn Fn(&Seen<'_>, &str) -> bool| -> Vec<(usize, &str)> {
+    let sum = |of: &dyn Fn(&Seen<'_>, &str) -> u64| -> Vec<(u64, &str)> {
         let each = nodes.iter();
-        let each = each.map(|node| (all.iter().filter(|seen| of(seen, node)).count(), *node));
+        let each = each.map(|node| (all.iter().map(|seen| of(seen, node)).sum(), *node));
         each.collect()
     };
-    let holds = count(&|seen, node| seen.placed.replicas.iter().any(|name| name == node));
-    let leads = count(&|seen, node| {
+    let led_by = |seen: &Seen<'_>, node: &str| {
         let mut replicas = seen.replicas.iter();
-        replicas.any(|(name, group)| *name == node && group.role == "leader")
-    });
-    for (verb, counts, remedy) in [
+        let leads = |(name, group): &&(&str, &Group)| *name == node && group.role == "leader";
+        replicas.find(leads).map(|(_, group)| group.load)
+    };
+    let holds = sum(&|seen, node| u64::from(seen.placed.replicas.iter().any(|name| name == node)));
+    let leads = sum(&|seen, node| u64::from(led_by(seen, node).is_some()));
+    let does = sum(&|seen, node| led_by(seen, node).unwrap_or(0));
+    // Half as many again as its share, and more than chance and a move under way make.
+    for (what, counts, least, remedy) in [
         (
-            "holds",
+            "holds more keyspaces than its share",
             holds,
+            3,
             "`quorate placement plan` says what would move, and `quorate placement set --rebalance \
              on` has it moved",
         ),
         (
-            "leads",
+            "leads more keyspaces than its share",
             leads,
+            3,
             "leaderships even out by themselves within minutes, unless `quorate placement set \
-             --rebalance off` has been said",
+             --rebalance off` has been said; those that have something to do go by that",
+        ),
+        (
+            "does more for the keyspaces that it leads than its share",
+            does,
+            300,
+            "leaderships go to where less is done within minutes, unless `quorate placement set \
+             --rebalance off` has been said; one keyspace that is as busy as that by itself stays \
+             where it is: make two of it",
         ),
     ] {
-        let total: usize = counts.iter().map(|(count, _)| count).sum();
+        let total: u64 = counts.iter().map(|(count, _)| count).sum();
         let Some((most, node)) = counts.iter().max() else {
             continue;
         };
-        // Half as many again as its share, and more than chance and a move under way make.
-        let is_skewed =
-            2 * most * nodes.len() > 3 * total && most * nodes.len() > total + 3 * nodes.len();
+        let all = nodes.len() as u64;
+        let is_skewed = 2 * most * all > 3 * total && most * all > total + least * all;
         if !is_skewed {
             continue;
         }
@@ -324,7 +337,7 @@ fn skew(case: &Case, all: &[Seen<'_>], findings: &mut Vec<Finding>) {
             severity: Severity::Note,
             kind: "skew",
             subject: (*node).to_owned(),
-            what: format!("{node} {verb} more keyspaces than its share"),
+            what: format!("{node} {what}"),
             evidence: each.collect::<Vec<String>>().join(", "),
             remedy: remedy.to_owned(),
         });

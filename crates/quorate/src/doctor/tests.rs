@@ -493,3 +493,25 @@ fn who_leads_far_more_than_its_share_is_named() {
     }
     finds(&case, Note, "skew", "n1");
 }
+
+#[test]
+fn who_does_far_more_than_its_share_is_named() {
+    // Each leads a third of them, and those that the second one leads are busy.
+    let mut case = with_keyspaces(30, |group| group["load"] = json!(5));
+    assert_eq!(findings(&case), []);
+    for member in &mut case.members {
+        let Ok((first, Some(later))) = &mut member.looks else {
+            panic!("it was looked at twice");
+        };
+        for look in [first, later] {
+            for group in &mut look.evidence.groups {
+                group.load = if group.group % 3 == 1 { 100 } else { 5 };
+            }
+        }
+    }
+    finds(&case, Note, "skew", "n2");
+    let found = examine(&case, &Thresholds::default());
+    let skew = found.iter().find(|each| each.kind == "skew");
+    let skew = skew.expect("it was found");
+    assert!(skew.evidence.contains("n2 1000"), "{skew:?}");
+}

@@ -51,6 +51,41 @@ pub(super) async fn stay(State(site): State<Site>, Json(body): Json<OneKeyspace>
     ask(&site, Placement::Cancel { name: body.name }).await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Observed {
+    name: String,
+    node: String,
+}
+
+pub(super) async fn observe(State(site): State<Site>, Json(body): Json<Observed>) -> Response {
+    let Observed { name, node } = body;
+    let observes = true;
+    ask(
+        &site,
+        Placement::Observe {
+            name,
+            node,
+            observes,
+        },
+    )
+    .await
+}
+
+pub(super) async fn unobserve(State(site): State<Site>, Json(body): Json<Observed>) -> Response {
+    let Observed { name, node } = body;
+    let observes = false;
+    ask(
+        &site,
+        Placement::Observe {
+            name,
+            node,
+            observes,
+        },
+    )
+    .await
+}
+
 pub(super) async fn plan(State(site): State<Site>) -> Response {
     ask(&site, Placement::Plan).await
 }

@@ -1,0 +1,348 @@
+//! Nodes that observe keyspaces: they hold them without a vote, serve their reads and watches, and
+//! nobody misses them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::GroupId;
+use bytes::Bytes;
+use consensus::EngineKind;
+use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
+use quorate_node::{Answer, Call, Config, KeyspaceStatus, Placement};
+
+mod support;
+
+use support::{World, config};
+
+const PODS: GroupId = GroupId(1);
+
+fn within(request: etcd::Request) -> Call {
+    Call::In {
+        keyspace: Arc::from("pods"),
+        call: Box::new(Call::Etcd(request)),
+    }
+}
+
+fn put(key: &str, value: &str) -> Call {
+    within(etcd::Request::Put(PutRequest {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+        ..PutRequest::default()
+    }))
+}
+
+fn get(key: &str, serializable: bool) -> Call {
+    within(etcd::Request::Range(RangeRequest {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        serializable,
+        ..RangeRequest::default()
+    }))
+}
+
+fn must_put(world: &mut World, host: usize, key: &str, value: &str) {
+    let answer = world.ask(host, put(key, value));
+    assert!(
+        matches!(answer, Answer::Etcd(Ok(_))),
+        "{answer:?}\n{}",
+        world.picture()
+    );
+}
+
+fn value(answer: Answer) -> Option<String> {
+    match answer {
+        Answer::Etcd(Ok(etcd::Response::Range(range))) => {
+            let found = range.kvs.first();
+            found.map(|each| String::from_utf8_lossy(&each.value).into_owned())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn operate(world: &mut World, host: usize, call: Call) -> Result<String, String> {
+    match world.ask(host, call) {
+        Answer::Operator(result) => result,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn observe(world: &mut World, node: &str, observes: bool) -> Result<String, String> {
+    let call = Call::Placement(Placement::Observe {
+        name: "pods".to_owned(),
+        node: node.to_owned(),
+        observes,
+    });
+    operate(world, 0, call)
+}
+
+fn small(index: usize, count: usize) -> Config {
+    let mut config = config(index, count);
+    config.limits.checkpoint_log_bytes = 16 << 10;
+    config.limits.journal.segment_bytes = 64 << 10;
+    config.limits.log_segments = 2;
+    config
+}
+
+/// Three voters of a cluster that hold `pods`, and a fourth member without a vote.
+fn four(seed: u64, engine: EngineKind) -> World {
+    let mut configs: Vec<Config> = (0..3).map(|each| small(each, 3)).collect();
+    let mut joins = small(3, 4);
+    joins.cluster = Vec::new();
+    joins.join = vec!["host0:2380".to_owned()];
+    configs.push(joins);
+    let mut world = World::new(seed, configs);
+    (0..3).for_each(|host| world.start(host));
+    world.wait_for_leader();
+    let create = Call::KeyspaceCreate {
+        names: vec!["pods".to_owned()],
+        replicas: 3,
+        engine,
+        quorums: None,
+    };
+    operate(&mut world, 0, create).expect("it is created");
+    let add = Call::MemberAdd {
+        name: "n4".to_owned(),
+        peer_address: "host3:2380".to_owned(),
+        is_witness: false,
+    };
+    operate(&mut world, 0, add).expect("it is added");
+    world.start(3);
+    world.run_until(Duration::from_secs(20), "the fourth runs", |world| {
+        world.directory(3).is_some()
+    });
+    world
+}
+
+fn is_here(world: &World, host: usize) -> bool {
+    let directory = world.directory(host);
+    directory.is_some_and(|all| all.keyspaces.get("pods").is_some_and(|pods| pods.is_here))
+}
+
+fn is_open(world: &World, host: usize) -> bool {
+    let running = world.node(host).running();
+    running.is_some_and(|running| running.group(PODS).is_some())
+}
+
+fn until_here(world: &mut World, host: usize) {
+    world.run_until(Duration::from_secs(60), "the observer serves", |world| {
+        is_here(world, host)
+    });
+}
+
+/// Who belongs to the group of `pods`, with a vote and without, as its leader has it.
+fn members(world: &World) -> (usize, usize) {
+    let groups = (0..4).filter(|host| world.is_running(*host));
+    let mut groups = groups.filter_map(|host| world.node(host).running()?.group(PODS));
+    let leads = groups.find(|group| group.leads()).expect("it is led");
+    let members = &leads.status().members;
+    let voters = members.iter().filter(|member| member.voter).count();
+    (voters, members.len() - voters)
+}
+
+fn status(world: &mut World) -> KeyspaceStatus {
+    match world.ask(0, Call::Keyspaces) {
+        Answer::Keyspaces(all) => {
+            let mut all = all.into_iter();
+            all.find(|each| each.name == "pods").expect("it is there")
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_observer_has_all_and_is_never_needed() {
+    for (seed, engine) in [(1, EngineKind::Raft), (2, EngineKind::Paxos)] {
+        let mut world = four(seed, engine);
+        // More than its log keeps, so that the observer is filled from a checkpoint.
+        for number in 0..200 {
+            let key = format!("k{}", number % 20);
+            must_put(
+                &mut world,
+                0,
+                &key,
+                &format!("{number}-{}", "v".repeat(500)),
+            );
+        }
+        assert!(!is_open(&world, 3));
+        let refused = world.ask(3, get("k1", true));
+        assert!(
+            matches!(refused, Answer::Etcd(Err(etcd::Error::KeyspaceElsewhere))),
+            "{refused:?}"
+        );
+        let said = observe(&mut world, "n4", true).expect("it may");
+        assert!(said.contains("n4 observes pods"), "{said}");
+        until_here(&mut world, 3);
+        assert_eq!(members(&world), (3, 1));
+        let seen = value(world.ask(3, get("k19", true)));
+        assert!(
+            seen.is_some_and(|seen| seen.starts_with("199-")),
+            "all of it"
+        );
+        let shown = status(&mut world);
+        assert_eq!(shown.replicas.len(), 3);
+        assert_eq!(shown.observers, ["n4"]);
+
+        let before = world.published_of(3, PODS);
+        // Written through it or others, read by it at once, and published there.
+        for number in 0..20 {
+            must_put(&mut world, [0, 3][number % 2], "a", &number.to_string());
+            let read = value(world.ask(3, get("a", false)));
+            assert_eq!(read, Some(number.to_string()));
+        }
+        let published = world.published_of(3, PODS) - before;
+        assert_eq!(published, 20, "watches there see everything");
+
+        // It goes, and a voter with it.
+        world.kill(3);
+        world.kill(2);
+        must_put(&mut world, 0, "a", "without");
+        world.start(2);
+        world.start(3);
+        until_here(&mut world, 3);
+        let read = value(world.ask(3, get("a", false)));
+        assert_eq!(read.as_deref(), Some("without"), "seed {seed}");
+    }
+}
+
+#[test]
+fn who_is_not_filled_yet_answers_nobody() {
+    let mut world = four(3, EngineKind::Raft);
+    must_put(&mut world, 0, "a", "1");
+    // What the group says does not reach it.
+    world.deaf.insert((3, PODS));
+    observe(&mut world, "n4", true).expect("it may");
+    world.run(Duration::from_secs(5));
+    assert!(is_open(&world, 3) && !is_here(&world, 3));
+    let refused = world.ask(3, get("a", true));
+    assert!(
+        matches!(refused, Answer::Etcd(Err(etcd::Error::KeyspaceElsewhere))),
+        "it would say that there is nothing: {refused:?}"
+    );
+    world.deaf.clear();
+    until_here(&mut world, 3);
+    assert_eq!(value(world.ask(3, get("a", true))).as_deref(), Some("1"));
+}
+
+#[test]
+fn who_observes_no_longer_is_removed_and_may_come_back() {
+    let mut world = four(4, EngineKind::Raft);
+    must_put(&mut world, 0, "a", "1");
+    for round in 0..3 {
+        observe(&mut world, "n4", true).expect("it may");
+        until_here(&mut world, 3);
+        assert_eq!(value(world.ask(3, get("a", false))).as_deref(), Some("1"));
+        observe(&mut world, "n4", false).expect("it may");
+        world.run_until(Duration::from_secs(20), "it is gone", |world| {
+            members(world) == (3, 0) && !is_open(world, 3)
+        });
+        assert!(!is_here(&world, 3), "round {round}");
+        must_put(&mut world, 1, "a", "1");
+    }
+    let refused = observe(&mut world, "n4", false).expect_err("it does not");
+    assert!(refused.contains("does not observe"), "{refused}");
+    let refused = observe(&mut world, "n1", true).expect_err("it has a vote");
+    assert!(refused.contains("n1 holds pods"), "{refused}");
+    let refused = observe(&mut world, "n9", true).expect_err("nobody");
+    assert!(refused.contains("n9"), "{refused}");
+}
+
+#[test]
+fn an_observer_that_is_removed_from_the_cluster_is_let_go_of() {
+    let mut world = four(5, EngineKind::Paxos);
+    observe(&mut world, "n4", true).expect("it may");
+    until_here(&mut world, 3);
+    world.kill(3);
+    let remove = Call::MemberRemove {
+        member: "n4".to_owned(),
+    };
+    operate(&mut world, 0, remove).expect("nothing needs it");
+    world.run_until(Duration::from_secs(20), "it is gone", |world| {
+        members(world) == (3, 0)
+    });
+    assert_eq!(status(&mut world).observers, [] as [&str; 0]);
+}
+
+#[test]
+fn keyspaces_that_are_observed_sleep_and_wake_for_everybody() {
+    let mut world = four(6, EngineKind::Raft);
+    observe(&mut world, "n4", true).expect("it may");
+    until_here(&mut world, 3);
+    let sleeps = |world: &World, host: usize| {
+        let running = world.node(host).running();
+        let group = running.and_then(|running| running.group(PODS));
+        group.is_some_and(quorate_node::group::Group::fell_asleep)
+    };
+    world.run_until(Duration::from_secs(20), "all sleep", |world| {
+        (0..4).all(|host| sleeps(world, host))
+    });
+    must_put(&mut world, 3, "a", "1");
+    assert_eq!(value(world.ask(3, get("a", true))).as_deref(), Some("1"));
+    world.run_until(Duration::from_secs(20), "all sleep again", |world| {
+        (0..4).all(|host| sleeps(world, host))
+    });
+}
+
+#[test]
+fn an_observed_keyspace_moves_and_its_observer_may_get_a_vote() {
+    let mut configs: Vec<Config> = (0..4).map(|each| small(each, 4)).collect();
+    configs.truncate(4);
+    let mut world = World::new(7, configs);
+    (0..4).for_each(|host| world.start(host));
+    world.wait_for_leader();
+    let create = Call::KeyspaceCreate {
+        names: vec!["pods".to_owned()],
+        replicas: 3,
+        engine: EngineKind::Raft,
+        quorums: None,
+    };
+    operate(&mut world, 0, create).expect("it is created");
+    must_put_anywhere(&mut world, "a", "1");
+    let holders = status(&mut world).replicas;
+    let other = (0..4).find(|host| !holders.contains(&format!("n{}", host + 1)));
+    let other = other.expect("three of four hold it");
+    let name = format!("n{}", other + 1);
+    observe(&mut world, &name, true).expect("it may");
+    until_here(&mut world, other);
+    let sends = Call::Placement(Placement::Move {
+        name: "pods".to_owned(),
+        from: Some(holders[0].clone()),
+        to: vec![name.clone()],
+    });
+    operate(&mut world, 0, sends).expect("it may");
+    for _ in 0..300 {
+        world.run(Duration::from_millis(100));
+        if status(&mut world).moving.is_none() {
+            break;
+        }
+    }
+    let now = status(&mut world);
+    assert_eq!(now.moving, None);
+    assert!(now.replicas.contains(&name), "{now:?}");
+    assert_eq!(now.observers, [] as [&str; 0]);
+    assert_eq!(members(&world), (3, 0));
+    assert_eq!(
+        value(world.ask(other, get("a", false))).as_deref(),
+        Some("1")
+    );
+    // And who has left may observe it.
+    let left = holders[0].clone();
+    observe(&mut world, &left, true).expect("it may");
+    let host: usize = left[1..].parse().expect("names count");
+    until_here(&mut world, host - 1);
+    assert_eq!(members(&world), (3, 1));
+    assert_eq!(
+        value(world.ask(host - 1, get("a", true))).as_deref(),
+        Some("1")
+    );
+}
+
+/// Through whoever holds it.
+fn must_put_anywhere(world: &mut World, key: &str, to: &str) {
+    for attempt in 0..40 {
+        let answer = world.ask(attempt % 4, put(key, to));
+        if matches!(answer, Answer::Etcd(Ok(_))) {
+            return;
+        }
+        world.run(Duration::from_millis(100));
+    }
+    panic!("nobody writes\n{}", world.picture());
+}
