@@ -4,11 +4,13 @@ The requests are tables (go/differential/table), the program that sends and comp
 Compared with are etcd 3.7, built from its Go module unless CONFORMANCE_ETCD_3_7 names a binary, and
 the older etcd of Debian's package `etcd-server`, if it is there. Each comparison begins with fresh
 servers on both sides, so that even revisions must agree. Some tables need servers of their own: three of
-them, with tokens that are signed, or one that nothing else is asked of.
+them, with tokens that are signed, or one that nothing else is asked of; and of three, two are killed when
+the table says so.
 """
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +29,7 @@ KINDS = [
     (1, True, ["tokens"]),
     (1, False, ["unstarted"]),
     (3, False, ["three"]),
+    (3, False, ["minority"]),
 ]
 
 
@@ -64,6 +67,19 @@ def ordered(servers):
     return [leader, *(node for node in servers.nodes if node is not leader)]
 
 
+def lose_majority(servers, survivor):
+    """Kills all servers but one, and waits until that one knows of no leader any more."""
+    for node in servers.nodes:
+        if node is not survivor:
+            servers.kill(node)
+
+    def is_leaderless():
+        status = cluster.fetch_json(f"http://{survivor.etcd}/v3/maintenance/status", {})
+        return status is not None and int(status.get("leader", 0)) == 0
+
+    cluster.wait_until("the leader to be missed", is_leaderless)
+
+
 def compare(program, binary, kind, more):
     """Runs tables on a pair of fresh clusters, and returns how many cases passed and failed."""
     size, signing, tables = kind
@@ -74,6 +90,9 @@ def compare(program, binary, kind, more):
         makes = [Signing(make, key) for make in makes]
     with Compared(makes[0], size) as etcd, Compared(makes[1], size) as subject:
         first, second = ordered(etcd), ordered(subject)
+        if tables == ["minority"]:
+            # One that follows is asked, and is left.
+            first, second = first[::-1], second[::-1]
         command = [
             program,
             "-reference", ",".join(node.etcd for node in first),
@@ -84,16 +103,37 @@ def compare(program, binary, kind, more):
             *(str(TABLES / f"{table}.txt") for table in tables),
         ]
         passed, failed = 0, 1
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
             for line in process.stdout:
                 if line.startswith("!"):
                     passed, failed = (int(number) for number in line[1:].split())
+                elif line.startswith("?lose"):
+                    lose_majority(etcd, first[0])
+                    lose_majority(subject, second[0])
+                    print("lost", file=process.stdin, flush=True)
                 else:
                     print(line, end="", flush=True)
-        for server in [etcd, subject]:
-            for node in server.nodes:
+        for server, asked in [(etcd, first), (subject, second)]:
+            for node in asked[:1] if tables == ["minority"] else server.nodes:
                 assert node.alive, f"{node.name} has ended: {node.log.read_text()[-2000:]}"
         return passed, failed
+
+
+def flags(command):
+    """The flags that a server's help lists."""
+    said = subprocess.run([*command, "--help"], capture_output=True, text=True)
+    return set(re.findall(r"^ *(--[a-z0-9-]+)", said.stdout + said.stderr, re.MULTILINE))
+
+
+def compare_flags(binary):
+    """Whether each flag of etcd's is one of ours; how many cases passed and failed."""
+    missing = flags([binary]) - flags([cluster.server("quorate").binary, "etcd"])
+    if missing:
+        print("FAILED flags: not known: " + " ".join(sorted(missing)))
+        return 0, 1
+    print("passed flags: each one of etcd's is known")
+    return 1, 0
 
 
 def main():
@@ -118,6 +158,9 @@ def main():
         for binary in references:
             version = subprocess.run([binary, "--version"], capture_output=True, text=True)
             print(f"--- compared with {version.stdout.splitlines()[0]}")
+            if "3.7" in version.stdout and not (options.tables or options.only):
+                good, bad = compare_flags(binary)
+                passed, failed = passed + good, failed + bad
             for *kind, tables in KINDS:
                 if options.tables:
                     tables = [name for name in tables if name in options.tables.split(",")]

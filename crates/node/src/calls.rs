@@ -66,6 +66,31 @@ impl CallKind {
     }
 }
 
+/// What a call is told whose time is up. etcd tells apart how it would have gone about it, and so do
+/// its clients' retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// It asks which slot is current: "request timed out".
+    Read,
+    /// It proposes something, which without a leader does not even begin.
+    Proposal,
+    /// It is handed to the leader, of which there may be none.
+    ForLeader,
+}
+
+/// A call whose time is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// Which.
+    pub call: CallId,
+    /// What kind of answer it gets.
+    pub kind: CallKind,
+    /// What it is told.
+    pub late: Late,
+    /// Whether its command has been sent, if it has one.
+    pub has_left: Option<bool>,
+}
+
 /// The leases that one call renews.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renewals {
@@ -193,6 +218,7 @@ pub struct PendingRead {
 struct Open {
     kind: CallKind,
     deadline: Instant,
+    late: Late,
     /// The command that it waits for, if it waits for one.
     sequence: Option<u64>,
 }
@@ -262,11 +288,20 @@ impl Calls {
         let open = Open {
             kind,
             deadline,
+            late: Late::Read,
             sequence: None,
         };
         let before = self.open.insert(call, open);
         assert!(before.is_none(), "a call id is never used twice");
         self.expiry.insert((deadline, call));
+    }
+
+    /// What a call is told if its time is up: unless this says so, that of a read, or of a
+    /// proposal if it has a command.
+    pub fn set_late(&mut self, call: CallId, late: Late) {
+        if let Some(open) = self.open.get_mut(&call) {
+            open.late = late;
+        }
     }
 
     /// Ends a call; `None` if the client no longer waits.
@@ -280,11 +315,11 @@ impl Calls {
     pub fn forget(&mut self, call: CallId) {
         let sequence = self.open.get(&call).and_then(|open| open.sequence);
         self.close(call);
+        // Others may wait for the same renewals; and a wish for a vote is taken back otherwise.
+        let is_its_own =
+            |command: &Command| !command.left && matches!(command.waiter, Waiter::Call { .. });
         if let Some(sequence) = sequence
-            && self
-                .commands
-                .get(&sequence)
-                .is_some_and(|command| !command.left)
+            && self.commands.get(&sequence).is_some_and(is_its_own)
         {
             self.remove_command(sequence);
         }
@@ -335,13 +370,23 @@ impl Calls {
     }
 
     /// Calls whose time is up; their commands may still execute.
-    pub fn expire(&mut self, now: Instant) -> Vec<(CallId, CallKind)> {
+    pub fn expire(&mut self, now: Instant) -> Vec<Expired> {
         let mut expired = Vec::new();
         while let Some((deadline, call)) = self.expiry.first().copied()
             && deadline <= now
         {
-            let kind = self.close(call).expect("what expires is open");
-            expired.push((call, kind));
+            let open = self.open.remove(&call).expect("what expires is open");
+            self.expiry.pop_first();
+            let has_left = open.sequence.map(|sequence| {
+                let command = self.commands.get(&sequence);
+                command.is_none_or(|command| command.left)
+            });
+            expired.push(Expired {
+                call,
+                kind: open.kind,
+                late: open.late,
+                has_left,
+            });
         }
         // Sequences grow with time, and with them the deadlines.
         while let Some((sequence, command)) = self.commands.first_key_value()
@@ -400,10 +445,18 @@ impl Calls {
         }
         self.command_bytes = total;
         self.last_sequence += 1;
-        if let Waiter::Call { call, .. } = &waiter
-            && let Some(open) = self.open.get_mut(call)
-        {
-            open.sequence = Some(self.last_sequence);
+        match &waiter {
+            Waiter::Call { call, .. } => {
+                self.set_late(*call, Late::Proposal);
+                self.waits_for(*call, self.last_sequence);
+            }
+            Waiter::Wish { call, .. } => self.waits_for(*call, self.last_sequence),
+            Waiter::Renewals(renewals) => {
+                for each in renewals {
+                    self.waits_for(each.call, self.last_sequence);
+                }
+            }
+            Waiter::Joiner { .. } | Waiter::Expiry | Waiter::Nobody => {}
         }
         let command = Command {
             protocol,
@@ -416,6 +469,12 @@ impl Calls {
         self.commands.insert(self.last_sequence, command);
         self.unsent.insert(self.last_sequence);
         Ok(())
+    }
+
+    fn waits_for(&mut self, call: CallId, sequence: u64) {
+        if let Some(open) = self.open.get_mut(&call) {
+            open.sequence = Some(sequence);
+        }
     }
 
     fn remove_command(&mut self, sequence: u64) -> Option<Waiter> {
@@ -617,178 +676,4 @@ impl Calls {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ORDINARY: Admittance = Admittance::Ordinary;
-
-    fn calls() -> Calls {
-        Calls::new(CallLimits {
-            command_bytes: 1000,
-            reserved_bytes: 100,
-            window_bytes: 100,
-            resend_after: Duration::from_nanos(1000),
-        })
-    }
-
-    fn sent(calls: &mut Calls, now: u64) -> Vec<u64> {
-        let taken = calls.take_unsent(Instant(now));
-        taken.iter().map(|each| each.sequence).collect()
-    }
-
-    fn call(calls: &mut Calls, id: u64, at: u64) {
-        calls.open(CallId(id), CallKind::Etcd, Instant(at));
-        let waiter = Waiter::Call {
-            call: CallId(id),
-            until_compacted: false,
-        };
-        calls
-            .add_command(
-                1,
-                Bytes::from(vec![id as u8]),
-                waiter,
-                Instant(at),
-                ORDINARY,
-            )
-            .expect("there is room");
-    }
-
-    #[test]
-    fn refused_commands_are_sent_again_in_order_and_executed_ones_are_not() {
-        let mut calls = calls();
-        (1..=3).for_each(|id| call(&mut calls, id, 100));
-        assert_eq!(sent(&mut calls, 0), [1, 2, 3]);
-        assert!(!calls.can_send(Instant(0)));
-        calls.refused([3, 1], Some(Instant(10)));
-        assert!(!calls.can_send(Instant(9)), "put off");
-        assert!(
-            calls.executed(1).is_some(),
-            "it was proposed after all, by an earlier attempt"
-        );
-        assert!(calls.can_send(Instant(10)));
-        assert_eq!(sent(&mut calls, 0), [3]);
-        calls.resend_everything();
-        assert_eq!(sent(&mut calls, 0), [2, 3]);
-    }
-
-    #[test]
-    fn a_call_is_answered_once_in_time_or_not() {
-        let mut calls = calls();
-        call(&mut calls, 1, 100);
-        call(&mut calls, 2, 200);
-        assert_eq!(calls.expire(Instant(100)), [(CallId(1), CallKind::Etcd)]);
-        assert_eq!(calls.executed(1), None, "its time was up");
-        assert!(calls.executed(2).is_some());
-        assert_eq!(calls.close(CallId(2)), Some(CallKind::Etcd));
-        assert_eq!(calls.expire(Instant(300)), []);
-    }
-
-    #[test]
-    fn reads_wait_for_their_round_and_then_for_their_slot() {
-        let mut calls = calls();
-        calls.open(CallId(1), CallKind::Ready, Instant(100));
-        calls.add_read(CallId(1), ReadKind::Ready);
-        let ticket = calls.begin_round(Instant(0)).expect("a read waits");
-        assert!(
-            calls.begin_round(Instant(0)).is_none(),
-            "nothing else waits"
-        );
-        assert!(calls.round_refused(ticket, Instant(0), Duration::from_nanos(5)));
-        assert!(calls.begin_round(Instant(4)).is_none(), "put off");
-        let ticket = calls.begin_round(Instant(5)).expect("the pause is over");
-        calls.round_ready(ticket, Slot(7));
-        assert!(calls.take_ready(Slot(6)).is_empty());
-        assert_eq!(calls.take_ready(Slot(7)).len(), 1);
-    }
-
-    #[test]
-    fn a_window_bounds_what_is_on_its_way_and_execution_gives_room() {
-        let mut calls = calls();
-        (1..=6).for_each(|id| call(&mut calls, id, 100));
-        // Each counts for one byte and its overhead of 29: the fourth crosses the window of 100.
-        assert_eq!(sent(&mut calls, 0), [1, 2, 3, 4]);
-        assert!(!calls.can_send(Instant(0)), "the window is full");
-        calls.executed(1);
-        assert!(calls.can_send(Instant(0)));
-        assert_eq!(sent(&mut calls, 0), [5]);
-        calls.refused([2, 3], None);
-        assert_eq!(sent(&mut calls, 0), [2, 3]);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused_and_what_never_left_can_be_forgotten() {
-        let mut calls = calls();
-        let waiter = |id| Waiter::Call {
-            call: CallId(id),
-            until_compacted: false,
-        };
-        calls.open(CallId(1), CallKind::Etcd, Instant(100));
-        let large = Bytes::from(vec![0; 900]);
-        assert_eq!(
-            calls.add_command(1, large.clone(), waiter(1), Instant(100), ORDINARY),
-            Ok(())
-        );
-        assert_eq!(
-            calls.add_command(1, large.clone(), waiter(2), Instant(100), ORDINARY),
-            Err(NoRoom)
-        );
-        calls.forget(CallId(1));
-        assert_eq!(
-            calls.add_command(1, large.clone(), waiter(2), Instant(100), ORDINARY),
-            Ok(())
-        );
-        // Once it has left, only execution or time ends it.
-        assert_eq!(sent(&mut calls, 0), [2]);
-        calls.forget(CallId(2));
-        assert_eq!(
-            calls.add_command(1, large, waiter(3), Instant(100), ORDINARY),
-            Err(NoRoom)
-        );
-        calls.expire(Instant(100));
-        assert_eq!(calls.command_bytes, 0);
-        assert_eq!(calls.sent_bytes, 0);
-    }
-
-    #[test]
-    fn what_makes_room_is_let_in_when_others_are_not_and_within_bounds() {
-        let mut calls = calls();
-        let mut add = |bytes: usize, admittance| {
-            let (bytes, waiter) = (Bytes::from(vec![0; bytes]), Waiter::Nobody);
-            calls.add_command(1, bytes, waiter, Instant(100), admittance)
-        };
-        assert_eq!(add(1000 - COMMAND_OVERHEAD, ORDINARY), Ok(()));
-        assert_eq!(add(1, ORDINARY), Err(NoRoom));
-        assert_eq!(add(100 - COMMAND_OVERHEAD, Admittance::Reserved), Ok(()));
-        assert_eq!(add(1, Admittance::Reserved), Err(NoRoom));
-    }
-
-    #[test]
-    fn a_command_without_an_answer_is_sent_again_and_nothing_is_due_without_a_leader() {
-        let mut calls = calls();
-        call(&mut calls, 1, 5000);
-        assert_eq!(sent(&mut calls, 0), [1]);
-        assert_eq!(calls.deadline(true), Some(Instant(1000)));
-        assert_eq!(calls.deadline(false), Some(Instant(5000)));
-        calls.expire(Instant(1000));
-        assert_eq!(sent(&mut calls, 1000), [1]);
-        calls.refused([1], Some(Instant(1020)));
-        assert_eq!(calls.deadline(true), Some(Instant(1020)));
-        assert_eq!(
-            calls.deadline(false),
-            Some(Instant(5000)),
-            "there is nobody to send to"
-        );
-    }
-
-    #[test]
-    fn calls_expire_each_at_its_own_time() {
-        let mut calls = calls();
-        calls.open(CallId(1), CallKind::Operator, Instant(200));
-        calls.open(CallId(2), CallKind::Etcd, Instant(100));
-        assert_eq!(calls.expire(Instant(100)), [(CallId(2), CallKind::Etcd)]);
-        assert_eq!(
-            calls.expire(Instant(200)),
-            [(CallId(1), CallKind::Operator)]
-        );
-    }
-}
+mod tests;

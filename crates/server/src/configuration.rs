@@ -175,6 +175,8 @@ pub struct Configuration {
     pub auth_token_ttl: Duration,
     /// Changes of members are refused that could cost the cluster its quorum.
     pub strict_members: bool,
+    /// Learners that etcd's clients may add at a time.
+    pub max_learners: usize,
     /// Origins whose web pages may send requests; `*` stands for all.
     pub cors: Vec<String>,
     /// The cost of hashing a password, from 4 to 31: one more takes twice as long.
@@ -225,6 +227,7 @@ impl Default for Configuration {
             auth_token: AuthToken::Simple,
             auth_token_ttl: Duration::from_secs(300),
             strict_members: true,
+            max_learners: 1,
             cors: Vec::new(),
             bcrypt_cost: 10,
         }

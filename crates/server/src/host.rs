@@ -533,6 +533,7 @@ fn node_limits(configuration: &Configuration) -> node::Limits {
     limits.space.retention = configuration.history;
     limits.scrub.bytes_per_second = configuration.scrub_bytes_per_second;
     limits.members.strict = configuration.strict_members;
+    limits.members.learners = configuration.max_learners;
     limits
 }
 

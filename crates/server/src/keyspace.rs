@@ -151,6 +151,8 @@ struct Known {
     has_routes: AtomicBool,
     /// This node holds no data.
     is_witness: AtomicBool,
+    /// The default keyspace has a leader, as far as this node knows.
+    is_led: AtomicBool,
 }
 
 impl Keyspaces {
@@ -163,6 +165,16 @@ impl Keyspaces {
         let known = &self.0.directory;
         *known.write().unwrap_or_else(PoisonError::into_inner) = Some(directory);
         self.0.has_routes.store(has_routes, Ordering::Release);
+    }
+
+    /// The node has told whether the default keyspace has a leader.
+    pub(crate) fn told_of_leader(&self, has_leader: bool) {
+        self.0.is_led.store(has_leader, Ordering::Release);
+    }
+
+    /// Whether the default keyspace has a leader.
+    pub(crate) fn is_led(&self) -> bool {
+        self.0.is_led.load(Ordering::Acquire)
     }
 
     fn directory(&self) -> Option<Arc<Directory>> {

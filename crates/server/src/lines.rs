@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
+use base::GroupId;
 use bytes::Bytes;
 use etcd::candidacy::{self, Candidate, Candidates, Entered};
 use etcd::proto::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, RangeRequest, RangeResponse, ResponseHeader,
     TxnRequest, TxnResponse,
 };
+use node::group::META;
 use tonic::{Code, Request, Status};
 
 use crate::calls::Calls;
@@ -24,11 +26,18 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(20);
 /// How long to wait before a read is tried again that nobody could answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether there is a leader, and how often there must be none, for those
+/// who do not want to wait without one.
+const LEADERLESS_PAUSE: Duration = Duration::from_secs(1);
+const LEADERLESS_LOOKS: u32 = 3;
+
 /// Waits in lines.
 #[derive(Clone)]
 pub(crate) struct Lines {
     calls: Calls,
     changes: Changes,
+    /// Whose keys these are.
+    group: GroupId,
 }
 
 /// A place in a line.
@@ -43,14 +52,40 @@ pub(crate) struct Place {
 
 impl Lines {
     pub(crate) fn new(calls: Calls, changes: Changes) -> Lines {
-        Lines { calls, changes }
+        Lines {
+            calls,
+            changes,
+            group: META,
+        }
     }
 
     /// The same, on behalf of whoever a request is from.
     pub(crate) fn of<T>(&self, request: &Request<T>) -> Result<Lines, Status> {
         let calls = calls_of(&self.calls, request);
         let group = calls.group().map_err(|error| status(&error))?;
-        Ok(Lines::new(calls, self.changes.of(group)))
+        Ok(Lines {
+            calls,
+            changes: self.changes.of(group),
+            group,
+        })
+    }
+
+    /// Waits until the default keyspace has had no leader for a while, as etcd counts it: looked at now and
+    /// then, three times in a row.
+    pub(crate) async fn leaderless(&self) -> Status {
+        if self.group != META {
+            // It may sleep, and has its leader when somebody asks for something.
+            return std::future::pending().await;
+        }
+        let mut missed = 0;
+        while missed < LEADERLESS_LOOKS {
+            tokio::time::sleep(LEADERLESS_PAUSE).await;
+            missed = match self.calls.keyspaces().is_led() {
+                true => 0,
+                false => missed + 1,
+            };
+        }
+        status(&etcd::Error::NoLeader)
     }
 
     /// Takes a place in the line, or finds the one that the lease has.

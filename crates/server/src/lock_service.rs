@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::etcd_service::mismatch;
 use crate::lines::Lines;
+use crate::serving::demands;
 
 /// What `build.rs` made of the definitions.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
@@ -150,12 +151,17 @@ impl Election for LockService {
         request: Request<LeaderRequest>,
     ) -> Result<Response<BoxStream<LeaderResponse>>, Status> {
         let lines = self.lines.of(&request)?;
+        let insists = demands::needs_leader(request.metadata().as_ref());
         let candidates = Candidates::new(&request.into_inner().name);
         let (sender, receiver) = mpsc::channel(OBSERVED_AHEAD);
         tokio::spawn(async move {
             tokio::select! {
                 () = sender.closed() => {}
                 () = observe(&lines, &candidates, &sender) => {}
+                status = lines.leaderless(), if insists => {
+                    // There is room for it, or nobody to read it.
+                    let _ = sender.send(Err(status)).await;
+                }
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))

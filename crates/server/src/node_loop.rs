@@ -602,6 +602,10 @@ impl<M: Machine> NodeLoop<M> {
         if let Some(access) = &publication.access {
             self.world.authority.told(Arc::clone(access));
         }
+        if group == META {
+            let keyspaces = &self.world.keyspaces;
+            keyspaces.told_of_leader(publication.has_leader);
+        }
         self.world.changes.published(group, &publication);
         let news = News::Published { group, publication };
         self.world.deliveries.tell(&news);

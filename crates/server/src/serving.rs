@@ -28,12 +28,14 @@
 //! - [`connection`]: one connection, from its first bytes to its end. [`outgoing`]: its writes.
 //!   [`socket`]: its kinds. [`visited`]: those that are read a few times a second only.
 //! - [`unary`]: calls with one answer. [`streams`]: calls with many. [`routed`]: all others.
+//! - [`demands`]: what metadata asks of whoever serves a call.
 //! - [`prefixed`]: the keyspace that the keys of a request choose. [`relaying`]: calls in keyspaces
 //!   that other nodes hold.
 //! - [`watching`]: etcd's watches, on streams. [`renewing`]: its keep-alives.
 //! - [`grpc`]: what stands around the messages.
 
 mod connection;
+pub(crate) mod demands;
 mod grpc;
 mod mailbox;
 mod outgoing;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use base::NodeId;
 use base::mutant::{self, Mutant};
 use consensus::Engine as _;
-use etcd::auth::Caller;
+use etcd::auth::{AuthRequest, Caller};
 use etcd::maintenance::alarm;
 use etcd::proto::etcdserverpb::ResponseHeader;
 
 use super::keyspaces::Wanted;
 use super::{Group, Moment};
-use crate::calls::{Admittance, CallKind, PendingRead, ReadKind, Waiter};
+use crate::calls::{Admittance, CallKind, Late, PendingRead, ReadKind, Waiter};
 use crate::interface::{Answer, Call, CallId, Job, MemberStatus, Output, Status};
 use crate::leases;
 use crate::operator::{Asker, Request, translate};
@@ -59,6 +59,7 @@ impl Group {
             Call::As { .. } => self.call(moment, id, call, peers, out),
             Call::RenewLeases(leases) => {
                 self.open(moment, id, CallKind::Renewals);
+                self.calls.set_late(id, Late::ForLeader);
                 self.renew(moment, id, leases);
             }
             Call::ParentLeases(leases) => {
@@ -196,11 +197,13 @@ impl Group {
                 if read.serializable() || without_round {
                     self.read_etcd(id, read, out);
                 } else {
+                    self.calls.set_late(id, late(read.request()));
                     self.calls.add_read(id, ReadKind::Etcd(read));
                 }
             }
             Ok(etcd::Plan::Renew(lease)) => {
                 self.open(moment, id, CallKind::Etcd);
+                self.calls.set_late(id, Late::ForLeader);
                 self.renew(moment, id, vec![lease]);
             }
             Ok(etcd::Plan::Command(command)) => {
@@ -527,5 +530,17 @@ impl Group {
             copies: membership.copies(),
             members: members.collect(),
         }
+    }
+}
+
+/// What a read is told that has not been made in its time: in etcd some are proposals, and one goes
+/// to the leader by a way of its own.
+fn late(request: &etcd::Request) -> Late {
+    match request {
+        etcd::Request::LeaseTimeToLive(_) => Late::ForLeader,
+        // A step of signing in.
+        etcd::Request::Auth(AuthRequest::Credentials { .. }) => Late::Read,
+        etcd::Request::Auth(_) => Late::Proposal,
+        _ => Late::Read,
     }
 }

@@ -24,7 +24,7 @@ use etcd::{Error, MaintenanceRequest, MaintenanceResponse};
 use state::CheckpointHead;
 
 use super::{Group, Moment};
-use crate::calls::{Admittance, CallKind, ReadKind, Waiter};
+use crate::calls::{Admittance, CallKind, Late, ReadKind, Waiter};
 use crate::interface::{Answer, CallId, Job, Output, SnapshotSource};
 use crate::peers::Peers;
 
@@ -87,6 +87,7 @@ impl Group {
         let command = match (request.action(), alarm) {
             (AlarmAction::Get, _) => {
                 let read = ReadKind::EtcdMaintenance(MaintenanceRequest::Alarm(request));
+                self.calls.set_late(id, Late::Proposal);
                 return self.calls.add_read(id, read);
             }
             (AlarmAction::Activate, Some(alarm)) => MaintenanceCommand::Raise(alarm),
@@ -118,7 +119,11 @@ impl Group {
             }
             DowngradeAction::Enable => {
                 let target = ClusterVersion::parse(&request.version)?;
-                self.add_maintenance(moment, id, MaintenanceCommand::Downgrade { own, target })
+                let command = MaintenanceCommand::Downgrade { own, target };
+                self.add_maintenance(moment, id, command)?;
+                // In etcd it is validated first, which asks which slot is current.
+                self.calls.set_late(id, Late::Read);
+                Ok(())
             }
             DowngradeAction::Cancel => {
                 self.add_maintenance(moment, id, MaintenanceCommand::Stay { own })

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! The leader judges a change by the rules of etcd's `strict-reconfig-check`: enough members have
-//! started, all voters have been connected for a while. What stands in the way for a moment only
-//! (another change, an election just over) is waited for.
+//! started, and enough voters have been connected for a while. What stands in the way for a moment
+//! only (another change, an election just over) is waited for. Where nobody leads, the node that was
+//! asked says what it can tell by itself against the change; the rest waits for a leader.
 //!
 //! **A new member never has a vote before it holds the data**, whatever was asked for: a vote
 //! without data weakens the cluster while its node is not there yet. One that was added as a voter
@@ -24,7 +25,7 @@ use etcd::proto::etcdserverpb::{Member, MemberListResponse, MoveLeaderResponse};
 use etcd::{ClusterRequest, Error, MaintenanceResponse};
 
 use super::{Group, Moment};
-use crate::calls::{Admittance, CallKind, ReadKind, Waiter};
+use crate::calls::{Admittance, CallKind, Late, ReadKind, Waiter};
 use crate::interface::{Answer, CallId, Output};
 use crate::operator::{Asker, check_address};
 use crate::peers::Peers;
@@ -89,6 +90,8 @@ pub(super) struct Members {
     put_off: Vec<Waiting>,
     /// Since when each peer has been connected.
     connected: BTreeMap<NodeId, Instant>,
+    /// Since when the last leader that is known has been known.
+    led_since: Option<Instant>,
     /// When to try again.
     next_try: Instant,
     /// Who belongs to the group since which slot, where what led there is lost here.
@@ -121,8 +124,24 @@ impl Members {
         self.connected.remove(&node);
     }
 
-    fn is_connected(&self, node: NodeId, since: Instant) -> bool {
+    /// Whether a peer has been connected all the time since then.
+    pub(super) fn is_connected(&self, node: NodeId, since: Instant) -> bool {
         self.connected.get(&node).is_some_and(|at| *at <= since)
+    }
+
+    /// Somebody leads from now on.
+    pub(super) fn led(&mut self, now: Instant) {
+        self.led_since = Some(now);
+    }
+
+    /// Since when the leader has been known, or the last one was.
+    pub(super) fn led_since(&self) -> Option<Instant> {
+        self.led_since
+    }
+
+    /// Whether a change has not been handed to a leader.
+    pub(super) fn is_unsent(&self, call: CallId) -> bool {
+        self.unsent.iter().any(|(unsent, _)| *unsent == call)
     }
 
     /// A new member may be added now: it can be told apart from the others.
@@ -158,6 +177,10 @@ impl Group {
             Ok(change) => change,
             Err(error) => return self.fail(id, error, out),
         };
+        if let Err(error) = self.judge_alone(moment.now, &change) {
+            return self.fail(id, error, out);
+        }
+        self.calls.set_late(id, late(&change));
         let added = match &change {
             MemberChange::Add { id, .. } => *id,
             _ => NodeId(0),
@@ -474,6 +497,17 @@ impl Group {
 
     // --- etcd's rules
 
+    /// What speaks against a change where nobody leads, so that it need not wait for a leader to
+    /// hear it. What is left is asked of the leader.
+    fn judge_alone(&self, now: Instant, change: &MemberChange) -> Result<(), Error> {
+        match change {
+            _ if self.leader.is_some() => Ok(()),
+            MemberChange::Add { learner, .. } => self.may_add(now, *learner),
+            MemberChange::Remove(id) => self.may_remove(now, *id),
+            MemberChange::Update { .. } | MemberChange::Promote(_) => Ok(()),
+        }
+    }
+
     /// What to ask the engine for, or etcd's reason against it.
     fn judge(&self, now: Instant, change: &MemberChange) -> Result<Change, Error> {
         let members = &self.membership.members;
@@ -559,7 +593,7 @@ impl Group {
     }
 
     /// How many of so many voters a group needs, to elect and to commit.
-    fn quorum(&self, voters: usize) -> usize {
+    pub(super) fn quorum(&self, voters: usize) -> usize {
         let sizes = self.membership.quorums.of(voters);
         sizes.elect.max(sizes.commit)
     }
@@ -581,9 +615,17 @@ impl Group {
         if !learner && !is_first && started < self.quorum(voters + 1) {
             return Err(Error::NotEnoughStartedMembers);
         }
-        let mut members = self.membership.members.keys();
-        let all = members.all(|id| !self.counts_as_voter(*id) || self.is_healthy(now, *id));
-        if all { Ok(()) } else { Err(Error::Unhealthy) }
+        // Enough have to be at work even if the new one never is.
+        match voters == 1 || self.healthy_voters(now) >= self.quorum(voters + 1) {
+            true => Ok(()),
+            false => Err(Error::Unhealthy),
+        }
+    }
+
+    fn healthy_voters(&self, now: Instant) -> usize {
+        let members = self.membership.members.keys();
+        let is_at_work = |id: &&NodeId| self.counts_as_voter(**id) && self.is_healthy(now, **id);
+        members.filter(is_at_work).count()
     }
 
     fn may_remove(&self, now: Instant, id: NodeId) -> Result<(), Error> {
@@ -600,13 +642,10 @@ impl Group {
         if id != self.own && !self.members.is_connected(id, now) {
             return Ok(());
         }
-        let voters = self.membership.members.keys();
-        let healthy =
-            voters.filter(|each| self.counts_as_voter(**each) && self.is_healthy(now, **each));
-        if healthy.count() < 1 + self.quorum(left) {
-            return Err(Error::Unhealthy);
+        match self.healthy_voters(now) > self.quorum(left) {
+            true => Ok(()),
+            false => Err(Error::Unhealthy),
         }
-        Ok(())
     }
 
     /// Whether a learner holds nearly everything, and has told where its clients reach it.
@@ -720,6 +759,16 @@ impl Group {
         MemberListResponse {
             header: Some(self.etcd_header(0)),
             members: members.collect(),
+        }
+    }
+}
+
+/// What a change is told that has not been made in its time.
+fn late(change: &MemberChange) -> Late {
+    match change {
+        MemberChange::Promote(_) => Late::ForLeader,
+        MemberChange::Add { .. } | MemberChange::Remove(_) | MemberChange::Update { .. } => {
+            Late::Proposal
         }
     }
 }

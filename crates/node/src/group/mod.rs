@@ -13,7 +13,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use base::mutant::{self, Mutant};
 use base::{ClusterId, Epoch, GroupId, Incarnation, Instant, NodeId, Random, Slot, WallTime};
 use bytes::Bytes;
 use consensus::{
@@ -45,6 +44,7 @@ mod inspection;
 mod joining;
 pub(crate) mod journaling;
 mod keyspaces;
+mod late;
 mod leasing;
 pub(crate) mod levels;
 mod logkeeping;
@@ -689,16 +689,7 @@ impl Group {
         for call in self.operators.expire(now) {
             self.leader_silent(call, out);
         }
-        for (call, kind) in self.calls.expire(now) {
-            self.metrics.calls_timed_out += 1;
-            // What it asked for may have been proposed: whether it happens is not known.
-            let error = match mutant::is_on(Mutant::RefuseAndPropose) {
-                true => etcd::Error::NoLeader,
-                false => etcd::Error::Timeout,
-            };
-            let answer = kind.failure(error);
-            out.push(Output::Answer { id: call, answer });
-        }
+        self.expire_calls(moment, out);
         // Out of another group, a node simply closes it: see `crate::running`.
         if self.id == META && self.removed_at.is_some_and(|at| at <= now) {
             out.push(Output::Halt(Halt::Refused(trust::REMOVED.to_owned())));

@@ -202,6 +202,7 @@ impl Group {
             self.return_commands(queue, None, peers, out);
         }
         if leader.is_some() {
+            self.members.led(moment.now);
             self.metrics.leader_changes += 1;
             self.calls.resend_everything();
             self.calls.leader_known();

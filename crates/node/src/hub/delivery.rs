@@ -1,6 +1,6 @@
 //! What is new goes to the live watchers: matched once, encoded once per form and id, pushed.
 //!
-//! The loop in [`push`] runs once for every event message that a hub gives out, and is the only
+//! The loop in [`send`] runs once for every event message that a hub gives out, and is the only
 //! thing that does. It touches one small record per stream and clones one shared buffer.
 
 use base::Instant;
@@ -12,7 +12,7 @@ use super::groups::{Group, GroupKey, LiveWatcher};
 use super::index::InterestIndex;
 use super::interface::{HubMetrics, HubOutput};
 use super::messages::{Message, compose, readdress};
-use super::roster::{Position, Roster, WatcherIndex};
+use super::roster::{Position, Roster, StreamIndex, WatcherIndex};
 
 impl Hub {
     /// Gives the live watchers what was published since the last time.
@@ -47,6 +47,25 @@ impl Hub {
         for of_one in matched.chunk_by(|one, other| one.0 == other.0) {
             events.clear();
             events.extend(of_one.iter().map(|(_, event)| *event));
+            if let Some(alone) = groups.alone(of_one[0].0) {
+                let watcher = roster.watcher_mut(alone);
+                let (key, stream) = (watcher.group, watcher.stream);
+                messages.clear();
+                let complete = compose(&header, key.form, key.id, &events, limits, &mut messages);
+                metrics.messages_encoded += messages.len() as u64;
+                if !messages.is_empty() {
+                    watcher.last_event = now;
+                }
+                match send(&messages, stream, roster, metrics, out) {
+                    Err(Missed { next }) => {
+                        groups.forget_alone(key.interest);
+                        roster.place(alone, Position::Lagging { next });
+                    }
+                    Ok(()) if complete.is_err() => too_large.push(alone),
+                    Ok(()) => {}
+                }
+                continue;
+            }
             let mut form = None;
             let mut complete = Ok(());
             for (key, group) in groups.of(of_one[0].0) {
@@ -99,9 +118,39 @@ impl Hub {
             stream: watcher.stream,
             watcher: index,
         };
-        let place = self.groups.add(watcher.group, live);
+        let place = self.groups.add(watcher.group, live, &self.roster);
         self.roster.place(index, Position::Live { place });
     }
+}
+
+/// A stream has no credit left; the first revision that was not sent.
+struct Missed {
+    next: i64,
+}
+
+/// Gives a stream messages, as long as it has credit.
+fn send(
+    messages: &[Message],
+    stream: StreamIndex,
+    roster: &mut Roster,
+    metrics: &mut HubMetrics,
+    out: &mut Vec<HubOutput>,
+) -> Result<(), Missed> {
+    let flow = &mut roster.flows[stream.0 as usize];
+    for message in messages {
+        if flow.credit <= 0 && !message.continues {
+            let next = message.first;
+            return Err(Missed { next });
+        }
+        flow.credit -= message.bytes.len() as i64;
+        metrics.messages += 1;
+        metrics.events_delivered += u64::from(message.events);
+        out.push(HubOutput::Message {
+            stream: flow.id,
+            bytes: message.bytes.clone(),
+        });
+    }
+    Ok(())
 }
 
 /// Gives a group's watchers their messages. Who has no credit drops out and keeps a cursor.
@@ -115,22 +164,7 @@ fn push(
     let live = &mut group.live;
     let mut place = 0;
     while let Some(&LiveWatcher { stream, watcher }) = live.get(place) {
-        let flow = &mut roster.flows[stream.0 as usize];
-        let mut missed = None;
-        for message in messages {
-            if flow.credit <= 0 && !message.continues {
-                missed = Some(message.first);
-                break;
-            }
-            flow.credit -= message.bytes.len() as i64;
-            metrics.messages += 1;
-            metrics.events_delivered += u64::from(message.events);
-            out.push(HubOutput::Message {
-                stream: flow.id,
-                bytes: message.bytes.clone(),
-            });
-        }
-        let Some(next) = missed else {
+        let Err(Missed { next }) = send(messages, stream, roster, metrics, out) else {
             place += 1;
             continue;
         };

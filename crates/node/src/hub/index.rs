@@ -10,6 +10,7 @@ use bytes::Bytes;
 use state::KeyRange;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::chunks::Chunks;
 use super::history::span;
 use super::intervals::{Intervals, Place};
 use super::table::Table;
@@ -78,7 +79,7 @@ struct Interest {
 /// All ranges that somebody watches.
 #[derive(Debug)]
 pub(super) struct Index {
-    interests: Vec<Interest>,
+    interests: Chunks<Interest>,
     unused: Vec<InterestIndex>,
     single: Table,
     /// Clients choose the keys, and must not be able to make all of them meet.
@@ -89,7 +90,7 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn new(random: &mut Random) -> Index {
         Index {
-            interests: Vec::new(),
+            interests: Chunks::default(),
             unused: Vec::new(),
             single: Table::default(),
             seed: random.next_u64(),

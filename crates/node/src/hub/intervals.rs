@@ -9,6 +9,7 @@ use base::Random;
 use bytes::Bytes;
 use state::KeyRange;
 
+use super::chunks::Chunks;
 use super::index::InterestIndex;
 
 /// Names a node of the tree, as long as its range is there.
@@ -33,7 +34,7 @@ struct Node {
 /// Ranges, each with what it stands for.
 #[derive(Debug)]
 pub(super) struct Intervals {
-    nodes: Vec<Node>,
+    nodes: Chunks<Node>,
     unused: Vec<Place>,
     root: Place,
     random: Random,
@@ -64,7 +65,7 @@ impl Node {
 impl Intervals {
     pub(super) fn new(random: Random) -> Intervals {
         Intervals {
-            nodes: Vec::new(),
+            nodes: Chunks::default(),
             unused: Vec::new(),
             root: NONE,
             random,

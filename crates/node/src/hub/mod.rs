@@ -14,7 +14,7 @@
 //! - [`publication`]: what the node says. [`interface`]: what else can happen, and what follows.
 //! - `ring`: the newest revisions. `index`, `table`, `intervals`: which watched ranges hold a key.
 //! - `groups`: live watchers that get the very same bytes. `messages`: these bytes.
-//! - `roster`: streams and watchers, and what each waits for.
+//! - `roster`: streams and watchers, and what each waits for. `ids`, `chunks`: in little memory.
 //! - `requests`: what clients ask for. `delivery`: what is new. `lagging`: what some have missed.
 //! - [`history`], `catch_up`: what has left the ring. `progress`: notices that nothing is missed.
 //! - [`limits`]: what bounds it all.
@@ -26,9 +26,11 @@
 //! `docs/internals/watch.md` tells how, and why this way.
 
 mod catch_up;
+mod chunks;
 mod delivery;
 mod groups;
 pub mod history;
+mod ids;
 mod index;
 pub mod interface;
 mod intervals;
@@ -263,8 +265,8 @@ impl Hub {
         let everybody = self.groups.take_all();
         self.ring = Ring::new(revision);
         self.delivered = revision.0;
-        for live in everybody {
-            self.roster.place(live.watcher, Position::Lagging { next });
+        for watcher in everybody {
+            self.roster.place(watcher, Position::Lagging { next });
         }
         self.release_future();
     }
@@ -319,14 +321,11 @@ impl Hub {
     }
 
     fn forget_stream(&mut self, stream: StreamIndex) {
-        let watchers: Vec<WatcherIndex> = self
-            .roster
-            .stream(stream)
-            .watchers
-            .values()
-            .copied()
-            .collect();
-        watchers.into_iter().for_each(|each| self.forget(each));
+        let watchers = self.roster.stream(stream).watchers.watchers().to_vec();
+        // From the end, where nothing has to move for it.
+        for watcher in watchers.into_iter().rev() {
+            self.forget(watcher);
+        }
         self.overdue.retain(|each| *each != stream);
         self.roster.close(stream);
     }

@@ -48,7 +48,7 @@ impl Hub {
         {
             let last_tick = self.roster.stream(index).last_tick;
             self.begin_ticking(now, index);
-            let watchers = self.roster.stream(index).watchers.values();
+            let watchers = self.roster.stream(index).watchers.watchers().iter();
             let quiet: Vec<i64> = watchers
                 .map(|watcher| self.roster.watcher(*watcher))
                 .filter(|watcher| watcher.progress_notify)

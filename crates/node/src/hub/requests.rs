@@ -29,7 +29,7 @@ impl Hub {
             Some(RequestUnion::CancelRequest(cancel)) => {
                 let watchers = &self.roster.stream(stream).watchers;
                 // One that is not there is passed over in silence, as in etcd.
-                if let Some(watcher) = watchers.get(&cancel.watch_id).copied() {
+                if let Some(watcher) = watchers.get(cancel.watch_id) {
                     self.forget(watcher);
                     self.answer(stream, cancel.watch_id, WatchNews::Canceled, out);
                 }
@@ -102,10 +102,10 @@ impl Hub {
     fn choose_id(&mut self, stream: StreamIndex, chosen: Option<i64>) -> Result<i64, WatchRefusal> {
         let stream = self.roster.stream_mut(stream);
         match chosen {
-            Some(id) if stream.watchers.contains_key(&id) => Err(WatchRefusal::DuplicateId),
+            Some(id) if stream.watchers.contains(id) => Err(WatchRefusal::DuplicateId),
             Some(id) => Ok(id),
             None => {
-                while stream.watchers.contains_key(&stream.next_id) {
+                while stream.watchers.contains(stream.next_id) {
                     stream.next_id += 1;
                 }
                 let id = stream.next_id;

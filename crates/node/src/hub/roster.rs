@@ -12,11 +12,13 @@
 //! event costs nothing for those that it does not concern, and one push for those it does.
 //! [`Roster::place`] alone changes what a watcher waits for, and keeps every list right.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use base::Instant;
 
+use super::chunks::Chunks;
 use super::groups::GroupKey;
+use super::ids::Ids;
 use super::index::{HashMap, Seed};
 use super::interface::StreamId;
 
@@ -51,7 +53,7 @@ pub(super) struct Watcher {
     pub(super) group: GroupKey,
     pub(super) progress_notify: bool,
     pub(super) position: Position,
-    /// When it last got an event while it was not live.
+    /// When it last got an event while it was not live, or alone with its keys.
     pub(super) last_event: Instant,
 }
 
@@ -66,7 +68,7 @@ pub(super) struct Flow {
 /// One stream of watches.
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) watchers: BTreeMap<i64, WatcherIndex>,
+    pub(super) watchers: Ids,
     /// Where choosing an id for a watch goes on.
     pub(super) next_id: i64,
     pub(super) lagging: BTreeSet<WatcherIndex>,
@@ -97,7 +99,7 @@ pub(super) struct Roster {
     pub(super) flows: Vec<Flow>,
     streams: Vec<Option<Stream>>,
     unused_streams: Vec<StreamIndex>,
-    watchers: Vec<Option<Watcher>>,
+    watchers: Chunks<Option<Watcher>>,
     unused_watchers: Vec<WatcherIndex>,
     /// Streams that have credit and watchers that lag.
     pub(super) ready: VecDeque<StreamIndex>,
@@ -123,7 +125,7 @@ impl Roster {
             flows: Vec::new(),
             streams: Vec::new(),
             unused_streams: Vec::new(),
-            watchers: Vec::new(),
+            watchers: Chunks::default(),
             unused_watchers: Vec::new(),
             ready: VecDeque::new(),
             behind: BTreeSet::new(),
@@ -155,7 +157,7 @@ impl Roster {
     pub(super) fn open(&mut self, id: StreamId, require_leader: bool) {
         let flow = Flow { id, credit: 0 };
         let stream = Some(Stream {
-            watchers: BTreeMap::new(),
+            watchers: Ids::default(),
             next_id: 0,
             lagging: BTreeSet::new(),
             last_turn: None,
@@ -306,7 +308,7 @@ impl Roster {
         let watcher = watcher.expect("a watcher is removed once");
         self.leave(watcher.stream, index, watcher.position);
         let stream = self.stream_mut(watcher.stream);
-        stream.watchers.remove(&watcher.group.id);
+        stream.watchers.remove(watcher.group.id);
         stream.progress_watchers -= u32::from(watcher.progress_notify);
         if stream.progress_watchers == 0 {
             self.set_tick(watcher.stream, None);

@@ -251,8 +251,8 @@ errors! {
     TooManyRequests = Unknown, "etcdserver: too many requests";
     /// The caller gave up.
     RequestCanceled = Canceled, "etcdserver: request canceled";
-    /// The caller's deadline passed.
-    DeadlineExceeded = DeadlineExceeded, "etcdserver: context deadline exceeded";
+    /// The time was over before anything was begun. Said by gRPC in etcd, and so without its name.
+    DeadlineExceeded = DeadlineExceeded, "context deadline exceeded";
 
     // ----- downgrades
     /// The cluster's version is not known yet.
@@ -292,6 +292,7 @@ mod tests {
         for error in Error::ALL {
             let exempt = [
                 Error::LeaseNotPrimary,
+                Error::DeadlineExceeded,
                 Error::StreamSorted,
                 Error::StreamFiltered,
             ]

@@ -86,7 +86,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("max-request-bytes", Text, "1572864", Key("max-request-bytes")),
     flag("max-concurrent-streams", Text, "4294967295",
         PassedOver("a connection has at most 4096 calls under way")),
-    flag("max-learners", Text, "1", PassedOver("any number of members may be learners")),
+    flag("max-learners", Text, "1", Key("max-learners")),
     flag("enable-grpc-gateway", Switch, "true", Refused("the JSON gateway cannot be turned off")),
     flag("grpc-keepalive-min-time", Duration, "5s", PassedOver(KEEPALIVE)),
     flag("grpc-keepalive-interval", Duration, "2h", PassedOver(KEEPALIVE)),

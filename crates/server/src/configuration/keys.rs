@@ -603,6 +603,17 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "max-learners",
+        value: "NUMBER",
+        default: "1",
+        meaning: "How many members that etcd's clients add may be learners at a time; the leader's \
+                  setting counts.",
+        apply: |configuration, text| {
+            configuration.max_learners = count(text)?;
+            Ok(())
+        },
+    },
+    Key {
         name: "cors",
         value: "ORIGIN,...",
         default: "none",

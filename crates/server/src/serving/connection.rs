@@ -23,7 +23,8 @@ use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
-use super::grpc::{self, Payload, Prebuilt};
+use super::demands;
+use super::grpc::{self, Payload, Prebuilt, Status};
 use super::outgoing::Outgoing;
 use super::prefixed;
 use super::relaying;
@@ -155,7 +156,7 @@ impl Client<'_> {
     }
 
     /// Takes in a call.
-    fn begin(&self, mut request: Request<RecvStream>, respond: SendResponse<Payload>) {
+    fn begin(&self, mut request: Request<RecvStream>, mut respond: SendResponse<Payload>) {
         self.traffic.urgent();
         let of_relay = match self.source {
             // Chosen where it came from; and that node knows whom it serves.
@@ -168,7 +169,13 @@ impl Client<'_> {
         };
         let common_name = of_relay.as_ref().or(self.common_name.as_ref());
         match self.place(&request) {
-            Where::Here => self.serve_here(request, common_name, respond),
+            Where::Here => match self.check_metadata(&request) {
+                Ok(()) => self.serve_here(request, common_name, respond),
+                Err(error) => self
+                    .worker
+                    .prebuilt
+                    .refuse(&mut respond, &Status::from(&error)),
+            },
             Where::There(keyspace) => {
                 relaying::begin(self.worker, keyspace, request, common_name, respond);
             }
@@ -205,6 +212,13 @@ impl Client<'_> {
             Ok(Found::Elsewhere(_)) => Where::There(keyspace),
             Err(error) => Where::Nowhere(error),
         }
+    }
+
+    /// What etcd looks at before it looks at a call.
+    fn check_metadata(&self, request: &Request<RecvStream>) -> Result<(), etcd::Error> {
+        let keyspaces = self.worker.setting.calls.keyspaces();
+        // A witness says of itself what it does not serve.
+        demands::check(request, || keyspaces.is_of_witness() || keyspaces.is_led())
     }
 
     fn refuse(

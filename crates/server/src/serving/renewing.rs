@@ -13,13 +13,17 @@
 //! Keep-alives of one keyspace go together, in a line of their own: a keyspace in which nobody
 //! leads holds up no other one's.
 //!
+//! A stream whose client insists on a leader (`hasleader`) ends when there has been none for the time
+//! that the hubs know as `leaderless_patience`, as a stream of watches does. Not so in other keyspaces than
+//! the default one: one that sleeps has its leader when somebody asks for something.
+//!
 //! A stream may owe its client so many answers ([`ClientLimits::renewals_per_stream`]), from when
 //! the message is read until the connection has taken the answer; then it is not read. And a worker
 //! has so many batches under way ([`ClientLimits::renewal_batches`]); then they grow, to
 //! [`ClientLimits::renewals_per_batch`]: one call must not hold up the node for all others. So what
 //! renewals hold is bounded without a place among the ordinary calls, which others could fill.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,11 +31,13 @@ use base::Instant;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use etcd::proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use http::HeaderMap;
+use node::group::META;
 use node::{Answer, Call, RenewedLeases};
 use prost::Message as _;
 use state::LeaseId;
 
 use super::News;
+use super::demands;
 use super::grpc::{self, PREFIX_BYTES, Status};
 use super::streams::{Answered, Effect, StreamId, StreamService, Ticket};
 use crate::calls::Identity;
@@ -107,6 +113,36 @@ impl Line {
     }
 }
 
+/// Streams that must not live without a leader.
+struct Insisting {
+    patience: Duration,
+    streams: BTreeSet<StreamId>,
+    leaderless_since: Option<Instant>,
+}
+
+impl Insisting {
+    fn told(&mut self, now: Instant, has_leader: bool) {
+        match has_leader {
+            true => self.leaderless_since = None,
+            false => _ = self.leaderless_since.get_or_insert(now),
+        }
+    }
+
+    /// When they have to end.
+    fn due(&self) -> Option<Instant> {
+        let since = self.leaderless_since.filter(|_| !self.streams.is_empty());
+        since.map(|since| since + self.patience)
+    }
+
+    /// Those that have to end now.
+    fn take_overdue(&mut self, now: Instant) -> BTreeSet<StreamId> {
+        match self.due() {
+            Some(due) if due <= now => std::mem::take(&mut self.streams),
+            _ => BTreeSet::new(),
+        }
+    }
+}
+
 /// The keep-alives of one worker.
 pub(super) struct RenewalService {
     gathering: Duration,
@@ -118,6 +154,7 @@ pub(super) struct RenewalService {
     /// Calls that are not answered, and whose line they belong to.
     under_way: BTreeMap<u64, Keyspace>,
     last_ticket: u64,
+    insisting: Insisting,
 }
 
 impl RenewalService {
@@ -131,6 +168,11 @@ impl RenewalService {
             lines: BTreeMap::new(),
             under_way: BTreeMap::new(),
             last_ticket: 0,
+            insisting: Insisting {
+                patience: limits.hub.leaderless_patience,
+                streams: BTreeSet::new(),
+                leaderless_since: None,
+            },
         }
     }
 
@@ -139,6 +181,7 @@ impl RenewalService {
         let Some(client) = self.clients.remove(&stream) else {
             return false;
         };
+        self.insisting.streams.remove(&stream);
         if let Some(line) = self.lines.get_mut(&client.keyspace) {
             line.clients -= 1;
             if line.is_unused() {
@@ -222,8 +265,17 @@ impl RenewalService {
 impl StreamService for RenewalService {
     /// Whoever knows a lease's id may keep it alive, as in etcd; who may open a stream in another
     /// keyspace than the default one has been looked at.
-    fn opened(&mut self, stream: StreamId, _: &HeaderMap, identity: Identity, _: &mut Vec<Effect>) {
+    fn opened(
+        &mut self,
+        stream: StreamId,
+        headers: &HeaderMap,
+        identity: Identity,
+        _: &mut Vec<Effect>,
+    ) {
         let keyspace = identity.keyspace().cloned();
+        if keyspace.is_none() && demands::needs_leader(headers) {
+            self.insisting.streams.insert(stream);
+        }
         self.lines.entry(keyspace.clone()).or_default().clients += 1;
         let client = Client {
             keyspace,
@@ -300,9 +352,20 @@ impl StreamService for RenewalService {
         }
     }
 
-    fn told(&mut self, _: Instant, _: &News, _: &mut Vec<Effect>) {}
+    fn told(&mut self, now: Instant, news: &News, _: &mut Vec<Effect>) {
+        if let News::Published { group, publication } = news
+            && *group == META
+        {
+            self.insisting.told(now, publication.has_leader);
+        }
+    }
 
-    fn flush(&mut self, now: Instant, _: &mut Vec<Effect>, calls: &mut Vec<(Ticket, Call)>) {
+    fn flush(&mut self, now: Instant, out: &mut Vec<Effect>, calls: &mut Vec<(Ticket, Call)>) {
+        for stream in self.insisting.take_overdue(now) {
+            self.forget(stream);
+            let status = Status::from(&etcd::Error::NoLeader);
+            out.push(Effect::End { stream, status });
+        }
         for (keyspace, line) in &mut self.lines {
             if line.due(self.batches_max).is_none_or(|due| due > now) {
                 continue;
@@ -325,7 +388,8 @@ impl StreamService for RenewalService {
 
     fn deadline(&self) -> Option<Instant> {
         let lines = self.lines.values();
-        lines.filter_map(|line| line.due(self.batches_max)).min()
+        let lines = lines.filter_map(|line| line.due(self.batches_max));
+        lines.chain(self.insisting.due()).min()
     }
 }
 

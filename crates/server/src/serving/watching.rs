@@ -31,6 +31,7 @@ use prost::Message as _;
 use state::EventBatch;
 
 use super::News;
+use super::demands;
 use super::grpc::Status;
 use super::slots::Key;
 use super::streams::{Effect, StreamId, StreamService, Ticket};
@@ -43,9 +44,6 @@ use crate::node_loop::{Asked, Clock};
 
 /// Where the service is found.
 pub(super) const PATH: &str = "/etcdserverpb.Watch/Watch";
-
-/// A client whose streams are to end when nobody leads says so in this piece of metadata.
-const REQUIRE_LEADER: &str = "hasleader";
 
 /// A hub, and what is kept of it.
 struct Served {
@@ -366,9 +364,7 @@ impl StreamService for WatchService {
             self.begin(now, group);
             self.of_keyspaces.insert(stream, group);
         }
-        let require_leader = headers
-            .get(REQUIRE_LEADER)
-            .is_some_and(|value| value.as_bytes() == b"true");
+        let require_leader = demands::needs_leader(headers);
         let opened = HubInput::Opened {
             stream: name(stream),
             require_leader,

@@ -11,10 +11,12 @@
 package main
 
 import (
+	"bufio"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -35,18 +37,32 @@ func main() {
 			fmt.Println(err)
 			os.Exit(1)
 		}
-		for _, each := range cases {
-			if !strings.Contains(each.name, *only) {
-				continue
-			}
+		report := func(each scenario, problems []string) {
 			name := strings.TrimSuffix(filepath.Base(path), ".txt") + ": " + each.name
-			if problems := run(each, sides, *verbose); len(problems) > 0 {
+			if len(problems) > 0 {
 				failed++
 				fmt.Printf("FAILED %s\n  %s\n", name, strings.Join(problems, "\n  "))
 			} else {
 				passed++
 				fmt.Printf("passed %s\n", name)
 			}
+		}
+		var together []scenario
+		isLost := false
+		for _, each := range cases {
+			loses := slices.ContainsFunc(each.steps, func(step step) bool { return step.verb == "lose" })
+			switch {
+			// Without it the others would mean something else.
+			case !strings.Contains(each.name, *only) && !loses:
+			case isLost:
+				together = append(together, each)
+			default:
+				report(each, run(each, sides, true, *verbose))
+			}
+			isLost = isLost || loses
+		}
+		for each, problems := range runTogether(together, sides, *verbose) {
+			report(together[each], problems)
 		}
 	}
 	// The suite adds up the runs against each etcd, and prints the closing line.
@@ -56,19 +72,49 @@ func main() {
 	}
 }
 
+// Runs cases that concern each other in nothing, each with connections that it shares and a memory of
+// its own; what is unexplained of each.
+func runTogether(cases []scenario, sides []*side, verbose bool) [][]string {
+	problems := make([][]string, len(cases))
+	var group sync.WaitGroup
+	for index, each := range cases {
+		own := make([]*side, len(sides))
+		for which, side := range sides {
+			copied := *side
+			own[which] = &copied
+		}
+		group.Go(func() { problems[index] = run(each, own, false, verbose) })
+	}
+	group.Wait()
+	return problems
+}
+
+// Has the suite kill two of three servers on both sides, and waits until nobody leads.
+func lose() {
+	fmt.Println("?lose")
+	_, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	fatal(err)
+}
+
 // Runs one case on both sides in step, and returns what is unexplained.
-func run(each scenario, sides []*side, verbose bool) (problems []string) {
+func run(each scenario, sides []*side, levels, verbose bool) (problems []string) {
 	for _, side := range sides {
 		side.begin()
 		defer side.finish()
 	}
-	level(sides)
+	if levels {
+		level(sides)
+	}
 	var minor int
 	if _, err := fmt.Sscanf(sides[0].version, "3.%d", &minor); err != nil {
 		return []string{"no version of etcd: " + sides[0].version}
 	}
 	for _, step := range each.steps {
 		if step.since > minor {
+			continue
+		}
+		if step.verb == "lose" {
+			lose()
 			continue
 		}
 		answers := make([]fields, len(sides))

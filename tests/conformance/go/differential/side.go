@@ -232,6 +232,8 @@ func (s *side) perform(step step) fields {
 		return fields{}
 	case "POST", "GET":
 		answer = s.http(step)
+	case "bare":
+		answer = s.bare(step)
 	default:
 		return s.streamed(step)
 	}

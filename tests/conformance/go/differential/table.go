@@ -25,7 +25,9 @@ import (
 //	until FIELD=VALUE KV.Range …      a call, again until its answer has that
 //	login $NAME / logout              a token for what follows
 //	header NAME VALUE                 metadata for what follows
+//	bare NAME=VALUE KV.Range …        a call with metadata that is no text; VALUE escaped as in a path
 //	POST /v3/kv/put {"key":"…"}       by HTTP; GET likewise
+//	lose                              two of three servers die; the cases that follow run together
 //
 // Under a step, what differs, and why; at the head of a case, what differs somewhere in it:
 //
@@ -109,7 +111,7 @@ func readTable(path string) ([]scenario, error) {
 
 var verbs = map[string]int{ // verb: how many words belong to it
 	"open": 2, "send": 1, "receive": 1, "events": 1, "silent": 1, "end": 1, "whole": 1, "let": 1, "until": 1,
-	"login": 1, "logout": 0, "header": 1, "POST": 1, "GET": 1,
+	"lose": 0, "bare": 1, "login": 1, "logout": 0, "header": 1, "POST": 1, "GET": 1,
 }
 
 func readStep(line string) (step, error) {

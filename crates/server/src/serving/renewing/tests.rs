@@ -1,6 +1,10 @@
 //! Keep-alives of several streams, as the service sees them.
 
+use base::{ClusterId, Epoch, NodeId};
 use etcd::proto::etcdserverpb::ResponseHeader;
+use http::HeaderValue;
+use node::hub::{Member, Publication};
+use state::Revision;
 
 use super::*;
 
@@ -268,4 +272,59 @@ fn a_keyspace_that_does_not_answer_holds_up_no_other() {
         !service.lines.contains_key(&Some("pods".into())),
         "nobody uses it"
     );
+}
+
+#[test]
+fn who_insists_on_a_leader_is_sent_elsewhere_after_a_while_without_one() {
+    let limits = ClientLimits::default();
+    let mut service = service(&limits);
+    let insisting = StreamId::from_bits(3);
+    let mut headers = HeaderMap::new();
+    headers.insert("hasleader", HeaderValue::from_static("true"));
+    let nobody = Identity::default();
+    service.opened(insisting, &headers, nobody, &mut Vec::new());
+    let member = Member {
+        cluster: ClusterId(1),
+        node: NodeId(1),
+    };
+    let published = |has_leader| News::Published {
+        group: META,
+        publication: Publication {
+            member,
+            batches: Arc::new([]),
+            revision: Revision(1),
+            compacted: Revision(0),
+            term: Epoch(1),
+            has_leader,
+            reset: false,
+            access: None,
+        },
+    };
+    let mut told = |service: &mut RenewalService, at: Instant, has_leader| {
+        service.told(at, &published(has_leader), &mut Vec::new());
+    };
+    let ended = |service: &mut RenewalService, at: Instant| {
+        let mut effects = Vec::new();
+        service.flush(at, &mut effects, &mut Vec::new());
+        let ends = effects.into_iter().map(|effect| match effect {
+            Effect::End { stream, status } => (stream.bits(), status),
+            _ => panic!("nothing was asked for"),
+        });
+        ends.collect::<Vec<_>>()
+    };
+    let patience = limits.hub.leaderless_patience;
+    let start = Instant::default();
+    assert_eq!(service.deadline(), None);
+    told(&mut service, start, false);
+    assert_eq!(service.deadline(), Some(start + patience));
+    told(&mut service, start + patience / 2, true);
+    assert_eq!(service.deadline(), None, "somebody leads again");
+    let lost = start + patience;
+    told(&mut service, lost, false);
+    told(&mut service, lost + patience / 2, false);
+    assert_eq!(ended(&mut service, lost + patience / 2), []);
+    let no_leader = Status::from(&etcd::Error::NoLeader);
+    assert_eq!(ended(&mut service, lost + patience), [(3, no_leader)]);
+    assert_eq!(service.deadline(), None, "the others do not mind");
+    assert_eq!(ended(&mut service, lost + patience * 2), []);
 }
