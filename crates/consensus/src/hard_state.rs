@@ -10,6 +10,7 @@
 //!     18     8  vote (0 if bit 0 is clear)
 //! ```
 
+use base::mutant::{self, Mutant};
 use base::{Epoch, NodeId, Slot};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -50,7 +51,7 @@ impl HardState {
         if self.vote.is_some() {
             flags |= FLAG_VOTED;
         }
-        if self.uncertain {
+        if self.uncertain && !mutant::is_on(Mutant::ForgetDoubt) {
             flags |= FLAG_UNCERTAIN;
         }
         if self.engine == EngineKind::Paxos {

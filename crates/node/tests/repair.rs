@@ -176,6 +176,48 @@ fn lost_promises_are_never_given_again() {
     }
 }
 
+/// A vote waits until the identity file says that there may be one: should the journal be lost
+/// right after it, the next one must not be of the same epoch.
+#[test]
+fn nothing_is_promised_beyond_what_the_identity_file_says() {
+    for engine in EngineKind::ALL.iter().copied() {
+        let mut configs: Vec<_> = (0..3).map(|each| config(each, 3)).collect();
+        for config in &mut configs {
+            config.engine = Some(engine);
+            // Four elections: in Multi-Paxos the lower byte of a ballot says whose it is.
+            config.limits.epochs_ahead = match engine {
+                EngineKind::Raft => 4,
+                EngineKind::Paxos => 4 << 8,
+            };
+        }
+        let mut world = World::new(4, configs);
+        (0..3).for_each(|host| world.start(host));
+        world.wait_for_leader();
+        world.kill(2);
+        put(&mut world, 0, "key0");
+        world.disk_of(0).keeps_identity = true;
+        let bound = world.identity_of(0).expect("it has one").epochs;
+        let is_beyond = |world: &World| {
+            let running = world.node(0).running().expect("it runs");
+            running.engine().glance().epoch >= bound
+        };
+        // No leader is elected without a vote of the first host, which is asked for again and again.
+        for _ in 0..8 {
+            world.kill(1);
+            world.run(Duration::from_secs(3));
+            world.start(1);
+            world.run(Duration::from_secs(3));
+            let has_leader = world.leader().is_some();
+            assert!(!has_leader || !is_beyond(&world), "{engine}: it has voted");
+        }
+        assert!(is_beyond(&world), "{engine}: it was asked");
+        world.disk_of(0).keeps_identity = false;
+        world.wait_for_leader();
+        put(&mut world, 0, "key1");
+        assert!(world.identity_of(0).expect("it has one").epochs > bound);
+    }
+}
+
 /// A keyspace that is over had promises here, which the lost journal said were let go of. Executing
 /// the table's history again from its beginning must not make a replica of it that knows nothing
 /// of them.

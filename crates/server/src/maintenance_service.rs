@@ -1,7 +1,7 @@
 //! etcd's Maintenance service: one message to the node, and its answer back; and a stream for the
 //! snapshot, which is made on a thread of its own while the client takes it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use etcd::proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeRequest,
@@ -11,7 +11,7 @@ use etcd::proto::etcdserverpb::{
 use etcd::{MaintenanceRequest, MaintenanceResponse};
 use node::{Answer, Call, SnapshotSource};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
@@ -116,43 +116,118 @@ maintenance_calls! {
 /// A snapshot, as fast as its client takes it. What it is made from is held no longer than
 /// [`ClientLimits::snapshot_time`]: whatever is written meanwhile takes memory twice.
 fn stream(source: SnapshotSource, limits: &ClientLimits) -> BoxStream<SnapshotResponse> {
+    stream_of(|| Pieces::new(source), limits.snapshot_time)
+}
+
+/// What `begin` makes, on a thread of its own. How it ended is told apart from the pieces: whether
+/// there is room for one more or not, and a thread that says nothing has not come to the end.
+fn stream_of<P: Iterator<Item = SnapshotResponse>>(
+    begin: impl FnOnce() -> P + Send + 'static,
+    most: Duration,
+) -> BoxStream<SnapshotResponse> {
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
-    let (runtime, most) = (Handle::current(), limits.snapshot_time);
-    let failed = sender.clone();
+    let (end, ended) = oneshot::channel();
+    let runtime = Handle::current();
     let make = move || {
         // Whoever takes a snapshot has time; those who write meanwhile have not. Where this is not
         // allowed, it goes on as it is.
         let _ = rustix::process::setpriority_process(None, LEAST_PRIORITY);
         let until = Instant::now() + most;
-        for piece in Pieces::new(source) {
+        for piece in begin() {
             let left = until.saturating_duration_since(Instant::now());
             // The clock of a timeout is the runtime's: only within it can one be made.
-            let sent = runtime.block_on(async { timeout(left, sender.send(Ok(piece))).await });
+            let sent = runtime.block_on(async { timeout(left, sender.send(piece)).await });
             match sent {
                 Ok(Ok(())) => {}
                 // The client has gone.
                 Ok(Err(_)) => return,
                 Err(_) => {
                     let text = "the snapshot was taken too slowly and has been given up";
-                    let error = Status::deadline_exceeded(text);
-                    // There is room for it, or nobody to read it.
-                    let _ = sender.try_send(Err(error));
+                    let _ = end.send(Err(Status::deadline_exceeded(text)));
                     return;
                 }
             }
         }
+        // Before the sender goes, so that it is there when the pieces are over.
+        let _ = end.send(Ok(()));
     };
     // A thread of its own: one that others are to use could not be given back its priority.
     let thread = std::thread::Builder::new().name("snapshot".to_owned());
     if let Err(error) = thread.spawn(make) {
         let text = format!("quorate: there is no thread for a snapshot: {error}");
-        let _ = failed.try_send(Err(Status::resource_exhausted(text)));
+        let error = Status::resource_exhausted(text);
+        return Box::pin(futures_util::stream::once(async { Err(error) }));
     }
     Box::pin(futures_util::stream::unfold(
-        receiver,
-        async |mut receiver| {
-            let piece = receiver.recv().await?;
-            Some((piece, receiver))
+        Some((receiver, ended)),
+        async |open| {
+            let (mut receiver, ended) = open?;
+            if let Some(piece) = receiver.recv().await {
+                return Some((Ok(piece), Some((receiver, ended))));
+            }
+            let broken = || Err(Status::internal("quorate: the snapshot could not be made"));
+            let error = ended.await.unwrap_or_else(|_| broken()).err()?;
+            Some((Err(error), None))
         },
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+    use tonic::Code;
+
+    use super::*;
+
+    /// Longer than a thread that gives way to all others takes for a few pieces.
+    const PATIENCE: Duration = Duration::from_secs(3_600);
+
+    fn pieces(count: u64) -> impl Iterator<Item = SnapshotResponse> {
+        (0..count).map(|remaining_bytes| SnapshotResponse {
+            remaining_bytes,
+            ..SnapshotResponse::default()
+        })
+    }
+
+    /// How many pieces come, and which error behind them.
+    async fn taken(mut stream: BoxStream<SnapshotResponse>) -> (usize, Option<Code>) {
+        let mut count = 0;
+        while let Some(next) = stream.next().await {
+            match next {
+                Ok(_) => count += 1,
+                Err(error) => {
+                    assert!(stream.next().await.is_none(), "an error is the end");
+                    return (count, Some(error.code()));
+                }
+            }
+        }
+        (count, None)
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_was_made_ends_without_an_error() {
+        assert_eq!(taken(stream_of(|| pieces(9), PATIENCE)).await, (9, None));
+    }
+
+    /// Whoever saves it must not take what there is for all of it.
+    #[tokio::test]
+    async fn a_snapshot_whose_making_fails_ends_with_an_error() {
+        let fails = || pieces(4).inspect(|piece| assert!(piece.remaining_bytes < 3, "planted"));
+        let seen = taken(stream_of(fails, PATIENCE)).await;
+        assert_eq!(seen, (3, Some(Code::Internal)));
+    }
+
+    /// Nor if it was given up because nobody took it, when there is no room for one word more.
+    #[tokio::test]
+    async fn a_snapshot_that_is_taken_too_slowly_ends_with_an_error() {
+        let (told, has_ended) = oneshot::channel();
+        // Dropped with the iterator, when the thread has given up.
+        let holds = move |_: &SnapshotResponse| assert!(!oneshot::Sender::is_closed(&told));
+        let begin = move || pieces(u64::MAX).inspect(holds);
+        let stream = stream_of(begin, Duration::from_millis(1));
+        let said: Result<(), _> = has_ended.await;
+        assert!(said.is_err(), "nobody says anything");
+        let seen = taken(stream).await;
+        assert_eq!(seen, (PIECES_AHEAD, Some(Code::DeadlineExceeded)));
+    }
 }

@@ -43,7 +43,9 @@ const OF_PAXOS: &[Mutant] = &[
     Mutant::OpenWithoutPromises,
     Mutant::TeachAccepted,
     Mutant::SnapshotDropsAccepted,
-    Mutant::ReadBeforeOpen,
+    Mutant::AcceptBeforePromise,
+    // A candidate of Raft that is sent a snapshot lacks what voters have, and is not elected.
+    Mutant::LeadWhileInstalling,
 ];
 
 /// Whether nodes that agree by this engine can have this bug.

@@ -287,7 +287,8 @@ impl Paxos {
         }
         let session = self.following.session;
         let received = self.received.sendable();
-        let uncertain = self.uncertain;
+        let certain = mutant::is_on(Mutant::AcknowledgeInDoubt);
+        let uncertain = self.uncertain.filter(|_| !certain);
         let answer = |round, received, durable| {
             Body::Paxos(PaxosBody::AcceptReply {
                 session,
@@ -304,7 +305,9 @@ impl Paxos {
         let durable = match mutant::is_on(Mutant::AcknowledgeReceived) {
             true => received.clone(),
             // A vote counts from when the promise of its ballot is durable.
-            false if !self.is_promise_durable() => Slots::default(),
+            false if !self.is_promise_durable() && !mutant::is_on(Mutant::AcceptBeforePromise) => {
+                Slots::default()
+            }
             false => self.durable_votes().sendable(),
         };
         let later = reply.acknowledge && durable != received;

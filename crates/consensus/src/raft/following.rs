@@ -266,7 +266,8 @@ impl Raft {
             received,
             state,
         };
-        if let Some(session) = self.uncertain {
+        let certain = mutant::is_on(Mutant::AcknowledgeInDoubt);
+        if let Some(session) = self.uncertain.filter(|_| !certain) {
             let unsure = FollowerState::Uncertain { session };
             let state = rejected.map_or(unsure, |previous| self.reject(previous));
             return self.send(reply.to, answer(reply.round, Slot(0), state), false, out);

@@ -8,6 +8,7 @@
 //! to elect a later leader, so nothing later was chosen without this leader knowing (Raft thesis,
 //! section 6.4).
 
+use base::mutant::{self, Mutant};
 use base::{NodeId, Slot};
 
 use crate::raft::Raft;
@@ -33,7 +34,8 @@ impl Reading for Raft {
             true => leading.first,
             false => leading.first.previous(),
         };
-        (self.chosen >= first).then_some(self.chosen)
+        let is_open = self.chosen >= first || mutant::is_on(Mutant::ReadBeforeOpen);
+        is_open.then_some(self.chosen)
     }
 
     fn begin_round(&mut self) -> u64 {

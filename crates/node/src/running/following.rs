@@ -20,6 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base::mutant::{self, Mutant};
 use base::{GroupId, Instant, NodeId};
 use cluster::meta::{self, Keyspace};
 use cluster::placement::plan::TableEpoch;
@@ -148,7 +149,8 @@ impl Running {
         });
         let mut fresh = RecoveredReplica::fresh(description, &self.config.limits);
         let was_here = self.closed.remove(&id) || keyspace.former.contains(&self.own);
-        if self.promises.is_doubtful || was_here {
+        let may_be_lost = self.promises.is_doubtful || was_here;
+        if may_be_lost && !mutant::is_on(Mutant::OpenLostAnew) {
             // It has been here before, or may have been before the journal was lost.
             let epochs = self.promises.epochs;
             fresh.loss = Some(Loss::Log { epochs });

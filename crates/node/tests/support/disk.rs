@@ -48,6 +48,8 @@ pub struct Disk {
     files: BTreeMap<File, Contents>,
     /// Nothing on the journal's lane ends while this is set.
     pub is_stuck: bool,
+    /// The identity file is not written while this is set.
+    pub keeps_identity: bool,
     /// No checkpoint can be written.
     pub refuses_checkpoints: bool,
     pub identity: Option<Identity>,

@@ -583,6 +583,10 @@ impl World {
             Happening::Input(input) => self.pass(host, vec![input]),
             Happening::Wake => self.pass(host, vec![Input::Deadline]),
             Happening::TryDial(dial) => self.try_dial(host, dial),
+            Happening::Persisted(identity) if self.hosts[host].disk.keeps_identity => {
+                let later = Duration::from_millis(5);
+                self.schedule(later, host, Happening::Persisted(identity));
+            }
             Happening::Persisted(identity) => {
                 self.hosts[host].disk.identity = Some(identity);
                 self.pass(host, vec![Input::IdentityPersisted]);
