@@ -272,8 +272,10 @@ mod tests {
         let candidates: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
         for moved in 0..1000 {
             let mut burdens = (1..=nodes).map(|own| {
-                let mut burden = Burden::default();
-                burden.nodes = candidates.iter().map(|node| (*node, 0)).collect();
+                let mut burden = Burden {
+                    nodes: candidates.iter().map(|node| (*node, 0)).collect(),
+                    ..Burden::default()
+                };
                 for (group, (leader, load)) in &leaders {
                     *burden.nodes.get_mut(&NodeId(*leader)).unwrap() += load;
                     let led = Led {

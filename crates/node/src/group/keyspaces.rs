@@ -148,8 +148,7 @@ impl Group {
         let is_learner =
             |node: &&NodeId| !membership.is_voter(**node) && !membership.is_witness(**node);
         let members = membership.members.keys();
-        let (learners, holders): (Vec<NodeId>, Vec<NodeId>) =
-            members.partition(|node| is_learner(&node));
+        let (learners, holders): (Vec<NodeId>, Vec<NodeId>) = members.partition(is_learner);
         let first = KeyspaceStatus {
             name: meta::DEFAULT.to_owned(),
             group: META,

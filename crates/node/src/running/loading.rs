@@ -258,10 +258,11 @@ mod tests {
         let steady = load.figure(at(99));
         assert!((300..=340).contains(&steady), "{steady}");
         assert!(!load.count(at(100), work), "nothing new");
-        assert_eq!(
-            load.figure(at(99 + 11)),
-            160,
-            "half of it within eleven seconds"
+        // Eleven seconds leave (15/16)^11 of it, a little less than half.
+        let left = load.figure(at(99 + 11));
+        assert!(
+            (left * 2..=left * 2 + 10).contains(&steady),
+            "{left} of {steady}"
         );
         assert_eq!(load.figure(at(400)), 0);
         assert_eq!(load.figure(at(1_000_000)), 0);
