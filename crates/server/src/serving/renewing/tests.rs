@@ -300,7 +300,7 @@ fn who_insists_on_a_leader_is_sent_elsewhere_after_a_while_without_one() {
             access: None,
         },
     };
-    let mut told = |service: &mut RenewalService, at: Instant, has_leader| {
+    let told = |service: &mut RenewalService, at: Instant, has_leader| {
         service.told(at, &published(has_leader), &mut Vec::new());
     };
     let ended = |service: &mut RenewalService, at: Instant| {
