@@ -66,8 +66,8 @@ impl CallKind {
     }
 }
 
-/// What a call is told whose time is up. etcd tells apart how it would have gone about it, and so do
-/// its clients' retries.
+/// What a call is told whose time is up. etcd tells apart how it would have gone about it, and so
+/// do its clients' retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Late {
     /// It asks which slot is current: "request timed out".

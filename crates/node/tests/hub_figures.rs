@@ -117,8 +117,8 @@ fn create(hub: &mut Hub, stream: u64, key: &[u8], end: &[u8], out: &mut Vec<HubO
     out.clear();
 }
 
-/// 100,000 watchers on 1,000 streams: of one prefix, of a key each, and of a range each. Counted is what
-/// they take when they are there, and the most that it was on the way, when something grows.
+/// 100,000 watchers on 1,000 streams: of one prefix, of a key each, and of a range each. Counted is
+/// what they take when they are there, and the most that it was on the way, when something grows.
 #[test]
 fn watchers_take_a_few_hundred_bytes() {
     for (kind, most, most_on_the_way) in

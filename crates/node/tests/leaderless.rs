@@ -1,5 +1,5 @@
-//! What clients are told where nobody leads: etcd's errors, which differ by what the call would have
-//! needed.
+//! What clients are told where nobody leads: etcd's errors, which differ by what the call would
+//! have needed.
 
 use std::time::Duration;
 

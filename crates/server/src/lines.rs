@@ -70,8 +70,8 @@ impl Lines {
         })
     }
 
-    /// Waits until the default keyspace has had no leader for a while, as etcd counts it: looked at now and
-    /// then, three times in a row.
+    /// Waits until the default keyspace has had no leader for a while, as etcd counts it: looked at
+    /// now and then, three times in a row.
     pub(crate) async fn leaderless(&self) -> Status {
         if self.group != META {
             // It may sleep, and has its leader when somebody asks for something.

@@ -8,8 +8,8 @@
 //!
 //! The leader judges a change by the rules of etcd's `strict-reconfig-check`: enough members have
 //! started, and enough voters have been connected for a while. What stands in the way for a moment
-//! only (another change, an election just over) is waited for. Where nobody leads, the node that was
-//! asked says what it can tell by itself against the change; the rest waits for a leader.
+//! only (another change, an election just over) is waited for. Where nobody leads, the node that
+//! was asked says what it can tell by itself against the change; the rest waits for a leader.
 //!
 //! **A new member never has a vote before it holds the data**, whatever was asked for: a vote
 //! without data weakens the cluster while its node is not there yet. One that was added as a voter

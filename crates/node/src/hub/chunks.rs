@@ -4,9 +4,9 @@
 //!   0 ──▶ [1024] [1024] [1024] [ 17  ]
 //! ```
 //!
-//! There may be a million watchers, and what is kept of each counts. A vector takes up to twice what
-//! it holds, and three times while it grows; and what it leaves behind when it moves is a hole that
-//! the allocator keeps. Here only the last piece has room, and a short list is a short vector.
+//! There may be a million watchers, and what is kept of each counts. A vector takes up to twice
+//! what it holds, and three times while it grows; and what it leaves behind when it moves is a hole
+//! that the allocator keeps. Here only the last piece has room, and a short list is a short vector.
 
 use std::ops::{Index, IndexMut};
 

@@ -1,8 +1,8 @@
 //! The watches of a stream by their ids.
 //!
-//! Two vectors in the order of the ids: nearly always these come in order, one behind the other, and
-//! a tree is half empty then. A client that chooses its ids in another order moves a few hundred
-//! kilobytes at worst, for a hundred thousand watches.
+//! Two vectors in the order of the ids: nearly always these come in order, one behind the other,
+//! and a tree is half empty then. A client that chooses its ids in another order moves a few
+//! hundred kilobytes at worst, for a hundred thousand watches.
 
 use super::roster::WatcherIndex;
 

@@ -13,9 +13,9 @@
 //! Keep-alives of one keyspace go together, in a line of their own: a keyspace in which nobody
 //! leads holds up no other one's.
 //!
-//! A stream whose client insists on a leader (`hasleader`) ends when there has been none for the time
-//! that the hubs know as `leaderless_patience`, as a stream of watches does. Not so in other keyspaces than
-//! the default one: one that sleeps has its leader when somebody asks for something.
+//! A stream whose client insists on a leader (`hasleader`) ends when there has been none for the
+//! time that the hubs know as `leaderless_patience`, as a stream of watches does. Not so in other
+//! keyspaces than the default one: one that sleeps has its leader when somebody asks for something.
 //!
 //! A stream may owe its client so many answers ([`ClientLimits::renewals_per_stream`]), from when
 //! the message is read until the connection has taken the answer; then it is not read. And a worker
