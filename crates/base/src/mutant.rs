@@ -88,10 +88,8 @@ mutants! {
     AcknowledgeInDoubt, "acknowledge-in-doubt", "Who has lost its log acknowledges at once.";
     ForgetDoubt, "forget-doubt", "Who has lost its log looks whole after one more restart.";
     OpenLostAnew, "open-lost-anew", "A group whose promises are lost is opened as a new one.";
-    LeadWhileInstalling, "lead-while-installing", "A replica campaigns while it loads a snapshot.";
     GoOnAfterSyncError, "go-on-after-sync-error", "A write that has failed is taken for done.";
     AcceptBeforePromise, "accept-before-promise", "A vote counts before its promise is durable.";
-    AdmitStale, "admit-stale", "What is too old to be told from a repetition is executed.";
     ReadBeforeOpen, "read-before-open", "A leader serves reads before it knows all that is chosen.";
 }
 

@@ -44,8 +44,6 @@ const OF_PAXOS: &[Mutant] = &[
     Mutant::TeachAccepted,
     Mutant::SnapshotDropsAccepted,
     Mutant::AcceptBeforePromise,
-    // A candidate of Raft that is sent a snapshot lacks what voters have, and is not elected.
-    Mutant::LeadWhileInstalling,
 ];
 
 /// Whether nodes that agree by this engine can have this bug.

@@ -14,7 +14,6 @@
 //! executed, nobody knows any more; any other is fresh. Both bounds, width and number of runs,
 //! only ever move `forgotten` up, so a command is executed at most once, whatever is forgotten.
 
-use base::mutant::{self, Mutant};
 use base::{Incarnation, NodeId};
 use bytes::Buf;
 
@@ -79,9 +78,6 @@ impl Window {
         }
         let sequence = origin.sequence;
         if sequence <= self.forgotten {
-            if mutant::is_on(Mutant::AdmitStale) {
-                return Admission::Fresh;
-            }
             return Admission::Stale;
         }
         // The runs that end before the sequence.

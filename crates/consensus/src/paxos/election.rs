@@ -112,8 +112,7 @@ impl Paxos {
         let membership = self.membership();
         let id = self.config.id;
         let may_lead = membership.is_voter(id) && !membership.is_witness(id);
-        let is_free = !self.is_installing() || mutant::is_on(Mutant::LeadWhileInstalling);
-        may_lead && self.may_promise() && is_free
+        may_lead && self.may_promise() && !self.is_installing()
     }
 
     /// How long to wait for a leader.
