@@ -201,7 +201,7 @@ fn nothing_is_promised_beyond_what_the_identity_file_says() {
             let running = world.node(0).running().expect("it runs");
             running.engine().glance().epoch >= bound
         };
-        // No leader is elected without a vote of the first host, which is asked for again and again.
+        // Nobody is elected without a vote of the first host, which is asked for again and again.
         for _ in 0..8 {
             world.kill(1);
             world.run(Duration::from_secs(3));
@@ -585,9 +585,9 @@ fn a_node_that_began_alone_is_repaired_by_those_who_came_later() {
     }
 }
 
-/// Two of three have been replaced, and the third one has lost its state and moved. Its replica begins
-/// with the members of that time, by which the log is executed, although it looks for those who
-/// have come since.
+/// Two of three have been replaced, and the third one has lost its state and moved. Its replica
+/// begins with the members of that time, by which the log is executed, although it looks for those
+/// who have come since.
 #[test]
 fn a_replica_in_doubt_has_the_members_of_its_slot_and_looks_for_the_newest() {
     for engine in EngineKind::ALL.iter().copied() {

@@ -2,8 +2,8 @@
 //!
 //! - `hasleader: true`: an answer now, or none: where nobody leads, the client asks somebody else.
 //!   A stream that was opened so ends when nobody has led for a while, which is its service's
-//!   affair. This is about the default keyspace, which never sleeps: another one has its leader when
-//!   somebody asks for something, so calls there are let in and wait for it.
+//!   affair. This is about the default keyspace, which never sleeps: another one has its leader
+//!   when somebody asks for something, so calls there are let in and wait for it.
 //! - `client-api-version`: any text, but text.
 
 use http::{HeaderMap, HeaderName, Request};
