@@ -221,6 +221,8 @@ struct Open {
     late: Late,
     /// The command that it waits for, if it waits for one.
     sequence: Option<u64>,
+    /// It has waited for another command before, which may have been executed.
+    has_waited: bool,
 }
 
 /// Everything that clients of this node wait for.
@@ -290,6 +292,7 @@ impl Calls {
             deadline,
             late: Late::Read,
             sequence: None,
+            has_waited: false,
         };
         let before = self.open.insert(call, open);
         assert!(before.is_none(), "a call id is never used twice");
@@ -369,6 +372,12 @@ impl Calls {
         others.into_iter().fold(expiry, earlier)
     }
 
+    /// When the first of these calls is no longer waited for.
+    pub fn first_deadline(&self, calls: &[CallId]) -> Option<Instant> {
+        let open = calls.iter().filter_map(|call| self.open.get(call));
+        open.map(|open| open.deadline).min()
+    }
+
     /// Calls whose time is up; their commands may still execute.
     pub fn expire(&mut self, now: Instant) -> Vec<Expired> {
         let mut expired = Vec::new();
@@ -379,8 +388,14 @@ impl Calls {
             self.expiry.pop_first();
             let has_left = open.sequence.map(|sequence| {
                 let command = self.commands.get(&sequence);
-                command.is_none_or(|command| command.left)
+                open.has_waited || command.is_none_or(|command| command.left)
             });
+            // What is told so certainly is not to be sent a moment later.
+            if let Some(sequence) = open.sequence.filter(|_| has_left == Some(false))
+                && self.commands[&sequence].deadline <= now
+            {
+                self.remove_command(sequence);
+            }
             expired.push(Expired {
                 call,
                 kind: open.kind,
@@ -473,6 +488,7 @@ impl Calls {
 
     fn waits_for(&mut self, call: CallId, sequence: u64) {
         if let Some(open) = self.open.get_mut(&call) {
+            open.has_waited |= open.sequence.is_some();
             open.sequence = Some(sequence);
         }
     }

@@ -245,6 +245,31 @@ fn who_observes_no_longer_is_removed_and_may_come_back() {
     assert!(refused.contains("n9"), "{refused}");
 }
 
+/// It executes again what was when it observed before, and serves nobody until that is past.
+#[test]
+fn who_observes_again_serves_nothing_old() {
+    let mut world = four(9, EngineKind::Raft);
+    must_put(&mut world, 0, "a", "1");
+    observe(&mut world, "n4", true).expect("it may");
+    until_here(&mut world, 3);
+    observe(&mut world, "n4", false).expect("it may");
+    world.run_until(Duration::from_secs(60), "it is closed", |world| {
+        !is_open(world, 3)
+    });
+    for number in 0..40 {
+        must_put(&mut world, 0, &format!("k{number}"), &"v".repeat(300));
+    }
+    let applied = |world: &World, host: usize| {
+        let group = world.node(host).running()?.group(PODS)?;
+        Some(group.replica().applied())
+    };
+    let before = applied(&world, 0).expect("it votes");
+    observe(&mut world, "n4", true).expect("it may");
+    until_here(&mut world, 3);
+    let has = applied(&world, 3).expect("it is here");
+    assert!(has >= before, "{has} of {before}");
+}
+
 #[test]
 fn an_observer_that_is_removed_from_the_cluster_is_let_go_of() {
     let mut world = four(5, EngineKind::Paxos);
@@ -333,6 +358,22 @@ fn an_observed_keyspace_moves_and_its_observer_may_get_a_vote() {
         value(world.ask(host - 1, get("a", true))).as_deref(),
         Some("1")
     );
+    // It stays while the keyspace goes elsewhere, and holds nothing up.
+    let sends = Call::Placement(Placement::Move {
+        name: "pods".to_owned(),
+        from: None,
+        to: vec![name.clone()],
+    });
+    operate(&mut world, 0, sends).expect("it may");
+    for _ in 0..300 {
+        world.run(Duration::from_millis(100));
+        if status(&mut world).moving.is_none() {
+            break;
+        }
+    }
+    let now = status(&mut world);
+    assert_eq!(now.moving, None);
+    assert_eq!((now.replicas, now.observers), (vec![name], vec![left]));
 }
 
 /// Through whoever holds it.

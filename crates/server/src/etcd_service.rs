@@ -55,7 +55,11 @@ pub(crate) fn routes(
     let service = EtcdService {
         calls: calls.clone(),
     };
-    let lines = Lines::new(calls.clone(), changes.clone());
+    let lines = Lines::new(
+        calls.clone(),
+        changes.clone(),
+        limits.hub.leaderless_patience,
+    );
     let locks = LockService::new(lines);
     let longest = limits.receive_bytes;
     let unlimited = usize::MAX;

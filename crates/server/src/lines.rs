@@ -26,9 +26,7 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(20);
 /// How long to wait before a read is tried again that nobody could answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often it is looked whether there is a leader, and how often there must be none, for those
-/// who do not want to wait without one.
-const LEADERLESS_PAUSE: Duration = Duration::from_secs(1);
+/// How often in a row there must be no leader, for those who do not want to wait without one.
 const LEADERLESS_LOOKS: u32 = 3;
 
 /// Waits in lines.
@@ -38,6 +36,8 @@ pub(crate) struct Lines {
     changes: Changes,
     /// Whose keys these are.
     group: GroupId,
+    /// How long there may be no leader for those who insist on one.
+    patience: Duration,
 }
 
 /// A place in a line.
@@ -51,11 +51,12 @@ pub(crate) struct Place {
 }
 
 impl Lines {
-    pub(crate) fn new(calls: Calls, changes: Changes) -> Lines {
+    pub(crate) fn new(calls: Calls, changes: Changes, patience: Duration) -> Lines {
         Lines {
             calls,
             changes,
             group: META,
+            patience,
         }
     }
 
@@ -67,6 +68,7 @@ impl Lines {
             calls,
             changes: self.changes.of(group),
             group,
+            patience: self.patience,
         })
     }
 
@@ -79,7 +81,7 @@ impl Lines {
         }
         let mut missed = 0;
         while missed < LEADERLESS_LOOKS {
-            tokio::time::sleep(LEADERLESS_PAUSE).await;
+            tokio::time::sleep(self.patience / LEADERLESS_LOOKS).await;
             missed = match self.calls.keyspaces().is_led() {
                 true => 0,
                 false => missed + 1,

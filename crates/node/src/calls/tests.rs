@@ -217,3 +217,37 @@ fn a_call_whose_time_is_up_says_whether_its_command_has_left() {
         ],
     );
 }
+
+#[test]
+fn a_renewal_that_is_told_it_was_not_sent_is_not_sent_later() {
+    let mut calls = calls();
+    let mut renew = |calls: &mut Calls, call: u64, at: u64| {
+        let renewals = Renewals {
+            call: CallId(call),
+            leases: Vec::new(),
+        };
+        let waiter = Waiter::Renewals(vec![renewals]);
+        let added = calls.add_command(1, Bytes::new(), waiter, Instant(at), ORDINARY);
+        added.expect("there is room");
+    };
+    let has_left = |calls: &mut Calls, at: u64| {
+        let expired = calls.expire(Instant(at));
+        assert_eq!(expired.len(), 1);
+        expired[0].has_left
+    };
+    // One whose time is up later stands before it.
+    call(&mut calls, 9, 1000);
+    assert_eq!(sent(&mut calls, 0), [1]);
+    calls.open(CallId(1), CallKind::Etcd, Instant(100));
+    renew(&mut calls, 1, 100);
+    assert_eq!(has_left(&mut calls, 100), Some(false));
+    assert!(sent(&mut calls, 100).is_empty());
+
+    // What was sent, came to nothing that is known, and waits to be sent again.
+    calls.open(CallId(2), CallKind::Etcd, Instant(200));
+    renew(&mut calls, 2, 200);
+    assert_eq!(sent(&mut calls, 150), [3]);
+    assert!(calls.executed(3).is_some());
+    renew(&mut calls, 2, 400);
+    assert_eq!(has_left(&mut calls, 200), Some(true));
+}

@@ -75,12 +75,14 @@ impl Group {
     }
 
     fn send_renewals(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let deadline = now + self.config.timing.request_timeout;
+        let latest = now + self.config.timing.request_timeout;
         let limits = self.config.limits.leases;
         for renewals in self.leases.take_renewals(now, &limits) {
             let leases = renewals.iter().flat_map(|each| &each.leases);
             let command = LeaseCommand::Renew(leases.copied().collect()).encode();
             let calls: Vec<CallId> = renewals.iter().map(|each| each.call).collect();
+            // Whoever is told that it was not sent can count on that: it does not outlive them.
+            let deadline = self.calls.first_deadline(&calls).unwrap_or(latest);
             let waiter = Waiter::Renewals(renewals);
             let reserved = Admittance::Reserved;
             let added = self

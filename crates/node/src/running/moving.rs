@@ -275,7 +275,9 @@ impl Running {
         }
         let shall: BTreeSet<NodeId> = moving.target.iter().map(|each| each.node).collect();
         let begun = moving.begun;
-        let is_over = seen.voters == shall && seen.learners.is_empty();
+        // Observers stay, and one that is missing holds nothing up.
+        let mut learners = seen.learners.keys();
+        let is_over = seen.voters == shall && learners.all(|node| seen.observers.contains(node));
         let command = match moving.is_leaving {
             true if is_over || mutant::is_on(Mutant::SettleEarly) => {
                 MetaCommand::Settle { group: id, begun }

@@ -103,11 +103,19 @@ impl Running {
             return;
         };
         let opened = self.groups.get(&id);
-        // Where it had a vote once, it begins with a membership in which it has it.
+        // Where it had a vote once, or observed before, it begins with what was then, and passes all
+        // that was since: only what a leader has had since this replica was opened is enough.
         let own = self.own;
         let knows = |opened: &Opened| {
-            let membership = opened.group.replica().membership();
-            membership.members.contains_key(&own) && !membership.is_voter(own)
+            let group = &opened.group;
+            let membership = group.replica().membership();
+            let leader = group.leader.filter(|leader| *leader != own);
+            let heard = leader.and_then(|leader| group.facts.get(&leader));
+            let has_as_much = heard.is_some_and(|facts| facts.applied <= group.replica().applied());
+            // Who sleeps under a leader has all that it has.
+            let sleeps = leader.is_some() && group.is_asleep();
+            let observes = membership.members.contains_key(&own) && !membership.is_voter(own);
+            observes && (has_as_much || sleeps)
         };
         if opened.is_some_and(knows) {
             *has_all = true;

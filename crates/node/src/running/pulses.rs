@@ -341,6 +341,7 @@ impl Running {
             self.pulses.waking.slept(id);
         }
         self.pulses.said = said;
+        self.look_at_own_observing(id);
     }
 
     /// Whoever may be asleep under this node, and is not led by it any more, is to wake. Who leads

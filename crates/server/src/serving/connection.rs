@@ -217,8 +217,13 @@ impl Client<'_> {
     /// What etcd looks at before it looks at a call.
     fn check_metadata(&self, request: &Request<RecvStream>) -> Result<(), etcd::Error> {
         let keyspaces = self.worker.setting.calls.keyspaces();
+        // By its keys it may be another keyspace's, which is seen once they have arrived.
+        let may_be_routed = self.source != Source::Peer
+            && keyspaces.has_routes()
+            && prefixed::is_placed_by_keys(request.uri().path());
         // A witness says of itself what it does not serve.
-        demands::check(request, || keyspaces.is_of_witness() || keyspaces.is_led())
+        let is_led = || may_be_routed || keyspaces.is_of_witness() || keyspaces.is_led();
+        demands::check(request, is_led)
     }
 
     fn refuse(

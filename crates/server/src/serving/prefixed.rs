@@ -27,6 +27,7 @@ use node::Call;
 use prost::Message as _;
 use tokio::time::{Instant, timeout};
 
+use super::demands;
 use super::grpc::{Deframer, Payload, Status};
 use super::relaying::{self, Came};
 use super::unary::Method;
@@ -48,6 +49,11 @@ pub(super) struct Unplaced {
 }
 
 impl Unplaced {
+    /// Whether it is not to be served without a leader.
+    pub(super) fn needs_leader(&self) -> bool {
+        demands::needs_leader(&self.headers)
+    }
+
     /// `None` if no prefix leads anywhere.
     pub(super) fn new(
         worker: &Worker,
@@ -136,6 +142,11 @@ pub(super) fn ask_leased(
             Err(status) => worker.refuse(reply, status),
         }
     });
+}
+
+/// Whether calls of this path may be about a keyspace that only their keys name.
+pub(super) fn is_placed_by_keys(path: &str) -> bool {
+    Method::of(path).is_some() || path == watching::PATH
 }
 
 /// Whether the first message of a stream chooses its keyspace.

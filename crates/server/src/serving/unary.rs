@@ -217,7 +217,11 @@ fn finish(worker: &Rc<Worker>, arriving: Arriving, result: Result<Bytes, Option<
     let mut request = method.decode(message);
     if let (Some((unplaced, message)), Ok(asked)) = (unplaced, &request) {
         match prefixed::place(worker, asked) {
-            Ok(None) => {}
+            Ok(None) => {
+                if unplaced.needs_leader() && !worker.setting.calls.keyspaces().is_led() {
+                    request = Err(Status::from(&etcd::Error::NoLeader));
+                }
+            }
             Ok(Some((name, Found::Here(_)))) => {
                 (keyspace, is_by_prefix) = (Some(name), true);
             }
