@@ -103,8 +103,8 @@ impl Running {
             return;
         };
         let opened = self.groups.get(&id);
-        // Where it had a vote once, or observed before, it begins with what was then, and passes all
-        // that was since: only what a leader has had since this replica was opened is enough.
+        // Where it had a vote once, or observed before, it begins with what was then, and passes
+        // all that was since: only what a leader has had since this replica was opened is enough.
         let own = self.own;
         let knows = |opened: &Opened| {
             let group = &opened.group;
