@@ -176,15 +176,26 @@ async fn a_member_without_a_vote_serves_everything_and_is_never_needed() {
     assert_eq!(value(&here, "k", false).await.as_deref(), Some("end"));
 }
 
-/// Whether the observer lists a keyspace among the groups that it holds, and has filled it.
+/// Waits until the observer is listed for a keyspace, and serves it by itself: until it has all of
+/// it, others answer through it, and the answer says who did.
 async fn holds(observer: &Observer, there: &Client, key: &str, text: &str) {
+    let status = observer.client().status().await.unwrap();
+    let own = status.header.unwrap().member_id;
     let waiting = Instant::now();
     loop {
         let listed = quorate(["keyspace", "list", "--admin", &observer.admin]).succeeded();
         let is_listed = listed
             .lines()
             .any(|line| line.starts_with("pods") && line.contains("+n9"));
-        if is_listed && value(there, key, true).await.as_deref() == Some(text) {
+        let request = RangeRequest {
+            key: key.to_owned().into(),
+            serializable: true,
+            ..RangeRequest::default()
+        };
+        let found = there.range(request).await.unwrap();
+        let is_own = found.header.is_some_and(|header| header.member_id == own);
+        let shown = found.kvs.first().is_some_and(|pair| pair.value == text);
+        if is_listed && is_own && shown {
             return;
         }
         assert!(waiting.elapsed() < HANG, "it does not observe: {listed}");
