@@ -221,7 +221,7 @@ fn a_call_whose_time_is_up_says_whether_its_command_has_left() {
 #[test]
 fn a_renewal_that_is_told_it_was_not_sent_is_not_sent_later() {
     let mut calls = calls();
-    let mut renew = |calls: &mut Calls, call: u64, at: u64| {
+    let renew = |calls: &mut Calls, call: u64, at: u64| {
         let renewals = Renewals {
             call: CallId(call),
             leases: Vec::new(),
