@@ -13,10 +13,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::admin;
@@ -30,7 +33,13 @@ const GLANCE: Duration = Duration::from_millis(10);
 
 /// Ports are taken from here, below those that the kernel gives to outgoing connections: a node's
 /// port must still be free when the node comes back.
-const PORTS: std::ops::Range<u16> = 12_000..32_000;
+const PORTS: Range<u16> = 12_000..32_000;
+
+/// Ports that a process takes at once.
+const PORT_BLOCK: u16 = 50;
+
+/// How many such blocks there are.
+const PORT_BLOCKS: u16 = (PORTS.end - PORTS.start) / PORT_BLOCK;
 
 /// One node: its addresses, and its process while it lives.
 #[derive(Debug)]
@@ -238,11 +247,23 @@ impl LocalCluster {
                 return Ok(());
             }
             if waiting.elapsed() > HANG {
-                let problem = format!("{} does not serve after {HANG:?}", node.name);
-                return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
+                return Err(self.hangs(index).await);
             }
             tokio::time::sleep(GLANCE).await;
         }
+    }
+
+    /// That a node does not come to serve: what it says is missing, and what all have logged last.
+    async fn hangs(&self, index: usize) -> io::Error {
+        let node = &self.nodes[index];
+        let asked = admin::request(&node.admin, Method::GET, "/readyz?verbose", None).await;
+        let missing = asked.unwrap_or_else(|error| error.to_string());
+        let mut problem = format!("{} does not serve after {HANG:?}:\n{missing}", node.name);
+        for node in &self.nodes {
+            let said = last_lines(&node.said(), 10);
+            problem.push_str(&format!("\n{} has logged:\n{said}", node.name));
+        }
+        io::Error::new(io::ErrorKind::TimedOut, problem)
     }
 
     /// Whether a node that was started has ended by itself; how.
@@ -387,21 +408,68 @@ impl Drop for LocalCluster {
     }
 }
 
-/// Ports on loopback that nobody listens on.
+/// The block of ports that this process hands out from.
+static PORTS_LEFT: Mutex<PortBlock> = Mutex::new(PortBlock {
+    guard: None,
+    left: 0..0,
+});
+
+/// Ports that no other process hands out: whoever holds the first one of a block owns the others,
+/// and the kernel ends that with the process. That a port is free when it is looked at says little
+/// of the moment in which a node wants it, or wants it back.
+struct PortBlock {
+    guard: Option<TcpListener>,
+    left: Range<u16>,
+}
+
+/// Ports on loopback that nobody listens on, and that are handed out once: not to others on this
+/// machine either, if they ask here too.
 #[must_use]
 pub fn free_ports(count: usize) -> Vec<u16> {
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut block = PORTS_LEFT.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ports = Vec::with_capacity(count);
     while ports.len() < count {
-        let port = fastrand::u16(PORTS);
-        if !ports.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            ports.push(port);
+        match block.left.next() {
+            Some(port) => ports.extend(Some(port).filter(is_free)),
+            None => block.begin_another(),
         }
     }
     ports
+}
+
+impl PortBlock {
+    fn begin_another(&mut self) {
+        // The block before stays this process's own, as what was handed out of it may be in use.
+        if let Some(guard) = self.guard.take() {
+            std::mem::forget(guard);
+        }
+        while self.guard.is_none() {
+            let first = PORTS.start + PORT_BLOCK * fastrand::u16(..PORT_BLOCKS);
+            self.guard = TcpListener::bind(("127.0.0.1", first)).ok();
+            self.left = first + 1..first + PORT_BLOCK;
+        }
+    }
 }
 
 /// The end of a text, where a program that gave up says why.
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::thread;
+
+    use super::free_ports;
+
+    #[test]
+    fn clusters_that_start_at_once_share_no_port() {
+        let asked: Vec<_> = (0..8).map(|_| thread::spawn(|| free_ports(30))).collect();
+        let given = asked.into_iter().flat_map(|asked| asked.join().unwrap());
+        let different: BTreeSet<u16> = given.collect();
+        assert_eq!(different.len(), 8 * 30);
+    }
 }
