@@ -17,6 +17,7 @@
 //! | `forge name 3->1` | the message kept under that name claims to come from 3, and goes to 1 |
 //! | `cut 1 2`, `mend` | messages between them are lost from now on, and no longer |
 //! | `disk 1 hangs`, `durable 1 [n]`, `disk 1 works` | writes wait; the oldest n become durable |
+//! | `installing 1 hangs`, `installing 1 works` | a snapshot that is whole is not installed yet |
 //! | `advance 500ms` | time passes, everything arrives at once |
 //! | `sleep 500ms` | time passes, nothing happens |
 //! | `propose 1 x y`, `read 1`, `transfer 1 [2]` | inputs |

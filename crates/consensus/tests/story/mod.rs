@@ -13,7 +13,7 @@ use quorate_consensus::{
     Message, Note, Output, Payload, Record, Tail, Ticket,
 };
 
-use crate::cluster::{Disk, Host};
+use crate::cluster::{Disk, Host, Task};
 
 const ELECTION_TIMEOUT: Duration = Duration::from_millis(500);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
@@ -35,6 +35,8 @@ pub(crate) struct Story {
     kept: BTreeMap<String, Packet>,
     cut: BTreeSet<(NodeId, NodeId)>,
     hanging: BTreeSet<NodeId>,
+    /// Where a snapshot that is whole takes long to install.
+    installing: BTreeSet<NodeId>,
     /// Only what matters is told while time passes.
     quiet: bool,
     starts: u64,
@@ -72,6 +74,11 @@ impl Story {
                 if self.hosts.contains_key(&node(id)) {
                     self.settle(node(id));
                 }
+            }
+            ["installing", id, "hangs"] => drop(self.installing.insert(node(id))),
+            ["installing", id, "works"] => {
+                self.installing.remove(&node(id));
+                self.settle(node(id));
             }
             ["durable", id] => self.durable(node(id), usize::MAX),
             ["durable", id, count] => self.durable(node(id), count.parse().expect("a number")),
@@ -239,8 +246,10 @@ impl Story {
             host.flush(now);
             let said = std::mem::take(&mut host.said);
             let outgoing = std::mem::take(&mut host.outgoing);
-            let is_idle = (host.writes.is_empty() || hangs) && host.tasks.is_empty();
-            if !host.tasks.is_empty() {
+            let installs = matches!(host.tasks.front(), Some(Task::Install { .. }));
+            let works = !host.tasks.is_empty() && !(installs && self.installing.contains(&id));
+            let is_idle = (host.writes.is_empty() || hangs) && !works;
+            if works {
                 host.complete_task(now);
             } else if !hangs {
                 host.complete_write(now);
