@@ -55,6 +55,7 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Prepared::Run(configuration, warnings)) => {
+            crate::serve::take_ordinary_pages();
             let began = Instant::now();
             match server::run_with_warnings(*configuration, &warnings) {
                 Ok(signal) => {
