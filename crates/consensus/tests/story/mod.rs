@@ -246,8 +246,10 @@ impl Story {
             host.flush(now);
             let said = std::mem::take(&mut host.said);
             let outgoing = std::mem::take(&mut host.outgoing);
-            let installs = matches!(host.tasks.front(), Some(Task::Install { .. }));
-            let works = !host.tasks.is_empty() && !(installs && self.installing.contains(&id));
+            let works = match host.tasks.front() {
+                Some(Task::Install { .. }) => !self.installing.contains(&id),
+                next => next.is_some(),
+            };
             let is_idle = (host.writes.is_empty() || hangs) && !works;
             if works {
                 host.complete_task(now);
