@@ -74,10 +74,10 @@ pub(crate) fn serve(options: &Serve) -> ExitCode {
     }
 }
 
-/// Has this process get its memory in ordinary pages. What a server holds is small and lives for as long
-/// as some key or watcher does: of a huge page some always stays, and with it the two mebibytes. (A
-/// million watchers took 393 bytes each with them and 258 without, docs/benchmarks.md.) Whoever has told
-/// the allocator what to do about them is left alone.
+/// Has this process get its memory in ordinary pages. What a server holds is small and lives for
+/// as long as some key or watcher does: of a huge page some always stays, and with it the two
+/// mebibytes. (A million watchers took 393 bytes each with them and 258 without,
+/// docs/benchmarks.md.) Whoever has told the allocator what to do about them is left alone.
 pub(crate) fn take_ordinary_pages() {
     if std::env::var_os("MIMALLOC_ALLOW_THP").is_none() {
         // A kernel that does not know this has none to give.

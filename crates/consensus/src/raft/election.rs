@@ -408,8 +408,9 @@ impl Raft {
         self.pull_if_constrained();
     }
 
-    /// If so many refused that no quorum is left, there is no use in waiting: neither for them nor for
-    /// a leader that has died, without whom two that campaign at once may have half of the votes each.
+    /// If so many refused that no quorum is left, there is no use in waiting: neither for them nor
+    /// for a leader that has died, without whom two that campaign at once may have half of the
+    /// votes each.
     fn count_refusal(&mut self, now: Instant, from: NodeId) {
         self.election.refused.insert(from);
         let Election {
