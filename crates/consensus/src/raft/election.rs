@@ -420,7 +420,10 @@ impl Raft {
             ..
         } = &self.election;
         let may_grant = |id: NodeId| !refused.contains(&id) && *gone != Some(id);
-        if !self.membership().elects(|id| granted.contains(&id) || may_grant(id)) {
+        if !self
+            .membership()
+            .elects(|id| granted.contains(&id) || may_grant(id))
+        {
             self.role = Role::Follower;
             self.election.own_vote = None;
             self.election.deadline = now + self.attempt_delay();
