@@ -41,8 +41,6 @@ pub(crate) struct Election {
     pub(super) contact: Option<Instant>,
     /// The connection to the leader was closed by the leader's side, and nothing came since.
     closed: bool,
-    /// Who led before this attempt, and is not expected to answer it.
-    gone: Option<NodeId>,
     /// Names the current pre-vote.
     round: u64,
     /// Elections tried since a leader was last heard.
@@ -68,7 +66,6 @@ impl Election {
             repeat_at: deadline,
             contact: None,
             closed: false,
-            gone: None,
             round: 0,
             attempts: 0,
             yielded_at: None,
@@ -155,7 +152,7 @@ impl Raft {
         self.role = Role::Follower;
         self.leader = Some(from);
         self.election.contact = Some(now);
-        (self.election.closed, self.election.gone) = (false, None);
+        self.election.closed = false;
         self.election.attempts = 0;
         self.election.deadline = now + self.election_delay();
         true
@@ -223,7 +220,7 @@ impl Raft {
             Occasion::Silence
         };
         self.role = Role::Follower;
-        self.election.gone = self.leader.take().or(self.election.gone);
+        self.leader = None;
         self.election.contact = None;
         self.election.deadline = now + self.election_delay();
         if self.is_electable() {
@@ -408,22 +405,11 @@ impl Raft {
         self.pull_if_constrained();
     }
 
-    /// If so many refused that no quorum is left, there is no use in waiting: neither for them nor
-    /// for a leader that has died, without whom two that campaign at once may have half of the
-    /// votes each.
+    /// If so many refused that no quorum is left, there is no use in waiting.
     fn count_refusal(&mut self, now: Instant, from: NodeId) {
         self.election.refused.insert(from);
-        let Election {
-            granted,
-            refused,
-            gone,
-            ..
-        } = &self.election;
-        let may_grant = |id: NodeId| !refused.contains(&id) && *gone != Some(id);
-        if !self
-            .membership()
-            .elects(|id| granted.contains(&id) || may_grant(id))
-        {
+        let left = |id: NodeId| !self.election.refused.contains(&id);
+        if !self.membership().elects(left) {
             self.role = Role::Follower;
             self.election.own_vote = None;
             self.election.deadline = now + self.attempt_delay();
