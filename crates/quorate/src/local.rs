@@ -408,17 +408,19 @@ impl Drop for LocalCluster {
     }
 }
 
-/// The block of ports that this process hands out from.
-static PORTS_LEFT: Mutex<PortBlock> = Mutex::new(PortBlock {
-    guard: None,
+/// What this process hands out from.
+static OWN_PORTS: Mutex<OwnPorts> = Mutex::new(OwnPorts {
+    guards: Vec::new(),
     left: 0..0,
 });
 
 /// Ports that no other process hands out: whoever holds the first one of a block owns the others,
 /// and the kernel ends that with the process. That a port is free when it is looked at says little
 /// of the moment in which a node wants it, or wants it back.
-struct PortBlock {
-    guard: Option<TcpListener>,
+struct OwnPorts {
+    /// The first port of each block, held as long as the process lives.
+    guards: Vec<TcpListener>,
+    /// What is left of the last block.
     left: Range<u16>,
 }
 
@@ -427,26 +429,23 @@ struct PortBlock {
 #[must_use]
 pub fn free_ports(count: usize) -> Vec<u16> {
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let mut block = PORTS_LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut own = OWN_PORTS.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ports = Vec::with_capacity(count);
     while ports.len() < count {
-        match block.left.next() {
+        match own.left.next() {
             Some(port) => ports.extend(Some(port).filter(is_free)),
-            None => block.begin_another(),
+            None => own.take_block(),
         }
     }
     ports
 }
 
-impl PortBlock {
-    fn begin_another(&mut self) {
-        // The block before stays this process's own, as what was handed out of it may be in use.
-        if let Some(guard) = self.guard.take() {
-            std::mem::forget(guard);
-        }
-        while self.guard.is_none() {
-            let first = PORTS.start + PORT_BLOCK * fastrand::u16(..PORT_BLOCKS);
-            self.guard = TcpListener::bind(("127.0.0.1", first)).ok();
+impl OwnPorts {
+    /// Takes a block that nobody has, if the one that is looked at is such.
+    fn take_block(&mut self) {
+        let first = PORTS.start + PORT_BLOCK * fastrand::u16(..PORT_BLOCKS);
+        if let Ok(guard) = TcpListener::bind(("127.0.0.1", first)) {
+            self.guards.push(guard);
             self.left = first + 1..first + PORT_BLOCK;
         }
     }
