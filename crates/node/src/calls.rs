@@ -263,14 +263,14 @@ pub struct CallLimits {
 }
 
 impl Calls {
-    /// Nobody waits for anything.
+    /// Nobody waits for anything. The first command gets the number after `last_sequence`.
     #[must_use]
-    pub fn new(limits: CallLimits) -> Calls {
+    pub fn new(limits: CallLimits, last_sequence: u64) -> Calls {
         Calls {
             limits,
             open: BTreeMap::new(),
             expiry: BTreeSet::new(),
-            last_sequence: 0,
+            last_sequence,
             commands: BTreeMap::new(),
             command_bytes: 0,
             sent_bytes: 0,
@@ -305,6 +305,12 @@ impl Calls {
         if let Some(open) = self.open.get_mut(&call) {
             open.late = late;
         }
+    }
+
+    /// The number of the newest command.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        self.last_sequence
     }
 
     /// Ends a call; `None` if the client no longer waits.

@@ -97,6 +97,9 @@ pub struct Running {
     /// Which group a disk request belongs to, by the opening that its id names.
     openings: BTreeMap<u32, GroupId>,
     last_opening: u32,
+    /// The highest number of a command in the groups that were closed. A keyspace may come back:
+    /// what this incarnation said in it before must never look like what it says then.
+    last_sequence: u64,
     /// When which group wants to be looked at.
     agenda: BTreeSet<(Instant, GroupId)>,
     /// Groups that something has happened to since they were last looked at.
@@ -174,6 +177,7 @@ impl Running {
             groups: BTreeMap::new(),
             openings: BTreeMap::new(),
             last_opening: 0,
+            last_sequence: 0,
             agenda: BTreeSet::new(),
             awake: Vec::new(),
             journal: recovered.journal,
@@ -230,6 +234,7 @@ impl Running {
             incarnation: self.incarnation,
             group: id,
             opening,
+            last_sequence: self.last_sequence,
             is_witness: self.is_witness,
         };
         let config = self.config.clone();

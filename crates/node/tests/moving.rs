@@ -373,6 +373,54 @@ fn no_call_is_lost_at_a_node_that_hears_late_that_it_leaves() {
     }
 }
 
+/// Who holds a keyspace again, in the same process, is not taken for who it was: neither are its
+/// commands repetitions of those from before, nor do the old ones answer who waits for new ones.
+#[test]
+fn who_holds_a_keyspace_again_is_answered_at_once_and_truly() {
+    for (seed, engine) in [(18, EngineKind::Raft), (19, EngineKind::Paxos)] {
+        let mut world = nodes(seed, 4);
+        tend(&mut world, 0, 300, false);
+        create(&mut world, "pods", 3, engine);
+        world.run(Duration::from_secs(1));
+        let holders = hosts_of(&status(&mut world, 0, "pods"));
+        let free = (0..4).find(|host| !holders.contains(host)).expect("of four");
+        for own in holders {
+            for number in 0..20 {
+                must_put(&mut world, own, "pods", &format!("k{number}"), "before");
+            }
+            operate(&mut world, free, sends("pods", own, free));
+            at_rest(&mut world, 0, "pods");
+            operate(&mut world, free, sends("pods", free, own));
+            // From the moment on at which its node sends it clients.
+            let mut calls = Vec::new();
+            for number in 0..40 {
+                let key = format!("h{own}-{number}");
+                calls.push((key.clone(), world.call(own, put("pods", &key, "after"))));
+                world.run(Duration::from_millis(50));
+            }
+            at_rest(&mut world, 0, "pods");
+            for number in 40..60 {
+                let key = format!("h{own}-{number}");
+                calls.push((key.clone(), world.call(own, put("pods", &key, "after"))));
+            }
+            world.run(Duration::from_secs(3));
+            for (key, call) in calls {
+                match world.answer(call) {
+                    Some(Answer::Etcd(Ok(_))) => {
+                        let value = must_get(&mut world, own, "pods", &key);
+                        assert_eq!(value.as_deref(), Some("after"), "{key} of {engine:?}");
+                    }
+                    // Not before its clients are served here.
+                    Some(Answer::Etcd(Err(error))) => {
+                        assert_eq!(error, etcd::Error::KeyspaceElsewhere, "{key} of {engine:?}");
+                    }
+                    other => panic!("{key} of {engine:?}: {other:?}"),
+                }
+            }
+        }
+    }
+}
+
 /// Where an operator has turned a keyspace back, it stays.
 #[test]
 fn what_an_operator_turns_back_is_not_sent_again_to_even_things_out() {

@@ -5,12 +5,13 @@ use super::*;
 const ORDINARY: Admittance = Admittance::Ordinary;
 
 fn calls() -> Calls {
-    Calls::new(CallLimits {
+    let limits = CallLimits {
         command_bytes: 1000,
         reserved_bytes: 100,
         window_bytes: 100,
         resend_after: Duration::from_nanos(1000),
-    })
+    };
+    Calls::new(limits, 0)
 }
 
 fn sent(calls: &mut Calls, now: u64) -> Vec<u64> {

@@ -105,6 +105,8 @@ pub struct Place {
     /// Tells this opening of a group from others in the same incarnation; its disk requests carry
     /// it.
     pub opening: u32,
+    /// No command of this incarnation that the group may ever meet has a higher number.
+    pub last_sequence: u64,
     /// The node votes and holds no data.
     pub is_witness: bool,
 }
@@ -275,7 +277,7 @@ impl Group {
             replica,
             to_journal,
             checkpoints,
-            calls: Calls::new(config.limits.calls),
+            calls: Calls::new(config.limits.calls, place.last_sequence),
             operators: Operators::default(),
             random,
             membership,

@@ -168,6 +168,8 @@ impl Running {
             return;
         };
         self.closed.insert(id);
+        let newest = closed.group.calls.last_sequence();
+        self.last_sequence = self.last_sequence.max(newest);
         self.openings.remove(&closed.opening);
         self.pulses.unshare(id);
         self.pulses.waking.forget(id);

@@ -26,9 +26,17 @@ pub async fn serving(size: usize) -> (LocalCluster, TempDir) {
     (cluster, folder)
 }
 
+/// A folder for what a test writes. It stays after the test where `KEEP_FOLDERS` is set.
+pub fn folder() -> TempDir {
+    let keeps = std::env::var_os("KEEP_FOLDERS").is_some();
+    let mut folder = tempfile::tempdir().unwrap();
+    folder.disable_cleanup(keeps);
+    folder
+}
+
 /// A cluster that was not started.
 pub fn laid_out(size: usize) -> (LocalCluster, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     (
         LocalCluster::new(Path::new(QUORATE), folder.path(), size).unwrap(),
         folder,
