@@ -85,6 +85,7 @@ mutants! {
     SleepWithLease, "sleep-with-lease", "A group falls asleep though it has leases.";
     SettleEarly, "settle-early", "A keyspace has moved before those who leave are removed.";
     NeverLeave, "never-leave", "Those who shall let go of a keyspace are never removed.";
+    NumberAnew, "number-anew", "Who holds a keyspace again counts its commands from one.";
     AcknowledgeInDoubt, "acknowledge-in-doubt", "Who has lost its log acknowledges at once.";
     ForgetDoubt, "forget-doubt", "Who has lost its log looks whole after one more restart.";
     OpenLostAnew, "open-lost-anew", "A group whose promises are lost is opened as a new one.";

@@ -21,6 +21,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use base::mutant::{self, Mutant};
 use base::{ClusterId, Epoch, GroupId, Incarnation, Instant, NodeId, Random, Slot};
 use consensus::Mark;
 use journal::disk::{Completion, File, RequestId};
@@ -234,7 +235,10 @@ impl Running {
             incarnation: self.incarnation,
             group: id,
             opening,
-            last_sequence: self.last_sequence,
+            last_sequence: match mutant::is_on(Mutant::NumberAnew) {
+                true => 0,
+                false => self.last_sequence,
+            },
             is_witness: self.is_witness,
         };
         let config = self.config.clone();

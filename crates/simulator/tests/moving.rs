@@ -28,9 +28,10 @@ fn keyspaces_move_and_what_goes_wrong_with_it_is_found() {
     let outcome = run(&moving(1), Options::default());
     assert_eq!(outcome.violation, None);
     assert!(outcome.marks.count(Mark::KeyspaceMovedAway) > 1);
-    let mutant = Mutant::NeverLeave;
-    plant(Some(mutant));
-    let caught = (1..30).find_map(|seed| run(&moving(seed), Options::default()).violation);
-    plant(None);
-    assert!(caught.is_some(), "{} is found", mutant.name());
+    for mutant in [Mutant::NeverLeave, Mutant::NumberAnew] {
+        plant(Some(mutant));
+        let caught = (1..30).find_map(|seed| run(&moving(seed), Options::default()).violation);
+        plant(None);
+        assert!(caught.is_some(), "{} is found", mutant.name());
+    }
 }
