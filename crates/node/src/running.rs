@@ -21,7 +21,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base::{ClusterId, Epoch, GroupId, Incarnation, Instant, NodeId, Random, Slot};
+use base::{ClusterId, GroupId, Incarnation, Instant, NodeId, Random, Slot};
 use consensus::Mark;
 use journal::disk::{Completion, File, RequestId};
 use journal::{Done, Journal};
@@ -39,6 +39,7 @@ use crate::notes::{Metrics, Note};
 use crate::peers::Peers;
 use crate::recovery::{Recovered, RecoveredReplica};
 use crate::wire::{Frame, GroupFrame, Packet};
+use open_groups::{OpenGroups, Opened};
 use promises::Promises;
 use pulses::Pulses;
 use scrubbing::Scrubber;
@@ -50,6 +51,7 @@ mod leading;
 mod loading;
 mod moving;
 mod observing;
+mod open_groups;
 mod pinning;
 mod promises;
 pub(crate) mod pulses;
@@ -62,28 +64,6 @@ mod waking;
 
 pub use moving::MovingLimits;
 
-/// A group with what the node keeps of it.
-struct Opened {
-    group: Group,
-    opening: u32,
-    /// When it wants to be looked at; stands in the agenda.
-    due: Option<Instant>,
-    /// Something has happened to it in this pass.
-    is_awake: bool,
-    /// Its last write that has been appended and is not part of a flush yet.
-    unflushed: Option<Mark>,
-    /// Its last write that is on stable storage, and of which it has not been told.
-    durable: Option<Mark>,
-    /// Who may still be asleep under this node: they fell asleep when it led, and have said nothing
-    /// since.
-    asleep_below: BTreeSet<NodeId>,
-    /// Since when nobody is known to lead those, and how often they were told.
-    unled: Option<(Instant, u32)>,
-    load: loading::Load,
-    /// The epoch in which this node, which stops, gave it away.
-    given_in: Option<Epoch>,
-}
-
 /// A node that belongs to a cluster.
 pub struct Running {
     config: Config,
@@ -93,7 +73,7 @@ pub struct Running {
     is_witness: bool,
     incarnation: Incarnation,
     random: Random,
-    groups: BTreeMap<GroupId, Opened>,
+    groups: OpenGroups,
     /// Which group a disk request belongs to, by the opening that its id names.
     openings: BTreeMap<u32, GroupId>,
     last_opening: u32,
@@ -171,7 +151,7 @@ impl Running {
             is_witness: identity.is_witness,
             incarnation: identity.incarnation,
             random,
-            groups: BTreeMap::new(),
+            groups: OpenGroups::default(),
             openings: BTreeMap::new(),
             last_opening: 0,
             agenda: BTreeSet::new(),
@@ -299,14 +279,12 @@ impl Running {
     }
 
     fn meta(&self) -> &Group {
-        let opened = self.groups.get(&META);
-        &opened.expect("the first group is on every node").group
+        &self.groups.meta().group
     }
 
     fn meta_mut(&mut self) -> &mut Group {
         self.wake(META);
-        let opened = self.groups.get_mut(&META);
-        &mut opened.expect("the first group is on every node").group
+        &mut self.groups.meta_mut().group
     }
 
     // --- what happens
