@@ -175,6 +175,9 @@ pub struct Group {
     pub(crate) was_current: bool,
     /// What the hubs were told last; `None` before anything, and after a snapshot came.
     told_hubs: Option<publishing::Told>,
+    /// What was executed, the epoch, and whether somebody led, when it was last seen whether the
+    /// hubs are to be told something.
+    seen_for_hubs: (Slot, Epoch, bool),
     members: Members,
     space: SpaceKeeper,
     digests: Digests,
@@ -311,6 +314,7 @@ impl Group {
             ready_told: false,
             was_current: false,
             told_hubs: None,
+            seen_for_hubs: (Slot(0), Epoch(0), false),
             members: Members::new(helpers),
             space: SpaceKeeper::new(now, &config.limits.space),
             digests: Digests::default(),
@@ -686,8 +690,11 @@ impl Group {
         if self.engine.deadline().is_some_and(|at| at <= now) {
             self.drive(moment, consensus::Input::Deadline, peers, out);
         }
-        for call in self.operators.expire(now) {
-            self.leader_silent(call, out);
+        let silent = self.operators.expire(now);
+        if !silent.is_empty() {
+            silent
+                .into_iter()
+                .for_each(|call| self.leader_silent(call, out));
         }
         self.expire_calls(moment, out);
         // Out of another group, a node simply closes it: see `crate::running`.
