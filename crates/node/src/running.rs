@@ -680,10 +680,13 @@ impl Running {
         };
         let mut packets: BTreeMap<NodeId, Packet> = BTreeMap::new();
         let mut frames = Vec::new();
+        // What a leader writes may wait as well; nobody is told by it alone.
+        let mut can_wait = false;
         for (_, id, mark) in self.flushed.iter().take_while(|(each, ..)| *each <= flush) {
             let Some(opened) = self.groups.get_mut(id) else {
                 continue;
             };
+            can_wait |= opened.group.engine.waits_for_others();
             for (to, message) in opened.group.take_held(*mark) {
                 let full = packets
                     .entry(to)
@@ -694,13 +697,13 @@ impl Running {
         }
         let rest = packets.iter_mut();
         frames.extend(rest.filter_map(|(to, packet)| peers.route_to(*to).zip(packet.take())));
-        if !frames.is_empty() {
+        if can_wait || !frames.is_empty() {
             out.push(Output::FramesAfter { request, frames });
         }
     }
 
-    /// Whether the end of a write whose acknowledgements have left already can wait until something
-    /// else happens.
+    /// Whether the end of a write that was given out with [`Output::FramesAfter`] can wait until
+    /// something else happens.
     #[must_use]
     pub fn is_patient(&self) -> bool {
         let mut written = self.flushed.iter();

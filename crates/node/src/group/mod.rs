@@ -652,26 +652,6 @@ impl Group {
         self.executed_in_pass = 0;
     }
 
-    /// Whether nothing here waits to hear that what this group has written is on the disk, apart
-    /// from who has been told by the disk itself: it follows, and its leader is going to say that
-    /// what was written is chosen.
-    pub(crate) fn is_patient(&self) -> bool {
-        let glance = self.engine.glance();
-        self.leader.is_some()
-            && !self.leads()
-            && glance.chosen < glance.last
-            && !glance.is_uncertain
-            && self.held.is_empty()
-            && self.unreported.is_none()
-    }
-
-    /// Gives away what may leave once everything up to a mark is on the disk.
-    pub(crate) fn take_held(&mut self, upto: Mark) -> impl Iterator<Item = (NodeId, Message)> {
-        let count = self.held.partition_point(|(after, _, _)| *after <= upto);
-        let messages = self.held.drain(..count);
-        messages.map(|(_, to, message)| (to, message))
-    }
-
     /// Whether what came out of the engine has made something possible that can be done at once.
     fn has_more_to_do(&self, now: Instant) -> bool {
         let sends = self.leader.is_some() && self.calls.can_send(now);

@@ -51,7 +51,7 @@ pub(crate) enum What {
         /// What came of it.
         completion: Box<Completion>,
         /// What was to be sent once it had succeeded has been sent.
-        has_spoken: bool,
+        may_wait: bool,
     },
     /// A request that a lane was serving ends, unless it was planned anew.
     Disk(Lane, u64),

@@ -270,8 +270,8 @@ impl World {
             What::DiskRequest(request) => self.disk_begins(host, *request),
             What::DiskEnd {
                 completion,
-                has_spoken,
-            } => self.disk_tells(host, *completion, has_spoken),
+                may_wait,
+            } => self.disk_tells(host, *completion, may_wait),
             What::Disk(lane, turn) => self.disk_ends(host, lane, turn),
             What::Persisted(identity) => {
                 self.hosts[host].disk.identity = Some(*identity);
