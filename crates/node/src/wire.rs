@@ -372,12 +372,12 @@ fn get_bytes(input: &mut Bytes) -> Result<Bytes, WireError> {
 mod tests {
     use base::{Epoch, Slot};
     use cluster::placement::plan::TableEpoch;
-    use consensus::message::Body;
+    use consensus::message::{Body, Message};
 
     use super::*;
 
     /// What so many groups have to say.
-    fn engine(groups: u64) -> Vec<(GroupId, Message)> {
+    fn engine(groups: u64) -> Messages {
         let message = || Message {
             epoch: Epoch(7),
             body: Body::VoteReply { granted: true },
@@ -534,10 +534,10 @@ mod tests {
                     "{frame:?} cut to {length}"
                 );
             }
-            let mut longer = BytesMut::from(&body[..]);
+            let mut longer = body.to_vec();
             longer.put_u8(0);
             assert!(
-                Frame::decode(longer.freeze()).is_err(),
+                Frame::decode(longer.into()).is_err(),
                 "{frame:?} with a byte more"
             );
         }
