@@ -29,20 +29,15 @@ fn from_text(text: &str) -> Result<Bytes, char> {
     bytes.map(Bytes::from)
 }
 
-/// How many bytes are compared one by one.
-const NEAR: usize = 8;
-
-/// The order of two texts. Most that are compared differ soon: to find that costs less than to call
-/// what compares long ones.
+/// The order of two texts. Most that are compared differ in their first bytes: to compare those as
+/// numbers costs less than to call what compares long texts.
 #[inline]
 fn compare(one: &[u8], other: &[u8]) -> Ordering {
-    let near = one.len().min(other.len()).min(NEAR);
-    let mut at = 0;
-    while at < near {
-        if one[at] != other[at] {
-            return one[at].cmp(&other[at]);
+    if let (Some(left), Some(right)) = (one.first_chunk(), other.first_chunk()) {
+        let (left, right) = (u32::from_be_bytes(*left), u32::from_be_bytes(*right));
+        if left != right {
+            return left.cmp(&right);
         }
-        at += 1;
     }
     one.cmp(other)
 }
