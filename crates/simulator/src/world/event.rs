@@ -1,8 +1,5 @@
-//! What is going to happen, and the heap that holds it: ordered by time, then by the order in which
-//! it was decided, so that a run never depends on how a heap breaks ties.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+//! What is going to happen, and the agenda that holds it: ordered by time, then by the order in which
+//! it was decided, so that a run never depends on how ties are broken.
 
 use base::Instant;
 use bytes::Bytes;
@@ -157,16 +154,17 @@ impl Entry {
 }
 
 /// Everything that is going to happen. What it is stays where it was put: only the small entries
-/// move about in the heap.
+/// move. They are few, and most that come happen soon, so that keeping them in order, the next one
+/// last, costs less than a heap.
 #[derive(Debug, Default)]
-pub(crate) struct Heap {
-    entries: BinaryHeap<Reverse<Entry>>,
+pub(crate) struct Agenda {
+    entries: Vec<Entry>,
     sequence: u64,
     kept: Vec<Option<World>>,
     free: Vec<u32>,
 }
 
-impl Heap {
+impl Agenda {
     /// Something will happen; after what was decided before for the same moment.
     pub(crate) fn push(&mut self, at: Instant, what: World) {
         self.sequence += 1;
@@ -188,17 +186,14 @@ impl Heap {
                 self.kept.len() as u32 - 1
             }
         };
-        self.entries
-            .push(Reverse(Entry::new(at, self.sequence, place)));
+        let entry = Entry::new(at, self.sequence, place);
+        let place = self.entries.partition_point(|each| *each > entry);
+        self.entries.insert(place, entry);
     }
 
     /// What happens next, if it does by then, and when.
     pub(crate) fn pop(&mut self, until: Instant) -> Option<(Instant, World)> {
-        let first = self.entries.peek()?.0;
-        if first.at() > until {
-            return None;
-        }
-        self.entries.pop();
+        let first = self.entries.pop_if(|first| first.at() <= until)?;
         let place = first.place();
         self.free.push(place as u32);
         let what = self.kept[place].take();
