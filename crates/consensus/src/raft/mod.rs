@@ -126,10 +126,7 @@ struct Leading {
     session: u64,
     /// The last heartbeat or read round.
     round: u64,
-    /// When all have to be asked again: a read round is a heartbeat as well.
     heartbeat_at: Instant,
-    /// When to do what a leader does regularly.
-    look_at: Instant,
     reads: ReadRounds,
     /// Bytes of the entries that are not chosen yet.
     unchosen_bytes: u64,
@@ -551,7 +548,7 @@ impl Engine for Raft {
 
     fn deadline(&self) -> Option<Instant> {
         let timer = match &self.leading {
-            Some(leading) => leading.heartbeat_at.min(leading.look_at),
+            Some(leading) => leading.heartbeat_at,
             None => self.election_deadline(),
         };
         let handover = self.handover.as_ref().map(|handover| handover.deadline);

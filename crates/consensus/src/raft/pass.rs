@@ -20,7 +20,7 @@ impl Raft {
     pub(super) fn end_pass(&mut self, now: Instant, out: &mut Outputs) {
         self.lead_alone(now, out);
         self.drive_membership(now, out);
-        self.ask_for_reads(now, out);
+        self.begin_read_round(out);
         self.forward_reads(now, out);
         self.hand_over();
         self.tell(out);
@@ -32,18 +32,6 @@ impl Raft {
         self.deliver(out);
         self.log
             .shrink_cache(self.config.limits.cache_bytes, self.chosen);
-    }
-
-    /// Begins a read round if one is wanted. It asks all, as a heartbeat does, which is due an
-    /// interval later then.
-    fn ask_for_reads(&mut self, now: Instant, out: &mut Outputs) {
-        let round = self.leading.as_ref().map(|leading| leading.round);
-        self.begin_read_round(out);
-        if let Some(leading) = &mut self.leading
-            && round != Some(leading.round)
-        {
-            leading.heartbeat_at = now + self.config.heartbeat_interval;
-        }
     }
 
     /// A replica that is a quorum by itself need not wait for anything. If somebody leads it, that

@@ -69,7 +69,6 @@ impl Raft {
             session: 0,
             round: 1,
             heartbeat_at: now + self.config.heartbeat_interval,
-            look_at: now + self.config.heartbeat_interval,
             reads,
             change: None,
             since: now,
@@ -300,19 +299,6 @@ impl Raft {
         self.choose(slot);
     }
 
-    /// Whether this replica leads, and nothing would follow if all that it has written were durable
-    /// now: too few others have anything that is not chosen yet. A witness is told only of what has
-    /// its copies, so it may wait for this one.
-    #[must_use]
-    pub fn waits_for_others(&self) -> bool {
-        let Some(leading) = &self.leading else {
-            return false;
-        };
-        let others = leading.peers.values();
-        let ahead = others.filter(|peer| peer.matched > self.chosen).count();
-        self.membership().witnesses.is_empty() && self.is_too_few(1 + ahead)
-    }
-
     /// Whether so many members cannot choose anything, whoever they are.
     fn is_too_few(&self, members: usize) -> bool {
         let fewer = usize::from(mutant::is_on(Mutant::ChooseWithoutQuorum));
@@ -321,37 +307,27 @@ impl Raft {
 
     /// A leader's regular work: does it still lead, who has to be heard from?
     pub(super) fn on_leader_deadline(&mut self, now: Instant, out: &mut Outputs) {
-        let interval = self.config.heartbeat_interval;
-        let Some(leading) = &mut self.leading else {
+        let Some(leading) = &self.leading else { return };
+        if now < leading.heartbeat_at {
             return;
-        };
-        if now < leading.look_at {
-            return self.keep_asking(now);
         }
-        let late = now.since(leading.look_at);
-        leading.look_at = now + interval;
         if let Some(reason) = self.unfitness(now) {
             if let Some(successor) = self.best_successor() {
                 self.post(successor, Body::Transfer, false);
             }
             return self.step_down(now, reason, out);
         }
+        let interval = self.config.heartbeat_interval;
+        let late = now.since(leading.heartbeat_at);
         let lags = self.log.durable() < self.chosen;
         self.watch_health(now, late, lags, out);
         self.look_for_copies(now);
-        self.keep_asking(now);
+        let leading = self.leading.as_mut().expect("it leads");
+        leading.begin_round();
+        leading.heartbeat_at = now + interval;
         self.repeat_handover();
         self.dismiss_departed(now);
         self.offer_stalled_snapshots(now);
-    }
-
-    /// Sends a heartbeat if nothing has asked all for an interval.
-    fn keep_asking(&mut self, now: Instant) {
-        let leading = self.leading.as_mut().expect("only a leader asks");
-        if now >= leading.heartbeat_at {
-            leading.begin_round();
-            leading.heartbeat_at = now + self.config.heartbeat_interval;
-        }
     }
 
     /// Why this replica should not lead any longer.

@@ -59,9 +59,8 @@ impl Raft {
     pub(super) fn on_hush(&mut self, until: Instant) {
         let most = self.config.election_timeout / 2;
         if let Some(leading) = &mut self.leading {
-            for timer in [&mut leading.heartbeat_at, &mut leading.look_at] {
-                *timer = (*timer).max(until.min(*timer + most));
-            }
+            let latest = leading.heartbeat_at + most;
+            leading.heartbeat_at = leading.heartbeat_at.max(until.min(latest));
         }
     }
 
@@ -70,7 +69,7 @@ impl Raft {
     pub(super) fn on_woken(&mut self, now: Instant, heard: Option<Instant>) {
         if let Some(leading) = &mut self.leading {
             leading.peers.hear_all(now);
-            (leading.heartbeat_at, leading.look_at) = (now, now);
+            leading.heartbeat_at = now;
             return;
         }
         let heard = heard.filter(|_| self.leader.is_some());
