@@ -262,8 +262,8 @@ pub struct CallLimits {
     pub resend_after: Duration,
 }
 
-/// The earlier of two moments, as far as there are any. Deadlines are asked for in every pass, where
-/// nearly always there are none: iterators cost more than that.
+/// The earlier of two moments, as far as there are any. Deadlines are asked for in every pass,
+/// where nearly always there are none: iterators cost more than that.
 pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),

@@ -1,5 +1,5 @@
-//! What is going to happen, and the agenda that holds it: ordered by time, then by the order in which
-//! it was decided, so that a run never depends on how ties are broken.
+//! What is going to happen, and the agenda that holds it: ordered by time, then by the order in
+//! which it was decided, so that a run never depends on how ties are broken.
 
 use base::Instant;
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! The world: one thread, one agenda of events, and what each event does.
 //!
 //! ```text
-//!   agenda ──earliest──▶ host: inbox ──pass──▶ Node::step…, flush ─outputs─▶ network, disk, clients
+//!  agenda ──earliest──▶ host: inbox ──pass──▶ Node::step…, flush ─outputs─▶ network, disk, clients
 //!     ▲                                                │                          │
 //!     └──────────────── new events ────────────────────┴──── invariants look ◀────┘
 //! ```
