@@ -99,11 +99,12 @@ const PURE: &[&str] = &[
 const OUTSIDE: &[&str] = &["bytes", "crc32c", "xxhash-rust", "prost"];
 
 /// Crates of others that one pure crate alone may use: histories are lines of JSON, packets of
-/// gossip are sealed, an engine writes a record or two at a time.
+/// gossip are sealed, an engine writes a record or two at a time and says one thing at a time.
 const OUTSIDE_OF_ONE: &[(&str, &[&str])] = &[
     ("quorate-checker", &["serde", "serde_json"]),
     ("quorate-cluster", &["chacha20poly1305"]),
     ("quorate-consensus", &["smallvec"]),
+    ("quorate-node", &["smallvec"]),
 ];
 
 /// Crates of others that a pure crate's tests may use.

@@ -20,7 +20,7 @@
 use std::sync::Arc;
 
 use base::{Epoch, Slot};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use crate::decode::{self, DecodeError};
 use crate::membership::Membership;
@@ -86,9 +86,9 @@ impl Payload {
             Payload::Empty => (PayloadKind::Commands, Bytes::new()),
             Payload::Commands(commands) => (PayloadKind::Commands, commands.clone()),
             Payload::Membership(membership) => {
-                let mut buffer = BytesMut::new();
+                let mut buffer = Vec::with_capacity(membership.encoded_bytes());
                 membership.encode(&mut buffer);
-                (PayloadKind::Membership, buffer.freeze())
+                (PayloadKind::Membership, buffer.into())
             }
             Payload::Header => (PayloadKind::Header, Bytes::new()),
         }
@@ -141,7 +141,7 @@ impl Entry {
     }
 
     /// Appends the entry, without its slot, to a message.
-    pub(crate) fn encode(&self, buffer: &mut BytesMut) {
+    pub(crate) fn encode(&self, buffer: &mut impl BufMut) {
         buffer.put_u64_le(self.epoch.0);
         match &self.payload {
             Payload::Empty => {

@@ -12,7 +12,7 @@
 
 use base::mutant::{self, Mutant};
 use base::{Epoch, NodeId, Slot};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use crate::decode::{self, DecodeError};
 use crate::kind::EngineKind;
@@ -46,7 +46,7 @@ impl HardState {
     /// The bytes of the journal record.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut buffer = BytesMut::with_capacity(HardState::ENCODED_BYTES);
+        let mut buffer = Vec::with_capacity(HardState::ENCODED_BYTES);
         let mut flags = 0;
         if self.vote.is_some() {
             flags |= FLAG_VOTED;
@@ -62,7 +62,7 @@ impl HardState {
         buffer.put_u64_le(self.epoch.0);
         buffer.put_u64_le(self.chosen.0);
         buffer.put_u64_le(self.vote.map_or(0, |vote| vote.0));
-        buffer.freeze()
+        buffer.into()
     }
 
     /// Reads what [`HardState::encode`] wrote.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use base::{Epoch, Instant, NodeId, Slot};
 
@@ -131,6 +132,22 @@ impl AnyEngine {
     #[must_use]
     pub fn membership_in_force(&self) -> (Slot, &Membership) {
         either!(self, engine => engine.membership_in_force())
+    }
+
+    /// The membership in force, shared: while somebody holds it, it does not change.
+    #[must_use]
+    pub fn membership_shared(&self) -> &Arc<Membership> {
+        either!(self, engine => engine.membership_shared())
+    }
+
+    /// Whether this replica leads, and nothing would follow if all that it has written were durable
+    /// now, because that is not enough to choose anything. A Paxos leader never says so.
+    #[must_use]
+    pub fn waits_for_others(&self) -> bool {
+        match self {
+            AnyEngine::Raft(raft) => raft.waits_for_others(),
+            AnyEngine::Paxos(_) => false,
+        }
     }
 
     /// The promises as they stand, whether durable or not.

@@ -26,7 +26,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::NodeId;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use crate::decode::{self, DecodeError};
 use crate::limits::Limits;
@@ -266,7 +266,7 @@ impl Membership {
     /// # Panics
     /// If a voter is no member or a text is longer than 65,535 bytes; [`Membership::changed`]
     /// makes neither.
-    pub fn encode(&self, buffer: &mut BytesMut) {
+    pub fn encode(&self, buffer: &mut impl BufMut) {
         assert!(
             self.voters
                 .iter()
@@ -274,7 +274,6 @@ impl Membership {
                 .all(|id| self.members.contains_key(id)),
             "every voter is a member"
         );
-        buffer.reserve(self.encoded_bytes());
         buffer.put_u8(VERSION);
         let (voters, elect, commit) = match self.quorums.chosen() {
             Some((voters, sizes)) => (voters, sizes.elect, sizes.commit),

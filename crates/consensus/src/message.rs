@@ -10,7 +10,7 @@
 //! here, little-endian. `docs/internals/consensus.md` has the table byte by byte.
 
 use base::{Epoch, Slot};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use crate::decode::{self, DecodeError};
 use crate::engine::CheckpointRef;
@@ -261,7 +261,7 @@ impl Message {
     }
 
     /// Appends the message to a frame.
-    pub fn encode(&self, buffer: &mut BytesMut) {
+    pub fn encode(&self, buffer: &mut impl BufMut) {
         buffer.put_u8(self.kind());
         buffer.put_u64_le(self.epoch.0);
         match &self.body {
@@ -376,22 +376,22 @@ impl Occasion {
 }
 
 /// Appends numbers with one look at the room there is.
-fn put_numbers<const COUNT: usize>(buffer: &mut BytesMut, numbers: [u64; COUNT]) {
+fn put_numbers<const COUNT: usize>(buffer: &mut impl BufMut, numbers: [u64; COUNT]) {
     buffer.put_slice(numbers.map(u64::to_le_bytes).as_flattened());
 }
 
-fn put_position(buffer: &mut BytesMut, position: Position) {
+fn put_position(buffer: &mut impl BufMut, position: Position) {
     put_numbers(buffer, [position.slot.0, position.epoch.0]);
 }
 
-fn put_entries(buffer: &mut BytesMut, entries: &Entries) {
+fn put_entries(buffer: &mut impl BufMut, entries: &Entries) {
     buffer.put_u32_le(u32::try_from(entries.len()).expect("a message is bounded"));
     for entry in entries {
         entry.encode(buffer);
     }
 }
 
-fn put_state(buffer: &mut BytesMut, state: FollowerState) {
+fn put_state(buffer: &mut impl BufMut, state: FollowerState) {
     match state {
         FollowerState::Matching => buffer.put_u8(STATE_MATCHING),
         FollowerState::Rejecting { previous, hint } => {
@@ -406,14 +406,14 @@ fn put_state(buffer: &mut BytesMut, state: FollowerState) {
     }
 }
 
-fn put_checkpoint(buffer: &mut BytesMut, checkpoint: CheckpointRef) {
+fn put_checkpoint(buffer: &mut impl BufMut, checkpoint: CheckpointRef) {
     buffer.put_u64_le(checkpoint.slot.0);
     buffer.put_u64_le(checkpoint.epoch.0);
     buffer.put_u64_le(checkpoint.length);
     buffer.put_u32_le(checkpoint.checksum);
 }
 
-fn put_snapshot(buffer: &mut BytesMut, body: &Body) {
+fn put_snapshot(buffer: &mut impl BufMut, body: &Body) {
     match body {
         Body::SnapshotOffer {
             session,

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use base::{Incarnation, NodeId, WallTime};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use state::Origin;
 
 /// Bytes that each command adds to an entry beside itself.
@@ -76,7 +76,7 @@ pub fn encode(wall: WallTime, elapsed: Duration, commands: &[OriginatedCommand])
         .iter()
         .map(|each| each.command.len() + COMMAND_OVERHEAD)
         .sum();
-    let mut out = BytesMut::with_capacity(HEAD + length);
+    let mut out = Vec::with_capacity(HEAD + length);
     out.put_u8(VERSION);
     out.put_u64_le(wall.0);
     out.put_u64_le(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
@@ -89,7 +89,7 @@ pub fn encode(wall: WallTime, elapsed: Duration, commands: &[OriginatedCommand])
         out.put_u32_le(each.command.len() as u32);
         out.put_slice(&each.command);
     }
-    out.freeze()
+    out.into()
 }
 
 /// The batch in `body`, or `None` if there is none: then the whole entry is skipped.

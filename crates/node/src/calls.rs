@@ -262,6 +262,15 @@ pub struct CallLimits {
     pub resend_after: Duration,
 }
 
+/// The earlier of two moments, as far as there are any. Deadlines are asked for in every pass,
+/// where nearly always there are none: iterators cost more than that.
+pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 impl Calls {
     /// Nobody waits for anything. The first command gets the number after `last_sequence`.
     #[must_use]
@@ -369,11 +378,6 @@ impl Calls {
             .filter(|_| leader_known && !self.unsent.is_empty());
         let stale = (leader_known && self.sent_bytes > 0).then_some(self.look_for_stale_at);
         let ask = self.ask_again_at.filter(|_| !self.unasked.is_empty());
-        // Asked for in every pass, where nearly always there is nothing.
-        let earlier = |next: Option<Instant>, at: Option<Instant>| match (next, at) {
-            (Some(next), Some(at)) => Some(next.min(at)),
-            (next, at) => next.or(at),
-        };
         let others = [command, resend, stale, ask];
         others.into_iter().fold(expiry, earlier)
     }
@@ -688,6 +692,10 @@ impl Calls {
     /// Reads that may be answered now that everything up to `applied` is executed.
     pub fn take_ready(&mut self, applied: Slot) -> Vec<PendingRead> {
         let mut ready = Vec::new();
+        // Asked in every pass, and nearly always there are none.
+        if self.waiting.is_empty() {
+            return ready;
+        }
         while let Some(first) = self.waiting.first_entry()
             && (*first.key() <= applied || mutant::is_on(Mutant::ReadBeforeExecuted))
         {

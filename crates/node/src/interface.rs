@@ -132,7 +132,8 @@ pub enum Output {
     Disk(disk::Request),
     /// Send frames once a disk request has succeeded, never if it fails: what they say is true
     /// from then on. They need not wait for the node to hear of it, which is what they are given
-    /// away for.
+    /// away for. There may be none: then only this is said, that the node may not be in a hurry to
+    /// hear of the end (see [`crate::Node::is_patient`]).
     FramesAfter {
         /// A request that was given out in the same pass, before this.
         request: disk::RequestId,

@@ -355,11 +355,6 @@ impl Node {
                 let reason = format!("{who} does not talk to this node: {reason}");
                 out.push(Output::Note(Note::PeerRefused { reason }));
             }
-            _ if self.peers.who(connection).is_none() => {
-                self.bad_frames += 1;
-                self.peers
-                    .nonsense(connection, "it did not say who it is first", out);
-            }
             frame => self.dispatch(moment, connection, frame, out),
         }
     }
@@ -410,7 +405,9 @@ impl Node {
         out: &mut Vec<Output>,
     ) {
         let Some(hello) = self.peers.who(connection) else {
-            return;
+            self.bad_frames += 1;
+            let reason = "it did not say who it is first";
+            return self.peers.nonsense(connection, reason, out);
         };
         let from = hello.node;
         match &mut self.phase {
@@ -455,7 +452,7 @@ impl Node {
                 Frame::Form { .. } | Frame::FormPromised(_) | Frame::Formed(_) => {}
                 Frame::JoinReply(_) => {}
                 frame => {
-                    if self.peers.member(connection, running.cluster).is_none() {
+                    if hello.standing != HelloStanding::Member(running.cluster) {
                         return;
                     }
                     let known = running.known(from, &hello.name);

@@ -132,6 +132,12 @@ impl Replica {
         &self.membership
     }
 
+    /// The same, shared: while somebody holds it, it does not change.
+    #[must_use]
+    pub fn membership_shared(&self) -> &Arc<Membership> {
+        &self.membership
+    }
+
     /// The digest of the state at the applied slot.
     #[must_use]
     pub fn digest(&self) -> u128 {

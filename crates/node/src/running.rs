@@ -22,7 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::mutant::{self, Mutant};
-use base::{ClusterId, Epoch, GroupId, Incarnation, Instant, NodeId, Random, Slot};
+use base::{ClusterId, GroupId, Incarnation, Instant, NodeId, Random, Slot};
 use consensus::Mark;
 use journal::disk::{Completion, File, RequestId};
 use journal::{Done, Journal};
@@ -40,6 +40,7 @@ use crate::notes::{Metrics, Note};
 use crate::peers::Peers;
 use crate::recovery::{Recovered, RecoveredReplica};
 use crate::wire::{Frame, GroupFrame, Packet};
+use open_groups::{OpenGroups, Opened};
 use promises::Promises;
 use pulses::Pulses;
 use scrubbing::Scrubber;
@@ -51,6 +52,7 @@ mod leading;
 mod loading;
 mod moving;
 mod observing;
+mod open_groups;
 mod pinning;
 mod promises;
 pub(crate) mod pulses;
@@ -63,28 +65,6 @@ mod waking;
 
 pub use moving::MovingLimits;
 
-/// A group with what the node keeps of it.
-struct Opened {
-    group: Group,
-    opening: u32,
-    /// When it wants to be looked at; stands in the agenda.
-    due: Option<Instant>,
-    /// Something has happened to it in this pass.
-    is_awake: bool,
-    /// Its last write that has been appended and is not part of a flush yet.
-    unflushed: Option<Mark>,
-    /// Its last write that is on stable storage, and of which it has not been told.
-    durable: Option<Mark>,
-    /// Who may still be asleep under this node: they fell asleep when it led, and have said nothing
-    /// since.
-    asleep_below: BTreeSet<NodeId>,
-    /// Since when nobody is known to lead those, and how often they were told.
-    unled: Option<(Instant, u32)>,
-    load: loading::Load,
-    /// The epoch in which this node, which stops, gave it away.
-    given_in: Option<Epoch>,
-}
-
 /// A node that belongs to a cluster.
 pub struct Running {
     config: Config,
@@ -94,7 +74,7 @@ pub struct Running {
     is_witness: bool,
     incarnation: Incarnation,
     random: Random,
-    groups: BTreeMap<GroupId, Opened>,
+    groups: OpenGroups,
     /// Which group a disk request belongs to, by the opening that its id names.
     openings: BTreeMap<u32, GroupId>,
     last_opening: u32,
@@ -175,7 +155,7 @@ impl Running {
             is_witness: identity.is_witness,
             incarnation: identity.incarnation,
             random,
-            groups: BTreeMap::new(),
+            groups: OpenGroups::default(),
             openings: BTreeMap::new(),
             last_opening: 0,
             last_sequence: 0,
@@ -308,14 +288,12 @@ impl Running {
     }
 
     fn meta(&self) -> &Group {
-        let opened = self.groups.get(&META);
-        &opened.expect("the first group is on every node").group
+        &self.groups.meta().group
     }
 
     fn meta_mut(&mut self) -> &mut Group {
         self.wake(META);
-        let opened = self.groups.get_mut(&META);
-        &mut opened.expect("the first group is on every node").group
+        &mut self.groups.meta_mut().group
     }
 
     // --- what happens
@@ -711,10 +689,13 @@ impl Running {
         };
         let mut packets: BTreeMap<NodeId, Packet> = BTreeMap::new();
         let mut frames = Vec::new();
+        // What a leader writes may wait as well; nobody is told by it alone.
+        let mut can_wait = false;
         for (_, id, mark) in self.flushed.iter().take_while(|(each, ..)| *each <= flush) {
             let Some(opened) = self.groups.get_mut(id) else {
                 continue;
             };
+            can_wait |= opened.group.engine.waits_for_others();
             for (to, message) in opened.group.take_held(*mark) {
                 let full = packets
                     .entry(to)
@@ -725,13 +706,13 @@ impl Running {
         }
         let rest = packets.iter_mut();
         frames.extend(rest.filter_map(|(to, packet)| peers.route_to(*to).zip(packet.take())));
-        if !frames.is_empty() {
+        if can_wait || !frames.is_empty() {
             out.push(Output::FramesAfter { request, frames });
         }
     }
 
-    /// Whether the end of a write whose acknowledgements have left already can wait until something
-    /// else happens.
+    /// Whether the end of a write that was given out with [`Output::FramesAfter`] can wait until
+    /// something else happens.
     #[must_use]
     pub fn is_patient(&self) -> bool {
         let mut written = self.flushed.iter();

@@ -13,8 +13,7 @@
 //! `docs/internals/node.md`.
 
 use base::{ClusterId, GroupId, Incarnation, NodeId};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use consensus::message::Message;
+use bytes::{Buf, BufMut, Bytes};
 use consensus::{EngineKind, Membership};
 
 mod group;
@@ -22,7 +21,7 @@ mod members;
 mod packet;
 pub use group::{Facts, ForwardedCommand, GroupFrame, Operation};
 pub use members::MemberChange;
-pub use packet::Packet;
+pub use packet::{Messages, Packet};
 
 /// So many elements of a list are made room for before the first has been read: what is announced
 /// need not be there, and an element takes more memory than bytes in the frame.
@@ -117,7 +116,7 @@ pub enum Frame {
     /// The answer to [`Frame::JoinRequest`].
     JoinReply(JoinReply),
     /// Between the engines of groups; see [`Packet`].
-    Engine(Vec<(GroupId, Message)>),
+    Engine(Messages),
     /// Between the replicas of a group, or from a node whose clients it serves.
     Group(GroupId, GroupFrame),
     /// The receiver has been removed from the cluster, and may have missed that.
@@ -147,7 +146,7 @@ impl Frame {
     /// The body's bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.encoded_bytes_hint());
+        let mut out = Vec::with_capacity(self.encoded_bytes_hint());
         match self {
             Frame::Hello(hello) => put_hello(&mut out, hello),
             Frame::Goodbye(reason) => {
@@ -190,7 +189,7 @@ impl Frame {
                 out.put_u64_le(*surrendered);
             }
         }
-        out.freeze()
+        out.into()
     }
 
     /// About how many bytes [`Frame::encode`] makes.
@@ -242,7 +241,7 @@ impl Frame {
     }
 }
 
-fn put_hello(out: &mut BytesMut, hello: &Hello) {
+fn put_hello(out: &mut Vec<u8>, hello: &Hello) {
     out.put_u8(1);
     out.put_u16_le(hello.versions.0);
     out.put_u16_le(hello.versions.1);
@@ -288,7 +287,7 @@ fn get_hello(input: &mut Bytes) -> Result<Hello, WireError> {
     })
 }
 
-fn put_join_reply(out: &mut BytesMut, reply: &JoinReply) {
+fn put_join_reply(out: &mut Vec<u8>, reply: &JoinReply) {
     out.put_u8(7);
     match reply {
         JoinReply::Welcome(welcome) => {
@@ -326,8 +325,8 @@ fn get_join_reply(input: &mut Bytes) -> Result<JoinReply, WireError> {
 fn get_engine(input: &mut Bytes) -> Result<EngineKind, WireError> {
     EngineKind::from_code(input.try_get_u8()?).ok_or(WireError("no engine has this number"))
 }
-fn put_membership(out: &mut BytesMut, membership: &Membership) {
-    let mut body = BytesMut::new();
+fn put_membership(out: &mut Vec<u8>, membership: &Membership) {
+    let mut body = Vec::new();
     membership.encode(&mut body);
     put_bytes(out, &body);
 }
@@ -338,7 +337,7 @@ fn get_membership(input: &mut Bytes) -> Result<Membership, WireError> {
 }
 
 /// Longer texts are cut: only reasons for people are ever that long.
-fn put_text(out: &mut BytesMut, text: &str) {
+fn put_text(out: &mut Vec<u8>, text: &str) {
     let mut length = text.len().min(usize::from(u16::MAX));
     while !text.is_char_boundary(length) {
         length -= 1;
@@ -356,7 +355,7 @@ fn get_text(input: &mut Bytes) -> Result<String, WireError> {
     String::from_utf8(text.to_vec()).map_err(|_| WireError("a text is not UTF-8"))
 }
 
-fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.put_u32_le(bytes.len() as u32);
     out.put_slice(bytes);
 }
@@ -373,12 +372,12 @@ fn get_bytes(input: &mut Bytes) -> Result<Bytes, WireError> {
 mod tests {
     use base::{Epoch, Slot};
     use cluster::placement::plan::TableEpoch;
-    use consensus::message::Body;
+    use consensus::message::{Body, Message};
 
     use super::*;
 
     /// What so many groups have to say.
-    fn engine(groups: u64) -> Vec<(GroupId, Message)> {
+    fn engine(groups: u64) -> Messages {
         let message = || Message {
             epoch: Epoch(7),
             body: Body::VoteReply { granted: true },
@@ -535,10 +534,10 @@ mod tests {
                     "{frame:?} cut to {length}"
                 );
             }
-            let mut longer = BytesMut::from(&body[..]);
+            let mut longer = body.to_vec();
             longer.put_u8(0);
             assert!(
-                Frame::decode(longer.freeze()).is_err(),
+                Frame::decode(longer.into()).is_err(),
                 "{frame:?} with a byte more"
             );
         }

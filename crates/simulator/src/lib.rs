@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   seed ──▶ swarm ──▶ scenario ──▶ world ──────▶ outcome: clean, or what was violated
-//!                                   │  one thread, one heap of events ordered by time
+//!                                   │  one thread, one agenda of events in the order of time
 //!                       ┌───────────┼──────────────┬──────────────┐
 //!                     hosts       network        clients        invariants
 //!                  Node + disk   connections     typed etcd     look at every pass

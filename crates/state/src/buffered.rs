@@ -5,10 +5,12 @@
 //! tree, so that the cost of a write never grows with their number.
 
 use std::cmp::Ordering;
+use std::ops::{Index, IndexMut};
 use std::slice;
 
 use bytes::Bytes;
 
+use crate::space::Space;
 use crate::tree::{Pairs, Tree, Weigh};
 
 /// A list is never longer than this: moving its pairs is cheaper than a tree's nodes up to here.
@@ -127,6 +129,63 @@ impl<'a, V> Iterator for BufferedPairs<'a, V> {
             Some((key, value)) => Some((key, value)),
             None => self.tree.next(),
         }
+    }
+}
+
+/// What a transaction has written, by space. Nearly every transaction writes to one space, if to
+/// any: an empty list for each of the others would be made and dropped for nothing.
+#[derive(Debug)]
+pub(crate) struct BySpace<V> {
+    first: Option<(Space, Buffered<V>)>,
+    others: Vec<(Space, Buffered<V>)>,
+    /// What stands in a space that nothing was written to.
+    nothing: Buffered<V>,
+}
+
+impl<V> Default for BySpace<V> {
+    fn default() -> BySpace<V> {
+        BySpace {
+            first: None,
+            others: Vec::new(),
+            nothing: Buffered::default(),
+        }
+    }
+}
+
+impl<V> BySpace<V> {
+    /// What was written to each space, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Buffered<V>> {
+        self.first
+            .iter()
+            .chain(&self.others)
+            .map(|(_, writes)| writes)
+    }
+}
+
+impl<V> Index<Space> for BySpace<V> {
+    type Output = Buffered<V>;
+
+    fn index(&self, space: Space) -> &Buffered<V> {
+        let mut written = self.first.iter().chain(&self.others);
+        let found = written.find(|(own, _)| *own == space);
+        found.map_or(&self.nothing, |(_, writes)| writes)
+    }
+}
+
+impl<V> IndexMut<Space> for BySpace<V> {
+    fn index_mut(&mut self, space: Space) -> &mut Buffered<V> {
+        let (first, writes) = self
+            .first
+            .get_or_insert_with(|| (space, Buffered::default()));
+        if *first == space {
+            return writes;
+        }
+        let place = self.others.iter().position(|(own, _)| *own == space);
+        let place = place.unwrap_or_else(|| {
+            self.others.push((space, Buffered::default()));
+            self.others.len() - 1
+        });
+        &mut self.others[place].1
     }
 }
 

@@ -403,6 +403,9 @@ impl State {
     /// those were all whose place has come; if not, one that is over may stand behind them.
     pub fn settle_leases(&mut self, clock: Duration, most: usize) -> bool {
         let rows = &mut self.reader.rows;
+        if rows.lease_index.due.is_empty() {
+            return most > 0;
+        }
         let come = rows.lease_index.due.iterate().map(|(due, _)| *due);
         let come = come.take_while(|due| due.not_before <= clock).take(most);
         let mut looked_at = 0;
@@ -523,6 +526,10 @@ impl Reader {
     /// first deadline, or earlier where [`State::settle_leases`] has not followed renewals yet.
     #[must_use]
     pub fn no_lease_due_before(&self) -> Option<Duration> {
+        // Asked for in every pass, and few groups have leases.
+        if self.rows.lease_index.due.is_empty() {
+            return None;
+        }
         let (due, _) = self.rows.lease_index.due.iterate().next()?;
         Some(due.not_before)
     }

@@ -14,13 +14,13 @@ use std::time::Duration;
 use base::Slot;
 use bytes::Bytes;
 
-use crate::buffered::{Buffered, BufferedPairs};
+use crate::buffered::{BufferedPairs, BySpace};
 use crate::key_value::{EventBatch, KeyRange, KeyValue, Revision};
 use crate::keyspace::{Change, Version, row_bytes};
 use crate::lease::{self, Lease, LeaseId, Tie};
 use crate::limits::ROW_BYTES_MAX;
 use crate::reader::{Live, Reader, event};
-use crate::space::{Owner, SPACE_COUNT, Space};
+use crate::space::{Owner, Space};
 use crate::state::State;
 use crate::tree::Weigh;
 
@@ -61,8 +61,8 @@ impl Weigh for PendingRow {
 #[derive(Debug)]
 pub struct Transaction<'a> {
     state: &'a mut State,
-    writes: [Buffered<Pending>; SPACE_COUNT],
-    rows: [Buffered<PendingRow>; SPACE_COUNT],
+    writes: BySpace<Pending>,
+    rows: BySpace<PendingRow>,
     /// Counts the writes; gives each its place.
     order: u32,
     /// Bytes that the writes will hold.
@@ -76,8 +76,8 @@ impl<'a> Transaction<'a> {
     pub(crate) fn new(state: &'a mut State) -> Transaction<'a> {
         Transaction {
             state,
-            writes: Default::default(),
-            rows: Default::default(),
+            writes: BySpace::default(),
+            rows: BySpace::default(),
             order: 0,
             bytes: 0,
             compact_to: None,
@@ -119,8 +119,7 @@ impl<'a> Transaction<'a> {
     pub fn range(&self, space: Space, range: &KeyRange) -> TransactionRange<'_> {
         self.state.interruption.at_read();
         let mut base = self.base().live(space, range, None);
-        let writes =
-            self.writes[space.index()].iterate_from(range.start(), |key| range.is_after(key));
+        let writes = self.writes[space].iterate_from(range.start(), |key| range.is_after(key));
         let mut own = OwnWrites {
             range: range.clone(),
             pairs: writes,
@@ -142,8 +141,7 @@ impl<'a> Transaction<'a> {
     pub fn count(&self, space: Space, range: &KeyRange) -> u64 {
         self.state.interruption.at_read();
         let mut count = self.base().count(space, range, None);
-        let pairs =
-            self.writes[space.index()].iterate_from(range.start(), |key| range.is_after(key));
+        let pairs = self.writes[space].iterate_from(range.start(), |key| range.is_after(key));
         for (_, pending) in (OwnWrites {
             range: range.clone(),
             pairs,
@@ -161,7 +159,7 @@ impl<'a> Transaction<'a> {
     #[must_use]
     pub fn row(&self, space: Space, key: &[u8]) -> Option<Bytes> {
         self.state.interruption.at_read();
-        match self.rows[space.index()].find(key, |other| other.as_ref().cmp(key)) {
+        match self.rows[space].find(key, |other| other.as_ref().cmp(key)) {
             Some((_, PendingRow(value))) => value.clone(),
             None => self.base().row(space, key),
         }
@@ -173,7 +171,7 @@ impl<'a> Transaction<'a> {
     /// If the space keeps history.
     pub fn rows(&self, space: Space) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
         self.state.interruption.at_read();
-        let own = &self.rows[space.index()];
+        let own = &self.rows[space];
         let unchanged = self
             .base()
             .rows(space)
@@ -214,7 +212,7 @@ impl<'a> Transaction<'a> {
             version.version = current.version + i64::from(!is_own);
         }
         self.bytes += row_bytes(key, value);
-        self.writes[space.index()].insert(stored, Pending { version, before });
+        self.writes[space].insert(stored, Pending { version, before });
         previous
     }
 
@@ -229,7 +227,7 @@ impl<'a> Transaction<'a> {
         let revision = self.state.reader.scalars.revision + 1;
         let version = Version::deletion(revision, self.next_order());
         self.bytes += row_bytes(key, &[]);
-        self.writes[space.index()].insert(stored, Pending { version, before });
+        self.writes[space].insert(stored, Pending { version, before });
         Some(previous)
     }
 
@@ -250,7 +248,7 @@ impl<'a> Transaction<'a> {
         check_length(key, value);
         self.bytes += row_bytes(key, value);
         let value = PendingRow(Some(Bytes::copy_from_slice(value)));
-        self.rows[space.index()].insert(Bytes::copy_from_slice(key), value);
+        self.rows[space].insert(Bytes::copy_from_slice(key), value);
     }
 
     /// Deletes a row of a plain space, if it is there. The row of an origin may be deleted once
@@ -263,7 +261,7 @@ impl<'a> Transaction<'a> {
             !space.keeps_history() && space != Space::LEASES,
             "keys are deleted with a revision, leases are revoked"
         );
-        self.rows[space.index()].insert(Bytes::copy_from_slice(key), PendingRow(None));
+        self.rows[space].insert(Bytes::copy_from_slice(key), PendingRow(None));
     }
 
     /// A lease, if it exists; own changes included.
@@ -271,7 +269,7 @@ impl<'a> Transaction<'a> {
     pub fn lease(&self, id: LeaseId) -> Option<Lease> {
         self.state.interruption.at_read();
         let key = lease::row_key(id);
-        let own = &self.rows[Space::LEASES.index()];
+        let own = &self.rows[Space::LEASES];
         match own.find(&key, |other| other.as_ref().cmp(&key)) {
             Some((_, PendingRow(None))) => None,
             Some((_, PendingRow(Some(value)))) => Lease::decode(&key, value),
@@ -328,7 +326,7 @@ impl<'a> Transaction<'a> {
         let (key, value) = (lease::row_key(lease.id), lease.encode());
         self.bytes += row_bytes(&key, &value);
         let value = PendingRow(Some(Bytes::copy_from_slice(&value)));
-        self.rows[Space::LEASES.index()].insert(Bytes::copy_from_slice(&key), value);
+        self.rows[Space::LEASES].insert(Bytes::copy_from_slice(&key), value);
         lease
     }
 
@@ -341,7 +339,7 @@ impl<'a> Transaction<'a> {
             self.delete(*space, key);
         }
         let key = Bytes::copy_from_slice(&lease::row_key(id));
-        self.rows[Space::LEASES.index()].insert(key, PendingRow(None));
+        self.rows[Space::LEASES].insert(key, PendingRow(None));
         Some(keys.len() as u64)
     }
 
@@ -363,7 +361,7 @@ impl<'a> Transaction<'a> {
             return keys;
         }
         for space in Space::all() {
-            let own = self.writes[space.index()].iterate();
+            let own = self.writes[space].iterate();
             keys.extend(own.map(|(key, _)| (space, key.clone())));
         }
         let is_attached = |(space, key): &(Space, Bytes)| {
@@ -437,10 +435,10 @@ impl<'a> Transaction<'a> {
 
     fn commit_rows(&mut self) {
         for space in Space::all() {
-            if self.rows[space.index()].is_empty() {
+            if self.rows[space].is_empty() {
                 continue;
             }
-            let rows = std::mem::take(&mut self.rows[space.index()]);
+            let rows = std::mem::take(&mut self.rows[space]);
             for (key, PendingRow(value)) in rows.into_pairs() {
                 if space == Space::ORIGINS {
                     self.state.forget_window(&key);
@@ -453,10 +451,10 @@ impl<'a> Transaction<'a> {
     fn commit_versions(&mut self) {
         let mut changes = Vec::with_capacity(1);
         for space in Space::all() {
-            if self.writes[space.index()].is_empty() {
+            if self.writes[space].is_empty() {
                 continue;
             }
-            let writes = std::mem::take(&mut self.writes[space.index()]);
+            let writes = std::mem::take(&mut self.writes[space]);
             for (key, pending) in writes.into_pairs() {
                 if pending.is_change() {
                     changes.push((space, key, pending));
@@ -487,7 +485,7 @@ impl<'a> Transaction<'a> {
 
     /// The live version of a key, own writes included.
     fn current(&self, space: Space, key: &[u8]) -> Option<(&Bytes, &Version)> {
-        let own = self.writes[space.index()].find(key, |other| other.as_ref().cmp(key));
+        let own = self.writes[space].find(key, |other| other.as_ref().cmp(key));
         let found = match own {
             Some((key, pending)) => Some((key, &pending.version)),
             None => self.base().rows.history(space).latest(key),
@@ -499,7 +497,7 @@ impl<'a> Transaction<'a> {
     /// its live version before this transaction.
     fn look_up(&self, space: Space, key: &[u8]) -> (Bytes, Option<Version>, Option<Version>) {
         let live = |version: &Version| version.is_live().then(|| version.clone());
-        let own = self.writes[space.index()].find(key, |other| other.as_ref().cmp(key));
+        let own = self.writes[space].find(key, |other| other.as_ref().cmp(key));
         if let Some((stored, pending)) = own {
             return (
                 stored.clone(),

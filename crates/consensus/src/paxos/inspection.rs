@@ -1,5 +1,7 @@
 //! What can be seen of a Paxos replica.
 
+use std::sync::Arc;
+
 use base::{Epoch, Slot};
 
 use crate::engine::{self, Role, View};
@@ -35,6 +37,12 @@ impl Paxos {
     pub fn membership_in_force(&self) -> (Slot, &Membership) {
         let (slot, membership) = self.log.membership();
         (*slot, membership)
+    }
+
+    /// The membership in force, shared.
+    #[must_use]
+    pub fn membership_shared(&self) -> &Arc<Membership> {
+        &self.log.membership().1
     }
 
     pub(super) fn look(&self) -> View {

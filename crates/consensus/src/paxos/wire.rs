@@ -5,7 +5,7 @@
 //! it means nothing: what is chosen is chosen, whoever says so.
 
 use base::{Epoch, Slot};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use crate::decode::{self, DecodeError};
 use crate::entries::Entries;
@@ -132,7 +132,7 @@ impl PaxosBody {
     }
 
     /// Appends the fields, behind kind and epoch.
-    pub(crate) fn encode(&self, buffer: &mut BytesMut) {
+    pub(crate) fn encode(&self, buffer: &mut impl BufMut) {
         match self {
             PaxosBody::Prepare { first, occasion } => {
                 buffer.put_u64_le(first.0);
@@ -238,16 +238,16 @@ impl PaxosBody {
     }
 }
 
-fn put_count(buffer: &mut BytesMut, count: usize) {
+fn put_count(buffer: &mut impl BufMut, count: usize) {
     buffer.put_u32_le(u32::try_from(count).expect("a message is bounded"));
 }
 
-fn put_slotted(buffer: &mut BytesMut, entry: &Entry) {
+fn put_slotted(buffer: &mut impl BufMut, entry: &Entry) {
     buffer.put_u64_le(entry.slot.0);
     entry.encode(buffer);
 }
 
-fn put_entries(buffer: &mut BytesMut, entries: &[Entry]) {
+fn put_entries(buffer: &mut impl BufMut, entries: &[Entry]) {
     put_count(buffer, entries.len());
     for entry in entries {
         put_slotted(buffer, entry);

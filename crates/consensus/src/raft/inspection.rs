@@ -3,6 +3,8 @@
 //! [`crate::Engine::view`] is for people and costs allocations; checks that run after each of
 //! millions of steps need something that costs nothing.
 
+use std::sync::Arc;
+
 use base::{Epoch, NodeId, Slot};
 
 use crate::engine::Role;
@@ -57,5 +59,11 @@ impl Raft {
     pub fn membership_in_force(&self) -> (Slot, &Membership) {
         let (slot, membership) = self.log.membership();
         (*slot, membership)
+    }
+
+    /// The membership in force, shared.
+    #[must_use]
+    pub fn membership_shared(&self) -> &Arc<Membership> {
+        &self.log.membership().1
     }
 }

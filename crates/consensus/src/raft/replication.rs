@@ -299,6 +299,19 @@ impl Raft {
         self.choose(slot);
     }
 
+    /// Whether this replica leads, and nothing would follow if all that it has written were durable
+    /// now: too few others have anything that is not chosen yet. A witness is told only of what has
+    /// its copies, so it may wait for this one.
+    #[must_use]
+    pub fn waits_for_others(&self) -> bool {
+        let Some(leading) = &self.leading else {
+            return false;
+        };
+        let others = leading.peers.values();
+        let ahead = others.filter(|peer| peer.matched > self.chosen).count();
+        self.membership().witnesses.is_empty() && self.is_too_few(1 + ahead)
+    }
+
     /// Whether so many members cannot choose anything, whoever they are.
     fn is_too_few(&self, members: usize) -> bool {
         let fewer = usize::from(mutant::is_on(Mutant::ChooseWithoutQuorum));

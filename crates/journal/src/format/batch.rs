@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::block::{self, BLOCK_BYTES, BLOCK_HEADER_BYTES, BlockHeader, PAYLOAD_BYTES, Seed};
 use super::record::{self, RecordFault, StoredRecord};
-use super::{read_u32, read_u64};
+use super::{is_zero, read_u32, read_u64};
 
 /// What stands before the records of a batch.
 pub const HEADER_BYTES: u64 = 40;
@@ -245,7 +245,7 @@ pub fn decode(payload: &Bytes, number: u64, previous_checksum: u32) -> Result<Ba
         && header.synced_through < number
         && end <= payload.len() as u64
         && block::blocks_for(end) * PAYLOAD_BYTES == payload.len() as u64
-        && payload[end as usize..].iter().all(|byte| *byte == 0);
+        && is_zero(&payload[end as usize..]);
     if !sound {
         return Err(BatchFault::Header);
     }

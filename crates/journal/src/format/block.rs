@@ -13,7 +13,7 @@
 
 use base::checksum::{crc32c, crc32c_append};
 
-use super::{read_u32, read_u64};
+use super::{is_zero, read_u32, read_u64};
 use crate::Identity;
 
 /// The length of a block: the smallest sector in use, written whole or not at all.
@@ -86,7 +86,7 @@ pub fn classify(seed: Seed, offset: u64, block: &[u8]) -> Block {
     }
     match valid_header(seed, offset, block) {
         Some(header) => Block::Valid(header),
-        None if block.iter().all(|byte| *byte == 0) => Block::Zero,
+        None if is_zero(block) => Block::Zero,
         None => Block::Rotten,
     }
 }

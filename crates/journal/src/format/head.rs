@@ -7,7 +7,7 @@ use base::checksum::{crc32c, crc32c_append};
 use base::{ClusterId, DiskId, NodeId};
 
 use super::block::BLOCK_BYTES;
-use super::{read_u32, read_u64};
+use super::{is_zero, read_u32, read_u64};
 use crate::Identity;
 
 /// The first bytes of every segment.
@@ -82,7 +82,7 @@ impl SegmentHead {
         if block.len() as u64 != BLOCK_BYTES {
             return Head::Rotten;
         }
-        if block.iter().all(|byte| *byte == 0) {
+        if is_zero(block) {
             return Head::Zero;
         }
         if block[..8] != MAGIC || read_u32(block, 12) != Some(checksum(block)) {

@@ -19,6 +19,13 @@ pub(crate) fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..end)?.try_into().ok().map(u32::from_le_bytes)
 }
 
+/// Whether these are zeros alone: nearly all that is read of a segment which is not full.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    // Not one byte at a time.
+    let (words, rest) = bytes.as_chunks::<16>();
+    words.iter().all(|word| *word == [0; 16]) && rest.iter().all(|byte| *byte == 0)
+}
+
 /// Reads a little-endian `u64`; `None` behind the end.
 pub(crate) fn read_u64(bytes: &[u8], at: usize) -> Option<u64> {
     let end = at.checked_add(8)?;

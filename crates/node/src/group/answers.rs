@@ -255,7 +255,11 @@ impl Group {
 
     /// Answers the reads whose slot has been executed.
     pub(super) fn answer_reads(&mut self, out: &mut Vec<Output>) {
-        for PendingRead { call, kind } in self.calls.take_ready(self.replica.applied()) {
+        let ready = self.calls.take_ready(self.replica.applied());
+        if ready.is_empty() {
+            return;
+        }
+        for PendingRead { call, kind } in ready {
             match (call, kind) {
                 (_, ReadKind::Join(join)) => self.answer_join(join, out),
                 (_, ReadKind::Current) => self.was_current = true,

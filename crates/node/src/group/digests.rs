@@ -24,7 +24,7 @@ use etcd::maintenance::alarm::{Alarm, AlarmKind, raised};
 use etcd::maintenance::command::{self, MaintenanceCommand};
 
 use super::Group;
-use crate::calls::{Admittance, Waiter};
+use crate::calls::{Admittance, Waiter, earlier};
 use crate::interface::{Halt, Output};
 use crate::notes::Note;
 use crate::peers::Peers;
@@ -197,9 +197,11 @@ impl Group {
 
     /// When the next comparison is due.
     pub(super) fn digests_deadline(&self) -> Option<Instant> {
+        if !self.leads() {
+            return None;
+        }
         let next = self.has_uncompared().then_some(self.digests.next);
-        let again = self.digests.again_at.filter(|_| self.leads());
-        next.into_iter().chain(again).min()
+        earlier(next, self.digests.again_at)
     }
 
     /// What this node has at the slot that is compared. Right after a start nothing has been

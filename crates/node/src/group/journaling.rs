@@ -1,10 +1,12 @@
 //! What a group asks of the node's journal, and how the two name the same things.
 
-use base::{GroupId, Slot};
+use base::{GroupId, NodeId, Slot};
 use bytes::{Buf as _, Bytes};
-use consensus::{Entry, Mark, Payload, PayloadKind, Record, Records};
+use consensus::{Entry, Mark, Message, Payload, PayloadKind, Record, Records};
 use journal::RecordKind;
 use journal::format::record::BALLOT_BYTES;
+
+use super::Group;
 
 /// What a group asks of the journal, in this order.
 #[derive(Debug)]
@@ -29,6 +31,28 @@ pub(crate) enum ToJournal {
     },
     /// Entries up to this slot are no longer needed.
     Release(Slot),
+}
+
+impl Group {
+    /// Whether nothing here waits to hear that what this group has written is on the disk, apart
+    /// from who has been told by the disk itself. It follows, and its leader is going to say that
+    /// what was written is chosen; or it leads, and has to hear of others before anything is.
+    pub(crate) fn is_patient(&self) -> bool {
+        let glance = self.engine.glance();
+        self.leader.is_some()
+            && (!self.leads() || self.engine.waits_for_others())
+            && glance.chosen < glance.last
+            && !glance.is_uncertain
+            && self.held.is_empty()
+            && self.unreported.is_none()
+    }
+
+    /// Gives away what may leave once everything up to a mark is on the disk.
+    pub(crate) fn take_held(&mut self, upto: Mark) -> impl Iterator<Item = (NodeId, Message)> {
+        let count = self.held.partition_point(|(after, _, _)| *after <= upto);
+        let messages = self.held.drain(..count);
+        messages.map(|(_, to, message)| (to, message))
+    }
 }
 
 /// How the journal keeps what an engine writes.

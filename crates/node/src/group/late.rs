@@ -23,7 +23,11 @@ use crate::interface::Output;
 impl Group {
     /// Answers the calls whose time is up.
     pub(super) fn expire_calls(&mut self, moment: Moment, out: &mut Vec<Output>) {
-        for expired in self.calls.expire(moment.now) {
+        let expired = self.calls.expire(moment.now);
+        if expired.is_empty() {
+            return;
+        }
+        for expired in expired {
             self.metrics.calls_timed_out += 1;
             let error = match mutant::is_on(Mutant::RefuseAndPropose) {
                 true => Error::NoLeader,

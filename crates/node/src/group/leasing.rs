@@ -7,7 +7,7 @@ use etcd::proto::etcdserverpb::ResponseHeader;
 use state::{Lease, LeaseId};
 
 use super::{Group, Moment};
-use crate::calls::{Admittance, CallKind, Renewals, Waiter};
+use crate::calls::{Admittance, CallKind, Renewals, Waiter, earlier};
 use crate::interface::{Answer, CallId, Output, RenewedLeases};
 use crate::leases::{self, LeaseCommand, LeaseOutcome, PROTOCOL, Parent};
 use crate::replica::Outcome;
@@ -75,6 +75,9 @@ impl Group {
     }
 
     fn send_renewals(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.leases.renewals.is_empty() {
+            return;
+        }
         let latest = now + self.config.timing.request_timeout;
         let limits = self.config.limits.leases;
         for renewals in self.leases.take_renewals(now, &limits) {
@@ -153,9 +156,12 @@ impl Group {
     /// The next moment at which a lease is over or the group's clock wants an entry.
     pub(super) fn lease_deadline(&self) -> Option<Instant> {
         let gathered = (!self.leases.renewals.is_empty()).then_some(self.leases.renewals_due);
-        let ending = self.leads().then(|| self.ending_deadline()).flatten();
+        if !self.leads() {
+            return gathered;
+        }
+        let ending = self.ending_deadline();
         let parents = self.parents_deadline();
-        gathered.into_iter().chain(ending).chain(parents).min()
+        earlier(gathered, earlier(ending, parents))
     }
 
     /// The same on the leader, apart from renewals.

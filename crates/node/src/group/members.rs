@@ -727,10 +727,11 @@ impl Group {
     /// Whether the leader has to look after a learner.
     pub(super) fn has_wishes(&self) -> bool {
         let learners = self.membership.members.len() > self.membership.voters.len();
+        if !learners || !self.leads() {
+            return false;
+        }
         let mut members = self.membership.members.keys();
-        learners
-            && self.leads()
-            && members.any(|id| !self.membership.is_voter(*id) && self.shall_vote(*id))
+        members.any(|id| !self.membership.is_voter(*id) && self.shall_vote(*id))
     }
 
     /// The members, as etcd's clients know them.

@@ -177,6 +177,9 @@ pub struct Group {
     pub(crate) was_current: bool,
     /// What the hubs were told last; `None` before anything, and after a snapshot came.
     told_hubs: Option<publishing::Told>,
+    /// What was executed, the epoch, and whether somebody led, when it was last seen whether the
+    /// hubs are to be told something.
+    seen_for_hubs: (Slot, Epoch, bool),
     members: Members,
     space: SpaceKeeper,
     digests: Digests,
@@ -313,6 +316,7 @@ impl Group {
             ready_told: false,
             was_current: false,
             told_hubs: None,
+            seen_for_hubs: (Slot(0), Epoch(0), false),
             members: Members::new(helpers),
             space: SpaceKeeper::new(now, &config.limits.space),
             digests: Digests::default(),
@@ -650,26 +654,6 @@ impl Group {
         self.executed_in_pass = 0;
     }
 
-    /// Whether nothing here waits to hear that what this group has written is on the disk, apart
-    /// from who has been told by the disk itself: it follows, and its leader is going to say that
-    /// what was written is chosen.
-    pub(crate) fn is_patient(&self) -> bool {
-        let glance = self.engine.glance();
-        self.leader.is_some()
-            && !self.leads()
-            && glance.chosen < glance.last
-            && !glance.is_uncertain
-            && self.held.is_empty()
-            && self.unreported.is_none()
-    }
-
-    /// Gives away what may leave once everything up to a mark is on the disk.
-    pub(crate) fn take_held(&mut self, upto: Mark) -> impl Iterator<Item = (NodeId, Message)> {
-        let count = self.held.partition_point(|(after, _, _)| *after <= upto);
-        let messages = self.held.drain(..count);
-        messages.map(|(_, to, message)| (to, message))
-    }
-
     /// Whether what came out of the engine has made something possible that can be done at once.
     fn has_more_to_do(&self, now: Instant) -> bool {
         let sends = self.leader.is_some() && self.calls.can_send(now);
@@ -688,8 +672,11 @@ impl Group {
         if self.engine.deadline().is_some_and(|at| at <= now) {
             self.drive(moment, consensus::Input::Deadline, peers, out);
         }
-        for call in self.operators.expire(now) {
-            self.leader_silent(call, out);
+        let silent = self.operators.expire(now);
+        if !silent.is_empty() {
+            silent
+                .into_iter()
+                .for_each(|call| self.leader_silent(call, out));
         }
         self.expire_calls(moment, out);
         // Out of another group, a node simply closes it: see `crate::running`.

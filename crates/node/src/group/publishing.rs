@@ -29,6 +29,12 @@ impl Group {
             return;
         }
         let reader = self.replica.reader();
+        // The rest follows from the state, which only what is executed changes.
+        let seen = (reader.applied(), self.epoch, self.leader.is_some());
+        if self.told_hubs.is_some() && self.seen_for_hubs == seen {
+            return;
+        }
+        self.seen_for_hubs = seen;
         let now = Told {
             revision: reader.revision(),
             compacted: reader.compacted(),

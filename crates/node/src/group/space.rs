@@ -157,6 +157,9 @@ impl Group {
     /// Keeps compaction going while nothing is written, and tells those who wait for its end.
     pub(super) fn compact_on(&mut self, now: Instant, out: &mut Vec<Output>) {
         if !self.replica.compaction_pending() {
+            if self.compacting.is_empty() {
+                return;
+            }
             for (call, response) in std::mem::take(&mut self.compacting) {
                 self.answer_etcd(call, Ok(response), out);
             }

@@ -18,6 +18,9 @@ impl Running {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
+        if done.is_empty() {
+            return;
+        }
         for each in done {
             match each {
                 Done::Durable { mark } => self.durable(moment, mark, peers, out),

@@ -71,8 +71,7 @@ impl Running {
 
     /// Tells which keyspaces there are and where, if that has changed.
     pub(super) fn tell_keyspaces(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let meta = self.groups.get_mut(&META);
-        let meta = &mut meta.expect("the first group is on every node").group;
+        let meta = &mut self.groups.meta_mut().group;
         let (was_current, has_changed) = (meta.was_current, meta.take_membership_change());
         if meta.leader.is_some() {
             self.meta_led_at = now;

@@ -51,8 +51,7 @@ enum Ending {
 impl Running {
     /// Opens and closes groups, if the table has changed.
     pub(super) fn follow_table(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let meta = self.groups.get_mut(&META);
-        let meta = &mut meta.expect("the first group is on every node").group;
+        let meta = &mut self.groups.meta_mut().group;
         let is_current = meta.was_current;
         let was_current = std::mem::replace(&mut self.is_table_current, is_current);
         if !meta.take_table_change() && is_current == was_current {

@@ -29,6 +29,7 @@ use bytes::Bytes;
 
 use super::waking::{Cause, Waking};
 use super::{Opened, Running};
+use crate::calls::earlier;
 use crate::group::{META, Moment};
 use crate::interface::Output;
 use crate::peers::Peers;
@@ -111,7 +112,7 @@ impl Pulses {
     /// When something is to be done.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let next = (!self.pairs.is_empty()).then_some(self.next);
-        next.into_iter().chain(self.waking.deadline(now)).min()
+        earlier(next, self.waking.deadline(now))
     }
 }
 

@@ -12,7 +12,6 @@
 //! One read is under way at a time, on the background lane, and the next one begins when the rate
 //! allows. What memory still has needs no peer.
 
-use std::ops::Bound;
 use std::time::Duration;
 
 use base::{GroupId, Instant, Slot};
@@ -22,6 +21,7 @@ use state::CheckpointVerifier;
 use super::Running;
 use super::following::OF_NODE;
 use crate::checkpoints::own_request;
+use crate::group::META;
 use crate::interface::Output;
 use crate::notes::Note;
 
@@ -146,8 +146,7 @@ impl Running {
 
     /// Goes on with the checkpoint behind this one; if there is none, the round is over.
     fn next_checkpoint(&mut self, behind: Option<(GroupId, Slot)>, now: Instant) {
-        let from = behind.map_or(Bound::Unbounded, |(group, _)| Bound::Included(group));
-        let groups = self.groups.range((from, Bound::Unbounded));
+        let groups = self.groups.from(behind.map_or(META, |(group, _)| group));
         let mut all = groups.flat_map(|(id, opened)| {
             let slots = opened.group.kept_checkpoints();
             slots.map(|slot| (*id, slot))

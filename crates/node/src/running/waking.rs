@@ -168,6 +168,11 @@ impl Waking {
         }
     }
 
+    /// Whether nothing is to wake, and nothing is under way.
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.under_way.is_empty() && self.looks.is_empty()
+    }
+
     /// Whether one more may wake. `most`: how many may be under way at a time.
     fn has_room(&mut self, most: usize) -> bool {
         let least = most.min(SLOWEST_TOGETHER);
@@ -230,6 +235,9 @@ impl Waking {
 impl Running {
     /// Wakes some of the groups that are to wake.
     pub(super) fn wake_some(&mut self, moment: Moment, peers: &mut Peers, out: &mut Vec<Output>) {
+        if self.pulses.waking.is_idle() {
+            return;
+        }
         let limits = &self.config.limits;
         // Who never sleeps would keep its place until that ends.
         let most = match limits.sleep_after {

@@ -7,7 +7,7 @@
 //! The table of kinds is in `docs/internals/node.md`.
 
 use base::{Epoch, GroupId, NodeId, Slot};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use cluster::placement::plan::TableEpoch;
 
 use super::members::{self, MemberChange};
@@ -159,9 +159,9 @@ impl GroupFrame {
     /// The body of the frame that says this of `group`.
     #[must_use]
     pub fn encode(&self, group: GroupId) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.encoded_bytes_hint());
+        let mut out = Vec::with_capacity(self.encoded_bytes_hint());
         self.put(group, &mut out);
-        out.freeze()
+        out.into()
     }
 
     fn kind(&self) -> u8 {
@@ -180,7 +180,7 @@ impl GroupFrame {
         }
     }
 
-    pub(super) fn put(&self, group: GroupId, out: &mut BytesMut) {
+    pub(super) fn put(&self, group: GroupId, out: &mut Vec<u8>) {
         out.put_u8(self.kind());
         out.put_u64_le(group.0);
         match self {
@@ -303,7 +303,7 @@ fn forwarded_bytes(command: &ForwardedCommand) -> usize {
     8 + 1 + 4 + command.command.len()
 }
 
-fn put_forward(out: &mut BytesMut, commands: &[ForwardedCommand]) {
+fn put_forward(out: &mut Vec<u8>, commands: &[ForwardedCommand]) {
     out.put_u32_le(commands.len() as u32);
     for each in commands {
         out.put_u64_le(each.sequence);
@@ -351,7 +351,7 @@ fn get_refused(input: &mut Bytes) -> Result<GroupFrame, WireError> {
     })
 }
 
-fn put_operation(out: &mut BytesMut, operation: &Operation) {
+fn put_operation(out: &mut Vec<u8>, operation: &Operation) {
     match operation {
         Operation::MemberAdd {
             id,

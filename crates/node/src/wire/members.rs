@@ -12,7 +12,7 @@
 //! understand each other. One that is not known is answered as "unhealthy cluster".
 
 use base::NodeId;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 
 use super::{WireError, get_text, put_text};
 
@@ -41,7 +41,7 @@ pub enum MemberChange {
     Promote(NodeId),
 }
 
-pub(super) fn put_change(out: &mut BytesMut, change: &MemberChange) {
+pub(super) fn put_change(out: &mut Vec<u8>, change: &MemberChange) {
     match change {
         MemberChange::Add {
             id,
@@ -88,7 +88,7 @@ pub(super) fn get_change(input: &mut Bytes) -> Result<MemberChange, WireError> {
     })
 }
 
-pub(super) fn put_answer(out: &mut BytesMut, result: &Result<(), etcd::Error>) {
+pub(super) fn put_answer(out: &mut Vec<u8>, result: &Result<(), etcd::Error>) {
     match result {
         Ok(()) => out.put_u8(1),
         Err(error) => {

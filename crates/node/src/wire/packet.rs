@@ -9,8 +9,9 @@
 //! for one peer travels together; a frame that is about to be longer than a named limit is ended.
 
 use base::GroupId;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use consensus::message::Message;
+use smallvec::SmallVec;
 
 use super::{ROOM, WireError};
 
@@ -19,10 +20,13 @@ const FRAME_HEAD_BYTES: usize = 5;
 /// What stands before each message.
 const HEAD_BYTES: usize = 12;
 
+/// What engines say, each of which group. Nearly always it is one message.
+pub type Messages = SmallVec<[(GroupId, Message); 1]>;
+
 /// Messages that wait for the end of a pass, by the node that they go to.
 #[derive(Debug, Default)]
 pub struct Packet {
-    messages: Vec<(GroupId, Message)>,
+    messages: Messages,
     /// About how long the frame will be.
     bytes: usize,
 }
@@ -41,15 +45,15 @@ impl Packet {
         if self.messages.is_empty() {
             return None;
         }
-        let mut out = BytesMut::with_capacity(FRAME_HEAD_BYTES + self.bytes);
+        let mut out = Vec::with_capacity(FRAME_HEAD_BYTES + self.bytes);
         put(&mut out, &self.messages);
         self.messages.clear();
         self.bytes = 0;
-        Some(out.freeze())
+        Some(out.into())
     }
 }
 
-pub(super) fn put(out: &mut BytesMut, messages: &[(GroupId, Message)]) {
+pub(super) fn put(out: &mut Vec<u8>, messages: &[(GroupId, Message)]) {
     out.put_u8(KIND);
     out.put_u32_le(messages.len() as u32);
     for (group, message) in messages {
@@ -68,23 +72,19 @@ pub(super) fn encoded_bytes_hint(messages: &[(GroupId, Message)]) -> usize {
     FRAME_HEAD_BYTES + messages.iter().map(message).sum::<usize>()
 }
 
-pub(super) fn get(input: &mut Bytes) -> Result<Vec<(GroupId, Message)>, WireError> {
-    let mut messages = Vec::new();
+pub(super) fn get(input: &mut Bytes) -> Result<Messages, WireError> {
+    let mut messages = Messages::new();
     get_messages(input, &mut messages)?;
     Ok(messages)
 }
 
-fn get_messages(
-    input: &mut Bytes,
-    messages: &mut Vec<(GroupId, Message)>,
-) -> Result<(), WireError> {
+fn get_messages(input: &mut Bytes, messages: &mut Messages) -> Result<(), WireError> {
     let count = input.try_get_u32_le()? as usize;
     if count > input.remaining() / HEAD_BYTES {
         return Err(WireError(
             "more engine messages are announced than the frame can hold",
         ));
     }
-    // Nearly always one: `reserve` would make room for several.
     messages.reserve_exact(count.min(ROOM));
     for _ in 0..count {
         let group = GroupId(input.try_get_u64_le()?);
@@ -112,15 +112,15 @@ mod tests {
             epoch: Epoch(7),
             body: Body::VoteReply { granted: true },
         };
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         put(&mut out, &[(GroupId(1), message)]);
-        let mut good = out.split().freeze();
+        let mut good = Bytes::from(out);
         good.advance(FRAME_HEAD_BYTES);
         // As many as the frame can hold, of which only the first is one.
         let count = 100_000;
         let announced = (count as u32).to_le_bytes();
         let input = [&announced[..], &good, &vec![0; count * HEAD_BYTES]].concat();
-        let mut messages = Vec::new();
+        let mut messages = Messages::new();
         assert!(get_messages(&mut input.into(), &mut messages).is_err());
         assert_eq!(messages.len(), 1);
         assert!(messages.capacity() <= 2 * ROOM, "{}", messages.capacity());

@@ -3,6 +3,8 @@
 //! installed and a stale voter set kept; etcd finds such things hours later, by its corruption
 //! check). Builds that know different levels agree as well: all go by the level of their group.
 
+use std::sync::Arc;
+
 use base::{NodeId, Slot};
 use consensus::{AnyEngine, Membership};
 use node::replica::Replica;
@@ -22,21 +24,31 @@ struct Known {
 #[derive(Debug, Default)]
 pub struct Agreement {
     slots: Vec<Option<Known>>,
-    memberships: Vec<Membership>,
+    /// All that differ.
+    memberships: Vec<Arc<Membership>>,
+    /// Where some that are held by somebody stand in `memberships`: what is held here does not
+    /// change, so that one that has been compared need not be compared again.
+    compared: Vec<(Arc<Membership>, usize)>,
     /// Builds that know different levels have been compared since somebody last looked here.
     pub is_mixed: bool,
 }
 
 impl Agreement {
-    fn number_of(&mut self, membership: &Membership) -> usize {
+    fn number_of(&mut self, membership: &Arc<Membership>) -> usize {
+        let mut compared = self.compared.iter().rev();
+        if let Some((_, number)) = compared.find(|(held, _)| Arc::ptr_eq(held, membership)) {
+            return *number;
+        }
         let known = self
             .memberships
             .iter()
             .rposition(|known| known == membership);
-        known.unwrap_or_else(|| {
-            self.memberships.push(membership.clone());
+        let number = known.unwrap_or_else(|| {
+            self.memberships.push(Arc::clone(membership));
             self.memberships.len() - 1
-        })
+        });
+        self.compared.push((Arc::clone(membership), number));
+        number
     }
 
     /// A replica has executed more.
@@ -51,7 +63,7 @@ impl Agreement {
         }
         let now = Known {
             digest: replica.digest(),
-            membership: self.number_of(replica.membership()),
+            membership: self.number_of(replica.membership_shared()),
             by: own,
             level_max: replica.level_max(),
         };
@@ -80,24 +92,33 @@ impl Agreement {
         }
         Ok(())
     }
-}
 
-/// The engine's membership is the replica's, unless it stands in an entry not yet executed.
-///
-/// # Errors
-/// If they differ.
-pub fn in_force(own: NodeId, raft: &AnyEngine, replica: &Replica) -> Result<(), Violation> {
-    let (slot, membership) = raft.membership_in_force();
-    if slot <= replica.applied() && membership != replica.membership() {
-        return violated(
-            "membership is a function of snapshot and log",
-            format!(
-                "{own} counts votes by {membership:?} of slot {slot}, and has executed up to {}, \
-                 which makes it {:?}",
-                replica.applied(),
-                replica.membership()
-            ),
-        );
+    /// The engine's membership is the replica's, unless it stands in an entry not yet executed.
+    ///
+    /// # Errors
+    /// If they differ.
+    pub fn in_force(
+        &mut self,
+        own: NodeId,
+        engine: &AnyEngine,
+        replica: &Replica,
+    ) -> Result<(), Violation> {
+        let (slot, membership) = engine.membership_in_force();
+        if slot > replica.applied() {
+            return Ok(());
+        }
+        let counted = self.number_of(engine.membership_shared());
+        if counted != self.number_of(replica.membership_shared()) {
+            return violated(
+                "membership is a function of snapshot and log",
+                format!(
+                    "{own} counts votes by {membership:?} of slot {slot}, and has executed up to \
+                     {}, which makes it {:?}",
+                    replica.applied(),
+                    replica.membership()
+                ),
+            );
+        }
+        Ok(())
     }
-    Ok(())
 }

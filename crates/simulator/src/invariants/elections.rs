@@ -24,6 +24,8 @@ pub struct Elections {
     votes: BTreeMap<NodeId, (Epoch, NodeId)>,
     /// The epoch of the last one that each had told before its last pass.
     before_pass: BTreeMap<NodeId, Epoch>,
+    /// Who has told one since its last pass.
+    has_told: Vec<NodeId>,
     /// For whom each voted in an epoch.
     cast: BTreeMap<(NodeId, Epoch), NodeId>,
     /// All votes, by epoch and candidate.
@@ -99,6 +101,10 @@ impl Elections {
 
     /// A node has done a pass: what it tells from now on comes after what it told before.
     pub fn passed(&mut self, voter: NodeId) {
+        if !self.has_told.contains(&voter) {
+            return;
+        }
+        self.has_told.retain(|each| *each != voter);
         if let Some((epoch, _)) = self.votes.get(&voter) {
             self.before_pass.insert(voter, *epoch);
         }
@@ -126,6 +132,7 @@ impl Elections {
         let last = self.votes.get(&voter);
         if last.is_none_or(|(last, _)| *last <= epoch) {
             self.votes.insert(voter, (epoch, candidate));
+            self.has_told.push(voter);
         }
         self.cast.insert((voter, epoch), candidate);
         let given = self.given.entry((epoch, candidate)).or_default();

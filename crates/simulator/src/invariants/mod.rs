@@ -175,6 +175,12 @@ impl Invariants {
         self.seen[host].is_some()
     }
 
+    /// Whether this group had executed everything up to here on a host when it was last looked at,
+    /// and runs there ever since.
+    fn has_seen(&self, host: usize, applied: Slot) -> bool {
+        self.seen[host].is_some_and(|seen| seen.applied == applied)
+    }
+
     /// The group has ended on this host in the pass that was just done: nothing more can be seen of
     /// it there. What it led may have been chosen in this pass, by its own log too, and it has told
     /// others so.
@@ -360,7 +366,7 @@ impl Invariants {
         let raw = (was, &self.ballots, &self.elections);
         self.chosen.advanced(own, raft, from, raw)?;
         if before.is_none_or(|before| before.applied != applied) {
-            agreement::in_force(own, raft, running.replica())?;
+            self.agreement.in_force(own, raft, running.replica())?;
             if running.is_witness() {
                 self.reached.push(Mark::HeaderPassed);
                 return witnessing::holds_nothing(running);

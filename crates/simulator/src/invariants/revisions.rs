@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use checker::history::{Key as Name, Value};
 use etcd::proto::mvccpb::KeyValue;
 
 use super::{Violation, violated};
@@ -32,11 +33,11 @@ struct Key {
 pub struct Revisions {
     /// The highest revision that any answer has named.
     newest: i64,
-    keys: BTreeMap<Bytes, Key>,
+    keys: BTreeMap<Name, Key>,
     /// At which revision a value was put.
-    values: BTreeMap<Bytes, i64>,
+    values: BTreeMap<Value, i64>,
     /// Values whose put certainly failed.
-    failed: BTreeSet<Bytes>,
+    failed: BTreeSet<Value>,
     /// Revisions whose change an answer claimed as its own.
     owned: BTreeSet<i64>,
     /// How many answers were checked.
@@ -98,7 +99,7 @@ impl Revisions {
     /// # Errors
     /// If somebody saw that nothing happened then.
     pub fn changed(&mut self, key: &Bytes, revision: i64) -> Result<(), Violation> {
-        let known = self.keys.entry(key.clone()).or_default();
+        let known = self.keys.entry(Name(key.clone())).or_default();
         if !known.changes.insert(revision) {
             return Ok(());
         }
@@ -121,7 +122,8 @@ impl Revisions {
     /// # Errors
     /// If it was put at another one as well.
     pub fn put(&mut self, value: &Bytes, revision: i64) -> Result<(), Violation> {
-        if self.failed.contains(value) {
+        let name = Value(value.clone());
+        if self.failed.contains(&name) {
             return violated(
                 "what failed had no effect",
                 format!(
@@ -129,7 +131,7 @@ impl Revisions {
                 ),
             );
         }
-        let known = *self.values.entry(value.clone()).or_insert(revision);
+        let known = *self.values.entry(name).or_insert(revision);
         if known != revision {
             return violated(
                 "a command takes effect at most once",
@@ -144,13 +146,14 @@ impl Revisions {
     /// # Errors
     /// If somebody has seen it.
     pub fn failed(&mut self, value: &Bytes) -> Result<(), Violation> {
-        if let Some(revision) = self.values.get(value) {
+        let name = Value(value.clone());
+        if let Some(revision) = self.values.get(&name) {
             return violated(
                 "what failed had no effect",
                 format!("{value:?} was put at {revision}, and its client is told that it failed"),
             );
         }
-        self.failed.insert(value.clone());
+        self.failed.insert(name);
         Ok(())
     }
 
@@ -167,13 +170,14 @@ impl Revisions {
             );
         }
         // Most answers show what the one before has shown.
-        let known = self.keys.get(&shown.key).and_then(|key| key.shown.as_ref());
+        let name = Name(shown.key.clone());
+        let known = self.keys.get(&name).and_then(|key| key.shown.as_ref());
         let is_known = known.is_some_and(|(at, value)| *at == seen && *value == shown.value);
         if !is_known {
             self.put(&shown.value, seen)?;
             self.changed(&shown.key, seen)?;
         }
-        let known = self.keys.get_mut(&shown.key);
+        let known = self.keys.get_mut(&name);
         let known = known.expect("a key that has changed is known");
         if !is_known {
             known.shown = Some((seen, shown.value.clone()));
@@ -224,7 +228,7 @@ impl Revisions {
     /// The last known change of each key.
     #[must_use]
     pub fn last_changes(&self) -> Vec<(Bytes, i64)> {
-        let last = |(key, known): (&Bytes, &Key)| Some((key.clone(), *known.changes.last()?));
+        let last = |(Name(key), known): (&Name, &Key)| Some((key.clone(), *known.changes.last()?));
         self.keys.iter().filter_map(last).collect()
     }
 }

@@ -54,23 +54,23 @@ impl World {
         self.serve_disk(index, lane);
         // Nobody waits for the node, which may be busy or paused.
         self.invariants.disk_speaks(Some(id));
-        let has_spoken = frames.as_ref().is_some_and(|frames| !frames.is_empty());
+        let may_wait = frames.is_some();
         for (connection, body, said) in frames.into_iter().flatten() {
             self.send_looked_at(connection, body, said);
         }
         self.invariants.disk_speaks(None);
         let completion = Completion { id, result };
-        self.hand_from_disk(index, lane, completion, has_spoken);
+        self.hand_from_disk(index, lane, completion, may_wait);
     }
 
     /// A request has ended, and what was to be sent then has been. A node that rests may not want
     /// to be woken for it: then it hears of that with whatever happens next, as the server's does.
-    pub(crate) fn disk_tells(&mut self, index: usize, completion: Completion, has_spoken: bool) {
+    pub(crate) fn disk_tells(&mut self, index: usize, completion: Completion, may_wait: bool) {
         let host = &self.hosts[index];
         let rests = host.busy_until <= self.now && !host.is_free_due;
         let is_patient = host.node.as_ref().is_some_and(Node::is_patient);
         let input = Input::Disk(completion);
-        if has_spoken && rests && is_patient {
+        if may_wait && rests && is_patient {
             self.marks.reach(Mark::HeardLater);
             self.put_in_inbox(index, input);
         } else {

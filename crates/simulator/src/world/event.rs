@@ -1,8 +1,5 @@
-//! What is going to happen, and the heap that holds it: ordered by time, then by the order in which
-//! it was decided, so that a run never depends on how a heap breaks ties.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+//! What is going to happen, and the agenda that holds it: ordered by time, then by the order in
+//! which it was decided, so that a run never depends on how ties are broken.
 
 use base::Instant;
 use bytes::Bytes;
@@ -51,7 +48,7 @@ pub(crate) enum What {
         /// What came of it.
         completion: Box<Completion>,
         /// What was to be sent once it had succeeded has been sent.
-        has_spoken: bool,
+        may_wait: bool,
     },
     /// A request that a lane was serving ends, unless it was planned anew.
     Disk(Lane, u64),
@@ -133,53 +130,73 @@ pub(crate) enum World {
     Keyspace(usize),
 }
 
-/// When something happens, and where it is kept until then.
+/// When something happens, by which number it was decided, and where it is kept until then, from
+/// the highest bits to the lowest: to compare two of them takes one comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
-    at: Instant,
-    sequence: u64,
-    place: u32,
+struct Entry(u128);
+
+/// Bits of a place: so much may be planned at once, and 2^40 things may happen in a run.
+const PLACE_BITS: u32 = 24;
+
+impl Entry {
+    fn new(at: Instant, sequence: u64, place: u32) -> Entry {
+        let rest = sequence << PLACE_BITS | u64::from(place);
+        Entry(u128::from(at.0) << u64::BITS | u128::from(rest))
+    }
+
+    fn at(self) -> Instant {
+        Instant((self.0 >> u64::BITS) as u64)
+    }
+
+    fn place(self) -> usize {
+        self.0 as usize & ((1 << PLACE_BITS) - 1)
+    }
 }
 
 /// Everything that is going to happen. What it is stays where it was put: only the small entries
-/// move about in the heap.
+/// move. They are few, and most that come happen soon, so that keeping them in order, the next one
+/// last, costs less than a heap.
 #[derive(Debug, Default)]
-pub(crate) struct Heap {
-    entries: BinaryHeap<Reverse<Entry>>,
+pub(crate) struct Agenda {
+    entries: Vec<Entry>,
     sequence: u64,
     kept: Vec<Option<World>>,
     free: Vec<u32>,
 }
 
-impl Heap {
+impl Agenda {
     /// Something will happen; after what was decided before for the same moment.
     pub(crate) fn push(&mut self, at: Instant, what: World) {
         self.sequence += 1;
+        assert!(
+            self.sequence >> (u64::BITS - PLACE_BITS) == 0,
+            "a run ends before that"
+        );
         let place = match self.free.pop() {
             Some(place) => {
                 self.kept[place as usize] = Some(what);
                 place
             }
             None => {
+                assert!(
+                    self.kept.len() < 1 << PLACE_BITS,
+                    "not so much is planned at once"
+                );
                 self.kept.push(Some(what));
-                u32::try_from(self.kept.len() - 1).expect("not so much is planned at once")
+                self.kept.len() as u32 - 1
             }
         };
-        let sequence = self.sequence;
-        self.entries.push(Reverse(Entry {
-            at,
-            sequence,
-            place,
-        }));
+        let entry = Entry::new(at, self.sequence, place);
+        let place = self.entries.partition_point(|each| *each > entry);
+        self.entries.insert(place, entry);
     }
 
     /// What happens next, if it does by then, and when.
     pub(crate) fn pop(&mut self, until: Instant) -> Option<(Instant, World)> {
-        let first = self.entries.peek().filter(|first| first.0.at <= until)?;
-        let Entry { at, place, .. } = first.0;
-        self.entries.pop();
-        self.free.push(place);
-        let what = self.kept[place as usize].take();
-        Some((at, what.expect("it is kept until it happens")))
+        let first = self.entries.pop_if(|first| first.at() <= until)?;
+        let place = first.place();
+        self.free.push(place as u32);
+        let what = self.kept[place].take();
+        Some((first.at(), what.expect("it is kept until it happens")))
     }
 }

@@ -1,13 +1,13 @@
-//! The world: one thread, one heap of events, and what each event does.
+//! The world: one thread, one agenda of events, and what each event does.
 //!
 //! ```text
-//!   heap ──earliest──▶ host: inbox ──pass──▶ Node::step…, flush ─outputs─▶ network, disk, clients
+//!  agenda ──earliest──▶ host: inbox ──pass──▶ Node::step…, flush ─outputs─▶ network, disk, clients
 //!     ▲                                                │                          │
 //!     └──────────────── new events ────────────────────┴──── invariants look ◀────┘
 //! ```
 //!
 //! A pass takes everything that has arrived while the node was busy, as the server's node loop
-//! does. Time inside a node is what its own clock shows ([`clock`]); the heap is in true time.
+//! does. Time inside a node is what its own clock shows ([`clock`]); the agenda is in true time.
 
 pub(crate) mod atlas;
 pub(crate) mod audit;
@@ -45,7 +45,7 @@ use crate::scenario::{Scenario, Who};
 use crate::streams::Streams;
 use crate::trace::{Kind, Trace};
 use clock::Clock;
-use event::{Heap, What, World as Happening};
+use event::{Agenda, What, World as Happening};
 use host::Host;
 use network::Network;
 use operators::Operators;
@@ -70,7 +70,7 @@ pub struct World {
     pub invariants: Groups,
     /// What is known of revisions in keyspaces that are nowhere.
     nothing: Revisions,
-    heap: Heap,
+    agenda: Agenda,
     calls: u64,
     /// What happened, for people.
     pub trace: Trace,
@@ -149,7 +149,7 @@ impl World {
             invariants: Groups::new(count, began, sessions::bounds(&scenario)),
             hosts,
             nothing: Revisions::default(),
-            heap: Heap::default(),
+            agenda: Agenda::default(),
             calls: 0,
             trace: Trace::new(keep_trace),
             marks: Marks::default(),
@@ -190,7 +190,7 @@ impl World {
     }
 
     fn schedule_at(&mut self, at: Instant, what: Happening) {
-        self.heap.push(at, what);
+        self.agenda.push(at, what);
     }
 
     pub(crate) fn on_host(&mut self, delay: Duration, host: usize, what: What) {
@@ -212,7 +212,7 @@ impl World {
     /// Lets things happen until a moment, or until something is violated.
     pub(crate) fn run_until(&mut self, until: Instant) {
         while self.violation.is_none()
-            && let Some((at, what)) = self.heap.pop(until)
+            && let Some((at, what)) = self.agenda.pop(until)
         {
             self.now = self.now.max(at);
             self.happen(what);
@@ -270,8 +270,8 @@ impl World {
             What::DiskRequest(request) => self.disk_begins(host, *request),
             What::DiskEnd {
                 completion,
-                has_spoken,
-            } => self.disk_tells(host, *completion, has_spoken),
+                may_wait,
+            } => self.disk_tells(host, *completion, may_wait),
             What::Disk(lane, turn) => self.disk_ends(host, lane, turn),
             What::Persisted(identity) => {
                 self.hosts[host].disk.identity = Some(*identity);

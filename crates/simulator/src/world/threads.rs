@@ -63,15 +63,15 @@ impl World {
         index: usize,
         lane: Lane,
         completion: Completion,
-        has_spoken: bool,
+        may_wait: bool,
     ) {
         match self.crossing(index, Way::FromDisk, lane) {
-            None => self.disk_tells(index, completion, has_spoken),
+            None => self.disk_tells(index, completion, may_wait),
             Some(at) => {
                 let completion = Box::new(completion);
                 let end = What::DiskEnd {
                     completion,
-                    has_spoken,
+                    may_wait,
                 };
                 self.on_host_at(at, index, end);
             }
