@@ -571,3 +571,25 @@ fn a_group_without_a_majority_does_not_keep_the_log_of_the_others() {
         must_put(&mut world, survivor, "pods", "after", "1");
     }
 }
+
+/// A leader with an empty queue takes what comes at once, however little its queue may hold:
+/// whoever sent it would send it again for ever.
+#[test]
+fn what_comes_in_one_frame_is_taken() {
+    let small = |index| {
+        let mut config = config(index, 3);
+        config.limits.queued_commands = 2;
+        config
+    };
+    let mut world = World::new(40, (0..3).map(small).collect());
+    (0..3).for_each(|host| world.start(host));
+    let leader = world.wait_for_leader();
+    let follower = (leader + 1) % 3;
+    let calls = (0..8).map(|number| put(&format!("k{number}"), "v"));
+    let ids = world.call_together(follower, calls.collect());
+    world.run(Duration::from_secs(2));
+    for id in ids {
+        let answer = world.answer(id);
+        assert!(matches!(answer, Some(Answer::Etcd(Ok(_)))), "{answer:?}");
+    }
+}

@@ -133,7 +133,9 @@ impl Group {
             .iter()
             .map(|each| each.command.len() + COMMAND_OVERHEAD)
             .sum();
+        // One frame always fits, or what is too much for an empty queue would never be taken.
         let overloaded = self.leads()
+            && !self.queue.is_empty()
             && (self.queue.commands.len() + commands.len() > limits.queued_commands
                 || self.queue.bytes + bytes > limits.queued_bytes);
         if !self.leads() || overloaded {
