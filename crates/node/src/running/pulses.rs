@@ -310,22 +310,25 @@ impl Running {
     }
 
     /// A group has been looked at: it falls asleep if it can.
-    pub(super) fn consider_sleep(&mut self, id: GroupId, now: Instant) {
+    pub(super) fn consider_sleep(&mut self, id: GroupId, now: Instant, peers: &Peers) {
         self.consider_surrender(id, now);
         let Some(opened) = self.groups.get_mut(&id).filter(|_| id != META) else {
             return;
         };
-        if opened.group.take_membership_change() {
+        let has_changed = opened.group.take_membership_change();
+        if has_changed {
             let own = self.own;
             let members = opened.group.membership.members.keys().copied();
             self.pulses.share(id, members.filter(|node| *node != own));
             self.look_at_observers_of(id);
         }
         self.look_at_own_observing(id);
+        self.look_at_filling(id, has_changed);
+        let fills = self.fills(id, |node| peers.route_to(node).is_some());
         let Some(opened) = self.groups.get_mut(&id) else {
             return;
         };
-        if self.under_way.has(id) || self.observing.is_unsettled(id) {
+        if self.under_way.has(id) || fills {
             // Its new replicas must hear of it until they are filled.
             return;
         }
@@ -339,6 +342,7 @@ impl Running {
                 opened.asleep_below = members.filter(|node| is_there(*node)).collect();
             }
             self.pulses.waking.slept(id);
+            self.is_filled(id);
         }
         self.pulses.said = said;
         self.look_at_own_observing(id);
