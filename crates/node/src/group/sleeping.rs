@@ -222,6 +222,10 @@ impl Group {
             self.sleep.asked = None;
             return;
         };
+        if !self.has_compared(now, is_there) {
+            self.sleep.asked = None;
+            return;
+        }
         let members = self.membership.members.keys().copied();
         let mut others = members.filter(|id| *id != self.own && is_there(*id));
         if let Some(asked) = &self.sleep.asked
