@@ -65,13 +65,23 @@ fn operate(world: &mut World, host: usize, call: Call) -> Result<String, String>
     }
 }
 
-fn observe(world: &mut World, node: &str, observes: bool) -> Result<String, String> {
+/// Said through `host`.
+fn observe_by(
+    world: &mut World,
+    host: usize,
+    node: &str,
+    observes: bool,
+) -> Result<String, String> {
     let call = Call::Placement(Placement::Observe {
         name: "pods".to_owned(),
         node: node.to_owned(),
         observes,
     });
-    operate(world, 0, call)
+    operate(world, host, call)
+}
+
+fn observe(world: &mut World, node: &str, observes: bool) -> Result<String, String> {
+    observe_by(world, 0, node, observes)
 }
 
 fn small(index: usize, count: usize) -> Config {
@@ -485,4 +495,50 @@ fn an_observer_whose_table_comes_late_serves_what_sleeps() {
     world.deaf.clear();
     until_here(&mut world, 3);
     assert_eq!(value(world.ask(3, get("a", true))).as_deref(), Some("1"));
+}
+
+/// It was away while its keyspace moved to nodes that it knows nothing of. They sleep, and what it
+/// says to those whom it knows wakes nobody: the table tells it who they are.
+#[test]
+fn an_observer_that_knows_none_of_those_who_lead_now_is_brought_up() {
+    for (seed, engine) in [(13, EngineKind::Raft), (14, EngineKind::Paxos)] {
+        let configs: Vec<Config> = (0..5).map(|each| small(each, 5)).collect();
+        let mut world = World::new(seed, configs);
+        (0..5).for_each(|host| world.start(host));
+        world.wait_for_leader();
+        let create = Call::KeyspaceCreate {
+            names: vec!["pods".to_owned()],
+            replicas: 1,
+            engine,
+            quorums: None,
+        };
+        operate(&mut world, 0, create).expect("it is created");
+        must_put_anywhere(&mut world, "a", "1");
+        let first = status(&mut world).replicas[0].clone();
+        let first = first[1..].parse::<usize>().expect("names count") - 1;
+        let (second, observer) = ((first + 1) % 5, (first + 2) % 5);
+        let name = |host: usize| format!("n{}", host + 1);
+        observe_by(&mut world, first, &name(observer), true).expect("it may");
+        until_here(&mut world, observer);
+        world.kill(observer);
+        let sends = Call::Placement(Placement::Move {
+            name: "pods".to_owned(),
+            from: None,
+            to: vec![name(second)],
+        });
+        operate(&mut world, first, sends).expect("it may");
+        world.run_until(Duration::from_secs(60), "it has moved", |world| {
+            !is_open(world, first) && is_open(world, second)
+        });
+        must_put(&mut world, second, "a", "2");
+        world.run_until(Duration::from_secs(20), "it sleeps", |world| {
+            let running = world.node(second).running();
+            let group = running.and_then(|running| running.group(PODS));
+            group.is_some_and(quorate_node::group::Group::fell_asleep)
+        });
+        world.start(observer);
+        until_here(&mut world, observer);
+        let read = value(world.ask(observer, get("a", true)));
+        assert_eq!(read.as_deref(), Some("2"), "{engine:?}");
+    }
 }

@@ -9,7 +9,7 @@ use consensus::{EngineKind, Membership};
 use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
 use journal::disk::File;
 use quorate_node::running::scrubbing::ScrubLimits;
-use quorate_node::{Answer, Call, Halt};
+use quorate_node::{Answer, Call, Halt, Placement};
 use state::{CheckpointReader, CheckpointWriter, EntryStamp, Space};
 
 mod support;
@@ -722,5 +722,57 @@ fn a_replica_in_doubt_has_the_members_of_its_slot_and_looks_for_the_newest() {
         assert_eq!((&in_force, &executed), (&now, &now), "{engine}");
         world.kill(3);
         put(&mut world, 0, "without n4");
+    }
+}
+
+/// Its keyspace moved while it was away, from all whom it knows, and those who hold it now sleep.
+/// It may not ask for votes, so that they have to hear that it is back.
+#[test]
+fn a_replica_in_doubt_that_knows_none_of_the_others_is_brought_up() {
+    let pods = GroupId(1);
+    for engine in EngineKind::ALL.iter().copied() {
+        let mut world = world(6, 5, engine);
+        let create = Call::KeyspaceCreate {
+            names: vec!["pods".to_owned()],
+            replicas: 3,
+            engine,
+            quorums: None,
+        };
+        assert!(matches!(world.ask(0, create), Answer::Operator(Ok(_))));
+        world.run(Duration::from_secs(5));
+        let group = |world: &World, host: usize| -> Option<(bool, bool, Slot)> {
+            let running = world.is_running(host).then(|| world.node(host).running());
+            let group = running.flatten()?.group(pods)?;
+            let applied = group.replica().applied();
+            Some((group.fell_asleep(), group.is_in_doubt(), applied))
+        };
+        let has = |world: &World, host| group(world, host).is_some();
+        let (holders, others): (Vec<usize>, Vec<usize>) =
+            (0..5).partition(|host| has(&world, *host));
+        let away = holders[0];
+        world.kill(away);
+        for (file, _) in files(&mut world, away, is_segment) {
+            world.disk_of(away).flip(file, 700);
+        }
+        let asked = others[0];
+        let to = [away, others[0], others[1]].map(|host| format!("n{}", host + 1));
+        let call = Call::Placement(Placement::Move {
+            name: "pods".to_owned(),
+            from: None,
+            to: to.to_vec(),
+        });
+        let answer = world.ask(asked, call);
+        assert!(matches!(answer, Answer::Operator(Ok(_))), "{answer:?}");
+        world.run_until(PATIENCE, "it has moved, and sleeps", |world| {
+            let sleeps = |host: &usize| group(world, *host).is_some_and(|(sleeps, ..)| sleeps);
+            others.iter().all(sleeps) && holders.iter().all(|host| !has(world, *host))
+        });
+        world.start(away);
+        world.run_until(PATIENCE, "it has what the others have", |world| {
+            let (there, here) = (group(world, asked), group(world, away));
+            here.is_some_and(|(_, in_doubt, applied)| {
+                !in_doubt && there.is_some_and(|(.., other)| applied == other)
+            })
+        });
     }
 }

@@ -253,13 +253,16 @@ impl Group {
         let heartbeat = self.engine.deadline();
         let (epoch, slot) = (rest.epoch, rest.slot);
         let body = GroupFrame::Sleep { epoch, slot }.encode(self.id);
+        let before = said.len();
         said.extend(others.map(|id| (id, body.clone())));
+        let is_alone = said.len() == before;
         self.sleep.asked = Some(Asked {
             rest,
             heartbeat,
             confirmed: BTreeSet::new(),
         });
-        if self.membership.members.len() == 1 {
+        // Nobody's answer would bring it back here before the next heartbeat.
+        if is_alone {
             self.fall_asleep();
         }
     }
