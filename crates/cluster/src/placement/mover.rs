@@ -44,7 +44,7 @@ pub struct Observed {
     pub leader: Option<NodeId>,
     /// A change of membership is under way: nothing else may begin.
     pub is_changing: bool,
-    /// Those who cannot be filled yet: they have not said that they know of the move.
+    /// Those who cannot be filled yet: they have not said that they know of the move, or are away.
     pub unready: BTreeSet<NodeId>,
     /// Those who shall receive the log and never a vote.
     pub observers: BTreeSet<NodeId>,
@@ -93,7 +93,9 @@ pub fn steps(
     let begun = |shall: &BTreeSet<NodeId>, observed: &Observed| {
         let mut learners = observed.learners.keys();
         let is_filled = learners.any(|node| !observed.observers.contains(node));
-        observed.is_changing || is_filled || shall.is_subset(&observed.voters)
+        // Who waits only for observers has not begun: there may be thousands.
+        let is_there = *shall == observed.voters;
+        observed.is_changing || is_filled || (shall.is_subset(&observed.voters) && !is_there)
     };
     let (moving, waiting): (Vec<_>, Vec<_>) = differing
         .into_iter()
@@ -159,7 +161,8 @@ pub fn next_step(shall: &BTreeSet<NodeId>, observed: &Observed) -> Option<Step> 
         Some(other) => Some(Step::Remove(*other)),
         None if shall.contains(&leader) => {
             let has = |node: &&NodeId| observed.learners.contains_key(node);
-            let missing = observed.observers.iter().find(|node| !has(node));
+            let can = |node: &&NodeId| !has(node) && !observed.unready.contains(node);
+            let missing = observed.observers.iter().find(can);
             missing.map(|node| Step::AddLearner(*node))
         }
         None => {

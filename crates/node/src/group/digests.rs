@@ -14,6 +14,7 @@
 //! leader names. A comparison that was not completed is given up for the next. Where there is no
 //! next one, since nothing is written, the leader has all say the same slot again every now and
 //! then, as long as a node that it reaches has not: one that was away, or has been started anew.
+//! No group sleeps before all who are there have said what they have.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -79,6 +80,8 @@ pub(super) struct Digests {
     next: Instant,
     /// On the leader: when to see whether somebody has not said what it has there.
     again_at: Option<Instant>,
+    /// On the leader: somebody has to say again what it has, and has not been asked yet.
+    is_doubted: bool,
     /// The slot at which the state was found to be wrong.
     given_up: Option<Slot>,
 }
@@ -108,6 +111,7 @@ impl Digests {
         self.slot = slot;
         self.said.clear();
         self.told = false;
+        self.is_doubted = false;
         let early = std::mem::take(&mut self.early).into_iter();
         let now = early.filter(|(_, (said, _))| *said == slot);
         self.said
@@ -118,6 +122,7 @@ impl Digests {
     fn begin_again(&mut self) {
         self.said.clear();
         self.told = false;
+        self.is_doubted = false;
     }
 
     /// `mine`: what this node, `own`, has at the slot.
@@ -187,7 +192,22 @@ impl Group {
             }
             None => self.digests.said.clear(),
         }
+        self.digests.is_doubted = true;
         self.digests.again_at = Some(now + self.config.limits.digests.interval);
+    }
+
+    /// On the leader, once there is nothing else to do: whether all who are there have said what
+    /// they have, since they were away or slept. Whoever has not is asked at once.
+    pub(super) fn has_compared(&mut self, now: Instant, is_there: &dyn Fn(NodeId) -> bool) -> bool {
+        let membership = self.replica.membership();
+        let has_state = |id: &NodeId| *id != self.own && !membership.is_witness(*id);
+        let mut others = membership.members.keys().filter(|id| has_state(id));
+        let has_said = |id: &NodeId| !is_there(*id) || self.digests.said.contains_key(id);
+        let has_compared = self.is_witness() || others.all(has_said);
+        if !has_compared && std::mem::take(&mut self.digests.is_doubted) {
+            self.digests.again_at = Some(now);
+        }
+        has_compared
     }
 
     /// Whether something has been executed that is not compared.

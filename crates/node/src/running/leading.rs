@@ -1,13 +1,14 @@
 //! Who leads what: leaderships are spread over the nodes, by load where there is any, and by
-//! number else, where they go as the table's plan has them.
+//! number else.
 //!
 //! ```text
 //!   table, sites ─▶ leaders::preferred: the same on every node ─▶ who shall lead each group
-//!   a group that this node leads, and shall not ─▶ hand over: one at a time
+//!   this node leads more than its share: of those that it shall not lead ─▶ hand over, one at a time
 //! ```
 //!
 //! Nobody has to be asked: each node computes the same from the table, and gives away what it leads
-//! for others. Who shall lead and is not there gets nothing, until it is. A node that is being
+//! for others. A leadership that moves wakes its group, so that whoever leads its share, and a
+//! little more, keeps what it has ([`leaders::surplus`]). Who shall lead and is not there gets nothing, until it is. A node that is being
 //! emptied leads nothing, the first group included. What has something to do goes by its load
 //! ([`super::loading`]), until it is idle again.
 
@@ -102,7 +103,7 @@ impl Running {
         self.relieve(moment, peers, out);
         let is_draining = self.leading.is_draining;
         let rebalances = self.tending().rebalances;
-        for id in led {
+        for (id, to) in self.what_others_should_lead(&led, peers) {
             let has_rested = self.leading.since[&id] + limits.leading_rest <= now;
             let given = self.leading.given.get(&id);
             // Whoever could not take one group over must not keep the others here.
@@ -115,14 +116,7 @@ impl Running {
             if !may_give || !(is_draining || rebalances && has_rested && is_idle) {
                 continue;
             }
-            let to = match id {
-                META if is_draining => self.heir_of_first(peers),
-                META => None,
-                id => self.leading.preferred.get(&id).copied(),
-            };
-            if let Some(to) = to
-                && self.can_lead(id, to, peers)
-            {
+            if self.can_lead(id, to, peers) {
                 self.leading.given.insert(id, now);
                 self.with(id, out, |group, out| {
                     group.hand_over_to(moment, Some(to), peers, out);
@@ -130,6 +124,22 @@ impl Running {
                 return;
             }
         }
+    }
+
+    /// What this node leads and others should, and who: all of it where it is being emptied, else
+    /// what is more than its share.
+    fn what_others_should_lead(&self, led: &[GroupId], peers: &Peers) -> Vec<(GroupId, NodeId)> {
+        let preferred = &self.leading.preferred;
+        if self.leading.is_draining {
+            let heir = led.first().filter(|id| **id == META);
+            let heir = heir.and_then(|id| Some((*id, self.heir_of_first(peers)?)));
+            let others = led.iter().filter(|id| **id != META);
+            let others = others.filter_map(|id| Some((*id, *preferred.get(id)?)));
+            return heir.into_iter().chain(others).collect();
+        }
+        let others = self.groups.iter().filter(|(id, _)| **id != META);
+        let leaders = others.filter_map(|(id, opened)| Some((*id, opened.group.leader?)));
+        leaders::surplus(self.own, preferred, &leaders.collect())
     }
 
     /// Who shall lead what, if the table has changed.
