@@ -438,15 +438,19 @@ fn keyspaces_that_wait_for_observers_hold_up_no_other() {
     let limits = mover::Limits::default();
     let add = |group, node| (GroupId(group), Step::AddLearner(NodeId(node)));
     let now = steps(&target, &observed, &limits);
-    assert_eq!(now, [add(1, 9), add(2, 9), add(21, 4)]);
+    assert_eq!(now, [add(21, 4), add(1, 9), add(2, 9)]);
     // Two are being filled: no other is before they are.
     observed.insert(GroupId(1), group(&[(9, false)], &[9]));
     observed.insert(GroupId(2), group(&[(9, false)], &[9]));
     assert_eq!(steps(&target, &observed, &limits), [add(21, 4)]);
     observed.insert(GroupId(2), group(&[(9, true)], &[9]));
     let now = steps(&target, &observed, &limits);
-    assert_eq!(now, [add(3, 9), add(21, 4)]);
+    assert_eq!(now, [add(21, 4), add(3, 9)]);
+    // A move to the node goes first.
+    target.insert(GroupId(21), [1, 2, 9].map(NodeId).into());
+    assert_eq!(steps(&target, &observed, &limits), [add(21, 9)]);
     // Who is away waits, and so does nobody else.
+    target.insert(GroupId(21), [1, 2, 4].map(NodeId).into());
     for group in observed.values_mut() {
         group.unready.insert(NodeId(9));
     }

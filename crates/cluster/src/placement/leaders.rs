@@ -104,15 +104,16 @@ pub fn preferred(
 /// What `own` should lead no longer, of groups that have nothing to do: those of which others are
 /// preferred, if it leads more than its share, which is what is preferred of it; the most helpful
 /// first. A leadership that moves costs its group an election, so that whoever leads its share
-/// keeps what it has, whichever that is. `led`: who leads, as far as is known to `own`.
+/// keeps what it has, whichever that is. `led`: who leads, as far as is known to `own`; `is_there`:
+/// who can be reached.
 ///
-/// Whoever leads too many leads something of which another one is preferred. Each transfer brings
-/// one group to the node that is preferred, so that all of them end.
+/// Each transfer brings one group to the node that is preferred, so that all of them end.
 #[must_use]
 pub fn surplus(
     own: NodeId,
     preferred: &BTreeMap<GroupId, NodeId>,
     led: &BTreeMap<GroupId, NodeId>,
+    is_there: impl Fn(NodeId) -> bool,
 ) -> Vec<(GroupId, NodeId)> {
     let count = |all: &BTreeMap<GroupId, NodeId>| {
         let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
@@ -127,14 +128,20 @@ pub fn surplus(
     if of(&leads, own) <= share * UNEVEN_PERCENT / 100 {
         return Vec::new();
     }
+    // Who has its share as well passes on another one, if anybody who is there has less. Else it
+    // must lead clearly less: the shares of those who are away have to be led by somebody.
+    let has_enough = |to: NodeId| of(&leads, to) >= of(&shares, to);
+    let somebody_has_less = shares
+        .keys()
+        .any(|node| is_there(*node) && !has_enough(*node));
+    let is_level = |to: NodeId| of(&leads, to) + 2 > of(&leads, own);
     let mine = led.iter().filter(|(_, leader)| **leader == own);
     let others = mine.filter_map(|(group, _)| {
-        let to = preferred.get(group).filter(|to| **to != own)?;
-        Some((*group, *to))
+        let to = *preferred.get(group).filter(|to| **to != own)?;
+        (somebody_has_less || !is_level(to)).then_some((*group, to))
     });
     let mut others: Vec<(GroupId, NodeId)> = others.collect();
-    // Who has its share as well would only pass on another one.
-    others.sort_by_key(|(_, to)| of(&leads, *to) >= of(&shares, *to));
+    others.sort_by_key(|(_, to)| has_enough(*to));
     others
 }
 
@@ -330,7 +337,7 @@ mod tests {
             let mut led: BTreeMap<GroupId, NodeId> = (0..60).map(GroupId).zip(all).collect();
             let mut moved = 0;
             loop {
-                let of = |own: &NodeId| surplus(*own, &preferred, &led).first().copied();
+                let of = |own: &NodeId| surplus(*own, &preferred, &led, |_| true).first().copied();
                 let Some((group, to)) = nodes.iter().find_map(of) else {
                     break;
                 };
@@ -343,6 +350,20 @@ mod tests {
                 assert!(leads <= 21, "{counts:?}: {leads}");
             }
             assert_eq!(moved, least, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_swaps_while_somebody_is_away() {
+        let sites: Vec<Site> = (1..=3).map(|id| site(id, Standing::Serving)).collect();
+        let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
+        let candidates = (0..60).map(|group| (GroupId(group), nodes.clone()));
+        let preferred = preferred(&sites, &candidates.collect());
+        let halves = (0..60).map(|group| (GroupId(group), NodeId(1 + group % 2)));
+        let led: BTreeMap<GroupId, NodeId> = halves.collect();
+        for own in [NodeId(1), NodeId(2)] {
+            let given = surplus(own, &preferred, &led, |node| node != NodeId(3));
+            assert!(given.iter().all(|(_, to)| *to == NodeId(3)), "{given:?}");
         }
     }
 

@@ -100,12 +100,18 @@ pub fn steps(
     let (moving, waiting): (Vec<_>, Vec<_>) = differing
         .into_iter()
         .partition(|(_, shall, observed)| begun(shall, observed));
-    let free = limits.groups_in_motion.saturating_sub(moving.len());
+    // Those that only wait for observers come last, and take nobody's place among the others.
+    let (waiting, observed_only): (Vec<_>, Vec<_>) = waiting
+        .into_iter()
+        .partition(|(_, shall, observed)| *shall != observed.voters);
+    let mut free = limits.groups_in_motion.saturating_sub(moving.len());
+    let begin = moving.len()..moving.len() + waiting.len();
     let mut steps = Vec::new();
-    let mut started = 0;
-    for (index, (group, shall, observed)) in moving.iter().chain(&waiting).enumerate() {
-        if index >= moving.len() && started == free {
-            break;
+    let all = moving.iter().chain(&waiting).chain(&observed_only);
+    for (index, (group, shall, observed)) in all.enumerate() {
+        let begins = begin.contains(&index);
+        if begins && free == 0 {
+            continue;
         }
         let Some(step) = next_step(shall, observed) else {
             continue;
@@ -117,7 +123,7 @@ pub fn steps(
             }
             *filled += 1;
         }
-        started += usize::from(index >= moving.len());
+        free -= usize::from(begins);
         steps.push((**group, step));
     }
     steps

@@ -8,9 +8,9 @@
 //!
 //! Nobody has to be asked: each node computes the same from the table, and gives away what it leads
 //! for others. A leadership that moves wakes its group, so that whoever leads its share, and a
-//! little more, keeps what it has ([`leaders::surplus`]). Who shall lead and is not there gets nothing, until it is. A node that is being
-//! emptied leads nothing, the first group included. What has something to do goes by its load
-//! ([`super::loading`]), until it is idle again.
+//! little more, keeps what it has ([`leaders::surplus`]). Who shall lead and is not there gets
+//! nothing, until it is. A node that is being emptied leads nothing, the first group included. What
+//! has something to do goes by its load ([`super::loading`]), until it is idle again.
 
 use std::collections::BTreeMap;
 
@@ -104,7 +104,8 @@ impl Running {
         let is_draining = self.leading.is_draining;
         let rebalances = self.tending().rebalances;
         for (id, to) in self.what_others_should_lead(&led, peers) {
-            let has_rested = self.leading.since[&id] + limits.leading_rest <= now;
+            let since = self.leading.since.get(&id);
+            let has_rested = since.is_some_and(|since| *since + limits.leading_rest <= now);
             let given = self.leading.given.get(&id);
             // Whoever could not take one group over must not keep the others here.
             let again = match is_draining {
@@ -139,7 +140,8 @@ impl Running {
         }
         let others = self.groups.iter().filter(|(id, _)| **id != META);
         let leaders = others.filter_map(|(id, opened)| Some((*id, opened.group.leader?)));
-        leaders::surplus(self.own, preferred, &leaders.collect())
+        let is_there = |node| node == self.own || peers.route_to(node).is_some();
+        leaders::surplus(self.own, preferred, &leaders.collect(), is_there)
     }
 
     /// Who shall lead what, if the table has changed.

@@ -222,7 +222,10 @@ impl Running {
         for (id, begun, epoch) in unaware {
             self.tell_of_move(moment.now, id, (epoch, begun), out);
         }
-        for (id, seen) in &observed {
+        // Of the others nothing is to be said: a group that does not follow its move yet may have
+        // another membership than it seems.
+        let known = observed.iter().filter(|(id, _)| target.contains_key(id));
+        for (id, seen) in known {
             self.report(moment.now, *id, seen, out);
         }
         let limits = self.config.limits.moving.at_a_time;

@@ -155,7 +155,11 @@ impl Running {
         }
         let own = self.own;
         if is_back || is_another {
-            let lacks = |opened: &Opened| !opened.asleep_below.contains(&from);
+            // Who shall observe and has not been added waits for its turn.
+            let lacks = |opened: &Opened| {
+                let is_member = opened.group.membership.members.contains_key(&from);
+                is_member && !opened.asleep_below.contains(&from)
+            };
             self.stir(from, Cause::Other, |opened| {
                 let leader = opened.group.leader;
                 let has_changed = leader == Some(from) && (is_another || has_surrendered);
