@@ -338,8 +338,8 @@ fn who_lacks_something_keeps_the_others_awake_until_it_has_it() {
     }
 }
 
-/// A group sleeps once all who are there have said what their state is, and its leader has heard it.
-/// Somebody else leads now, who has not.
+/// A group sleeps once all who are there have said what their state is, and its leader has heard
+/// it. Somebody else leads now, who has not.
 #[test]
 fn a_new_leader_asks_for_the_states_that_only_the_last_one_knew() {
     let (mut world, groups) = sleepers(12, 12);

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   table, sites ─▶ leaders::preferred: the same on every node ─▶ who shall lead each group
-//!   this node leads more than its share: of those that it shall not lead ─▶ hand over, one at a time
+//!   more than its share is led here: of those that it shall not lead ─▶ hand over, one at a time
 //! ```
 //!
 //! Nobody has to be asked: each node computes the same from the table, and gives away what it leads

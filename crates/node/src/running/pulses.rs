@@ -19,9 +19,9 @@
 //! what a sleeping follower believes, that its leader leads, is what the leader's node said
 //! within the last election timeout, as for one that is awake.
 //!
-//! Whom a replica speaks to is told by its own membership, and by the table: one that was away while
-//! its keyspace moved may know nobody of those who hold it now. If it has no vote to ask for, or is
-//! in doubt, they are the ones who have to hear that it is back.
+//! Whom a replica speaks to is told by its own membership, and by the table: one that was away
+//! while its keyspace moved may know nobody of those who hold it now. If it has no vote to ask for,
+//! or is in doubt, they are the ones who have to hear that it is back.
 //!
 //! Gossip decides nothing here: it may be wrong for seconds. In which order groups wake, and how
 //! many at a time, says [`super::waking`].

@@ -445,8 +445,8 @@ impl World {
         voting.is_some_and(|(voting, _)| voting.contains(&host))
     }
 
-    /// Whether as many as shall vote in a keyspace, nobody is on the way in or out, and those of the
-    /// cluster observe it who shall.
+    /// Whether as many as shall vote in a keyspace, nobody is on the way in or out, and those of
+    /// the cluster observe it who shall.
     pub(crate) fn is_whole(&self, index: usize) -> bool {
         let space = &self.spaces[index];
         let (Some(plan), Some(group)) = (&space.plan, space.group) else {
