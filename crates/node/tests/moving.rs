@@ -383,7 +383,9 @@ fn who_holds_a_keyspace_again_is_answered_at_once_and_truly() {
         create(&mut world, "pods", 3, engine);
         world.run(Duration::from_secs(1));
         let holders = hosts_of(&status(&mut world, 0, "pods"));
-        let free = (0..4).find(|host| !holders.contains(host)).expect("of four");
+        let free = (0..4)
+            .find(|host| !holders.contains(host))
+            .expect("of four");
         for own in holders {
             for number in 0..20 {
                 must_put(&mut world, own, "pods", &format!("k{number}"), "before");
