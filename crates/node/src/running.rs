@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use base::mutant::{self, Mutant};
 use base::{ClusterId, GroupId, Incarnation, Instant, NodeId, Random, Slot};
 use consensus::Mark;
-use journal::disk::{Completion, File, RequestId};
+use journal::disk::{Completion, RequestId};
 use journal::{Done, Journal};
 
 use crate::calls::Join;
@@ -120,8 +120,10 @@ pub struct Running {
     is_table_current: bool,
     /// The group that was asked last to let go of its part of the log.
     last_pinning: GroupId,
-    /// Files of groups that were closed, and the flush that their end is part of.
-    closing: Vec<(Option<u64>, Vec<File>)>,
+    /// Groups whose end is not on stable storage yet.
+    closing: Vec<following::Closing>,
+    /// One of them is no more, so that it may be opened again.
+    opens_late: bool,
     /// Numbers the node's own disk requests.
     last_request: u32,
     promises: Promises,
@@ -182,6 +184,7 @@ impl Running {
             is_table_current: false,
             last_pinning: META,
             closing: Vec::new(),
+            opens_late: false,
             last_request: 0,
             promises: Promises::new(identity.epochs, recovered.is_doubtful),
             scrubber: Scrubber::new(now),

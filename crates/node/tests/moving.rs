@@ -1,152 +1,20 @@
 //! Keyspaces that get from some nodes to others: when told to, when a node dies or comes back, and
 //! when one is emptied.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base::GroupId;
-use bytes::Bytes;
 use consensus::EngineKind;
-use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
 use journal::disk::File;
-use quorate_node::{Answer, Call, Config, KeyspaceStatus, Placement};
+use quorate_node::{Answer, Call, Config, Placement};
 
 mod support;
 
-use support::{World, config};
-
-fn within(keyspace: &str, call: etcd::Request) -> Call {
-    Call::In {
-        keyspace: Arc::from(keyspace),
-        call: Box::new(Call::Etcd(call)),
-    }
-}
-
-fn put(keyspace: &str, key: &str, value: &str) -> Call {
-    let request = PutRequest {
-        key: Bytes::copy_from_slice(key.as_bytes()),
-        value: Bytes::copy_from_slice(value.as_bytes()),
-        ..Default::default()
-    };
-    within(keyspace, etcd::Request::Put(request))
-}
-
-fn get(keyspace: &str, key: &str) -> Call {
-    let request = RangeRequest {
-        key: Bytes::copy_from_slice(key.as_bytes()),
-        ..Default::default()
-    };
-    within(keyspace, etcd::Request::Range(request))
-}
-
-/// Small segments and checkpoints, so that replicas are filled from checkpoints too.
-fn small(index: usize, count: usize) -> Config {
-    let mut config = config(index, count);
-    config.limits.checkpoint_log_bytes = 16 << 10;
-    config.limits.journal.segment_bytes = 64 << 10;
-    config.limits.log_segments = 2;
-    config
-}
-
-fn nodes(seed: u64, count: usize) -> World {
-    let mut world = World::new(seed, (0..count).map(|each| small(each, count)).collect());
-    (0..count).for_each(|host| world.start(host));
-    world.wait_for_leader();
-    world
-}
-
-fn operate(world: &mut World, host: usize, call: Call) -> String {
-    let text = format!("{call:?}");
-    match world.ask(host, call) {
-        Answer::Operator(Ok(done)) => done,
-        other => panic!("{text}: {other:?}\n{}", world.picture()),
-    }
-}
-
-fn refused(world: &mut World, host: usize, placement: Placement) -> String {
-    match world.ask(host, Call::Placement(placement)) {
-        Answer::Operator(Err(reason)) => reason,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn create(world: &mut World, name: &str, replicas: usize, engine: EngineKind) {
-    let call = Call::KeyspaceCreate {
-        names: vec![name.to_owned()],
-        replicas,
-        engine,
-        quorums: None,
-    };
-    operate(world, 0, call);
-}
-
-fn sends(name: &str, from: usize, to: usize) -> Call {
-    Call::Placement(Placement::Move {
-        name: name.to_owned(),
-        from: Some(format!("n{}", from + 1)),
-        to: vec![format!("n{}", to + 1)],
-    })
-}
-
-fn tend(world: &mut World, through: usize, seconds: u64, rebalances: bool) {
-    let call = Call::Placement(Placement::Tend {
-        replace_after: Some(Duration::from_secs(seconds)),
-        rebalances: Some(rebalances),
-    });
-    operate(world, through, call);
-}
-
-fn status(world: &mut World, through: usize, name: &str) -> KeyspaceStatus {
-    match world.ask(through, Call::Keyspaces) {
-        Answer::Keyspaces(all) => {
-            let mut all = all.into_iter();
-            all.find(|each| each.name == name).expect("it is there")
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-fn hosts_of(status: &KeyspaceStatus) -> Vec<usize> {
-    let host = |name: &String| name[1..].parse::<usize>().expect("names count") - 1;
-    let mut hosts: Vec<usize> = status.replicas.iter().map(host).collect();
-    hosts.sort_unstable();
-    hosts
-}
-
-/// Waits until a keyspace moves no more; who holds it.
-fn at_rest(world: &mut World, through: usize, name: &str) -> Vec<usize> {
-    for _ in 0..300 {
-        let status = status(world, through, name);
-        if status.moving.is_none() {
-            world.run(Duration::from_millis(300));
-            return hosts_of(&status);
-        }
-        world.run(Duration::from_millis(100));
-    }
-    let status = status(world, through, name);
-    panic!("{status:?} moves for ever\n{}", world.picture());
-}
-
-fn must_put(world: &mut World, host: usize, keyspace: &str, key: &str, value: &str) {
-    for _ in 0..5 {
-        let answer = world.ask(host, put(keyspace, key, value));
-        if let Answer::Etcd(Ok(_)) = answer {
-            return;
-        }
-    }
-    panic!("put into {keyspace} through {host}\n{}", world.picture());
-}
-
-fn must_get(world: &mut World, host: usize, keyspace: &str, key: &str) -> Option<String> {
-    for _ in 0..3 {
-        if let Answer::Etcd(Ok(etcd::Response::Range(range))) = world.ask(host, get(keyspace, key))
-        {
-            let first = range.kvs.first();
-            return first.map(|each| String::from_utf8_lossy(&each.value).into_owned());
-        }
-    }
-    panic!("get from {keyspace} through {host}\n{}", world.picture());
-}
+use support::World;
+use support::keyspaces::{
+    at_rest, create, get, hosts_of, must_get, must_put, nodes, operate, put, refused, sends, small,
+    status, tend,
+};
 
 fn has_nothing_of(world: &mut World, host: usize, group: GroupId) {
     let running = world.node(host).running().expect("it runs");
@@ -369,56 +237,6 @@ fn no_call_is_lost_at_a_node_that_hears_late_that_it_leaves() {
                 matches!(answer, Some(Answer::Etcd(Ok(_)))),
                 "call {number}: {answer:?}"
             );
-        }
-    }
-}
-
-/// Who holds a keyspace again, in the same process, is not taken for who it was: neither are its
-/// commands repetitions of those from before, nor do the old ones answer who waits for new ones.
-#[test]
-fn who_holds_a_keyspace_again_is_answered_at_once_and_truly() {
-    for (seed, engine) in [(18, EngineKind::Raft), (19, EngineKind::Paxos)] {
-        let mut world = nodes(seed, 4);
-        tend(&mut world, 0, 300, false);
-        create(&mut world, "pods", 3, engine);
-        world.run(Duration::from_secs(1));
-        let holders = hosts_of(&status(&mut world, 0, "pods"));
-        let free = (0..4)
-            .find(|host| !holders.contains(host))
-            .expect("of four");
-        for own in holders {
-            for number in 0..20 {
-                must_put(&mut world, own, "pods", &format!("k{number}"), "before");
-            }
-            operate(&mut world, free, sends("pods", own, free));
-            at_rest(&mut world, 0, "pods");
-            operate(&mut world, free, sends("pods", free, own));
-            // From the moment on at which its node sends it clients.
-            let mut calls = Vec::new();
-            for number in 0..40 {
-                let key = format!("h{own}-{number}");
-                calls.push((key.clone(), world.call(own, put("pods", &key, "after"))));
-                world.run(Duration::from_millis(50));
-            }
-            at_rest(&mut world, 0, "pods");
-            for number in 40..60 {
-                let key = format!("h{own}-{number}");
-                calls.push((key.clone(), world.call(own, put("pods", &key, "after"))));
-            }
-            world.run(Duration::from_secs(3));
-            for (key, call) in calls {
-                match world.answer(call) {
-                    Some(Answer::Etcd(Ok(_))) => {
-                        let value = must_get(&mut world, own, "pods", &key);
-                        assert_eq!(value.as_deref(), Some("after"), "{key} of {engine:?}");
-                    }
-                    // Not before its clients are served here.
-                    Some(Answer::Etcd(Err(error))) => {
-                        assert_eq!(error, etcd::Error::KeyspaceElsewhere, "{key} of {engine:?}");
-                    }
-                    other => panic!("{key} of {engine:?}: {other:?}"),
-                }
-            }
         }
     }
 }

@@ -39,6 +39,16 @@ use crate::recovery::{Loss, RecoveredReplica};
 /// The opening that stands in requests of the node itself.
 pub(super) const OF_NODE: u32 = (1 << 31) - 1;
 
+/// A group that was closed. It is not opened again before its end is on stable storage, and its
+/// files are about to be deleted: until then, writes of before may become durable, which say
+/// nothing of those of after, and files of after could have names of before.
+pub(super) struct Closing {
+    group: GroupId,
+    /// The flush that its end is part of, once there is one.
+    flush: Option<u64>,
+    files: Vec<File>,
+}
+
 /// Why a group is closed.
 #[derive(Clone, Copy)]
 enum Ending {
@@ -54,7 +64,9 @@ impl Running {
         let meta = &mut self.groups.meta_mut().group;
         let is_current = meta.was_current;
         let was_current = std::mem::replace(&mut self.is_table_current, is_current);
-        if !meta.take_table_change() && is_current == was_current {
+        let has_changed = meta.take_table_change();
+        let opens_late = std::mem::take(&mut self.opens_late);
+        if !has_changed && is_current == was_current && !opens_late {
             return;
         }
         self.is_directory_old = true;
@@ -98,7 +110,7 @@ impl Running {
         };
         self.places = table.iter().map(place).collect();
         for keyspace in &table {
-            let is_new = !self.groups.contains_key(&keyspace.group);
+            let is_new = !self.groups.contains_key(&keyspace.group) && !self.closes(keyspace.group);
             if keyspace.is_open_on(self.own) && is_new && is_current {
                 self.open(keyspace, now, out);
             }
@@ -195,14 +207,23 @@ impl Running {
             epoch: base::Epoch(0),
             body: bytes::Bytes::new(),
         });
-        self.closing.push((None, closed.group.checkpoint_files()));
+        self.closing.push(Closing {
+            group: id,
+            flush: None,
+            files: closed.group.checkpoint_files(),
+        });
         out.push(Output::Note(Note::GroupClosed.of(id)));
+    }
+
+    /// Whether the end of a group that was closed is not on stable storage yet.
+    fn closes(&self, id: GroupId) -> bool {
+        self.closing.iter().any(|closing| closing.group == id)
     }
 
     /// What was closed before this flush goes with it.
     pub(super) fn closing_flushed(&mut self, flush: u64) {
-        for (number, _) in &mut self.closing {
-            number.get_or_insert(flush);
+        for closing in &mut self.closing {
+            closing.flush.get_or_insert(flush);
         }
     }
 
@@ -211,12 +232,16 @@ impl Running {
         if self.closing.is_empty() {
             return;
         }
-        let is_over = |number: &Option<u64>| number.is_some_and(|number| number <= durable);
+        let is_over = |each: &Closing| each.flush.is_some_and(|flush| flush <= durable);
         let closing = std::mem::take(&mut self.closing);
-        let (over, rest): (Vec<_>, Vec<_>) =
-            closing.into_iter().partition(|(number, _)| is_over(number));
+        let (over, rest): (Vec<_>, Vec<_>) = closing.into_iter().partition(is_over);
         self.closing = rest;
-        for file in over.into_iter().flat_map(|(_, files)| files) {
+        if !over.is_empty() {
+            // The table may want some of them here again.
+            self.opens_late = true;
+            self.wake(META);
+        }
+        for file in over.into_iter().flat_map(|each| each.files) {
             self.delete(file, out);
         }
     }

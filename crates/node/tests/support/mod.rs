@@ -24,6 +24,7 @@ use quorate_node::{
 
 mod disk;
 mod event;
+pub mod keyspaces;
 mod publishing;
 pub use disk::Disk;
 use event::{Event, Happening};

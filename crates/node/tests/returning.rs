@@ -1,0 +1,102 @@
+//! Nodes that let go of a keyspace and get it again in the same process: nothing of before is taken
+//! for something of after.
+
+use std::time::Duration;
+
+use consensus::EngineKind;
+use quorate_node::Answer;
+
+mod support;
+
+use support::keyspaces::{
+    at_rest, create, hosts_of, must_get, must_put, nodes, operate, put, sends, status, tend,
+};
+
+/// Who holds a keyspace again, in the same process, is not taken for who it was: neither are its
+/// commands repetitions of those from before, nor do the old ones answer who waits for new ones.
+#[test]
+fn who_holds_a_keyspace_again_is_answered_at_once_and_truly() {
+    for (seed, engine) in [(18, EngineKind::Raft), (19, EngineKind::Paxos)] {
+        let mut world = nodes(seed, 4);
+        tend(&mut world, 0, 300, false);
+        create(&mut world, "pods", 3, engine);
+        world.run(Duration::from_secs(1));
+        let holders = hosts_of(&status(&mut world, 0, "pods"));
+        let free = (0..4)
+            .find(|host| !holders.contains(host))
+            .expect("of four");
+        for own in holders {
+            for number in 0..20 {
+                must_put(&mut world, own, "pods", &format!("k{number}"), "before");
+            }
+            operate(&mut world, free, sends("pods", own, free));
+            at_rest(&mut world, 0, "pods");
+            operate(&mut world, free, sends("pods", free, own));
+            // From the moment on at which its node sends it clients.
+            let mut calls = Vec::new();
+            for number in 0..40 {
+                let key = format!("h{own}-{number}");
+                calls.push((key.clone(), world.call(own, put("pods", &key, "after"))));
+                world.run(Duration::from_millis(50));
+            }
+            at_rest(&mut world, 0, "pods");
+            for number in 40..60 {
+                let key = format!("h{own}-{number}");
+                calls.push((key.clone(), world.call(own, put("pods", &key, "after"))));
+            }
+            world.run(Duration::from_secs(3));
+            for (key, call) in calls {
+                match world.answer(call) {
+                    Some(Answer::Etcd(Ok(_))) => {
+                        let value = must_get(&mut world, own, "pods", &key);
+                        assert_eq!(value.as_deref(), Some("after"), "{key} of {engine:?}");
+                    }
+                    // Not before its clients are served here.
+                    Some(Answer::Etcd(Err(error))) => {
+                        assert_eq!(error, etcd::Error::KeyspaceElsewhere, "{key} of {engine:?}");
+                    }
+                    other => panic!("{key} of {engine:?}: {other:?}"),
+                }
+            }
+        }
+    }
+}
+
+/// What is written for a keyspace that a node lets go of becomes durable when the node has it
+/// again: that says nothing of what is written then.
+#[test]
+fn late_writes_of_before_are_not_taken_for_those_of_after() {
+    for (seed, engine) in [(20, EngineKind::Raft), (21, EngineKind::Paxos)] {
+        let mut world = nodes(seed, 4);
+        let leader = world.wait_for_leader();
+        tend(&mut world, leader, 300, false);
+        create(&mut world, "pods", 3, engine);
+        world.run(Duration::from_secs(1));
+        let holders = hosts_of(&status(&mut world, leader, "pods"));
+        let leads = status(&mut world, holders[0], "pods")
+            .leader
+            .expect("somebody leads");
+        let follows = |host: &&usize| **host != leader && format!("n{}", **host + 1) != leads;
+        let own = *holders.iter().find(follows).expect("three hold it");
+        let free = (0..4)
+            .find(|host| !holders.contains(host))
+            .expect("of four");
+        let other = *holders
+            .iter()
+            .find(|host| **host != own)
+            .expect("three hold it");
+        world.disk_of(own).is_stuck = true;
+        for number in 0..20 {
+            must_put(&mut world, other, "pods", &format!("k{number}"), "before");
+        }
+        operate(&mut world, leader, sends("pods", own, free));
+        assert!(!at_rest(&mut world, leader, "pods").contains(&own));
+        operate(&mut world, leader, sends("pods", free, own));
+        world.run(Duration::from_secs(2));
+        world.disk_of(own).is_stuck = false;
+        assert!(at_rest(&mut world, leader, "pods").contains(&own));
+        must_put(&mut world, own, "pods", "k", "after");
+        let value = must_get(&mut world, own, "pods", "k19");
+        assert_eq!(value.as_deref(), Some("before"));
+    }
+}
