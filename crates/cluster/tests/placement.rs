@@ -414,6 +414,49 @@ fn nobody_is_filled_that_does_not_know_of_it_and_others_do_not_wait() {
     );
 }
 
+/// However many keyspaces wait for a node to observe them, they hold up none that moves.
+#[test]
+fn keyspaces_that_wait_for_observers_hold_up_no_other() {
+    let voters: BTreeSet<NodeId> = [1, 2, 3].map(NodeId).into();
+    let group = |learners: &[(u64, bool)], observers: &[u64]| Observed {
+        voters: voters.clone(),
+        learners: learners
+            .iter()
+            .map(|(id, has)| (NodeId(*id), *has))
+            .collect(),
+        leader: Some(NodeId(1)),
+        observers: observers.iter().copied().map(NodeId).collect(),
+        ..Observed::default()
+    };
+    let mut observed: BTreeMap<GroupId, Observed> =
+        (1..=20).map(|id| (GroupId(id), group(&[], &[9]))).collect();
+    let mut target: BTreeMap<GroupId, Vec<NodeId>> = (1..=20)
+        .map(|id| (GroupId(id), voters.iter().copied().collect()))
+        .collect();
+    observed.insert(GroupId(21), group(&[], &[]));
+    target.insert(GroupId(21), [1, 2, 4].map(NodeId).into());
+    let limits = mover::Limits::default();
+    let add = |group, node| (GroupId(group), Step::AddLearner(NodeId(node)));
+    let now = steps(&target, &observed, &limits);
+    assert_eq!(now, [add(21, 4), add(1, 9), add(2, 9)]);
+    // Two are being filled: no other is before they are.
+    observed.insert(GroupId(1), group(&[(9, false)], &[9]));
+    observed.insert(GroupId(2), group(&[(9, false)], &[9]));
+    assert_eq!(steps(&target, &observed, &limits), [add(21, 4)]);
+    observed.insert(GroupId(2), group(&[(9, true)], &[9]));
+    let now = steps(&target, &observed, &limits);
+    assert_eq!(now, [add(21, 4), add(3, 9)]);
+    // A move to the node goes first.
+    target.insert(GroupId(21), [1, 2, 9].map(NodeId).into());
+    assert_eq!(steps(&target, &observed, &limits), [add(21, 9)]);
+    // Who is away waits, and so does nobody else.
+    target.insert(GroupId(21), [1, 2, 4].map(NodeId).into());
+    for group in observed.values_mut() {
+        group.unready.insert(NodeId(9));
+    }
+    assert_eq!(steps(&target, &observed, &limits), [add(21, 4)]);
+}
+
 #[test]
 fn observers_are_added_when_all_else_is_done_and_never_get_a_vote() {
     let step = |shall: &[u64], observed: &Observed| {

@@ -16,7 +16,10 @@
 //! ```
 //!
 //! Only what a leader writes counts: a host may tell a follower late, for want of urgency, that its
-//! writes are durable, and a history of that would make a slow disk look usual.
+//! writes are durable, and a history of that would make a slow disk look usual. A leader may be
+//! told late as well, but only while too few others have what it has: what counts then is the time
+//! after which something could be chosen. So a disk is slow if it takes eight times as long as
+//! clients usually wait, where the others are farther away than it is.
 //!
 //! While the disk is slow the usual time grows towards the recent one, slowly: who is slow for ever
 //! is healthy again by its own standard. At most one abdication per [`PAUSE`] keeps two nodes that

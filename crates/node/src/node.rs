@@ -206,7 +206,8 @@ impl Node {
     }
 
     /// Whether the end of a request that [`Output::FramesAfter`] named can wait until something
-    /// else happens, since nothing would follow from it: whoever waits for it has been told.
+    /// else happens, since nothing would follow from it: whoever waits for it has been told, or
+    /// waits for others as well.
     #[must_use]
     pub fn is_patient(&self) -> bool {
         match &self.phase {

@@ -590,7 +590,7 @@ impl Running {
         opened.group.checkpoint(moment.now, log_bytes, out);
         name_group(id, &mut out[before..]);
         self.count_load(id, moment.now);
-        self.consider_sleep(id, moment.now);
+        self.consider_sleep(id, moment.now, peers);
         let Some(opened) = self.groups.get_mut(&id) else {
             return;
         };

@@ -209,3 +209,48 @@ fn little_work_moves_nothing_and_who_is_told_not_to_does_not() {
     let much: Vec<(&str, u64)> = busy.iter().map(|name| (&name[..], 20)).collect();
     assert_eq!(work(&mut world, 40, &much, put), 0);
 }
+
+/// A leadership that moves wakes its group. So it moves only where nodes are uneven.
+#[test]
+fn who_leads_its_share_of_idle_keyspaces_keeps_what_it_has() {
+    let names: Vec<String> = (0..60).map(|number| format!("k{number}")).collect();
+    let mut world = nodes(5, &[]);
+    let call = Call::KeyspaceCreate {
+        names,
+        replicas: NODES,
+        engine: EngineKind::Raft,
+        quorums: None,
+    };
+    let answer = world.ask(0, call);
+    assert!(matches!(answer, Answer::Operator(Ok(_))), "{answer:?}");
+    let mut led = led_by(&mut world);
+    while led.len() < 60 {
+        world.run(Duration::from_millis(100));
+        led = led_by(&mut world);
+    }
+    let counts = |led: &BTreeMap<String, usize>| {
+        let count = |host| of_host(led, host).len();
+        (0..NODES).map(count).collect::<Vec<usize>>()
+    };
+    // 20 are the share of each, and 21 are not too many.
+    let most = |led: &BTreeMap<String, usize>| counts(led).into_iter().max();
+    let surplus = counts(&led)
+        .iter()
+        .map(|count| count.saturating_sub(21))
+        .sum();
+    let moved = work(&mut world, 120, &[], put);
+    assert!(moved <= surplus, "{moved} of {surplus}: {:?}", counts(&led));
+    led = led_by(&mut world);
+    assert!(most(&led) <= Some(21), "{:?}", counts(&led));
+
+    // One that was away gets what makes it even, and no more.
+    let away = led["k0"];
+    let has = counts(&led)[away];
+    world.kill(away);
+    world.run(Duration::from_secs(20));
+    world.start(away);
+    let moved = work(&mut world, 180, &[], put);
+    led = led_by(&mut world);
+    assert!(most(&led) <= Some(21), "{:?}", counts(&led));
+    assert!(moved <= has, "{moved} of {has}");
+}

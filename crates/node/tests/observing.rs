@@ -65,13 +65,23 @@ fn operate(world: &mut World, host: usize, call: Call) -> Result<String, String>
     }
 }
 
-fn observe(world: &mut World, node: &str, observes: bool) -> Result<String, String> {
+/// Said through `host`.
+fn observe_by(
+    world: &mut World,
+    host: usize,
+    node: &str,
+    observes: bool,
+) -> Result<String, String> {
     let call = Call::Placement(Placement::Observe {
         name: "pods".to_owned(),
         node: node.to_owned(),
         observes,
     });
-    operate(world, 0, call)
+    operate(world, host, call)
+}
+
+fn observe(world: &mut World, node: &str, observes: bool) -> Result<String, String> {
+    observe_by(world, 0, node, observes)
 }
 
 fn small(index: usize, count: usize) -> Config {
@@ -386,4 +396,149 @@ fn must_put_anywhere(world: &mut World, key: &str, to: &str) {
         world.run(Duration::from_millis(100));
     }
     panic!("nobody writes\n{}", world.picture());
+}
+
+/// A script has a node observe everything: it is filled with a few at a time, and the others sleep
+/// meanwhile.
+#[test]
+fn a_node_that_observes_many_is_filled_with_a_few_at_a_time() {
+    let mut world = four(10, EngineKind::Raft);
+    let groups: Vec<GroupId> = (2..42).map(GroupId).collect();
+    let call = Call::KeyspaceCreate {
+        names: groups.iter().map(|id| format!("k{}", id.0)).collect(),
+        replicas: 3,
+        engine: EngineKind::Raft,
+        quorums: None,
+    };
+    operate(&mut world, 0, call).expect("they are created");
+    let led = |world: &World, id: GroupId| -> Option<usize> {
+        let leads = |host: &usize| {
+            let running = world.node(*host).running();
+            running.is_some_and(|running| running.group(id).is_some_and(|each| each.leads()))
+        };
+        (0..3).find(leads)
+    };
+    world.run_until(Duration::from_secs(60), "all are led", |world| {
+        groups.iter().all(|id| led(world, *id).is_some())
+    });
+    // None can be filled.
+    world.deaf.extend(groups.iter().map(|id| (3, *id)));
+    for id in &groups {
+        let call = Call::Placement(Placement::Observe {
+            name: format!("k{}", id.0),
+            node: "n4".to_owned(),
+            observes: true,
+        });
+        operate(&mut world, 0, call).expect("it may");
+    }
+    let begun = |world: &World, host: usize| {
+        let has = |id: &&GroupId| {
+            let running = world.node(host).running().expect("it runs");
+            let group = running.group(**id).expect("it votes");
+            led(world, **id) == Some(host) && group.status().members.len() == 4
+        };
+        groups.iter().filter(has).count()
+    };
+    world.run(Duration::from_secs(20));
+    let at_a_time: Vec<usize> = (0..3).map(|host| begun(&world, host)).collect();
+    assert!(at_a_time.iter().all(|begun| *begun <= 2), "{at_a_time:?}");
+    assert!(at_a_time.contains(&2), "{at_a_time:?}");
+    let asleep = groups.iter().filter(|id| {
+        let running = world.node(0).running().expect("it runs");
+        running.group(**id).is_some_and(|each| each.fell_asleep())
+    });
+    let asleep = asleep.count();
+    assert!(asleep >= groups.len() - 6, "{asleep} sleep");
+
+    world.deaf.clear();
+    world.run_until(Duration::from_secs(60), "all are observed", |world| {
+        let directory = world.directory(3).expect("it runs");
+        let is_here = |id: &GroupId| directory.keyspaces[&format!("k{}", id.0)].is_here;
+        groups.iter().all(is_here)
+    });
+}
+
+/// Who is away is not added anywhere, keeps no keyspace awake, and is filled when it is back.
+#[test]
+fn an_observer_that_is_away_is_waited_for() {
+    let mut world = four(11, EngineKind::Paxos);
+    must_put(&mut world, 0, "a", "1");
+    world.kill(3);
+    observe(&mut world, "n4", true).expect("it may");
+    world.run(Duration::from_secs(20));
+    assert_eq!(members(&world), (3, 0));
+    for host in 0..3 {
+        let group = world.node(host).running().and_then(|node| node.group(PODS));
+        assert!(group.is_some_and(|group| group.fell_asleep()), "{host}");
+    }
+    world.start(3);
+    until_here(&mut world, 3);
+    assert_eq!(members(&world), (3, 1));
+    assert_eq!(value(world.ask(3, get("a", true))).as_deref(), Some("1"));
+}
+
+/// Its keyspace sleeps by the time that it knows the table to be current.
+#[test]
+fn an_observer_whose_table_comes_late_serves_what_sleeps() {
+    let mut world = four(12, EngineKind::Raft);
+    must_put(&mut world, 0, "a", "1");
+    observe(&mut world, "n4", true).expect("it may");
+    until_here(&mut world, 3);
+    world.kill(3);
+    world.deaf.insert((3, GroupId(0)));
+    world.start(3);
+    world.run_until(Duration::from_secs(20), "it sleeps", |world| {
+        let group = world.node(3).running().and_then(|node| node.group(PODS));
+        group.is_some_and(|group| group.fell_asleep())
+    });
+    world.run(Duration::from_secs(5));
+    world.deaf.clear();
+    until_here(&mut world, 3);
+    assert_eq!(value(world.ask(3, get("a", true))).as_deref(), Some("1"));
+}
+
+/// It was away while its keyspace moved to nodes that it knows nothing of. They sleep, and what it
+/// says to those whom it knows wakes nobody: the table tells it who they are.
+#[test]
+fn an_observer_that_knows_none_of_those_who_lead_now_is_brought_up() {
+    for (seed, engine) in [(13, EngineKind::Raft), (14, EngineKind::Paxos)] {
+        let configs: Vec<Config> = (0..5).map(|each| small(each, 5)).collect();
+        let mut world = World::new(seed, configs);
+        (0..5).for_each(|host| world.start(host));
+        world.wait_for_leader();
+        let create = Call::KeyspaceCreate {
+            names: vec!["pods".to_owned()],
+            replicas: 1,
+            engine,
+            quorums: None,
+        };
+        operate(&mut world, 0, create).expect("it is created");
+        must_put_anywhere(&mut world, "a", "1");
+        let first = status(&mut world).replicas[0].clone();
+        let first = first[1..].parse::<usize>().expect("names count") - 1;
+        let (second, observer) = ((first + 1) % 5, (first + 2) % 5);
+        let name = |host: usize| format!("n{}", host + 1);
+        observe_by(&mut world, first, &name(observer), true).expect("it may");
+        until_here(&mut world, observer);
+        world.kill(observer);
+        let sends = Call::Placement(Placement::Move {
+            name: "pods".to_owned(),
+            from: None,
+            to: vec![name(second)],
+        });
+        operate(&mut world, first, sends).expect("it may");
+        world.run_until(Duration::from_secs(60), "it has moved", |world| {
+            !is_open(world, first) && is_open(world, second)
+        });
+        must_put(&mut world, second, "a", "2");
+        world.run_until(Duration::from_secs(20), "it sleeps", |world| {
+            let running = world.node(second).running();
+            let group = running.and_then(|running| running.group(PODS));
+            group.is_some_and(quorate_node::group::Group::fell_asleep)
+        });
+        world.start(observer);
+        until_here(&mut world, observer);
+        let read = value(world.ask(observer, get("a", true)));
+        assert_eq!(read.as_deref(), Some("2"), "{engine:?}");
+    }
 }

@@ -1,14 +1,15 @@
 //! Damage on one disk of three: the node comes back by itself, and counts again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use base::{Random, Slot};
+use base::{GroupId, Random, Slot};
 use bytes::Bytes;
 use consensus::{EngineKind, Membership};
 use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
 use journal::disk::File;
 use quorate_node::running::scrubbing::ScrubLimits;
-use quorate_node::{Answer, Call, Halt};
+use quorate_node::{Answer, Call, Halt, Placement};
 use state::{CheckpointReader, CheckpointWriter, EntryStamp, Space};
 
 mod support;
@@ -309,7 +310,12 @@ fn damage_is_found_and_mended_while_the_node_runs() {
 /// Gives every checkpoint of a stopped node another state, under checksums that are right: one in
 /// which the next entry has done something else.
 fn forge(world: &mut World, host: usize) {
-    for (file, _) in files(world, host, is_checkpoint) {
+    forge_of(world, host, is_checkpoint);
+}
+
+/// The same with some of them.
+fn forge_of(world: &mut World, host: usize, wanted: fn(&File) -> bool) {
+    for (file, _) in files(world, host, wanted) {
         let mut reader = CheckpointReader::new(state::Limits::default());
         reader
             .feed(&world.disk_of(host).read(file))
@@ -396,6 +402,62 @@ fn a_wrong_state_is_found_though_nothing_happens() {
         assert!(matches!(world.halted(host), Some(Halt::Again(_))));
         world.start(host);
         comes_back(&mut world, host, 150);
+    }
+}
+
+/// Nor is its keyspace awake: it sleeps again as soon as the node has been brought up.
+#[test]
+fn a_wrong_state_is_found_though_its_keyspace_sleeps() {
+    let pods = GroupId(1);
+    for (engine, leads) in EngineKind::ALL.iter().flat_map(|engine| {
+        let engine = *engine;
+        [(engine, false), (engine, true)]
+    }) {
+        let mut world = world(4, 3, engine);
+        let call = Call::KeyspaceCreate {
+            names: vec!["pods".to_owned()],
+            replicas: 3,
+            engine,
+            quorums: None,
+        };
+        assert!(matches!(world.ask(0, call), Answer::Operator(Ok(_))));
+        for key in 0..150 {
+            let request = etcd::Request::Put(PutRequest {
+                key: Bytes::from(format!("key{key}")),
+                value: Bytes::from(vec![b'v'; 300]),
+                ..Default::default()
+            });
+            let call = Call::In {
+                keyspace: "pods".into(),
+                call: Box::new(Call::Etcd(request)),
+            };
+            let answer = world.ask(key % 3, call);
+            assert!(matches!(answer, Answer::Etcd(Ok(_))), "{answer:?}");
+        }
+        let group = |world: &World, host: usize| -> Option<(bool, bool, u128)> {
+            let running = world.is_running(host).then(|| world.node(host).running());
+            let group = running.flatten()?.group(pods)?;
+            let digest = group.replica().digest();
+            Some((group.fell_asleep(), group.leads(), digest))
+        };
+        let sleeps = |world: &World, host| group(world, host).is_some_and(|(sleeps, ..)| sleeps);
+        let all_sleep = |world: &World| (0..3).all(|host| sleeps(world, host));
+        world.run_until(PATIENCE, "all sleep", all_sleep);
+        let leader = (0..3).find(|host| group(&world, *host).is_some_and(|(_, leads, _)| leads));
+        let host = (leader.expect("it is led") + usize::from(!leads)) % 3;
+        world.kill(host);
+        world.run(Duration::from_secs(10));
+        forge_of(&mut world, host, |file| {
+            matches!(file, File::Checkpoint(GroupId(1), _))
+        });
+        world.start(host);
+        world.run_until(PATIENCE, "it gives up", |world| !world.is_running(host));
+        assert!(matches!(world.halted(host), Some(Halt::Again(_))));
+        world.start(host);
+        world.run_until(PATIENCE, "all sleep again", all_sleep);
+        let digests = (0..3).map(|host| group(&world, host).map(|(.., digest)| digest));
+        let digests: BTreeSet<Option<u128>> = digests.collect();
+        assert_eq!(digests.len(), 1, "{engine:?}");
     }
 }
 
@@ -660,5 +722,57 @@ fn a_replica_in_doubt_has_the_members_of_its_slot_and_looks_for_the_newest() {
         assert_eq!((&in_force, &executed), (&now, &now), "{engine}");
         world.kill(3);
         put(&mut world, 0, "without n4");
+    }
+}
+
+/// Its keyspace moved while it was away, from all whom it knows, and those who hold it now sleep.
+/// It may not ask for votes, so that they have to hear that it is back.
+#[test]
+fn a_replica_in_doubt_that_knows_none_of_the_others_is_brought_up() {
+    let pods = GroupId(1);
+    for engine in EngineKind::ALL.iter().copied() {
+        let mut world = world(6, 5, engine);
+        let create = Call::KeyspaceCreate {
+            names: vec!["pods".to_owned()],
+            replicas: 3,
+            engine,
+            quorums: None,
+        };
+        assert!(matches!(world.ask(0, create), Answer::Operator(Ok(_))));
+        world.run(Duration::from_secs(5));
+        let group = |world: &World, host: usize| -> Option<(bool, bool, Slot)> {
+            let running = world.is_running(host).then(|| world.node(host).running());
+            let group = running.flatten()?.group(pods)?;
+            let applied = group.replica().applied();
+            Some((group.fell_asleep(), group.is_in_doubt(), applied))
+        };
+        let has = |world: &World, host| group(world, host).is_some();
+        let (holders, others): (Vec<usize>, Vec<usize>) =
+            (0..5).partition(|host| has(&world, *host));
+        let away = holders[0];
+        world.kill(away);
+        for (file, _) in files(&mut world, away, is_segment) {
+            world.disk_of(away).flip(file, 700);
+        }
+        let asked = others[0];
+        let to = [away, others[0], others[1]].map(|host| format!("n{}", host + 1));
+        let call = Call::Placement(Placement::Move {
+            name: "pods".to_owned(),
+            from: None,
+            to: to.to_vec(),
+        });
+        let answer = world.ask(asked, call);
+        assert!(matches!(answer, Answer::Operator(Ok(_))), "{answer:?}");
+        world.run_until(PATIENCE, "it has moved, and sleeps", |world| {
+            let sleeps = |host: &usize| group(world, *host).is_some_and(|(sleeps, ..)| sleeps);
+            others.iter().all(sleeps) && holders.iter().all(|host| !has(world, *host))
+        });
+        world.start(away);
+        world.run_until(PATIENCE, "it has what the others have", |world| {
+            let (there, here) = (group(world, asked), group(world, away));
+            here.is_some_and(|(_, in_doubt, applied)| {
+                !in_doubt && there.is_some_and(|(.., other)| applied == other)
+            })
+        });
     }
 }

@@ -337,3 +337,28 @@ fn who_lacks_something_keeps_the_others_awake_until_it_has_it() {
         assert_eq!(value(world.ask(slow, read)), Some("4".to_owned()));
     }
 }
+
+/// A group sleeps once all who are there have said what their state is, and its leader has heard
+/// it. Somebody else leads now, who has not.
+#[test]
+fn a_new_leader_asks_for_the_states_that_only_the_last_one_knew() {
+    let (mut world, groups) = sleepers(12, 12);
+    let led = groups.iter().copied();
+    let led: Vec<GroupId> = led.filter(|id| leader_of(&world, *id) == 0).collect();
+    let engines = |each: &GroupId| each.0 % 2;
+    assert!(led.iter().any(|id| engines(id) == 0) && led.iter().any(|id| engines(id) == 1));
+    world.part((1, 2), true);
+    for group in &led {
+        must_put(&mut world, 0, *group, "a", "1");
+    }
+    until_asleep(&mut world, &[0, 1, 2], &led);
+    world.part((1, 2), false);
+    world.run(LONG);
+    world.kill(0);
+    world.run(LONG);
+    for group in led {
+        for host in [1, 2] {
+            assert!(is_asleep(&world, host, group), "{group:?} on {host}");
+        }
+    }
+}

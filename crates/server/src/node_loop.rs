@@ -94,8 +94,8 @@ pub(crate) trait Machine: Send + 'static {
     fn flush(&mut self, now: Instant, wall: WallTime, out: &mut Vec<Output>);
     fn deadline(&self) -> Option<Instant>;
     fn metrics(&self) -> node::Metrics;
-    /// Whether the end of a request that frames were sent after can wait until something else
-    /// happens.
+    /// Whether the end of a request that was given out with frames to be sent after it, or with
+    /// none, can wait until something else happens.
     fn is_patient(&self) -> bool {
         false
     }

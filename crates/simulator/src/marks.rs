@@ -127,6 +127,8 @@ pub enum Mark {
     KeyspaceMovedAway,
     /// A host got a keyspace that it had let go of.
     KeyspaceCameBack,
+    /// A host without a vote in a keyspace served it in the end.
+    KeyspaceObserved,
     /// A group other than the first got a checkpoint from a peer.
     GroupSnapshot,
     /// A group fell asleep.
@@ -219,6 +221,7 @@ pub const ALL: &[(Mark, &str)] = &[
         Mark::KeyspaceCameBack,
         "a host got a keyspace again that it had let go of",
     ),
+    (Mark::KeyspaceObserved, "an observer served a keyspace"),
     (
         Mark::GroupSnapshot,
         "a keyspace's checkpoint came from a peer",

@@ -22,11 +22,11 @@ use state::Reader;
 
 use crate::clients;
 use crate::invariants::{Violation, leases};
-use crate::marks::Marks;
+use crate::marks::{Mark, Marks};
 use crate::scenario::Scenario;
 use crate::trace::Trace;
 use crate::world::World;
-use crate::world::spaces::Space;
+use crate::world::spaces::{self, Space};
 
 /// By when the core must serve after the faults have ended.
 const SERVES_WITHIN: Duration = Duration::from_secs(40);
@@ -494,6 +494,9 @@ fn serve(world: &mut World, core: &[usize], until: Instant) -> bool {
             match world.own_answers.remove(&asked.call) {
                 Some(Answer::Etcd(Ok(response))) => {
                     waiting.remove(&(space, host));
+                    if space != spaces::DEFAULT && !world.votes(space, host) {
+                        world.marks.reach(Mark::KeyspaceObserved);
+                    }
                     if let Err(violation) = shows_everything(world, space, asked, response) {
                         world.fail(violation);
                     }

@@ -267,6 +267,9 @@ pub struct Keyspace {
     /// When an operator has one of its replicas moved to another host.
     #[serde(default)]
     pub moves: Vec<Micros>,
+    /// When an operator has another host observe it, or one that does no longer.
+    #[serde(default)]
+    pub observations: Vec<Micros>,
     /// What its clients do.
     pub workload: Workload,
 }
@@ -490,8 +493,9 @@ impl Scenario {
                     self.holders()
                 ));
             }
-            if !keyspace.moves.is_empty() && !self.unsound.is_empty() {
-                return Err("unsound disks where keyspaces move".to_owned());
+            let is_moved = !keyspace.moves.is_empty() || !keyspace.observations.is_empty();
+            if is_moved && !self.unsound.is_empty() {
+                return Err("unsound disks where keyspaces move or are observed".to_owned());
             }
             if self.unsound.len() > (replicas - 1) / 2 {
                 return Err("more unsound disks than a minority of a keyspace".to_owned());

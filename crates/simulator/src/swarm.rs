@@ -213,12 +213,39 @@ fn with_keyspaces(scenario: &mut Scenario) {
             created,
             dropped,
             moves: Vec::new(),
+            observations: Vec::new(),
             workload,
         });
         scenario.unsound.truncate((replicas - 1) / 2);
     }
     fit_keyspaces(scenario);
     with_moves(scenario);
+    with_observers(scenario);
+}
+
+/// One seed with keyspaces in so many has them observed, where there is somebody who could.
+const OBSERVED_ONE_IN: u64 = 3;
+
+/// Has keyspaces observed, and no disk lose anything: what an observer has is no copy that counts.
+fn with_observers(scenario: &mut Scenario) {
+    let mut random = Streams::of(scenario.seed).named("observations");
+    if random.below(OBSERVED_ONE_IN) > 0 {
+        return;
+    }
+    let holders = scenario.holders();
+    for keyspace in &mut scenario.keyspaces {
+        if keyspace.replicas >= holders {
+            continue;
+        }
+        for _ in 0..random.below(4) + 1 {
+            let rest = scenario.duration.saturating_sub(keyspace.created).max(1);
+            keyspace
+                .observations
+                .push(keyspace.created + random.below(rest));
+        }
+        keyspace.observations.sort_unstable();
+        scenario.unsound.clear();
+    }
 }
 
 /// One seed with keyspaces in so many has them moved, where there is room.

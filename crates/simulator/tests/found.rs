@@ -85,3 +85,10 @@ fn whoever_reads_its_log_from_a_slow_disk_catches_up() {
 fn whoever_meets_a_level_that_it_does_not_know_refuses() {
     is_clean("unknown-level.script");
 }
+
+/// An answer reached its client when the keyspace had left the node, and counted for the replica
+/// that came there later: a watch on that, which was not filled yet, was held to it (seed 2680).
+#[test]
+fn an_answer_that_arrives_late_was_given_before() {
+    is_clean("answer-after-leaving.script");
+}

@@ -22,6 +22,7 @@ fn scenario(seed: u64) -> Scenario {
             created: 1_500_000,
             dropped,
             moves: Vec::new(),
+            observations: Vec::new(),
             workload: workload.clone(),
         });
     }

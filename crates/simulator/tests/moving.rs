@@ -16,6 +16,7 @@ fn moving(seed: u64) -> Scenario {
             created: 1_500_000,
             dropped: None,
             moves: vec![3_000_000, 5_000_000, 7_000_000, 9_000_000],
+            observations: Vec::new(),
             workload: scenario.workload.clone(),
         });
     }
@@ -34,4 +35,21 @@ fn keyspaces_move_and_what_goes_wrong_with_it_is_found() {
         plant(None);
         assert!(caught.is_some(), "{} is found", mutant.name());
     }
+}
+
+/// The same, observed in turn by those who hold it not.
+#[test]
+fn keyspaces_are_observed_while_they_move() {
+    keep_panics_quiet();
+    let mut served = 0;
+    for seed in 1..6 {
+        let mut scenario = moving(seed);
+        for keyspace in &mut scenario.keyspaces {
+            keyspace.observations = vec![2_500_000, 4_000_000, 6_000_000, 8_000_000, 10_000_000];
+        }
+        let outcome = run(&scenario, Options::default());
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        served += outcome.marks.count(Mark::KeyspaceObserved);
+    }
+    assert!(served > 5, "{served}");
 }

@@ -153,6 +153,14 @@ impl Keyspace {
         self.is_held_by(node) || self.observers.contains(&node)
     }
 
+    /// All nodes that have the group open, for any reason; some of them twice.
+    pub fn open_on(&self) -> impl Iterator<Item = NodeId> {
+        let moving = self.moving.iter();
+        let others = moving.flat_map(|moving| moving.target.iter().chain(&moving.leaving));
+        let held = self.replicas.iter().chain(others).map(|each| each.node);
+        held.chain(self.observers.iter().copied())
+    }
+
     /// The row, without the name, which is the key.
     pub(super) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();

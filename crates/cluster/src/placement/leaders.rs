@@ -12,6 +12,9 @@ use base::{GroupId, NodeId};
 use super::rendezvous::cost;
 use super::site::{Site, Standing, Weight};
 
+/// A node that leads so much more than its share, in percent, leads too many.
+const UNEVEN_PERCENT: usize = 105;
+
 /// One group, as the balancer of leaders sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Led {
@@ -96,6 +99,50 @@ pub fn preferred(
         }
     }
     preferred
+}
+
+/// What `own` should lead no longer, of groups that have nothing to do: those of which others are
+/// preferred, if it leads more than its share, which is what is preferred of it; the most helpful
+/// first. A leadership that moves costs its group an election, so that whoever leads its share
+/// keeps what it has, whichever that is. `led`: who leads, as far as is known to `own`; `is_there`:
+/// who can be reached.
+///
+/// Each transfer brings one group to the node that is preferred, so that all of them end.
+#[must_use]
+pub fn surplus(
+    own: NodeId,
+    preferred: &BTreeMap<GroupId, NodeId>,
+    led: &BTreeMap<GroupId, NodeId>,
+    is_there: impl Fn(NodeId) -> bool,
+) -> Vec<(GroupId, NodeId)> {
+    let count = |all: &BTreeMap<GroupId, NodeId>| {
+        let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for node in all.values() {
+            *counts.entry(*node).or_default() += 1;
+        }
+        counts
+    };
+    let of = |counts: &BTreeMap<NodeId, usize>, node| counts.get(&node).copied().unwrap_or(0);
+    let (shares, leads) = (count(preferred), count(led));
+    let share = of(&shares, own);
+    if of(&leads, own) <= share * UNEVEN_PERCENT / 100 {
+        return Vec::new();
+    }
+    // Who has its share as well passes on another one, if anybody who is there has less. Else it
+    // must lead clearly less: the shares of those who are away have to be led by somebody.
+    let has_enough = |to: NodeId| of(&leads, to) >= of(&shares, to);
+    let somebody_has_less = shares
+        .keys()
+        .any(|node| is_there(*node) && !has_enough(*node));
+    let is_level = |to: NodeId| of(&leads, to) + 2 > of(&leads, own);
+    let mine = led.iter().filter(|(_, leader)| **leader == own);
+    let others = mine.filter_map(|(group, _)| {
+        let to = *preferred.get(group).filter(|to| **to != own)?;
+        (somebody_has_less || !is_level(to)).then_some((*group, to))
+    });
+    let mut others: Vec<(GroupId, NodeId)> = others.collect();
+    others.sort_by_key(|(_, to)| has_enough(*to));
+    others
 }
 
 /// What a node knows when it looks whether it should lead less: its own groups, and what all
@@ -263,6 +310,61 @@ mod tests {
         let without = preferred(&sites, &of(20));
         assert!(without.values().all(|leader| *leader != NodeId(3)));
         assert_eq!(without.len(), 20);
+    }
+
+    #[test]
+    fn who_leads_its_share_keeps_what_it_has() {
+        let sites: Vec<Site> = (1..=3).map(|id| site(id, Standing::Serving)).collect();
+        let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
+        let candidates = (0..60).map(|group| (GroupId(group), nodes.clone()));
+        let preferred = preferred(&sites, &candidates.collect());
+        // How many each leads, and how many leaderships have to move: 20 is the share of each, and
+        // 21 are not too many.
+        let table: [([u64; 3], usize); 6] = [
+            ([20, 20, 20], 0),
+            ([21, 19, 20], 0),
+            ([21, 21, 18], 0),
+            ([22, 19, 19], 1),
+            ([30, 30, 0], 18),
+            ([60, 0, 0], 39),
+        ];
+        for (counts, least) in table {
+            let all = (1..=3).flat_map(|id| {
+                let count = usize::try_from(counts[usize::try_from(id - 1).unwrap()]).unwrap();
+                std::iter::repeat_n(NodeId(id), count)
+            });
+            // Not as the plan would have it.
+            let mut led: BTreeMap<GroupId, NodeId> = (0..60).map(GroupId).zip(all).collect();
+            let mut moved = 0;
+            loop {
+                let of = |own: &NodeId| surplus(*own, &preferred, &led, |_| true).first().copied();
+                let Some((group, to)) = nodes.iter().find_map(of) else {
+                    break;
+                };
+                assert_eq!(preferred[&group], to);
+                assert_ne!(led.insert(group, to), Some(to));
+                moved += 1;
+            }
+            for node in &nodes {
+                let leads = led.values().filter(|leader| *leader == node).count();
+                assert!(leads <= 21, "{counts:?}: {leads}");
+            }
+            assert_eq!(moved, least, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_swaps_while_somebody_is_away() {
+        let sites: Vec<Site> = (1..=3).map(|id| site(id, Standing::Serving)).collect();
+        let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
+        let candidates = (0..60).map(|group| (GroupId(group), nodes.clone()));
+        let preferred = preferred(&sites, &candidates.collect());
+        let halves = (0..60).map(|group| (GroupId(group), NodeId(1 + group % 2)));
+        let led: BTreeMap<GroupId, NodeId> = halves.collect();
+        for own in [NodeId(1), NodeId(2)] {
+            let given = surplus(own, &preferred, &led, |node| node != NodeId(3));
+            assert!(given.iter().all(|(_, to)| *to == NodeId(3)), "{given:?}");
+        }
     }
 
     /// Nodes that look in turn at what all do, until nobody gives anything away. Returns who leads

@@ -44,7 +44,7 @@ pub struct Observed {
     pub leader: Option<NodeId>,
     /// A change of membership is under way: nothing else may begin.
     pub is_changing: bool,
-    /// Those who cannot be filled yet: they have not said that they know of the move.
+    /// Those who cannot be filled yet: they have not said that they know of the move, or are away.
     pub unready: BTreeSet<NodeId>,
     /// Those who shall receive the log and never a vote.
     pub observers: BTreeSet<NodeId>,
@@ -93,17 +93,25 @@ pub fn steps(
     let begun = |shall: &BTreeSet<NodeId>, observed: &Observed| {
         let mut learners = observed.learners.keys();
         let is_filled = learners.any(|node| !observed.observers.contains(node));
-        observed.is_changing || is_filled || shall.is_subset(&observed.voters)
+        // Who waits only for observers has not begun: there may be thousands.
+        let is_there = *shall == observed.voters;
+        observed.is_changing || is_filled || (shall.is_subset(&observed.voters) && !is_there)
     };
     let (moving, waiting): (Vec<_>, Vec<_>) = differing
         .into_iter()
         .partition(|(_, shall, observed)| begun(shall, observed));
-    let free = limits.groups_in_motion.saturating_sub(moving.len());
+    // Those that only wait for observers come last, and take nobody's place among the others.
+    let (waiting, observed_only): (Vec<_>, Vec<_>) = waiting
+        .into_iter()
+        .partition(|(_, shall, observed)| *shall != observed.voters);
+    let mut free = limits.groups_in_motion.saturating_sub(moving.len());
+    let begin = moving.len()..moving.len() + waiting.len();
     let mut steps = Vec::new();
-    let mut started = 0;
-    for (index, (group, shall, observed)) in moving.iter().chain(&waiting).enumerate() {
-        if index >= moving.len() && started == free {
-            break;
+    let all = moving.iter().chain(&waiting).chain(&observed_only);
+    for (index, (group, shall, observed)) in all.enumerate() {
+        let begins = begin.contains(&index);
+        if begins && free == 0 {
+            continue;
         }
         let Some(step) = next_step(shall, observed) else {
             continue;
@@ -115,7 +123,7 @@ pub fn steps(
             }
             *filled += 1;
         }
-        started += usize::from(index >= moving.len());
+        free -= usize::from(begins);
         steps.push((**group, step));
     }
     steps
@@ -159,7 +167,8 @@ pub fn next_step(shall: &BTreeSet<NodeId>, observed: &Observed) -> Option<Step> 
         Some(other) => Some(Step::Remove(*other)),
         None if shall.contains(&leader) => {
             let has = |node: &&NodeId| observed.learners.contains_key(node);
-            let missing = observed.observers.iter().find(|node| !has(node));
+            let can = |node: &&NodeId| !has(node) && !observed.unready.contains(node);
+            let missing = observed.observers.iter().find(can);
             missing.map(|node| Step::AddLearner(*node))
         }
         None => {

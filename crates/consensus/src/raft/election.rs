@@ -41,6 +41,9 @@ pub(crate) struct Election {
     pub(super) contact: Option<Instant>,
     /// The connection to the leader was closed by the leader's side, and nothing came since.
     closed: bool,
+    /// A leader whose process has died, so that its vote is not waited for. Any word from it is
+    /// proof of the contrary.
+    gone: Option<NodeId>,
     /// Names the current pre-vote.
     round: u64,
     /// Elections tried since a leader was last heard.
@@ -66,6 +69,7 @@ impl Election {
             repeat_at: deadline,
             contact: None,
             closed: false,
+            gone: None,
             round: 0,
             attempts: 0,
             yielded_at: None,
@@ -75,6 +79,14 @@ impl Election {
             own_vote: None,
             ahead: None,
             pulled: None,
+        }
+    }
+
+    /// A peer has said something, or can be reached.
+    #[inline]
+    pub(super) fn heard(&mut self, from: NodeId) {
+        if self.gone == Some(from) {
+            self.gone = None;
         }
     }
 }
@@ -220,7 +232,10 @@ impl Raft {
             Occasion::Silence
         };
         self.role = Role::Follower;
-        self.leader = None;
+        let before = self.leader.take();
+        if closed {
+            self.election.gone = before;
+        }
         self.election.contact = None;
         self.election.deadline = now + self.election_delay();
         if self.is_electable() {
@@ -405,11 +420,21 @@ impl Raft {
         self.pull_if_constrained();
     }
 
-    /// If so many refused that no quorum is left, there is no use in waiting.
+    /// If so many refused that no quorum is left, there is no use in waiting: neither for them nor
+    /// for a leader that has died, without whom two that campaign at once may share the votes.
     fn count_refusal(&mut self, now: Instant, from: NodeId) {
         self.election.refused.insert(from);
-        let left = |id: NodeId| !self.election.refused.contains(&id);
-        if !self.membership().elects(left) {
+        let Election {
+            granted,
+            refused,
+            gone,
+            ..
+        } = &self.election;
+        let may_grant = |id: NodeId| !refused.contains(&id) && *gone != Some(id);
+        if !self
+            .membership()
+            .elects(|id| granted.contains(&id) || may_grant(id))
+        {
             self.role = Role::Follower;
             self.election.own_vote = None;
             self.election.deadline = now + self.attempt_delay();
@@ -504,6 +529,7 @@ impl Raft {
 
     /// A connection to a peer is up again.
     pub(super) fn on_reachable(&mut self, now: Instant, peer: NodeId) {
+        self.election.heard(peer);
         if self.leader == Some(peer) && self.election.closed {
             self.election.closed = false;
             self.election.deadline = now + self.election_delay();

@@ -274,6 +274,7 @@ impl Raft {
         if from == self.config.id {
             return self.drop_message(from, "a message from this replica itself", out);
         }
+        self.election.heard(from);
         // Nearly everything that arrives, taken apart where it lies.
         let body = match body {
             Body::Append {

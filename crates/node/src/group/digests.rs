@@ -14,6 +14,7 @@
 //! leader names. A comparison that was not completed is given up for the next. Where there is no
 //! next one, since nothing is written, the leader has all say the same slot again every now and
 //! then, as long as a node that it reaches has not: one that was away, or has been started anew.
+//! No group sleeps before all who are there have said what they have.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -79,6 +80,9 @@ pub(super) struct Digests {
     next: Instant,
     /// On the leader: when to see whether somebody has not said what it has there.
     again_at: Option<Instant>,
+    /// On the leader: when to ask those who have not said what they have, if that is all that keeps
+    /// the group from its sleep.
+    ask_at: Option<Instant>,
     /// The slot at which the state was found to be wrong.
     given_up: Option<Slot>,
 }
@@ -108,6 +112,7 @@ impl Digests {
         self.slot = slot;
         self.said.clear();
         self.told = false;
+        self.ask_at = None;
         let early = std::mem::take(&mut self.early).into_iter();
         let now = early.filter(|(_, (said, _))| *said == slot);
         self.said
@@ -118,6 +123,7 @@ impl Digests {
     fn begin_again(&mut self) {
         self.said.clear();
         self.told = false;
+        self.ask_at = None;
     }
 
     /// `mine`: what this node, `own`, has at the slot.
@@ -153,6 +159,8 @@ impl Group {
             if applied > self.digests.slot {
                 self.digests.begin(applied);
                 self.digests.again_at = Some(now + self.config.limits.digests.again);
+                // An answer may be lost.
+                self.digests.ask_at = Some(self.digests.next);
             }
         }
         if self.leads() && self.digests.again_at.is_some_and(|at| at <= now) {
@@ -176,7 +184,8 @@ impl Group {
         self.digests.again_at = again_at;
     }
 
-    /// A node is back, or all have slept: what was said to the leader before counts no more.
+    /// A node is back, or all have slept, or this one leads anew: what was said before counts no
+    /// more.
     pub(crate) fn doubt_digest(&mut self, now: Instant, of: Option<NodeId>) {
         if !self.leads() {
             return;
@@ -187,7 +196,22 @@ impl Group {
             }
             None => self.digests.said.clear(),
         }
+        self.digests.ask_at = Some(now);
         self.digests.again_at = Some(now + self.config.limits.digests.interval);
+    }
+
+    /// On the leader, once there is nothing else to do: whether all who are there have said what
+    /// they have, since they were away or slept. Whoever has not is asked at once.
+    pub(super) fn has_compared(&mut self, now: Instant, is_there: &dyn Fn(NodeId) -> bool) -> bool {
+        let membership = self.replica.membership();
+        let has_state = |id: &NodeId| *id != self.own && !membership.is_witness(*id);
+        let mut others = membership.members.keys().filter(|id| has_state(id));
+        let has_said = |id: &NodeId| !is_there(*id) || self.digests.said.contains_key(id);
+        let has_compared = self.is_witness() || others.all(has_said);
+        if !has_compared && let Some(at) = self.digests.ask_at.take() {
+            self.digests.again_at = Some(at.max(now));
+        }
+        has_compared
     }
 
     /// Whether something has been executed that is not compared.
@@ -264,9 +288,9 @@ impl Group {
         if self.is_witness() {
             return;
         }
-        let is_again = self.leader == Some(from) && self.digests.said.contains_key(&from);
-        if is_again && self.digests.told {
-            self.digests.begin_again();
+        // The leader has everybody say it again. What others have said meanwhile is true.
+        if self.leader == Some(from) {
+            self.digests.told = false;
         }
         self.digests.said.insert(from, digest);
         self.tell_digest(now, peers, out);

@@ -197,6 +197,7 @@ impl Group {
         self.leases.leader_changed();
         if self.leads() {
             self.running_time = RunningTime::new(moment.now, self.config.timing.election_timeout);
+            self.doubt_digest(moment.now, None);
         } else {
             let queue = self.queue.take_all();
             self.return_commands(queue, None, peers, out);

@@ -222,6 +222,10 @@ impl Group {
             self.sleep.asked = None;
             return;
         };
+        if !self.has_compared(now, is_there) {
+            self.sleep.asked = None;
+            return;
+        }
         let members = self.membership.members.keys().copied();
         let mut others = members.filter(|id| *id != self.own && is_there(*id));
         if let Some(asked) = &self.sleep.asked
@@ -249,13 +253,16 @@ impl Group {
         let heartbeat = self.engine.deadline();
         let (epoch, slot) = (rest.epoch, rest.slot);
         let body = GroupFrame::Sleep { epoch, slot }.encode(self.id);
+        let before = said.len();
         said.extend(others.map(|id| (id, body.clone())));
+        let is_alone = said.len() == before;
         self.sleep.asked = Some(Asked {
             rest,
             heartbeat,
             confirmed: BTreeSet::new(),
         });
-        if self.membership.members.len() == 1 {
+        // Nobody's answer would bring it back here before the next heartbeat.
+        if is_alone {
             self.fall_asleep();
         }
     }

@@ -115,20 +115,15 @@ impl Running {
                 self.open(keyspace, now, out);
             }
         }
+        self.follow_names(&table);
     }
 
     /// Who may have each keyspace's group open, by the table as this node has it.
     #[must_use]
     pub fn table(&self) -> (TableEpoch, BTreeMap<GroupId, BTreeSet<NodeId>>) {
         let reader = self.meta().replica().reader();
-        let holders = meta::keyspaces(reader).into_iter().map(|keyspace| {
-            let moving = keyspace.moving.iter();
-            let others = moving.flat_map(|each| each.target.iter().chain(&each.leaving));
-            let all = keyspace.replicas.iter().chain(others);
-            let observers = keyspace.observers.iter().copied();
-            let all = all.map(|each| each.node).chain(observers);
-            (keyspace.group, all.collect())
-        });
+        let holders = meta::keyspaces(reader).into_iter();
+        let holders = holders.map(|each| (each.group, each.open_on().collect()));
         (meta::epoch(reader), holders.collect())
     }
 

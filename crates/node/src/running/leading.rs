@@ -1,15 +1,16 @@
 //! Who leads what: leaderships are spread over the nodes, by load where there is any, and by
-//! number else, where they go as the table's plan has them.
+//! number else.
 //!
 //! ```text
 //!   table, sites ─▶ leaders::preferred: the same on every node ─▶ who shall lead each group
-//!   a group that this node leads, and shall not ─▶ hand over: one at a time
+//!   more than its share is led here: of those that it shall not lead ─▶ hand over, one at a time
 //! ```
 //!
 //! Nobody has to be asked: each node computes the same from the table, and gives away what it leads
-//! for others. Who shall lead and is not there gets nothing, until it is. A node that is being
-//! emptied leads nothing, the first group included. What has something to do goes by its load
-//! ([`super::loading`]), until it is idle again.
+//! for others. A leadership that moves wakes its group, so that whoever leads its share, and a
+//! little more, keeps what it has ([`leaders::surplus`]). Who shall lead and is not there gets
+//! nothing, until it is. A node that is being emptied leads nothing, the first group included. What
+//! has something to do goes by its load ([`super::loading`]), until it is idle again.
 
 use std::collections::BTreeMap;
 
@@ -102,8 +103,9 @@ impl Running {
         self.relieve(moment, peers, out);
         let is_draining = self.leading.is_draining;
         let rebalances = self.tending().rebalances;
-        for id in led {
-            let has_rested = self.leading.since[&id] + limits.leading_rest <= now;
+        for (id, to) in self.what_others_should_lead(&led, peers) {
+            let since = self.leading.since.get(&id);
+            let has_rested = since.is_some_and(|since| *since + limits.leading_rest <= now);
             let given = self.leading.given.get(&id);
             // Whoever could not take one group over must not keep the others here.
             let again = match is_draining {
@@ -115,14 +117,7 @@ impl Running {
             if !may_give || !(is_draining || rebalances && has_rested && is_idle) {
                 continue;
             }
-            let to = match id {
-                META if is_draining => self.heir_of_first(peers),
-                META => None,
-                id => self.leading.preferred.get(&id).copied(),
-            };
-            if let Some(to) = to
-                && self.can_lead(id, to, peers)
-            {
+            if self.can_lead(id, to, peers) {
                 self.leading.given.insert(id, now);
                 self.with(id, out, |group, out| {
                     group.hand_over_to(moment, Some(to), peers, out);
@@ -130,6 +125,23 @@ impl Running {
                 return;
             }
         }
+    }
+
+    /// What this node leads and others should, and who: all of it where it is being emptied, else
+    /// what is more than its share.
+    fn what_others_should_lead(&self, led: &[GroupId], peers: &Peers) -> Vec<(GroupId, NodeId)> {
+        let preferred = &self.leading.preferred;
+        if self.leading.is_draining {
+            let heir = led.first().filter(|id| **id == META);
+            let heir = heir.and_then(|id| Some((*id, self.heir_of_first(peers)?)));
+            let others = led.iter().filter(|id| **id != META);
+            let others = others.filter_map(|id| Some((*id, *preferred.get(id)?)));
+            return heir.into_iter().chain(others).collect();
+        }
+        let others = self.groups.iter().filter(|(id, _)| **id != META);
+        let leaders = others.filter_map(|(id, opened)| Some((*id, opened.group.leader?)));
+        let is_there = |node| node == self.own || peers.route_to(node).is_some();
+        leaders::surplus(self.own, preferred, &leaders.collect(), is_there)
     }
 
     /// Who shall lead what, if the table has changed.

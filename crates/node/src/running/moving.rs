@@ -169,7 +169,7 @@ impl Running {
     /// When to look next at the keyspaces that move.
     pub(super) fn moving_deadline(&self) -> Option<Instant> {
         let moving = self.under_way.keyspaces.keys().copied();
-        let mut all = moving.chain(self.observing.unsettled());
+        let mut all = moving.chain(self.observing.at_work());
         let leads = all.any(|id| self.groups.get(&id).is_some_and(|each| each.group.leads()));
         leads.then_some(self.under_way.next_look)
     }
@@ -182,7 +182,7 @@ impl Running {
         out: &mut Vec<Output>,
     ) {
         let is_idle =
-            self.under_way.keyspaces.is_empty() && self.observing.unsettled().next().is_none();
+            self.under_way.keyspaces.is_empty() && self.observing.at_work().next().is_none();
         if is_idle || moment.now < self.under_way.next_look {
             return;
         }
@@ -202,31 +202,30 @@ impl Running {
                 continue;
             }
             let nodes: Vec<NodeId> = moving.target.iter().map(|each| each.node).collect();
+            let observers = self.observers_of(*id);
+            let mut unready = self.unready(moving);
+            unready.extend(Self::unreachable(&observers, peers));
             let seen = Observed {
-                unready: self.unready(moving),
-                observers: self.observers_of(*id),
+                unready,
+                observers,
                 ..opened.group.observed()
             };
             target.insert(*id, nodes);
             observed.insert(*id, seen);
         }
-        for id in self.observing.unsettled() {
-            let opened = self.groups.get(&id).filter(|opened| opened.group.leads());
-            // Of what moves nothing is done that the move does not say.
-            let Some(opened) = opened.filter(|_| !self.under_way.has(id)) else {
-                continue;
-            };
-            let seen = Observed {
-                observers: self.observers_of(id),
-                ..opened.group.observed()
-            };
-            target.insert(id, seen.voters.iter().copied().collect());
-            observed.insert(id, seen);
+        for (id, seen, is_unsettled) in self.observers_to_settle(peers) {
+            if is_unsettled {
+                target.insert(id, seen.voters.iter().copied().collect());
+            }
+            observed.entry(id).or_insert(seen);
         }
         for (id, begun, epoch) in unaware {
             self.tell_of_move(moment.now, id, (epoch, begun), out);
         }
-        for (id, seen) in &observed {
+        // Of the others nothing is to be said: a group that does not follow its move yet may have
+        // another membership than it seems.
+        let known = observed.iter().filter(|(id, _)| target.contains_key(id));
+        for (id, seen) in known {
             self.report(moment.now, *id, seen, out);
         }
         let limits = self.config.limits.moving.at_a_time;

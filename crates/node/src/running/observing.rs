@@ -11,15 +11,28 @@
 //! ([`super::moving`]): the table says who shall observe, the membership of the group who does, and
 //! whoever leads takes the steps between.
 //!
-//! Whether the two differ is looked at when the table or a membership changes, never in a pass:
-//! there may be ten thousand keyspaces.
+//! A script may have a node observe ten thousand keyspaces. So
+//!
+//! - whether the two differ is looked at when the table or a membership changes, never in a pass,
+//!   and what is to be done is looked at in turn, some of them at a time;
+//! - whoever leads fills a node in a few of them at a time, as with those that move: one that is a
+//!   member counts until it has what is there. It is the leader who sees that, so that a new one
+//!   looks again;
+//! - the others sleep until they have their turn, and a node that is away is not added anywhere
+//!   before it is back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
-use base::{GroupId, NodeId};
+use base::{Epoch, GroupId, NodeId};
 use cluster::meta::Keyspace;
+use cluster::placement::mover::Observed;
 
 use super::{Opened, Running};
+use crate::peers::Peers;
+
+/// So many keyspaces, of those in which something is to be done, are looked at in one look.
+const LOOKED_AT: usize = 256;
 
 /// What a node keeps of who observes the keyspaces that it has open.
 #[derive(Debug, Default)]
@@ -28,18 +41,32 @@ pub(super) struct Observing {
     shall: BTreeMap<GroupId, BTreeSet<NodeId>>,
     /// The groups in which somebody else does than shall.
     unsettled: BTreeSet<GroupId>,
+    /// The one of those that was looked at last.
+    last: GroupId,
+    /// The epochs in which this node leads what somebody observes.
+    led: BTreeMap<GroupId, Epoch>,
+    /// Of those, the groups whose observers are members, and may not have what is there yet.
+    filling: BTreeSet<GroupId>,
     /// What this node observes, and whether it has executed that it does.
     own: BTreeMap<GroupId, bool>,
 }
 
 impl Observing {
-    /// The groups in which an observer has to be added or removed.
-    pub(super) fn unsettled(&self) -> impl Iterator<Item = GroupId> + '_ {
-        self.unsettled.iter().copied()
+    /// The groups in which an observer has to be added or removed, or is being filled.
+    pub(super) fn at_work(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.unsettled.iter().chain(&self.filling).copied()
     }
 
-    pub(super) fn is_unsettled(&self, id: GroupId) -> bool {
-        self.unsettled.contains(&id)
+    /// Some of the groups in which an observer has to be added or removed; the next ones the next
+    /// time.
+    fn next_unsettled(&mut self) -> Vec<GroupId> {
+        let behind = (Bound::Excluded(self.last), Bound::Unbounded);
+        let before = (Bound::Unbounded, Bound::Included(self.last));
+        let behind = self.unsettled.range(behind);
+        let all = behind.chain(self.unsettled.range(before));
+        let next: Vec<GroupId> = all.take(LOOKED_AT).copied().collect();
+        self.last = next.last().copied().unwrap_or_default();
+        next
     }
 }
 
@@ -60,11 +87,23 @@ impl Running {
         let shall = observed.map(|each| (each.group, each.observers.clone()));
         let before = std::mem::take(&mut self.observing);
         self.observing.shall = shall.collect();
+        let observed = &self.observing.shall;
+        self.observing.last = before.last;
+        self.observing.led = before.led;
+        self.observing.led.retain(|id, _| observed.contains_key(id));
+        self.observing.filling = before.filling;
+        let led = &self.observing.led;
+        self.observing.filling.retain(|id| led.contains_key(id));
         let mine = self.observing.shall.iter();
         let mine = mine.filter(|(_, observers)| observers.contains(&own));
         let has = |id: &GroupId| before.own.get(id).copied().unwrap_or(false);
         self.observing.own = mine.map(|(id, _)| (*id, has(id))).collect();
         self.look_at_observers();
+        // What sleeps by now has no pass in which it would be found out.
+        let own = self.observing.own.iter();
+        let new: Vec<GroupId> = own.filter(|(_, has)| !**has).map(|(id, _)| *id).collect();
+        new.into_iter()
+            .for_each(|id| self.look_at_own_observing(id));
     }
 
     /// Whether observers are who they shall be, in all groups.
@@ -94,6 +133,81 @@ impl Running {
         shall
             .filter(|node| members.contains_key(node))
             .copied()
+            .collect()
+    }
+
+    /// A group has ended a pass. Whoever leads it anew, or has added an observer, does not know
+    /// what that one has.
+    pub(super) fn look_at_filling(&mut self, id: GroupId, has_changed: bool) {
+        if !self.observing.shall.contains_key(&id) {
+            return;
+        }
+        let group = self.groups.get(&id).map(|opened| &opened.group);
+        let Some(epoch) = group.filter(|each| each.leads()).map(|each| each.epoch) else {
+            self.observing.led.remove(&id);
+            self.observing.filling.remove(&id);
+            return;
+        };
+        let before = self.observing.led.insert(id, epoch);
+        if has_changed || before != Some(epoch) {
+            self.observing.filling.insert(id);
+        }
+    }
+
+    /// A group that this node leads sleeps: all who are there have what is there.
+    pub(super) fn is_filled(&mut self, id: GroupId) {
+        self.observing.filling.remove(&id);
+    }
+
+    /// Whether an observer is being filled that can be reached: it must hear of the group until it
+    /// has what is there.
+    pub(super) fn fills(&self, id: GroupId, is_there: impl Fn(NodeId) -> bool) -> bool {
+        let mut observers = self.observing.shall.get(&id).into_iter().flatten();
+        self.observing.filling.contains(&id) && observers.any(|node| is_there(*node))
+    }
+
+    /// What is to be done for observers: the groups that this node leads in which one is being
+    /// filled, and some of those in which one is to be added or removed, with whether it is.
+    pub(super) fn observers_to_settle(&mut self, peers: &Peers) -> Vec<(GroupId, Observed, bool)> {
+        let filling = std::mem::take(&mut self.observing.filling);
+        let mut all = Vec::new();
+        for id in filling {
+            let Some(seen) = self.observed_in(id, peers) else {
+                continue;
+            };
+            let has_all = |node: &NodeId| seen.learners.get(node).copied().unwrap_or(true);
+            if seen.is_changing || !seen.observers.iter().all(has_all) {
+                self.observing.filling.insert(id);
+                all.push((id, seen, false));
+            }
+        }
+        for id in self.observing.next_unsettled() {
+            // Of what moves nothing is done that the move does not say.
+            if let Some(seen) = self.observed_in(id, peers)
+                && !self.under_way.has(id)
+            {
+                all.push((id, seen, true));
+            }
+        }
+        all
+    }
+
+    /// A group that this node leads, with who shall observe it and who of them cannot be filled.
+    fn observed_in(&self, id: GroupId, peers: &Peers) -> Option<Observed> {
+        let opened = self.groups.get(&id).filter(|opened| opened.group.leads())?;
+        let observers = self.observers_of(id);
+        Some(Observed {
+            unready: Self::unreachable(&observers, peers),
+            observers,
+            ..opened.group.observed()
+        })
+    }
+
+    /// Those who are away: they are added once they are back.
+    pub(super) fn unreachable(nodes: &BTreeSet<NodeId>, peers: &Peers) -> BTreeSet<NodeId> {
+        let nodes = nodes.iter().copied();
+        nodes
+            .filter(|node| peers.route_to(*node).is_none())
             .collect()
     }
 

@@ -19,6 +19,10 @@
 //! what a sleeping follower believes, that its leader leads, is what the leader's node said
 //! within the last election timeout, as for one that is awake.
 //!
+//! Whom a replica speaks to is told by its own membership, and by the table: one that was away
+//! while its keyspace moved may know nobody of those who hold it now. If it has no vote to ask for,
+//! or is in doubt, they are the ones who have to hear that it is back.
+//!
 //! Gossip decides nothing here: it may be wrong for seconds. In which order groups wake, and how
 //! many at a time, says [`super::waking`].
 
@@ -26,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::{GroupId, Incarnation, Instant, NodeId};
 use bytes::Bytes;
+use cluster::meta::Keyspace;
 
 use super::waking::{Cause, Waking};
 use super::{Opened, Running};
@@ -58,6 +63,9 @@ struct Pair {
 #[derive(Debug)]
 pub(super) struct Pulses {
     pairs: BTreeMap<NodeId, Pair>,
+    /// Who has to do with a group by the table, and not by the membership that this node knew when
+    /// the table changed.
+    named: BTreeMap<GroupId, BTreeSet<NodeId>>,
     /// When to give the next sign of life, and to look who gave none.
     next: Instant,
     surrendered: u64,
@@ -71,6 +79,7 @@ impl Pulses {
     pub(super) fn new(now: Instant) -> Pulses {
         Pulses {
             pairs: BTreeMap::new(),
+            named: BTreeMap::new(),
             next: now,
             surrendered: 0,
             waking: Waking::default(),
@@ -91,7 +100,8 @@ impl Pulses {
     /// A group of this node has these members.
     pub(super) fn share(&mut self, id: GroupId, others: impl Iterator<Item = NodeId>) {
         self.unshare(id);
-        for node in others {
+        let named = self.named.get(&id).into_iter().flatten().copied();
+        for node in others.chain(named) {
             self.pairs.entry(node).or_default().groups.insert(id);
         }
         self.pairs.retain(|_, pair| !pair.groups.is_empty());
@@ -145,7 +155,11 @@ impl Running {
         }
         let own = self.own;
         if is_back || is_another {
-            let lacks = |opened: &Opened| !opened.asleep_below.contains(&from);
+            // Who shall observe and has not been added waits for its turn.
+            let lacks = |opened: &Opened| {
+                let is_member = opened.group.membership.members.contains_key(&from);
+                is_member && !opened.asleep_below.contains(&from)
+            };
             self.stir(from, Cause::Other, |opened| {
                 let leader = opened.group.leader;
                 let has_changed = leader == Some(from) && (is_another || has_surrendered);
@@ -155,6 +169,34 @@ impl Running {
             self.stir(from, Cause::Other, |opened| {
                 opened.group.leader == Some(from)
             });
+        }
+    }
+
+    /// The table has changed: whom this node gives signs of life beside those whom its groups know.
+    pub(super) fn follow_names(&mut self, table: &[Keyspace]) {
+        let mut named: BTreeMap<GroupId, BTreeSet<NodeId>> = BTreeMap::new();
+        for each in table {
+            let Some(opened) = self.groups.get(&each.group) else {
+                continue;
+            };
+            let known = &opened.group.membership.members;
+            let is_new = |node: &NodeId| *node != self.own && !known.contains_key(node);
+            let nodes: BTreeSet<NodeId> = each.open_on().filter(is_new).collect();
+            if !nodes.is_empty() {
+                named.insert(each.group, nodes);
+            }
+        }
+        let before = std::mem::replace(&mut self.pulses.named, named);
+        let after = &self.pulses.named;
+        let all: BTreeSet<GroupId> = before.keys().chain(after.keys()).copied().collect();
+        for id in all {
+            let has_changed = before.get(&id) != self.pulses.named.get(&id);
+            let opened = self.groups.get(&id).filter(|_| has_changed);
+            if let Some(opened) = opened {
+                let own = self.own;
+                let members = opened.group.membership.members.keys().copied();
+                self.pulses.share(id, members.filter(|node| *node != own));
+            }
         }
     }
 
@@ -311,22 +353,25 @@ impl Running {
     }
 
     /// A group has been looked at: it falls asleep if it can.
-    pub(super) fn consider_sleep(&mut self, id: GroupId, now: Instant) {
+    pub(super) fn consider_sleep(&mut self, id: GroupId, now: Instant, peers: &Peers) {
         self.consider_surrender(id, now);
         let Some(opened) = self.groups.get_mut(&id).filter(|_| id != META) else {
             return;
         };
-        if opened.group.take_membership_change() {
+        let has_changed = opened.group.take_membership_change();
+        if has_changed {
             let own = self.own;
             let members = opened.group.membership.members.keys().copied();
             self.pulses.share(id, members.filter(|node| *node != own));
             self.look_at_observers_of(id);
         }
         self.look_at_own_observing(id);
+        self.look_at_filling(id, has_changed);
+        let fills = self.fills(id, |node| peers.route_to(node).is_some());
         let Some(opened) = self.groups.get_mut(&id) else {
             return;
         };
-        if self.under_way.has(id) || self.observing.is_unsettled(id) {
+        if self.under_way.has(id) || fills {
             // Its new replicas must hear of it until they are filled.
             return;
         }
@@ -340,6 +385,7 @@ impl Running {
                 opened.asleep_below = members.filter(|node| is_there(*node)).collect();
             }
             self.pulses.waking.slept(id);
+            self.is_filled(id);
         }
         self.pulses.said = said;
         self.look_at_own_observing(id);

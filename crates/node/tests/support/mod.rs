@@ -406,16 +406,21 @@ impl World {
         self.cut.contains(&(from, to))
     }
 
+    /// Cuts two hosts off from each other, or joins them again.
+    pub fn part(&mut self, hosts: (usize, usize), cut: bool) {
+        for pair in [hosts, (hosts.1, hosts.0)] {
+            if cut {
+                self.cut.insert(pair);
+            } else {
+                self.cut.remove(&pair);
+            }
+        }
+    }
+
     /// Cuts a host off from the others, or joins it again.
     pub fn isolate(&mut self, host: usize, cut: bool) {
         for other in 0..self.hosts.len() {
-            for pair in [(host, other), (other, host)] {
-                if cut {
-                    self.cut.insert(pair);
-                } else {
-                    self.cut.remove(&pair);
-                }
-            }
+            self.part((host, other), cut);
         }
     }
 

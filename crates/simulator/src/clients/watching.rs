@@ -7,7 +7,8 @@
 //!
 //! Everything a watch is told goes into the history, where the checker holds it against what really
 //! happened. Here, at once: answers fit their questions, headers never go back within a stream, and
-//! a watch begins no earlier than what its node had answered before it was asked for.
+//! a watch begins no earlier than what its node had answered before it was asked for, also where
+//! the keyspace has left that node and come back meanwhile.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use base::{Instant, Random};
 use node::hub::{HistoryJob, Hub, HubId, HubInput, HubLimits, HubOutput, Publication, StreamId};
-use node::{Answer, Input, Node};
+use node::{Answer, Directory, Input, Node};
 
 use crate::invariants::Violation;
 use crate::marks::Mark;
@@ -38,6 +38,8 @@ pub(crate) struct Worker {
     woken_at: Option<Instant>,
     /// The highest revision in an answer of this host's node.
     pub(crate) answered: i64,
+    /// The node has said that it serves the keyspace.
+    is_here: bool,
     random: Random,
 }
 
@@ -62,6 +64,7 @@ impl Worker {
             is_due: false,
             woken_at: None,
             answered: 0,
+            is_here: false,
             random,
         }
     }
@@ -117,24 +120,33 @@ impl World {
             worker.hub = None;
             worker.published.clear();
             worker.inbox.clear();
+            worker.is_here = false;
             worker.is_due = false;
             worker.woken_at = None;
         }
         self.streams_lost(index);
     }
 
-    /// A keyspace is no longer on this host: its streams there end.
+    /// A keyspace is no longer on this host: its streams there end. What was answered counts on:
+    /// should it come back, it is not served before it has all that was there.
     pub(crate) fn end_worker(&mut self, index: usize, space: usize) {
         let limits = limits(&self.scenario);
         let worker = &mut self.workers[index][space];
         worker.published.clear();
         worker.inbox.clear();
-        worker.answered = 0;
         if worker.hub.is_some() {
             let seed = worker.random.next_u64();
             worker.hub = Some(Hub::new(limits, seed));
         }
         self.streams_in_lost(index, space);
+    }
+
+    /// The node says which keyspaces it serves.
+    pub(crate) fn keyspaces_told(&mut self, index: usize, directory: &Directory) {
+        let known = &directory.keyspaces;
+        for (space, worker) in self.spaces.iter().zip(&mut self.workers[index]) {
+            worker.is_here = known.get(&*space.name).is_some_and(|each| each.is_here);
+        }
     }
 
     /// The node says what has changed.
@@ -146,7 +158,8 @@ impl World {
         }
     }
 
-    /// The node gives out an answer: what it tells of was published before.
+    /// The node gives out an answer: what it tells of was published before. It reaches its client
+    /// later, when the keyspace may have left the node.
     pub(crate) fn answer_seen(&mut self, index: usize, space: usize, answer: &mut Answer) {
         if let Answer::Etcd(Ok(response)) = answer {
             let answered = &mut self.workers[index][space].answered;
@@ -300,12 +313,14 @@ impl World {
         }
     }
 
-    /// Whether the node on this host can be asked for watches in a keyspace at all.
+    /// Whether the node on this host is asked for watches in a keyspace: like the server, which
+    /// carries them on to other nodes where its own does not serve the keyspace.
     pub(super) fn is_serving(&self, index: usize, space: usize) -> bool {
         let host = &self.hosts[index];
         let running = host.node.as_ref().and_then(Node::running);
         let group = self.spaces[space].group;
         let held = running.zip(group).and_then(|(each, id)| each.group(id));
-        !host.is_given_up && held.is_some_and(|group| !group.is_witness())
+        let is_here = space == DEFAULT || self.workers[index][space].is_here;
+        !host.is_given_up && is_here && held.is_some_and(|group| !group.is_witness())
     }
 }

@@ -225,6 +225,12 @@ impl Groups {
         }
     }
 
+    /// Who may have which group open, by the newest table that anybody has.
+    #[must_use]
+    pub fn newest_table(&self) -> Option<&BTreeMap<GroupId, BTreeSet<NodeId>>> {
+        self.tables.values().next_back()
+    }
+
     /// Looks at what a node sends.
     ///
     /// # Errors

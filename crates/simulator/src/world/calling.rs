@@ -125,7 +125,12 @@ impl World {
     }
 
     /// An answer goes from a node to the connection it is for, which another thread serves.
-    pub(super) fn hand_over_answer(&mut self, index: usize, id: CallId, answer: Answer) {
+    pub(super) fn hand_over_answer(&mut self, index: usize, id: CallId, mut answer: Answer) {
+        let space = match asker(id) {
+            Some(asker) => asker.space,
+            None => self.asked_elsewhere.remove(&id).unwrap_or(DEFAULT),
+        };
+        self.answer_seen(index, space, &mut answer);
         match self.handing_over() {
             Duration::ZERO => self.answered(index, id, answer),
             late => self.on_host(late, index, What::Answer(id, Box::new(answer))),
@@ -141,13 +146,8 @@ impl World {
         }
     }
 
-    pub(super) fn answered(&mut self, index: usize, id: CallId, mut answer: Answer) {
+    pub(super) fn answered(&mut self, index: usize, id: CallId, answer: Answer) {
         let asker = asker(id);
-        let space = match asker {
-            Some(asker) => asker.space,
-            None => self.asked_elsewhere.remove(&id).unwrap_or(DEFAULT),
-        };
-        self.answer_seen(index, space, &mut answer);
         let at = self.elapsed();
         if self.trace.keeps_lines() {
             let text = describe::answer(&answer);

@@ -574,7 +574,8 @@ impl World {
                     self.end_worker(index, space);
                 }
             }
-            Output::Ready | Output::Keyspaces(_) => {}
+            Output::Keyspaces(directory) => self.keyspaces_told(index, &directory),
+            Output::Ready => {}
             Output::Halt(halt) => self.halted(index, halt),
         }
     }

@@ -1,4 +1,5 @@
-//! Keyspaces: the default one, and those that operators create and drop while faults strike.
+//! Keyspaces: the default one, and those that operators create, move, have observed, and drop while
+//! faults strike.
 //!
 //! ```text
 //!   planned ──its time──▶ creating ──told that it is there──▶ open ──its time──▶ dropping
@@ -9,7 +10,7 @@
 //! share nothing. A name is never used twice: nodes that have not heard of a drop go on serving
 //! what was dropped, so one name would stand for two histories.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,9 +54,20 @@ pub(crate) struct Space {
     plan: Option<scenario::Keyspace>,
     /// When it is moved next.
     moves: VecDeque<Micros>,
+    /// When another host observes it next, or one no longer.
+    observations: VecDeque<Micros>,
     /// What an operator has asked, of whom, and in which life of it.
     asked: Option<(CallId, usize, u64)>,
     random: Random,
+}
+
+/// What an operator wishes of a keyspace that is open.
+#[derive(Clone, Copy, Debug)]
+enum Wish {
+    /// A replica shall be on another host.
+    Move(usize, usize),
+    /// A host shall observe it, or no longer.
+    Observe(usize, bool),
 }
 
 /// A client: of which keyspace, and which one there.
@@ -108,6 +120,7 @@ pub(crate) fn of(scenario: &Scenario, streams: Streams) -> Vec<Space> {
         audit: Audit::default(),
         plan: None,
         moves: VecDeque::new(),
+        observations: VecDeque::new(),
         asked: None,
         random: streams.named("operators.default"),
     };
@@ -122,6 +135,7 @@ pub(crate) fn of(scenario: &Scenario, streams: Streams) -> Vec<Space> {
             audit: Audit::default(),
             plan: Some(plan.clone()),
             moves: plan.moves.iter().copied().collect(),
+            observations: plan.observations.iter().copied().collect(),
             asked: None,
             random: streams.named(&format!("operators.{index}")),
         }
@@ -190,7 +204,8 @@ impl World {
         }
         self.ask_about_keyspace(index);
         let moved = self.spaces[index].moves.front().copied();
-        let next = [dropped, moved].into_iter().flatten().min();
+        let observed = self.spaces[index].observations.front().copied();
+        let next = [dropped, moved, observed].into_iter().flatten().min();
         match (self.spaces[index].stage, next) {
             (Stage::Open, _)
                 if self.spaces[index].asked.is_some() || self.operators.tending.is_some() =>
@@ -235,7 +250,8 @@ impl World {
         }
     }
 
-    /// What has become of a move; the next one, when its time has come.
+    /// What has become of what an operator asked; the next move, or the next observer, when its
+    /// time has come.
     fn hear_mover(&mut self, index: usize) {
         if let Some((id, through, life)) = self.spaces[index].asked {
             let answer = self.own_answers.remove(&id);
@@ -255,24 +271,36 @@ impl World {
             return;
         }
         let elapsed = self.elapsed().as_micros() as Micros;
-        let due = self.spaces[index].moves.front().copied();
-        if self.spaces[index].asked.is_some() || due.is_none_or(|at| at > elapsed) {
-            return;
-        }
-        self.spaces[index].moves.pop_front();
-        let Some((from, to)) = self.draw_move(index) else {
+        let space = &mut self.spaces[index];
+        let is_due = |times: &VecDeque<Micros>| times.front().is_some_and(|at| *at <= elapsed);
+        let wish = if space.asked.is_some() {
+            None
+        } else if is_due(&space.moves) {
+            space.moves.pop_front();
+            self.draw_move(index)
+        } else if is_due(&space.observations) {
+            space.observations.pop_front();
+            self.draw_observer(index)
+        } else {
+            None
+        };
+        let Some(wish) = wish else {
             return;
         };
         let through = self.spaces[index].random.below(self.hosts.len() as u64) as usize;
         if self.hosts[through].node.is_none() {
             return;
         }
-        let placement = match self.spaces[index].random.below(6) {
-            0 => Placement::Cancel {
-                name: self.spaces[index].name.to_string(),
+        let name = self.spaces[index].name.to_string();
+        let placement = match wish {
+            Wish::Observe(host, observes) => Placement::Observe {
+                name,
+                node: super::host::name(host),
+                observes,
             },
-            _ => Placement::Move {
-                name: self.spaces[index].name.to_string(),
+            Wish::Move(..) if self.spaces[index].random.below(6) == 0 => Placement::Cancel { name },
+            Wish::Move(from, to) => Placement::Move {
+                name,
                 from: Some(super::host::name(from)),
                 to: vec![super::host::name(to)],
             },
@@ -302,24 +330,44 @@ impl World {
         true
     }
 
-    /// A host that has a replica of a keyspace, and one that has not.
-    fn draw_move(&mut self, index: usize) -> Option<(usize, usize)> {
-        let group = self.spaces[index].group?;
-        let members = self.invariants.of(group)?.members()?;
-        let voters = members.membership.voters.clone();
-        let has = |host: &usize| {
-            self.hosts[*host]
-                .id()
-                .is_some_and(|id| voters.contains(&id))
-        };
-        let (with, without): (Vec<usize>, Vec<usize>) = (0..self.scenario.holders()).partition(has);
+    /// A replica of a keyspace is to move, to a host that has none.
+    fn draw_move(&mut self, index: usize) -> Option<Wish> {
+        let (with, without) = self.voting_and_not(index)?;
         if with.is_empty() || without.is_empty() {
             return None;
         }
         let random = &mut self.spaces[index].random;
         let from = with[random.below(with.len() as u64) as usize];
         let to = without[random.below(without.len() as u64) as usize];
-        Some((from, to))
+        Some(Wish::Move(from, to))
+    }
+
+    /// A host without a vote is to observe a keyspace; one that does, to let go of it, mostly.
+    fn draw_observer(&mut self, index: usize) -> Option<Wish> {
+        let (_, without) = self.voting_and_not(index)?;
+        if without.is_empty() {
+            return None;
+        }
+        let members = self.invariants.of(self.spaces[index].group?)?.members()?;
+        let known = members.membership.members.clone();
+        let random = &mut self.spaces[index].random;
+        let host = without[random.below(without.len() as u64) as usize];
+        let is_often = random.below(3) > 0;
+        let has = self.hosts[host]
+            .id()
+            .is_some_and(|id| known.contains_key(&id));
+        Some(Wish::Observe(host, has != is_often))
+    }
+
+    /// The hosts that have a vote in a keyspace, and those that have none.
+    fn voting_and_not(&self, index: usize) -> Option<(Vec<usize>, Vec<usize>)> {
+        let group = self.spaces[index].group?;
+        let voters = &self.invariants.of(group)?.members()?.membership.voters;
+        let has = |host: &usize| {
+            let id = self.hosts[*host].id();
+            id.is_some_and(|id| voters.contains(&id))
+        };
+        Some((0..self.scenario.holders()).partition(has))
     }
 
     fn keyspace_opens(&mut self, index: usize) {
@@ -377,20 +425,28 @@ impl World {
         }
         // Whoever is being filled, or has left, serves nobody; who has got its vote is still being
         // filled until the table says that all have. That the table is the newest, the default
-        // keyspace is asked for.
+        // keyspace is asked for. Who observes is asked as those are who vote.
         let belongs = |host: &&usize| {
             let id = id(host);
             let is_voter = id.is_some_and(|id| members.membership.voters.contains(&id));
+            let is_member = id.is_some_and(|id| members.membership.members.contains_key(&id));
             let running = self.hosts[**host].node.as_ref().and_then(Node::running);
-            is_voter
-                && running
-                    .zip(group)
-                    .is_none_or(|(running, group)| running.serves(group))
+            let serves = running
+                .zip(group)
+                .map(|(running, group)| running.serves(group));
+            is_member && serves.unwrap_or(is_voter)
         };
         hosts.iter().filter(belongs).copied().collect()
     }
 
-    /// Whether as many as shall vote in a keyspace, and nobody is on the way in or out.
+    /// Whether a host has a vote in a keyspace.
+    pub(crate) fn votes(&self, index: usize, host: usize) -> bool {
+        let voting = self.voting_and_not(index);
+        voting.is_some_and(|(voting, _)| voting.contains(&host))
+    }
+
+    /// Whether as many as shall vote in a keyspace, nobody is on the way in or out, and those of
+    /// the cluster observe it who shall.
     pub(crate) fn is_whole(&self, index: usize) -> bool {
         let space = &self.spaces[index];
         let (Some(plan), Some(group)) = (&space.plan, space.group) else {
@@ -402,7 +458,21 @@ impl World {
         let members = self.invariants.of(group).and_then(|each| each.members());
         members.is_none_or(|members| {
             let membership = &members.membership;
-            membership.voters.len() == plan.replicas && membership.members.len() == plan.replicas
+            let has_vote = |node: &NodeId| membership.voters.contains(node);
+            let without = membership.members.keys().filter(|node| !has_vote(node));
+            let observes: BTreeSet<NodeId> = without.copied().collect();
+            let cluster = self.invariants.first().members();
+            let is_there = |node: &NodeId| {
+                cluster.is_none_or(|cluster| cluster.membership.members.contains_key(node))
+            };
+            let table = self.invariants.newest_table();
+            let named = table
+                .and_then(|table| table.get(&group))
+                .into_iter()
+                .flatten();
+            let shall = named.filter(|node| !has_vote(node) && is_there(node));
+            let shall: BTreeSet<NodeId> = shall.copied().collect();
+            membership.voters.len() == plan.replicas && observes == shall
         })
     }
 
