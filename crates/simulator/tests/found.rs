@@ -92,3 +92,10 @@ fn whoever_meets_a_level_that_it_does_not_know_refuses() {
 fn an_answer_that_arrives_late_was_given_before() {
     is_clean("answer-after-leaving.script");
 }
+
+/// A follower that lacked something before what it had received died with what it had not written,
+/// and was never sent that again: nothing was chosen any more (seed 6963).
+#[test]
+fn what_a_follower_has_received_and_lost_is_sent_once_more() {
+    is_clean("received-and-lost.script");
+}

@@ -172,10 +172,23 @@ impl Peer {
         });
     }
 
-    /// It answered: what it has, and what of that is durable.
-    pub(super) fn answered(&mut self, received: &Slots, durable: &Slots, now: Instant) {
-        self.received.merge(received);
+    /// It answered: what it has, and what of that is durable. An answer to the last heartbeat says
+    /// all that it has: what else it had received it has lost, with its process.
+    pub(super) fn answered(
+        &mut self,
+        received: &Slots,
+        durable: &Slots,
+        is_newest: bool,
+        now: Instant,
+    ) {
         self.acked.merge(durable);
+        match is_newest {
+            true => {
+                self.received.clone_from(received);
+                self.received.merge(&self.acked);
+            }
+            false => self.received.merge(received),
+        }
         while let Some(flight) = self.flights.front() {
             if self.acked.run_end(flight.first) < flight.last {
                 break;
@@ -374,5 +387,37 @@ impl Peer {
     /// Whether anything is to be sent again.
     pub(super) fn has_lost(&self) -> bool {
         self.flights.iter().any(|flight| flight.is_lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up_to(slot: u64) -> Slots {
+        let mut slots = Slots::default();
+        slots.insert(Slot(1), Slot(slot));
+        slots
+    }
+
+    /// It lacks something before what it was sent, and dies with what it has received and not
+    /// written.
+    #[test]
+    fn what_was_received_and_lost_is_sent_once_more() {
+        let (now, usual) = (Instant(0), Duration::from_millis(1));
+        let mut peer = Peer::new(1, Slot(11), usual, false, now);
+        peer.heartbeat = 1;
+        peer.sent(Slot(11), Slot(20), 10, now);
+        let mut received = up_to(5);
+        received.insert(Slot(11), Slot(20));
+        peer.answered(&received, &up_to(5), true, now);
+        peer.send_from(Slot(6));
+        // It is back.
+        peer.heartbeat = 2;
+        peer.answered(&up_to(5), &up_to(5), true, now);
+        peer.send_from(Slot(6));
+        peer.sent(Slot(6), Slot(10), 5, now);
+        peer.answered(&up_to(10), &up_to(10), false, now);
+        assert_eq!(peer.next, Slot(11));
     }
 }

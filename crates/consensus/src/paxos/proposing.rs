@@ -272,7 +272,8 @@ impl Paxos {
         let cached_from = self.log.cached_from();
         let leading = self.leading.as_mut().expect("it leads");
         let peer = leading.peers.get_mut(&from).expect("the peer is known");
-        peer.answered(&reply.received, &reply.durable, now);
+        let is_newest = reply.round == peer.heartbeat && reply.round != 0;
+        peer.answered(&reply.received, &reply.durable, is_newest, now);
         if reply.uncertain.is_some() {
             // It must hold everything that is proposed before it acknowledges anything; where
             // nothing is chosen without it, that is more than may be on its way at once.
@@ -280,11 +281,10 @@ impl Paxos {
         }
         peer.find_overtaken(&reply.received, reply.round);
         let silent = peer.find_lost(patience, now);
-        let answers = reply.round == peer.heartbeat && reply.round != 0;
         // What it misses and was never sent in this session: before what was guessed at first.
         let missing = peer.received.upto().next();
         let skipped = missing < peer.next && !peer.is_under_way(missing);
-        if skipped && (answers || !peer.is_known) && missing >= cached_from {
+        if skipped && (is_newest || !peer.is_known) && missing >= cached_from {
             peer.send_from(missing);
         }
         peer.is_known = true;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use base::{ClusterId, Epoch, GroupId, Incarnation, Instant, NodeId, Random, Slot, WallTime};
 use bytes::Bytes;
+use cluster::placement::plan::TableEpoch;
 use consensus::{
     AnyEngine, CheckpointRef, Engine as _, EngineKind, Entry, Liveness, Mark, Membership, Message,
     Ticket,
@@ -136,6 +137,8 @@ pub struct Group {
     pub(crate) leader: Option<NodeId>,
     pub(crate) epoch: Epoch,
     pub(crate) facts: BTreeMap<NodeId, Facts>,
+    /// Of the first group: the table by which this node has opened and closed its groups.
+    pub(crate) followed: TableEpoch,
     pub(crate) metrics: Metrics,
     queue: Queue,
     proposals: BTreeMap<Ticket, Proposal>,
@@ -288,6 +291,7 @@ impl Group {
             leader: None,
             epoch: Epoch(0),
             facts: BTreeMap::new(),
+            followed: TableEpoch::default(),
             metrics: Metrics::default(),
             queue: Queue::default(),
             proposals: BTreeMap::new(),

@@ -16,7 +16,7 @@ use cluster::placement::plan::{Scope, TableEpoch};
 use cluster::placement::site::Standing;
 use consensus::{Change, Engine as _, Member};
 
-use super::{Group, META, Moment};
+use super::{Group, Moment};
 use crate::calls::{Admittance, Waiter};
 use crate::interface::{Answer, CallId, Output, Placement};
 use crate::operator::Asker;
@@ -239,10 +239,7 @@ impl Group {
         Facts {
             data_bytes: reader.held_bytes(),
             applied: reader.applied(),
-            table: match self.id {
-                META => meta::epoch(reader),
-                _ => TableEpoch::default(),
-            },
+            table: self.followed,
             calls: u32::try_from(self.calls.under_way()).unwrap_or(u32::MAX),
             // The node keeps it there: it is about all groups.
             load: self.facts.get(&self.own).map_or(0, |facts| facts.load),

@@ -82,7 +82,9 @@ impl Running {
     ) {
         let fetch = self.fetches.remove(&ticket);
         self.counted.damage_found += 1;
-        let Some(opened) = self.groups.get(&id) else {
+        // Of a group that was closed since: nobody needs it, also where it is here again.
+        let fetch = fetch.filter(|(opening, ..)| self.openings.contains_key(opening));
+        let Some(((_, _, from), opened)) = fetch.zip(self.groups.get(&id)) else {
             return;
         };
         out.push(Output::Note(
@@ -98,12 +100,9 @@ impl Running {
                  is not executed here yet, so this node starts again to learn it from the others"
             ))));
         }
-        let is_open = fetch.filter(|(opening, ..)| self.openings.contains_key(opening));
         self.with(id, out, |group, out| {
             group.do_without_log(moment, slot, peers, out);
-            if let Some((_, _, from)) = is_open {
-                group.fetched(moment, from, Vec::new(), peers, out);
-            }
+            group.fetched(moment, from, Vec::new(), peers, out);
         });
     }
 

@@ -109,10 +109,23 @@ impl Running {
             (each.name.clone(), (each.group, serves))
         };
         self.places = table.iter().map(place).collect();
+        let mut is_followed = true;
         for keyspace in &table {
-            let is_new = !self.groups.contains_key(&keyspace.group) && !self.closes(keyspace.group);
-            if keyspace.is_open_on(self.own) && is_new && is_current {
-                self.open(keyspace, now, out);
+            let is_new = !self.groups.contains_key(&keyspace.group);
+            if !keyspace.is_open_on(self.own) || !is_new {
+                continue;
+            }
+            match is_current && !self.closes(keyspace.group) {
+                true => self.open(keyspace, now, out),
+                false => is_followed = false,
+            }
+        }
+        if is_followed {
+            let epoch = meta::epoch(self.meta().replica().reader());
+            let first = self.meta_mut();
+            first.followed = epoch;
+            if opens_late {
+                first.tell_facts_now(now);
             }
         }
         self.follow_names(&table);

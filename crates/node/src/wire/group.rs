@@ -76,8 +76,8 @@ pub struct Facts {
     pub data_bytes: u64,
     /// What it has executed.
     pub applied: Slot,
-    /// Of the first group: the epoch of its table of keyspaces, by which it goes. It has closed
-    /// what older tables had it close.
+    /// Of the first group: the epoch of its table of keyspaces, by which it goes. It has opened
+    /// what that has it hold, and closed what older ones had it close.
     pub table: TableEpoch,
     /// How many calls of its own clients it has under way in the group.
     pub calls: u32,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base::{Instant, NodeId, Random};
 use bytes::Bytes;
-use consensus::QuorumSizes;
+use consensus::{EngineKind, QuorumSizes};
 use journal::disk::RequestId;
 use node::leases::LeaseLimits;
 use node::running::scrubbing::ScrubLimits;
@@ -152,8 +152,20 @@ pub(crate) fn config(host: usize, scenario: &Scenario) -> Config {
                 },
                 ..scrub(&scenario.small)
             },
+            epochs_ahead: epochs_ahead(scenario),
             ..limits(&scenario.small)
         },
+    }
+}
+
+/// How far ahead of their promises nodes write down that these may go. Where it is two elections a
+/// vote may have to wait for that.
+fn epochs_ahead(scenario: &Scenario) -> u64 {
+    match (scenario.small.entry_commands, scenario.engine) {
+        (1, EngineKind::Raft) => 2,
+        // Of a ballot's number the lower byte says whose it is.
+        (1, EngineKind::Paxos) => 2 << 8,
+        _ => Limits::default().epochs_ahead,
     }
 }
 
