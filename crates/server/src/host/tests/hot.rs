@@ -49,7 +49,8 @@ impl Wire {
         message: &impl prost::Message,
     ) -> Outcome {
         let (response, mut send) = self.begin(path, headers).await;
-        send.send_data(framed(message), true).unwrap();
+        // Who is refused for the head alone may be answered, and the stream be over, before this.
+        let _ = send.send_data(framed(message), true);
         outcome(response).await
     }
 }
