@@ -120,6 +120,9 @@ pub struct Running {
     is_table_current: bool,
     /// The group that was asked last to let go of its part of the log.
     last_pinning: GroupId,
+    /// Groups whose beginning is not on stable storage yet, and the flush that it is part of, once
+    /// there is one.
+    founding: Vec<(GroupId, Option<u64>)>,
     /// Groups whose end is not on stable storage yet.
     closing: Vec<following::Closing>,
     /// One of them is no more, so that it may be opened again.
@@ -183,6 +186,7 @@ impl Running {
             loading: loading::Loading::default(),
             is_table_current: false,
             last_pinning: META,
+            founding: Vec::new(),
             closing: Vec::new(),
             opens_late: false,
             last_request: 0,
@@ -315,6 +319,9 @@ impl Running {
         match frame {
             Frame::Engine(messages) => {
                 for (id, message) in messages {
+                    if !self.is_founded(id) {
+                        continue;
+                    }
                     self.rouse(id, Some(from));
                     self.is_awake_below(id, from);
                     self.count_round(id, &message);
@@ -665,11 +672,11 @@ impl Running {
     /// Everything that was appended in this pass becomes one flush. The journal writes at once if
     /// its disk is idle, else together with whatever comes until it is.
     fn sync(&mut self, out: &mut Vec<Output>) {
-        if self.unflushed.is_empty() && self.closing.is_empty() {
+        if self.unflushed.is_empty() && !self.has_unflushed_groups() {
             return;
         }
         self.last_flush += 1;
-        self.closing_flushed(self.last_flush);
+        self.groups_flushed(self.last_flush);
         for id in self.unflushed.drain(..) {
             let opened = self.groups.get_mut(&id);
             if let Some(mark) = opened.and_then(|opened| opened.unflushed.take()) {
@@ -720,7 +727,7 @@ impl Running {
     pub fn is_patient(&self) -> bool {
         let mut written = self.flushed.iter();
         !self.journal.has_waiting()
-            && self.closing.is_empty()
+            && !self.waits_for_groups()
             && written.all(|(_, id, _)| {
                 let opened = self.groups.get(id);
                 opened.is_none_or(|opened| opened.group.is_patient())

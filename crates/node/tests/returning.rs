@@ -100,3 +100,42 @@ fn late_writes_of_before_are_not_taken_for_those_of_after() {
         assert_eq!(value.as_deref(), Some("before"));
     }
 }
+
+/// A power failure leaves nothing of a group whose opening is on no disk, whatever files it has
+/// received: until then it takes none, and acknowledges nothing.
+#[test]
+fn no_checkpoint_is_taken_before_the_opening_is_on_the_disk() {
+    for (seed, engine) in [(22, EngineKind::Raft), (23, EngineKind::Paxos)] {
+        let mut world = nodes(seed, 4);
+        let leader = world.wait_for_leader();
+        tend(&mut world, leader, 300, false);
+        create(&mut world, "pods", 3, engine);
+        world.run(Duration::from_secs(1));
+        let before = status(&mut world, leader, "pods");
+        let holders = hosts_of(&before);
+        let free = (0..4)
+            .find(|host| !holders.contains(host))
+            .expect("of four");
+        // The log does not reach back to its beginning then.
+        let value = "v".repeat(1000);
+        for round in 0..60 {
+            must_put(
+                &mut world,
+                holders[0],
+                "pods",
+                &format!("k{}", round % 7),
+                &value,
+            );
+        }
+        world.disk_of(free).is_stuck = true;
+        let from = holders.into_iter().find(|host| *host != leader);
+        let from = from.expect("three hold it");
+        operate(&mut world, leader, sends("pods", from, free));
+        world.run(Duration::from_secs(3));
+        let running = world.node(free).running().expect("it runs");
+        let opened = running.group(before.group).expect("it is open");
+        assert_eq!(opened.replica().applied(), base::Slot(0), "{engine:?}");
+        world.disk_of(free).is_stuck = false;
+        assert!(at_rest(&mut world, leader, "pods").contains(&free));
+    }
+}

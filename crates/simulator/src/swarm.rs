@@ -223,6 +223,11 @@ fn with_keyspaces(scenario: &mut Scenario) {
     with_observers(scenario);
 }
 
+/// What one message to an observer carries, at least. A leader does not wait for observers: where one
+/// entry is on its way to them at a time, over a slow network, they would never catch up with one
+/// that has no followers.
+const OBSERVED_APPEND_BYTES_MIN: u64 = 16 << 10;
+
 /// One seed with keyspaces in so many has them observed, where there is somebody who could.
 const OBSERVED_ONE_IN: u64 = 3;
 
@@ -245,6 +250,8 @@ fn with_observers(scenario: &mut Scenario) {
         }
         keyspace.observations.sort_unstable();
         scenario.unsound.clear();
+        let append_bytes = &mut scenario.small.append_bytes;
+        *append_bytes = OBSERVED_APPEND_BYTES_MIN.max(*append_bytes);
     }
 }
 

@@ -120,7 +120,7 @@ impl Running {
                 reached.push(id);
             }
         }
-        self.delete_closed(flush, out);
+        self.groups_durable(flush, out);
         for id in reached {
             let mark = self
                 .groups

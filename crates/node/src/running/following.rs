@@ -158,7 +158,8 @@ impl Running {
     fn open(&mut self, keyspace: &Keyspace, now: Instant, out: &mut Vec<Output>) {
         let id = keyspace.group;
         let description = Description::new(keyspace.engine, genesis(keyspace));
-        // On stable storage with the first write of the group, before anything of it counts.
+        // On stable storage before the group hears of anything, see `Running::is_founded`.
+        self.founding.push((id, None));
         self.journal.append(Record {
             group: id,
             kind: RecordKind::GroupOpened,
@@ -187,6 +188,7 @@ impl Running {
             return;
         };
         self.closed.insert(id);
+        self.founding.retain(|(each, _)| *each != id);
         let newest = closed.group.calls.last_sequence();
         self.last_sequence = self.last_sequence.max(newest);
         self.openings.remove(&closed.opening);
@@ -233,15 +235,39 @@ impl Running {
         self.closing.iter().any(|closing| closing.group == id)
     }
 
-    /// What was closed before this flush goes with it.
-    pub(super) fn closing_flushed(&mut self, flush: u64) {
+    /// Whether it is on stable storage that a group was opened. Before that it hears nothing: what it
+    /// writes would wait for that in any case, but a checkpoint that it receives is a file, which is
+    /// nobody's once the power has failed.
+    pub(super) fn is_founded(&self, id: GroupId) -> bool {
+        self.founding.iter().all(|(each, _)| *each != id)
+    }
+
+    /// Whether a group was opened or closed, and that is not on stable storage yet.
+    pub(super) fn waits_for_groups(&self) -> bool {
+        !self.founding.is_empty() || !self.closing.is_empty()
+    }
+
+    /// Whether a group was opened or closed, and no flush says so yet.
+    pub(super) fn has_unflushed_groups(&self) -> bool {
+        self.founding.iter().any(|(_, flush)| flush.is_none())
+            || self.closing.iter().any(|each| each.flush.is_none())
+    }
+
+    /// What was opened and closed before this flush goes with it.
+    pub(super) fn groups_flushed(&mut self, flush: u64) {
+        for (_, founding) in &mut self.founding {
+            founding.get_or_insert(flush);
+        }
         for closing in &mut self.closing {
             closing.flush.get_or_insert(flush);
         }
     }
 
-    /// Deletes the files of groups that were closed, and whose end is on stable storage now.
-    pub(super) fn delete_closed(&mut self, durable: u64, out: &mut Vec<Output>) {
+    /// What was opened and closed in flushes up to this one is on stable storage now: deletes the
+    /// files of groups that were closed.
+    pub(super) fn groups_durable(&mut self, durable: u64, out: &mut Vec<Output>) {
+        let is_founded = |flush: &Option<u64>| flush.is_some_and(|flush| flush <= durable);
+        self.founding.retain(|(_, flush)| !is_founded(flush));
         if self.closing.is_empty() {
             return;
         }

@@ -114,6 +114,11 @@ impl Invariants {
                 self.reached.push(Mark::HoleFilled);
             }
         }
+        let stop_sign = self.ballots.last_stop_sign(ballot);
+        if self.ended.contains(&leader) && stop_sign > self.chosen.last() {
+            // It may have stopped in the pass in which that was chosen: nobody could see it.
+            return Ok(());
+        }
         let by = (leader, ballot);
         completeness::proposes(by, told, entries, &self.chosen, &mut self.ballots)
     }
