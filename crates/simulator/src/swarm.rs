@@ -223,9 +223,9 @@ fn with_keyspaces(scenario: &mut Scenario) {
     with_observers(scenario);
 }
 
-/// What one message to an observer carries, at least. A leader does not wait for observers: where one
-/// entry is on its way to them at a time, over a slow network, they would never catch up with one
-/// that has no followers.
+/// What one message to an observer carries, at least. A leader does not wait for observers: where
+/// one entry is on its way to them at a time, over a slow network, they would never catch up with
+/// one that has no followers.
 const OBSERVED_APPEND_BYTES_MIN: u64 = 16 << 10;
 
 /// One seed with keyspaces in so many has them observed, where there is somebody who could.

@@ -235,8 +235,8 @@ impl Running {
         self.closing.iter().any(|closing| closing.group == id)
     }
 
-    /// Whether it is on stable storage that a group was opened. Before that it hears nothing: what it
-    /// writes would wait for that in any case, but a checkpoint that it receives is a file, which is
+    /// Whether it is on stable storage that a group was opened. Before that it hears nothing: what
+    /// it writes would wait for that in any case, but a checkpoint that it receives is a file, and
     /// nobody's once the power has failed.
     pub(super) fn is_founded(&self, id: GroupId) -> bool {
         self.founding.iter().all(|(each, _)| *each != id)
