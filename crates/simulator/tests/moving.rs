@@ -1,15 +1,10 @@
 //! Keyspaces move between hosts while clients ask; a move that goes wrong is found.
 
-use std::sync::Mutex;
-
 use base::mutant::{Mutant, plant};
 use simulator::marks::Mark;
 use simulator::run::{Options, keep_panics_quiet};
 use simulator::scenario::{Keyspace, Scenario};
 use simulator::{run, swarm};
-
-/// A bug is planted in the whole process: one test at a time.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// Five hosts with a keyspace on three of them and one on a single one, both of which move.
 fn moving(seed: u64) -> Scenario {
@@ -28,10 +23,11 @@ fn moving(seed: u64) -> Scenario {
     scenario
 }
 
+/// One test: what is planted is planted for the whole process.
 #[test]
 fn keyspaces_move_and_what_goes_wrong_with_it_is_found() {
-    let _alone = ALONE.lock();
     keep_panics_quiet();
+    keyspaces_are_observed_while_they_move();
     let outcome = run(&moving(1), Options::default());
     assert_eq!(outcome.violation, None);
     assert!(outcome.marks.count(Mark::KeyspaceMovedAway) > 1);
@@ -44,10 +40,7 @@ fn keyspaces_move_and_what_goes_wrong_with_it_is_found() {
 }
 
 /// The same, observed in turn by those who hold it not.
-#[test]
 fn keyspaces_are_observed_while_they_move() {
-    let _alone = ALONE.lock();
-    keep_panics_quiet();
     let mut served = 0;
     for seed in 1..11 {
         let mut scenario = moving(seed);
