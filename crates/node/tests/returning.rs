@@ -8,23 +8,30 @@ use quorate_node::Answer;
 
 mod support;
 
+use support::World;
 use support::keyspaces::{
     at_rest, create, hosts_of, must_get, must_put, nodes, operate, put, sends, status, tend,
 };
+
+/// Four nodes, and a keyspace that stays on three of them: who these are, and who is free.
+fn placed(seed: u64, engine: EngineKind) -> (World, Vec<usize>, usize) {
+    let mut world = nodes(seed, 4);
+    let leader = world.wait_for_leader();
+    tend(&mut world, leader, 300, false);
+    create(&mut world, "pods", 3, engine);
+    world.run(Duration::from_secs(1));
+    let holders = hosts_of(&status(&mut world, leader, "pods"));
+    let mut free = (0..4).filter(|host| !holders.contains(host));
+    let free = free.next().expect("of four");
+    (world, holders, free)
+}
 
 /// Who holds a keyspace again, in the same process, is not taken for who it was: neither are its
 /// commands repetitions of those from before, nor do the old ones answer who waits for new ones.
 #[test]
 fn who_holds_a_keyspace_again_is_answered_at_once_and_truly() {
     for (seed, engine) in [(18, EngineKind::Raft), (19, EngineKind::Paxos)] {
-        let mut world = nodes(seed, 4);
-        tend(&mut world, 0, 300, false);
-        create(&mut world, "pods", 3, engine);
-        world.run(Duration::from_secs(1));
-        let holders = hosts_of(&status(&mut world, 0, "pods"));
-        let free = (0..4)
-            .find(|host| !holders.contains(host))
-            .expect("of four");
+        let (mut world, holders, free) = placed(seed, engine);
         for own in holders {
             for number in 0..20 {
                 must_put(&mut world, own, "pods", &format!("k{number}"), "before");
@@ -67,20 +74,13 @@ fn who_holds_a_keyspace_again_is_answered_at_once_and_truly() {
 #[test]
 fn late_writes_of_before_are_not_taken_for_those_of_after() {
     for (seed, engine) in [(20, EngineKind::Raft), (21, EngineKind::Paxos)] {
-        let mut world = nodes(seed, 4);
+        let (mut world, holders, free) = placed(seed, engine);
         let leader = world.wait_for_leader();
-        tend(&mut world, leader, 300, false);
-        create(&mut world, "pods", 3, engine);
-        world.run(Duration::from_secs(1));
-        let holders = hosts_of(&status(&mut world, leader, "pods"));
         let leads = status(&mut world, holders[0], "pods")
             .leader
             .expect("somebody leads");
         let follows = |host: &&usize| **host != leader && format!("n{}", **host + 1) != leads;
         let own = *holders.iter().find(follows).expect("three hold it");
-        let free = (0..4)
-            .find(|host| !holders.contains(host))
-            .expect("of four");
         let other = *holders
             .iter()
             .find(|host| **host != own)
@@ -106,16 +106,9 @@ fn late_writes_of_before_are_not_taken_for_those_of_after() {
 #[test]
 fn no_checkpoint_is_taken_before_the_opening_is_on_the_disk() {
     for (seed, engine) in [(22, EngineKind::Raft), (23, EngineKind::Paxos)] {
-        let mut world = nodes(seed, 4);
+        let (mut world, holders, free) = placed(seed, engine);
         let leader = world.wait_for_leader();
-        tend(&mut world, leader, 300, false);
-        create(&mut world, "pods", 3, engine);
-        world.run(Duration::from_secs(1));
-        let before = status(&mut world, leader, "pods");
-        let holders = hosts_of(&before);
-        let free = (0..4)
-            .find(|host| !holders.contains(host))
-            .expect("of four");
+        let group = status(&mut world, leader, "pods").group;
         // The log does not reach back to its beginning then.
         let value = "v".repeat(1000);
         for round in 0..60 {
@@ -133,7 +126,7 @@ fn no_checkpoint_is_taken_before_the_opening_is_on_the_disk() {
         operate(&mut world, leader, sends("pods", from, free));
         world.run(Duration::from_secs(3));
         let running = world.node(free).running().expect("it runs");
-        let opened = running.group(before.group).expect("it is open");
+        let opened = running.group(group).expect("it is open");
         assert_eq!(opened.replica().applied(), base::Slot(0), "{engine:?}");
         world.disk_of(free).is_stuck = false;
         assert!(at_rest(&mut world, leader, "pods").contains(&free));
