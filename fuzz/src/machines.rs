@@ -82,7 +82,7 @@ pub fn commands(bytes: &[u8]) {
             let _ = batch.map(|batch| batch.commands().count());
         }
     }
-    state.end_entry();
+    let _ = state.end_entry();
     let digest = state.digest();
     assert_eq!(
         digest,
@@ -117,7 +117,7 @@ pub fn checkpoints(bytes: &[u8]) {
     if let Ok((mut state, ..)) = reader.finish() {
         // It is lived on.
         begin(&mut state);
-        state.end_entry();
+        let _ = state.end_entry();
     }
 }
 

@@ -93,7 +93,7 @@ fn frames() -> Vec<Vec<u8>> {
             genesis: membership(),
             engine: EngineKind::Raft,
         },
-        Frame::Engine(vec![(GroupId(0), vote())]),
+        Frame::Engine(vec![(GroupId(0), vote())].into()),
         Frame::Group(
             GroupId(1),
             GroupFrame::Digest {

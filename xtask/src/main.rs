@@ -162,6 +162,13 @@ fn check_steps() -> Vec<Step> {
             "doc --workspace --no-deps --document-private-items --quiet",
         )
         .with_environment(&[("RUSTDOCFLAGS", DOCUMENTATION)]),
+        // Not the targets themselves: they want a nightly compiler.
+        Step::cargo(
+            "what is fuzzed",
+            "check --quiet --manifest-path fuzz/Cargo.toml --lib --no-default-features \
+             --target-dir target/fuzz",
+        )
+        .with_environment(&[("RUSTFLAGS", "-D warnings")]),
         Step::cargo("tests", "test --workspace --exclude xtask"),
     ]
 }

@@ -51,10 +51,11 @@ fn a_closed_group_leaves_nothing_and_can_be_opened_anew() {
     }
     // Some of it has not been written when the group ends.
     let last = world.begin([entry(1, 41, 3, "unwritten")]);
-    world.write([record(RecordKind::GroupClosed, 1, 0, 0, "")]);
+    world.write([record(RecordKind::GroupClosed, 1, 0, 0, "promised")]);
     assert!(last > 0);
     assert_eq!(world.entries(1, 1, 50), []);
     let mut world = world.reopen();
+    assert_eq!(world.recovered.closed[&GroupId(1)], "promised");
     assert!(!world.recovered.groups.contains_key(&GroupId(1)));
     assert_eq!(world.recovered.groups[&GroupId(2)].last, Slot(40));
     world.write([opened("second"), entry(1, 1, 1, "anew")]);

@@ -22,9 +22,10 @@
 //! and not closed since, so that no group needs another one to come back. Checkpoints of groups
 //! that it does not know are what was left when a group was closed; they are deleted.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use base::{ClusterId, Epoch, GroupId, NodeId, Slot};
+use bytes::Bytes;
 use consensus::engine::CheckpointRef;
 use consensus::{EngineKind, HardState, Membership};
 use journal::disk::{Completion, DiskError, File, Lane, Operation, Request};
@@ -48,8 +49,9 @@ pub struct Recovered {
     pub outstanding: usize,
     /// What is there of each group; [`META`] is always there.
     pub groups: BTreeMap<GroupId, RecoveredReplica>,
-    /// Groups that were closed here, and must never be opened again.
-    pub closed: BTreeSet<GroupId>,
+    /// Groups that were closed here, with what they had promised (nothing if a build closed them
+    /// that did not write it down).
+    pub closed: BTreeMap<GroupId, Bytes>,
     /// What this node had promised in groups that are not among these may be lost.
     pub is_doubtful: bool,
     /// How often something was found not to be as it was written.

@@ -103,9 +103,9 @@ pub struct Running {
     counted: Metrics,
     /// When to look next who holds the oldest part of the log.
     next_pinning: Instant,
-    /// Groups that were closed. The table may still name them: right after a start it is older
-    /// than what the journal says.
-    closed: BTreeSet<GroupId>,
+    /// Groups that were closed, with what they had promised, if that is known. The table may still
+    /// name them: right after a start it is older than what the journal says.
+    closed: BTreeMap<GroupId, bytes::Bytes>,
     /// The groups of keyspaces by their names, and whether this node serves them.
     places: BTreeMap<String, (GroupId, bool)>,
     /// Keyspaces on their way to other nodes.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::GroupId;
+use base::{Epoch, GroupId};
 use bytes::Bytes;
 use consensus::EngineKind;
 use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
@@ -130,6 +130,18 @@ fn is_here(world: &World, host: usize) -> bool {
 fn is_open(world: &World, host: usize) -> bool {
     let running = world.node(host).running();
     running.is_some_and(|running| running.group(PODS).is_some())
+}
+
+/// The epoch in which a node leads `pods`, if it does.
+fn epoch_led(world: &World, host: usize) -> Option<Epoch> {
+    let group = world.node(host).running()?.group(PODS)?;
+    group.leads().then(|| group.status().term)
+}
+
+fn sleeps(world: &World, host: usize) -> bool {
+    let running = world.node(host).running();
+    let group = running.and_then(|running| running.group(PODS));
+    group.is_some_and(quorate_node::group::Group::fell_asleep)
 }
 
 fn until_here(world: &mut World, host: usize) {
@@ -301,11 +313,6 @@ fn keyspaces_that_are_observed_sleep_and_wake_for_everybody() {
     let mut world = four(6, EngineKind::Raft);
     observe(&mut world, "n4", true).expect("it may");
     until_here(&mut world, 3);
-    let sleeps = |world: &World, host: usize| {
-        let running = world.node(host).running();
-        let group = running.and_then(|running| running.group(PODS));
-        group.is_some_and(quorate_node::group::Group::fell_asleep)
-    };
     world.run_until(Duration::from_secs(20), "all sleep", |world| {
         (0..4).all(|host| sleeps(world, host))
     });
@@ -314,6 +321,37 @@ fn keyspaces_that_are_observed_sleep_and_wake_for_everybody() {
     world.run_until(Duration::from_secs(20), "all sleep again", |world| {
         (0..4).all(|host| sleeps(world, host))
     });
+}
+
+/// Who lets go of what it observes and has it again before its leader has noticed is filled like
+/// anybody new, though all sleep and its leader has it in its membership all the time. Nobody is
+/// disturbed by that: the one who leads goes on.
+#[test]
+fn who_observes_again_before_it_was_missed_is_filled() {
+    for (seed, engine) in [(11, EngineKind::Raft), (12, EngineKind::Paxos)] {
+        let mut world = four(seed, engine);
+        must_put(&mut world, 0, "a", "1");
+        observe(&mut world, "n4", true).expect("it may");
+        until_here(&mut world, 3);
+        world.run_until(Duration::from_secs(20), "all sleep", |world| {
+            (0..4).all(|host| sleeps(world, host))
+        });
+        let leads = (0..3).find(|host| epoch_led(&world, *host).is_some());
+        let leads = leads.expect("somebody leads");
+        let epoch = epoch_led(&world, leads);
+        // Its leader sees the table once both have been done.
+        world.pause(leads);
+        let other = (0..3).find(|host| *host != leads).expect("three vote");
+        for observes in [false, true] {
+            observe_by(&mut world, other, "n4", observes).expect("it may");
+        }
+        world.run(Duration::from_millis(20));
+        world.resume(leads);
+        world.run(Duration::from_millis(20));
+        until_here(&mut world, 3);
+        assert_eq!(value(world.ask(3, get("a", true))).as_deref(), Some("1"));
+        assert_eq!(epoch_led(&world, leads), epoch, "{engine:?}");
+    }
 }
 
 #[test]

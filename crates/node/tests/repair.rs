@@ -177,6 +177,31 @@ fn lost_promises_are_never_given_again() {
     }
 }
 
+/// Whoever led goes on in an epoch behind all that the lost journal may have promised: there is no
+/// waiting for an election timeout.
+#[test]
+fn who_lost_its_promises_keeps_nobody_waiting() {
+    for engine in EngineKind::ALL.iter().copied() {
+        let mut world = world(6, 3, engine);
+        put(&mut world, 0, "key0");
+        let leads = world.leader().expect("somebody leads");
+        let lost = (leads + 1) % 3;
+        world.kill(lost);
+        for (file, _) in files(&mut world, lost, is_segment) {
+            world.disk_of(lost).flip(file, 700);
+        }
+        world.start(lost);
+        let mut without = 0;
+        for _ in 0..2_000 {
+            world.run(Duration::from_millis(1));
+            without += u32::from(world.leader().is_none());
+        }
+        assert_eq!(world.leader(), Some(leads), "{engine}");
+        assert!(without < 50, "{engine}: {without} ms without a leader");
+        comes_back(&mut world, lost, 1);
+    }
+}
+
 /// A vote waits until the identity file says that there may be one: should the journal be lost
 /// right after it, the next one must not be of the same epoch.
 #[test]

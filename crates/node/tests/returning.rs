@@ -69,6 +69,47 @@ fn who_holds_a_keyspace_again_is_answered_at_once_and_truly() {
     }
 }
 
+/// Who holds a keyspace again remembers what it had promised: whoever leads goes on, and nobody has
+/// to elect. So it does if it was started again meanwhile.
+#[test]
+fn who_holds_a_keyspace_again_deposes_nobody() {
+    for (seed, engine) in [(24, EngineKind::Raft), (25, EngineKind::Paxos)] {
+        for restarts in [false, true] {
+            let (mut world, holders, free) = placed(seed, engine);
+            let first = status(&mut world, holders[0], "pods");
+            let own = holders
+                .iter()
+                .find(|host| first.leader != Some(format!("n{}", **host + 1)));
+            let own = *own.expect("two follow");
+            must_put(&mut world, holders[0], "pods", "k", "before");
+            operate(&mut world, free, sends("pods", own, free));
+            at_rest(&mut world, free, "pods");
+            if restarts {
+                world.kill(own);
+                world.start(own);
+                world.run(Duration::from_secs(2));
+            }
+            let epochs = |world: &World| {
+                let groups =
+                    (0..4).filter_map(|host| world.node(host).running()?.group(first.group));
+                let led = groups.filter(|group| group.leads());
+                led.map(|group| group.status().term).collect::<Vec<_>>()
+            };
+            let before = epochs(&world);
+            assert_eq!(before.len(), 1, "{engine:?}");
+            operate(&mut world, free, sends("pods", free, own));
+            assert!(at_rest(&mut world, free, "pods").contains(&own));
+            assert_eq!(
+                epochs(&world),
+                before,
+                "{engine:?}, started again: {restarts}"
+            );
+            let value = must_get(&mut world, own, "pods", "k");
+            assert_eq!(value.as_deref(), Some("before"));
+        }
+    }
+}
+
 /// What is written for a keyspace that a node lets go of becomes durable when the node has it
 /// again: that says nothing of what is written then.
 #[test]

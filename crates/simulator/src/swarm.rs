@@ -261,6 +261,10 @@ const MOVES_ONE_IN: u64 = 2;
 /// One seed with keyspaces that move in about so many has them sent elsewhere by themselves, too.
 const TENDING_ONE_IN: u64 = 2;
 
+/// One seed with keyspaces that move in so many has them moved again and again: they come back to
+/// nodes that let go of them only just now.
+const RESTLESS_ONE_IN: u64 = 3;
+
 /// Has keyspaces moved. Whose disk may lose something is then not known before, so none does.
 fn with_moves(scenario: &mut Scenario) {
     let mut random = Streams::of(scenario.seed).named("moves");
@@ -269,6 +273,8 @@ fn with_moves(scenario: &mut Scenario) {
     }
     // From a stream of its own, so that it changes nothing else about a seed.
     let mut tending = Streams::of(scenario.seed).named("tending");
+    let mut restless = Streams::of(scenario.seed).named("restless");
+    let is_restless = restless.below(RESTLESS_ONE_IN) == 0;
     for keyspace in &mut scenario.keyspaces {
         if keyspace.replicas == scenario.hosts - usize::from(scenario.witness.is_some()) {
             continue;
@@ -279,6 +285,9 @@ fn with_moves(scenario: &mut Scenario) {
         for _ in 0..random.below(4) + 1 {
             let rest = scenario.duration.saturating_sub(keyspace.created).max(1);
             keyspace.moves.push(keyspace.created + random.below(rest));
+            let more = if is_restless { restless.below(8) } else { 0 };
+            let times = (0..more).map(|_| keyspace.created + restless.below(rest));
+            keyspace.moves.extend(times);
         }
         keyspace.moves.sort_unstable();
         scenario.unsound.clear();

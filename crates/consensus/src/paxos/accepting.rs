@@ -272,7 +272,7 @@ impl Paxos {
             round: 0,
             received: Slots::default(),
             durable: Slots::default(),
-            uncertain: None,
+            uncertain: self.uncertain,
         };
         self.post(to, Body::Paxos(body), false);
     }

@@ -129,9 +129,10 @@ impl Paxos {
         patience::random_part(&mut self.random, whole)
     }
 
-    /// Whether a leader is to be protected against an election on this occasion.
-    fn protects_leader(&self, now: Instant, occasion: Occasion) -> bool {
-        if occasion == Occasion::Transfer {
+    /// Whether a leader is to be protected against an election that `from` wants on this occasion.
+    /// Who wants one leads no more in any epoch before.
+    fn protects_leader(&self, now: Instant, from: NodeId, occasion: Occasion) -> bool {
+        if occasion == Occasion::Transfer || self.leader == Some(from) {
             return false;
         }
         if self.leading.is_some() {
@@ -212,6 +213,15 @@ impl Paxos {
         self.election.contact = None;
         self.election.closed = false;
         self.election.own_vote = None;
+    }
+
+    /// This replica led until it heard of a later ballot from who is unsure of its log: it has lost
+    /// its promises as well, and begins behind all that it may have given. Nobody else is about to
+    /// lead then, and this replica asks at once whether it may again.
+    pub(super) fn lead_again(&mut self, now: Instant) {
+        if self.is_electable() {
+            self.election.deadline = now;
+        }
     }
 
     /// When [`Paxos::on_election_deadline`] has something to do.
@@ -322,7 +332,7 @@ impl Paxos {
         epoch: Epoch,
         (round, chosen, occasion): (u64, Slot, Occasion),
     ) {
-        let protected = self.protects_leader(now, occasion);
+        let protected = self.protects_leader(now, from, occasion);
         // Who was removed does not know yet; who was added may know more than this replica.
         let belongs = self.membership().is_voter(from) || chosen > self.log.chosen();
         // Both ask at once, for the first time: who knows more, or the higher id, goes first.
@@ -443,7 +453,7 @@ impl Paxos {
             self.epoch = promised;
             return;
         }
-        if epoch < self.epoch || (!promised && self.protects_leader(now, occasion)) {
+        if epoch < self.epoch || (!promised && self.protects_leader(now, from, occasion)) {
             // A refusal in the asker's own ballot commits this replica to nothing.
             return self.refuse_promise(from, first, epoch.max(self.epoch));
         }

@@ -462,7 +462,11 @@ impl Paxos {
             body if epoch < self.epoch => self.on_outdated(from, &body),
             body => {
                 if epoch > self.epoch {
+                    let leads = self.leading.is_some();
                     self.enter_epoch(now, epoch, "a higher ballot was seen", out);
+                    if leads && is_unsure(&body) {
+                        self.lead_again(now);
+                    }
                 }
                 self.on_current(now, from, body, out);
             }
@@ -568,6 +572,14 @@ impl Paxos {
             self.fetches.retry_at = None;
         }
     }
+}
+
+/// Whether an acceptor says that it is unsure of its log.
+fn is_unsure(body: &Body) -> bool {
+    let Body::Paxos(PaxosBody::AcceptReply { uncertain, .. }) = body else {
+        return false;
+    };
+    uncertain.is_some()
 }
 
 impl Engine for Paxos {

@@ -114,9 +114,10 @@ impl Raft {
         patience::random_part(&mut self.random, whole)
     }
 
-    /// Whether a leader is to be protected against an election on this occasion.
-    fn protects_leader(&self, now: Instant, occasion: Occasion) -> bool {
-        if occasion == Occasion::Transfer {
+    /// Whether a leader is to be protected against an election that `from` wants on this occasion.
+    /// Who wants one leads no more in any epoch before.
+    fn protects_leader(&self, now: Instant, from: NodeId, occasion: Occasion) -> bool {
+        if occasion == Occasion::Transfer || self.leader == Some(from) {
             return false;
         }
         if self.leading.is_some() {
@@ -203,6 +204,15 @@ impl Raft {
         self.election.contact = None;
         self.election.closed = false;
         self.election.own_vote = None;
+    }
+
+    /// This replica led until it heard of a later epoch from who is unsure of its log: it has lost
+    /// its promises as well, and begins behind all that it may have given. Nobody else is about to
+    /// lead then, and this replica asks at once whether it may again.
+    pub(super) fn lead_again(&mut self, now: Instant) {
+        if self.is_electable() {
+            self.election.deadline = now;
+        }
     }
 
     /// When [`Raft::on_election_deadline`] has something to do.
@@ -348,7 +358,7 @@ impl Raft {
         last: Position,
         occasion: Occasion,
     ) {
-        let protected = self.protects_leader(now, occasion);
+        let protected = self.protects_leader(now, from, occasion);
         let complete = self.is_complete(last);
         // Both ask at once, for the first time: the better log or higher id goes first.
         let own = self.log.end();
@@ -451,7 +461,7 @@ impl Raft {
         occasion: Occasion,
         out: &mut Outputs,
     ) {
-        if epoch < self.epoch || self.protects_leader(now, occasion) {
+        if epoch < self.epoch || self.protects_leader(now, from, occasion) {
             // A refusal in the asker's own epoch counts there, and commits this replica to nothing.
             let epoch = epoch.max(self.epoch);
             let message = Message::new(epoch, Body::VoteReply { granted: false });

@@ -236,7 +236,8 @@ impl Raft {
     /// Tells a leader of the past which epoch it is.
     pub(super) fn tell_epoch(&mut self, to: NodeId) {
         let (matched, received) = (Slot(0), Slot(0));
-        let state = FollowerState::Matching;
+        let unsure = |session| FollowerState::Uncertain { session };
+        let state = self.uncertain.map_or(FollowerState::Matching, unsure);
         let body = Body::AppendReply {
             session: 0,
             round: 0,

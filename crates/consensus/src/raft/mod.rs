@@ -63,7 +63,7 @@ use crate::health::Health;
 use crate::journaling::Journaling;
 use crate::kind::EngineKind;
 use crate::membership::Membership;
-use crate::message::{Body, Message};
+use crate::message::{Body, FollowerState, Message};
 use crate::peers::Peers;
 use crate::reading::Reading;
 use crate::reads::{Forwards, ReadRounds};
@@ -334,7 +334,11 @@ impl Raft {
             body if epoch < self.epoch => self.on_outdated(from, &body),
             body => {
                 if epoch > self.epoch {
+                    let leads = self.leading.is_some();
                     self.enter_epoch(now, epoch, "a higher epoch was seen", out);
+                    if leads && is_unsure(&body) {
+                        self.lead_again(now);
+                    }
                 }
                 self.on_current(now, from, body, out);
             }
@@ -485,6 +489,12 @@ impl Raft {
             self.fetches.retry_at = None;
         }
     }
+}
+
+/// Whether a follower says that it is unsure of its log.
+fn is_unsure(body: &Body) -> bool {
+    let unsure = |state: &FollowerState| matches!(state, FollowerState::Uncertain { .. });
+    matches!(body, Body::AppendReply { state, .. } if unsure(state))
 }
 
 impl Engine for Raft {

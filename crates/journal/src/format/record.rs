@@ -35,7 +35,8 @@ pub enum RecordKind {
     /// The group is on this disk from here on; the newest one of a group counts, as long as the
     /// group is not closed. The body is opaque: what is needed to open the group.
     GroupOpened = 11,
-    /// The group is on this disk no more: nothing before this counts.
+    /// The group is on this disk no more: nothing before this counts. The body is opaque: what is
+    /// to be known if it comes back.
     GroupClosed = 12,
     /// What the group's log held does not count any more: it is empty and starts with slot 1. Hard
     /// state and description stay. Written when the state that the log belongs to is lost.

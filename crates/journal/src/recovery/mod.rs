@@ -13,7 +13,7 @@
 //! **Why a torn batch is wiped.** The next batch has the same number. Were blocks of the torn one
 //! left, a second power cut could leave a mixture of both.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use base::{Epoch, GroupId, Slot};
 use bytes::Bytes;
@@ -59,9 +59,10 @@ pub enum RecoveryStep {
 pub struct Recovered {
     /// What each group had asked to remember.
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
-    /// Groups that were closed: what they had asked to remember, promises too, is gone. A group
-    /// stays in here for as long as anything stands in the journal that was written before its end.
-    pub closed: BTreeSet<GroupId>,
+    /// Groups that were closed: what they had asked to remember, promises too, is gone, but for the
+    /// body of the record that closed them. A group stays in here for as long as anything stands in
+    /// the journal that was written before its end.
+    pub closed: BTreeMap<GroupId, Bytes>,
     /// What was cut off at the end: a batch that never became durable.
     pub torn_tail: Option<TornTail>,
     /// There was no journal: the folder held no segment. A node that knows itself a member of a

@@ -6,7 +6,7 @@
 //! it is not the last word: what stood there is gone, because it was replaced or released later.
 //! In the end the first entry must follow the start.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use base::{Epoch, GroupId, Slot};
 use bytes::Bytes;
@@ -36,7 +36,7 @@ struct Group {
 #[derive(Debug, Default)]
 pub(crate) struct Replay {
     groups: BTreeMap<GroupId, Group>,
-    closed: BTreeSet<GroupId>,
+    closed: BTreeMap<GroupId, Bytes>,
     live: LiveCounts,
 }
 
@@ -46,8 +46,8 @@ pub(crate) struct Replayed {
     pub(crate) logs: BTreeMap<GroupId, GroupLog>,
     pub(crate) live: LiveCounts,
     pub(crate) groups: BTreeMap<GroupId, RecoveredGroup>,
-    /// Groups that were closed, as far as the stream still says so.
-    pub(crate) closed: BTreeSet<GroupId>,
+    /// Groups that were closed, as far as the stream still says so, and what it says of them.
+    pub(crate) closed: BTreeMap<GroupId, Bytes>,
 }
 
 impl Replay {
@@ -82,7 +82,8 @@ impl Replay {
             StoredKind::Given(RecordKind::GroupClosed) => {
                 group.log.clear(Slot(1), &mut self.live);
                 self.groups.remove(&record.group);
-                self.closed.insert(record.group);
+                let body = Bytes::copy_from_slice(&record.body);
+                self.closed.insert(record.group, body);
             }
             StoredKind::Given(kind) if kind.is_in_order() => {
                 return group.entry(record, (home, offset), &mut self.live);

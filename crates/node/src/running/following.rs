@@ -4,15 +4,15 @@
 //! ```text
 //!   in the table, with this node ──▶ GroupOpened into the journal, then the group runs
 //!   moved to other nodes, or
-//!   dropped                      ──▶ GroupClosed into the journal; once that is on stable storage,
-//!                                    the group's checkpoints are deleted
+//!   dropped                      ──▶ GroupClosed into the journal, with what the replica promised;
+//!                                    once that is on stable storage, its checkpoints are deleted
 //! ```
 //!
 //! A node may know less than it knew before it was restarted, until it has executed its log again.
 //! A group with a number that the table has not given out yet is therefore left alone, and until
 //! this node's table has been current once, none is closed that has moved away, and none is opened
 //! that the journal does not know: it may have been here and be over, and a journal that was lost
-//! meanwhile would not tell. One that comes back later begins in doubt: what it had promised here
+//! meanwhile would not tell. One that comes back later begins in doubt: what it had acknowledged here
 //! is gone.
 //!
 //! The order matters: were the checkpoints deleted first, a crash in between would leave a log
@@ -26,7 +26,7 @@ use cluster::meta::{self, Keyspace};
 use cluster::placement::plan::TableEpoch;
 use consensus::{Member, Membership};
 use journal::disk::{File, Lane, Operation, Request};
-use journal::{Record, RecordKind};
+use journal::{Record, RecordKind, RecoveredGroup};
 
 use super::Running;
 use crate::checkpoints::own_request;
@@ -168,13 +168,7 @@ impl Running {
             body: description.encode(),
         });
         let mut fresh = RecoveredReplica::fresh(description, &self.config.limits);
-        let was_here = self.closed.remove(&id) || keyspace.former.contains(&self.own);
-        let may_be_lost = self.promises.is_doubtful || was_here;
-        if may_be_lost && !mutant::is_on(Mutant::OpenLostAnew) {
-            // It has been here before, or may have been before the journal was lost.
-            let epochs = self.promises.epochs;
-            fresh.loss = Some(Loss::Log { epochs });
-        }
+        fresh.loss = self.loss_of(keyspace, &mut fresh.log);
         let name = keyspace.name.clone();
         out.push(Output::Note(Note::GroupOpened { name }.of(id)));
         if let Err(reason) = self.start(id, fresh, now) {
@@ -182,12 +176,31 @@ impl Running {
         }
     }
 
+    /// What is lost of a group that is not on this node, if it has been here before, or may have
+    /// been before the journal was lost: its log, but not what it had promised, if that is known.
+    /// Who remembers that disturbs nobody; a leader has to begin anew for who does not, above all
+    /// that it may have promised.
+    fn loss_of(&mut self, keyspace: &Keyspace, log: &mut RecoveredGroup) -> Option<Loss> {
+        let promised = self.closed.remove(&keyspace.group);
+        let was_here = promised.is_some() || keyspace.former.contains(&self.own);
+        if mutant::is_on(Mutant::OpenLostAnew) || !(was_here || self.promises.is_doubtful) {
+            return None;
+        }
+        let Some(body) = promised.filter(|body| !body.is_empty()) else {
+            let epochs = self.promises.epochs;
+            return Some(Loss::Log { epochs });
+        };
+        log.hard_state = Some(body);
+        Some(Loss::State)
+    }
+
     /// Closes a group and lets go of all that it holds here.
     fn close(&mut self, id: GroupId, ending: Ending, out: &mut Vec<Output>) {
         let Some(mut closed) = self.groups.remove(&id) else {
             return;
         };
-        self.closed.insert(id);
+        let promised = closed.group.engine().hard_state().encode();
+        self.closed.insert(id, promised.clone());
         self.founding.retain(|(each, _)| *each != id);
         let newest = closed.group.calls.last_sequence();
         self.last_sequence = self.last_sequence.max(newest);
@@ -220,7 +233,7 @@ impl Running {
             kind: RecordKind::GroupClosed,
             slot: base::Slot(0),
             epoch: base::Epoch(0),
-            body: bytes::Bytes::new(),
+            body: promised,
         });
         self.closing.push(Closing {
             group: id,

@@ -178,10 +178,11 @@ impl Groups {
         };
         self.look_at_table(host, running)?;
         for (id, group) in running.groups() {
-            self.of_mut(id).after_pass(now, host, group)?;
             if self.closed.remove(&(running.id(), id)) {
                 self.first.reached.push(Mark::KeyspaceCameBack);
+                self.of_mut(id).opens_anew(running.id());
             }
+            self.of_mut(id).after_pass(now, host, group)?;
         }
         for (id, each) in &mut self.others {
             if each.is_seen(host) && running.group(*id).is_none() {

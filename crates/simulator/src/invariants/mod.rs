@@ -204,6 +204,12 @@ impl Invariants {
         }
     }
 
+    /// A node has the group again that it had closed: what its disk said for the earlier replica is
+    /// nothing that this one has to know.
+    pub fn opens_anew(&mut self, node: NodeId) {
+        self.owed.retain(|owed| owed.node != node);
+    }
+
     /// Whether what is sent from now on leaves from a disk, and after which request.
     pub fn disk_speaks(&mut self, after: Option<RequestId>) {
         self.disk_speaks = after;
