@@ -3,6 +3,8 @@
 //! ```text
 //! version u8 = 1 | engine u8: 1 raft, 2 paxos | length u32, genesis, as `consensus` encodes it |
 //! slot u64 | latest, likewise
+//!
+//! version u8 = 2 | length u8, promised, as `consensus` encodes it | engine u8 and so on, as above
 //! ```
 //!
 //! The first group needs none to be opened: the identity file has the membership that its log
@@ -13,12 +15,18 @@
 //! and the log that is left begins behind the last change, the record tells whether anybody else
 //! has a replica: it is written anew whenever a part of the log is let go of and the members have
 //! changed.
+//!
+//! Who opens a group again that it had closed remembers what it had promised there, and is in doubt
+//! of the rest. That stands in the very record that opens the group: were it in one of its own, a
+//! crash between the two would leave a replica that looks new.
 
 use base::Slot;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use consensus::{EngineKind, Membership};
+use consensus::{EngineKind, HardState, Membership};
 
 const VERSION: u8 = 1;
+/// With what was promised before.
+const PROMISED_VERSION: u8 = 2;
 
 /// What a node must know of a group before it can open it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +37,8 @@ pub struct Description {
     pub genesis: Membership,
     /// A membership that was chosen later, and in force at this slot.
     pub latest: (Slot, Membership),
+    /// What this replica had promised when it was here before, if it was.
+    pub promised: Option<HardState>,
 }
 
 impl Description {
@@ -39,6 +49,7 @@ impl Description {
             engine,
             latest: (Slot(0), genesis.clone()),
             genesis,
+            promised: None,
         }
     }
 
@@ -48,7 +59,15 @@ impl Description {
         let mut genesis = BytesMut::new();
         self.genesis.encode(&mut genesis);
         let mut out = BytesMut::new();
-        out.put_u8(VERSION);
+        match &self.promised {
+            None => out.put_u8(VERSION),
+            Some(promised) => {
+                let promised = promised.encode();
+                out.put_u8(PROMISED_VERSION);
+                out.put_u8(u8::try_from(promised.len()).expect("a few fields"));
+                out.put_slice(&promised);
+            }
+        }
         out.put_u8(self.engine.code());
         let length = u32::try_from(genesis.len()).expect("memberships are bounded");
         out.put_u32_le(length);
@@ -61,9 +80,17 @@ impl Description {
     /// The description in `bytes`, or `None` if there is none.
     #[must_use]
     pub fn decode(mut bytes: Bytes) -> Option<Description> {
-        if bytes.try_get_u8().ok()? != VERSION {
-            return None;
-        }
+        let promised = match bytes.try_get_u8().ok()? {
+            VERSION => None,
+            PROMISED_VERSION => {
+                let length = usize::from(bytes.try_get_u8().ok()?);
+                if length > bytes.len() {
+                    return None;
+                }
+                Some(HardState::decode(bytes.split_to(length)).ok()?)
+            }
+            _ => return None,
+        };
         let engine = EngineKind::from_code(bytes.try_get_u8().ok()?)?;
         let length = usize::try_from(bytes.try_get_u32_le().ok()?).ok()?;
         if length > bytes.len() {
@@ -76,13 +103,14 @@ impl Description {
             engine,
             genesis,
             latest: (slot, latest),
+            promised,
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use base::NodeId;
+    use base::{Epoch, NodeId};
     use consensus::Member;
 
     use super::*;
@@ -100,14 +128,22 @@ mod tests {
             voters: (1..=voters).map(NodeId).collect(),
             ..Membership::default()
         };
-        let description = Description {
-            latest: (Slot(7), membership(3)),
-            ..Description::new(EngineKind::Paxos, membership(1))
+        let promised = HardState {
+            epoch: Epoch(9),
+            vote: Some(NodeId(2)),
+            ..HardState::default()
         };
-        let bytes = description.encode();
-        for length in 0..bytes.len() {
-            assert_eq!(Description::decode(bytes.slice(..length)), None);
+        for promised in [None, Some(promised)] {
+            let description = Description {
+                latest: (Slot(7), membership(3)),
+                promised,
+                ..Description::new(EngineKind::Paxos, membership(1))
+            };
+            let bytes = description.encode();
+            for length in 0..bytes.len() {
+                assert_eq!(Description::decode(bytes.slice(..length)), None);
+            }
+            assert_eq!(Description::decode(bytes), Some(description));
         }
-        assert_eq!(Description::decode(bytes), Some(description));
     }
 }

@@ -111,9 +111,10 @@ pub struct RecoveredReplica {
 }
 
 impl RecoveredReplica {
-    /// A group that has just been created.
+    /// A group that has just been opened: a new one, or one that was here before.
     #[must_use]
     pub fn fresh(description: Description, limits: &Limits) -> RecoveredReplica {
+        let promised = description.promised;
         RecoveredReplica {
             engine: description.engine,
             state: State::new(limits.state),
@@ -122,9 +123,12 @@ impl RecoveredReplica {
             latest: description.latest,
             helpers: None,
             found: Found::default(),
-            log: RecoveredGroup::default(),
+            log: RecoveredGroup {
+                hard_state: promised.map(|promised| promised.encode()),
+                ..RecoveredGroup::default()
+            },
             log_replaced: false,
-            loss: None,
+            loss: promised.map(|_| Loss::State),
         }
     }
 }
@@ -594,6 +598,11 @@ impl Recovery {
         out: &mut Vec<Output>,
     ) -> Result<RecoveredReplica, String> {
         let (genesis, latest) = (description.genesis, description.latest);
+        // It was opened again, and died before it had written anything.
+        let promised = description.promised.filter(|_| log.hard_state.is_none());
+        if let Some(promised) = promised {
+            log.hard_state = Some(promised.encode());
+        }
         let is_lost = self.past.is_doubtful || self.past.journal_created && is_created;
         let checkpoints = self.checkpoints.remove(&group).unwrap_or_default();
         if let Some(reason) = checkpoints.newer {
@@ -621,15 +630,21 @@ impl Recovery {
         let loss = if is_lost && log.hard_state.is_none() {
             let epochs = self.past.epochs;
             Some(Loss::Log { epochs })
-        } else if log.start.0 > end.0 || found.damaged.iter().any(|slot| *slot > log.last) {
+        } else if promised.is_some()
+            || log.start.0 > end.0
+            || found.damaged.iter().any(|slot| *slot > log.last)
+        {
             Some(Loss::State)
         } else {
             None
         };
         let mut helpers = None;
         if let Some(loss) = loss {
-            let known = [(end.0, membership.clone()), latest.clone()];
-            helpers = Some(self.who_helps(group, &log, known, &damages)?);
+            // Who is let in again is brought up by those who do so.
+            if promised.is_none() {
+                let known = [(end.0, membership.clone()), latest.clone()];
+                helpers = Some(self.who_helps(group, &log, known, &damages)?);
+            }
             out.push(Output::Note(Note::Doubtful { loss }.of(group)));
             log = RecoveredGroup {
                 hard_state: log.hard_state,

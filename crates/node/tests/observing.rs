@@ -580,3 +580,55 @@ fn an_observer_that_knows_none_of_those_who_lead_now_is_brought_up() {
         assert_eq!(read.as_deref(), Some("2"), "{engine:?}");
     }
 }
+
+/// Its leader does not notice that it let go of the keyspace and has it again, and is nobody that
+/// the keyspace began with: what the new replica knows of it is where it began.
+#[test]
+fn who_observes_again_is_brought_up_by_whoever_leads_now() {
+    for (seed, engine) in [(15, EngineKind::Raft), (16, EngineKind::Paxos)] {
+        let configs: Vec<Config> = (0..5).map(|each| small(each, 5)).collect();
+        let mut world = World::new(seed, configs);
+        (0..5).for_each(|host| world.start(host));
+        let meta = world.wait_for_leader();
+        let create = Call::KeyspaceCreate {
+            names: vec!["pods".to_owned()],
+            replicas: 1,
+            engine,
+            quorums: None,
+        };
+        operate(&mut world, meta, create).expect("it is created");
+        must_put_anywhere(&mut world, "a", "1");
+        let first = status(&mut world).replicas[0].clone();
+        let first = first[1..].parse::<usize>().expect("names count") - 1;
+        let others: Vec<usize> = (0..5)
+            .filter(|host| *host != first && *host != meta)
+            .collect();
+        let (second, observer) = (others[0], others[1]);
+        let name = |host: usize| format!("n{}", host + 1);
+        let sends = Call::Placement(Placement::Move {
+            name: "pods".to_owned(),
+            from: None,
+            to: vec![name(second)],
+        });
+        operate(&mut world, meta, sends).expect("it may");
+        world.run_until(Duration::from_secs(60), "it has moved", |world| {
+            !is_open(world, first) && is_open(world, second)
+        });
+        observe_by(&mut world, meta, &name(observer), true).expect("it may");
+        until_here(&mut world, observer);
+        must_put(&mut world, second, "a", "2");
+        world.run_until(Duration::from_secs(20), "it sleeps", |world| {
+            sleeps(world, second) && sleeps(world, observer)
+        });
+        world.pause(second);
+        for observes in [false, true] {
+            observe_by(&mut world, meta, &name(observer), observes).expect("it may");
+        }
+        world.run(Duration::from_millis(20));
+        world.resume(second);
+        world.run(Duration::from_millis(20));
+        until_here(&mut world, observer);
+        let read = value(world.ask(observer, get("a", true)));
+        assert_eq!(read.as_deref(), Some("2"), "{engine:?}");
+    }
+}

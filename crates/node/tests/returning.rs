@@ -10,7 +10,7 @@ mod support;
 
 use support::World;
 use support::keyspaces::{
-    at_rest, create, hosts_of, must_get, must_put, nodes, operate, put, sends, status, tend,
+    at_rest, create, hosts_of, must_get, must_put, nodes, operate, put, sends, small, status, tend,
 };
 
 /// Four nodes, and a keyspace that stays on three of them: who these are, and who is free.
@@ -171,5 +171,58 @@ fn no_checkpoint_is_taken_before_the_opening_is_on_the_disk() {
         assert_eq!(opened.replica().applied(), base::Slot(0), "{engine:?}");
         world.disk_of(free).is_stuck = false;
         assert!(at_rest(&mut world, leader, "pods").contains(&free));
+    }
+}
+
+/// It dies at any moment after it was told to hold the keyspace again, and knows afterwards that it
+/// has been here before: what it had promised, and that it lacks what it had acknowledged. Each
+/// record of its journal is written by itself, so that one may be there without the next.
+#[test]
+fn who_dies_while_it_opens_a_keyspace_again_is_no_new_replica() {
+    for (seed, engine) in [(26, EngineKind::Raft), (27, EngineKind::Paxos)] {
+        let mut deaths = 0;
+        for steps in 0.. {
+            let mut world = World::new(seed, (0..4).map(|each| small(each, 4)).collect());
+            for host in 0..4 {
+                world.config_of(host).limits.journal.batch_bytes_max = 1;
+                world.start(host);
+            }
+            let leader = world.wait_for_leader();
+            tend(&mut world, leader, 300, false);
+            create(&mut world, "pods", 3, engine);
+            world.run(Duration::from_secs(1));
+            let first = status(&mut world, leader, "pods");
+            let holders = hosts_of(&first);
+            let is_own = |host: &&usize| {
+                **host != leader && first.leader != Some(format!("n{}", **host + 1))
+            };
+            let own = *holders.iter().find(is_own).expect("three hold it");
+            let free = (0..4).find(|host| !holders.contains(host));
+            let free = free.expect("of four");
+            must_put(&mut world, own, "pods", "k", "before");
+            operate(&mut world, leader, sends("pods", own, free));
+            at_rest(&mut world, leader, "pods");
+            let group = |world: &World| {
+                let running = world.node(own).running();
+                let group = running.and_then(|running| running.group(first.group));
+                group.map(|group| (group.is_in_doubt(), group.status().term))
+            };
+            assert_eq!(group(&world), None);
+            world.call(leader, sends("pods", free, own));
+            (0..steps).for_each(|_| assert!(world.step()));
+            if group(&world).is_some_and(|(is_in_doubt, _)| !is_in_doubt) {
+                break;
+            }
+            world.isolate(own, true);
+            world.kill(own);
+            world.start(own);
+            world.run(Duration::from_millis(200));
+            if let Some((is_in_doubt, epoch)) = group(&world) {
+                deaths += 1;
+                assert!(is_in_doubt, "{engine:?}, after {steps} steps");
+                assert!(epoch > base::Epoch(0), "{engine:?}, after {steps} steps");
+            }
+        }
+        assert!(deaths > 0, "{engine:?}");
     }
 }

@@ -418,7 +418,7 @@ fn speed() -> ExitCode {
     for (what, clients, simulated) in [("50 requests a second", 5, 300_u64), ("quiet", 0, 3_000)] {
         let scenario = swarm::calm(1, 3, clients, 100_000, simulated * 1_000_000);
         // The first run in a process is the first to touch its memory, which a soak does once.
-        let _warm = run(&scenario, Options::default());
+        drop(run(&scenario, Options::default()));
         let began = processor_time::of_this_thread();
         let outcome = run(&scenario, Options::default());
         let took = processor_time::of_this_thread().saturating_sub(began);

@@ -170,6 +170,8 @@ impl Group {
             engine: self.engine.kind(),
             genesis: self.genesis.clone(),
             latest: self.latest.clone(),
+            // The hard state says so by now.
+            promised: None,
         };
         self.to_journal.push(ToJournal::Keep(journal::Record {
             group: self.id,

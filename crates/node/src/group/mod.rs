@@ -504,6 +504,12 @@ impl Group {
         self.to_journal = work.chain(later).collect();
     }
 
+    /// The number of the newest command of this node's clients here.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        self.calls.last_sequence()
+    }
+
     /// Whether it has lost something that it may have acknowledged, and no leader has made up for
     /// that.
     #[must_use]

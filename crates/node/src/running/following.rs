@@ -24,9 +24,9 @@ use base::mutant::{self, Mutant};
 use base::{GroupId, Instant, NodeId};
 use cluster::meta::{self, Keyspace};
 use cluster::placement::plan::TableEpoch;
-use consensus::{Member, Membership};
+use consensus::{EngineKind, HardState, Member, Membership};
 use journal::disk::{File, Lane, Operation, Request};
-use journal::{Record, RecordKind, RecoveredGroup};
+use journal::{Record, RecordKind};
 
 use super::Running;
 use crate::checkpoints::own_request;
@@ -34,7 +34,8 @@ use crate::description::Description;
 use crate::group::META;
 use crate::interface::{Halt, Output};
 use crate::notes::Note;
-use crate::recovery::{Loss, RecoveredReplica};
+use crate::recovery::RecoveredReplica;
+use crate::wire::GroupFrame;
 
 /// The opening that stands in requests of the node itself.
 pub(super) const OF_NODE: u32 = (1 << 31) - 1;
@@ -157,7 +158,11 @@ impl Running {
     /// Opens a group that is not on this node.
     fn open(&mut self, keyspace: &Keyspace, now: Instant, out: &mut Vec<Output>) {
         let id = keyspace.group;
-        let description = Description::new(keyspace.engine, genesis(keyspace));
+        let promised = self.promised_in(keyspace);
+        let description = Description {
+            promised,
+            ..Description::new(keyspace.engine, genesis(keyspace))
+        };
         // On stable storage before the group hears of anything, see `Running::is_founded`.
         self.founding.push((id, None));
         self.journal.append(Record {
@@ -167,31 +172,44 @@ impl Running {
             epoch: base::Epoch(0),
             body: description.encode(),
         });
-        let mut fresh = RecoveredReplica::fresh(description, &self.config.limits);
-        fresh.loss = self.loss_of(keyspace, &mut fresh.log);
+        let fresh = RecoveredReplica::fresh(description, &self.config.limits);
         let name = keyspace.name.clone();
         out.push(Output::Note(Note::GroupOpened { name }.of(id)));
         if let Err(reason) = self.start(id, fresh, now) {
             out.push(Output::Halt(Halt::Refused(reason)));
         }
+        if promised.is_some() {
+            // Whoever leads may sleep, and have this replica among the members all the time.
+            let others = keyspace.open_on().filter(|node| *node != self.own);
+            let others: BTreeSet<NodeId> = others.collect();
+            let body = GroupFrame::Wake.encode(id);
+            let said = others.into_iter().map(|node| (node, body.clone()));
+            self.pulses.said.extend(said);
+        }
     }
 
-    /// What is lost of a group that is not on this node, if it has been here before, or may have
-    /// been before the journal was lost: its log, but not what it had promised, if that is known.
-    /// Who remembers that disturbs nobody; a leader has to begin anew for who does not, above all
-    /// that it may have promised.
-    fn loss_of(&mut self, keyspace: &Keyspace, log: &mut RecoveredGroup) -> Option<Loss> {
-        let promised = self.closed.remove(&keyspace.group);
-        let was_here = promised.is_some() || keyspace.former.contains(&self.own);
+    /// What this node has promised in a group that it has not open, if it has been here before, or
+    /// may have been before the journal was lost. Who remembers that disturbs nobody when it is back.
+    /// A leader has to begin anew for who does not: in the first epoch in which nothing is promised.
+    fn promised_in(&mut self, keyspace: &Keyspace) -> Option<HardState> {
+        let remembered = self.closed.remove(&keyspace.group);
+        let was_here = remembered.is_some() || keyspace.former.contains(&self.own);
         if mutant::is_on(Mutant::OpenLostAnew) || !(was_here || self.promises.is_doubtful) {
             return None;
         }
-        let Some(body) = promised.filter(|body| !body.is_empty()) else {
-            let epochs = self.promises.epochs;
-            return Some(Loss::Log { epochs });
+        let remembered = remembered.and_then(|body| HardState::decode(body).ok());
+        // A ballot that it began itself may be another's too, of somebody who knew other members:
+        // it would not listen to that one.
+        let is_shared = |promised: &HardState| {
+            promised.engine == EngineKind::Paxos && promised.vote == Some(self.own)
         };
-        log.hard_state = Some(body);
-        Some(Loss::State)
+        let beyond_all = || HardState {
+            epoch: self.promises.epochs,
+            engine: keyspace.engine,
+            ..HardState::default()
+        };
+        let remembered = remembered.filter(|promised| !is_shared(promised));
+        Some(remembered.unwrap_or_else(beyond_all))
     }
 
     /// Closes a group and lets go of all that it holds here.
@@ -202,7 +220,7 @@ impl Running {
         let promised = closed.group.engine().hard_state().encode();
         self.closed.insert(id, promised.clone());
         self.founding.retain(|(each, _)| *each != id);
-        let newest = closed.group.calls.last_sequence();
+        let newest = closed.group.last_sequence();
         self.last_sequence = self.last_sequence.max(newest);
         self.openings.remove(&closed.opening);
         self.pulses.unshare(id);

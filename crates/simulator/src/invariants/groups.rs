@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The first group is always there; another one is known from when a node first runs it or speaks
-//! for it. What a node had promised in a group is gone, and rightly so, once it has closed it.
+//! for it. What a node had acknowledged in a group is gone, and rightly so, once it has closed it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,7 @@ use node::wire::{Frame, Messages};
 use node::{Node, TableEpoch};
 
 use super::durability::Promise;
+use super::numbering::Numbering;
 use super::{Invariants, Violation, violated};
 use crate::marks::Mark;
 
@@ -34,6 +35,7 @@ pub struct Groups {
     disk_speaks: Option<RequestId>,
     /// Who has closed which group. What a disk says for it later is nothing that it must keep.
     closed: BTreeSet<(NodeId, GroupId)>,
+    numbering: Numbering,
     /// Who may have what open, by the epoch of the table.
     tables: BTreeMap<TableEpoch, BTreeMap<GroupId, BTreeSet<NodeId>>>,
     /// The table that each host had when it was last looked at.
@@ -76,6 +78,7 @@ impl Groups {
             others: BTreeMap::new(),
             disk_speaks: None,
             closed: BTreeSet::new(),
+            numbering: Numbering::default(),
             tables: BTreeMap::new(),
             tables_seen: vec![None; hosts],
         }
@@ -133,6 +136,7 @@ impl Groups {
 
     /// The node on this host is gone; the next one there starts anew.
     pub fn stopped(&mut self, host: usize) {
+        self.numbering.stopped(host);
         self.iter_mut().for_each(|(_, each)| each.stopped(host));
     }
 
@@ -183,6 +187,10 @@ impl Groups {
                 self.of_mut(id).opens_anew(running.id());
             }
             self.of_mut(id).after_pass(now, host, group)?;
+            // The first group is never closed while its node runs.
+            if id != META {
+                self.numbering.numbered(host, id, group.last_sequence())?;
+            }
         }
         for (id, each) in &mut self.others {
             if each.is_seen(host) && running.group(*id).is_none() {

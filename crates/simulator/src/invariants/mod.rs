@@ -13,6 +13,7 @@
 //! - `recovery`: checkpoint and log join, whatever a restart finds (etcd#13766).
 //! - `agreement`: state digest and membership are equal at equal slots (openraft#1808).
 //! - `levels`: a level is raised once all members know it, and executed by nobody who does not.
+//! - `numbering`: a command's number is given once, also where a keyspace comes back to a node.
 //! - `leases`: none ends early, none comes back, all end (etcd#15247).
 //! - `revisions`: what clients were told fits one order of revisions; each command took effect at
 //!   most once (etcd's API guarantees).
@@ -36,6 +37,7 @@ pub mod groups;
 pub mod leases;
 pub mod levels;
 pub mod log_matching;
+pub mod numbering;
 mod paxos;
 pub mod recovery;
 pub mod refusals;
