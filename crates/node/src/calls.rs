@@ -316,6 +316,14 @@ impl Calls {
         }
     }
 
+    /// A call is no longer answered by its time: what it asked for is done, and it waits for what
+    /// comes of that, as long as its client does.
+    pub fn take_time(&mut self, call: CallId) {
+        if let Some(open) = self.open.get(&call) {
+            self.expiry.remove(&(open.deadline, call));
+        }
+    }
+
     /// The number of the newest command.
     #[must_use]
     pub fn last_sequence(&self) -> u64 {

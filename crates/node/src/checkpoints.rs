@@ -15,7 +15,6 @@
 //! oldest kept.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use base::{ClusterId, GroupId, Instant, NodeId, Slot};
 use bytes::{Bytes, BytesMut};
@@ -26,10 +25,13 @@ use state::{CheckpointError, CheckpointHead, CheckpointReader, CheckpointWriter,
 
 use crate::group::Place;
 use crate::group::levels;
-use crate::interface::Output;
+use crate::interface::{Discarded, Output};
 use crate::limits::Limits;
 
 mod beginning;
+mod writing;
+
+use writing::{Chunk, Writing};
 
 /// Ids of the node's own disk requests have this bit; the journal's do not.
 pub const OWN_REQUESTS: u64 = 1 << 63;
@@ -81,16 +83,6 @@ enum InstallingStep {
     Sync,
     Read,
     Rename,
-}
-
-/// A checkpoint that is being written.
-struct Writing {
-    slot: Slot,
-    writer: CheckpointWriter,
-    written: u64,
-    started: Instant,
-    /// When the next chunk may be written; `None` while one is under way.
-    next_chunk: Option<Instant>,
 }
 
 /// A received checkpoint that is being verified.
@@ -187,6 +179,8 @@ pub struct Checkpoints {
     /// Damaged or given up ones, deleted once there is a newer good one.
     damaged: Vec<Slot>,
     writing: Option<Writing>,
+    /// How long the log behind the newest checkpoint was when it was last looked at.
+    log_bytes: u64,
     installing: Option<Installing>,
     /// The checkpoint that is being received.
     incoming: Option<Slot>,
@@ -218,6 +212,7 @@ impl Checkpoints {
             sending: BTreeSet::new(),
             damaged: found.damaged,
             writing: None,
+            log_bytes: 0,
             installing: None,
             incoming: None,
             failures: 0,
@@ -327,7 +322,7 @@ impl Checkpoints {
     /// When [`Checkpoints::drain`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.writing.as_ref()?.next_chunk
+        self.writing.as_ref()?.deadline()
     }
 
     /// Begins to write `snapshot`.
@@ -346,37 +341,26 @@ impl Checkpoints {
             membership: encoded.freeze(),
         };
         let writer = CheckpointWriter::new(snapshot, head, self.limits.state);
-        self.writing = Some(Writing {
-            slot,
-            writer,
-            written: 0,
-            started: now,
-            next_chunk: Some(now),
-        });
+        self.writing = Some(Writing::new(now, slot, writer, self.log_bytes));
     }
 
-    /// Writes the next chunk if its time has come.
-    pub fn drain(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let chunk_bytes = self.limits.checkpoint_chunk_bytes;
+    /// Writes the next chunk if its time has come. The log behind the newest checkpoint has so many
+    /// bytes.
+    pub fn drain(&mut self, now: Instant, log_bytes: u64, out: &mut Vec<Output>) {
+        self.log_bytes = log_bytes;
         let Some(writing) = self.writing.as_mut() else {
             return;
         };
-        if writing.next_chunk.is_none_or(|at| at > now) {
-            return;
-        }
-        writing.next_chunk = None;
-        let mut data = Vec::new();
-        let mut length = 0;
-        while length < chunk_bytes
-            && let Some(block) = writing.writer.next_block()
-        {
-            length += block.len() as u64;
-            data.push(block);
-        }
         let slot = writing.slot;
+        let Some(chunk) = writing.take_chunk(now, self.limits.checkpoint_chunk_bytes) else {
+            return;
+        };
+        let Chunk {
+            offset,
+            length,
+            data,
+        } = chunk;
         let file = File::PartialCheckpoint(self.group, slot);
-        let offset = writing.written;
-        writing.written += length;
         let (operation, step) = if data.is_empty() {
             (Operation::Sync { file }, WritingStep::Sync)
         } else {
@@ -551,15 +535,11 @@ impl Checkpoints {
         step: WritingStep,
         out: &mut Vec<Output>,
     ) -> Option<Event> {
-        let pace = self.limits.checkpoint_bytes_per_second.max(1);
+        let pace = self.limits.checkpoint_bytes_per_second;
         let writing = self.writing.as_mut()?;
         match step {
             WritingStep::Blocks => {
-                let due = Duration::from_nanos(
-                    u64::try_from(u128::from(writing.written) * 1_000_000_000 / u128::from(pace))
-                        .unwrap_or(u64::MAX),
-                );
-                writing.next_chunk = Some((writing.started + due).max(now));
+                writing.chunk_written(now, self.log_bytes, pace);
                 None
             }
             WritingStep::Sync => {
@@ -574,10 +554,8 @@ impl Checkpoints {
             }
             WritingStep::Rename => {
                 let writing = self.writing.take()?;
-                let summary = writing
-                    .writer
-                    .summary()
-                    .expect("all blocks have been drained");
+                let summary = writing.summary().expect("all blocks have been drained");
+                out.push(Output::Discard(Discarded(Box::new(writing))));
                 let checkpoint = reference(&summary);
                 self.keep(checkpoint, out);
                 // A witness has written where its log begins.

@@ -151,6 +151,8 @@ pub enum Output {
         job: Job,
         // `FnOnce` has no `Debug`; see the manual implementation below.
     },
+    /// Let go of this where nobody waits for it.
+    Discard(Discarded),
     /// Hand this to every hub of the group, before any answer that follows.
     Publish {
         /// Whose keyspace has changed.
@@ -189,6 +191,15 @@ pub struct Job(pub Box<dyn FnOnce() -> Answer + Send>);
 impl std::fmt::Debug for Job {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Job")
+    }
+}
+
+/// What takes long to let go of: the versions of a large state that only it still holds.
+pub struct Discarded(pub Box<dyn Send>);
+
+impl std::fmt::Debug for Discarded {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Discarded")
     }
 }
 

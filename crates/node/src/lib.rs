@@ -57,7 +57,7 @@ pub use config::{Config, Startup, Timing};
 pub use directory::{Directory, Holder, Residence};
 pub use hub::HubLimits;
 pub use interface::{
-    Answer, Call, CallId, ConnectionId, DialId, GroupStatus, Halt, Identity, Input, Job,
+    Answer, Call, CallId, ConnectionId, DialId, Discarded, GroupStatus, Halt, Identity, Input, Job,
     KeyspaceStatus, MemberStatus, MovingStatus, OtherReplica, Output, Placement, RecoveryOrder,
     RenewedLeases, SnapshotSource, Standing, Status,
 };

@@ -65,7 +65,8 @@ pub struct Limits {
     /// Reads of a checkpoint that are under way at once when a node starts, so that the disk reads
     /// while what it has read is taken in.
     pub recovery_reads: usize,
-    /// Bytes per second at which a checkpoint is written while the node serves.
+    /// Bytes per second at which a checkpoint is written while the node serves; more if the log
+    /// grows fast meanwhile.
     pub checkpoint_bytes_per_second: u64,
     /// A checkpoint that is being written or received is synced each time this many bytes were
     /// added, so that the log's syncs never wait behind hundreds of megabytes.
@@ -159,7 +160,7 @@ impl Default for Limits {
             checkpoint_chunk_bytes: 1 << 20,
             epochs_ahead: 1 << 20,
             recovery_reads: 4,
-            checkpoint_bytes_per_second: 128 << 20,
+            checkpoint_bytes_per_second: 32 << 20,
             checkpoint_sync_bytes: 8 << 20,
             checkpoint_retry_min: Duration::from_secs(1),
             checkpoint_retry_max: Duration::from_secs(60),

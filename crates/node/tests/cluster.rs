@@ -700,6 +700,31 @@ fn a_physical_compaction_is_answered_when_the_space_is_free_and_goes_on_without_
     );
 }
 
+/// As etcd does: its time is bounded until the compaction is agreed on, and what comes then is not.
+#[test]
+fn a_physical_compaction_may_take_longer_than_a_request() {
+    let mut world = World::new(20, vec![config(0, 1)]);
+    let limits = &mut world.config_of(0).limits;
+    limits.state.settings.compaction_steps_per_entry = 10;
+    limits.compaction_interval = Duration::from_secs(1);
+    world.start(0);
+    world.wait_for_leader();
+    for number in 0..300 {
+        must_put(&mut world, 0, "key", &format!("{number}"));
+    }
+    let compact = Call::Etcd(etcd::Request::Compact(CompactionRequest {
+        revision: 301,
+        physical: true,
+    }));
+    let asked = world.call(0, compact);
+    world.run(Duration::from_secs(15));
+    assert!(world.answer(asked).is_none(), "half of it is done");
+    world.run(Duration::from_secs(30));
+    let answer = world.answer(asked);
+    let is_done = matches!(answer, Some(Answer::Etcd(Ok(etcd::Response::Compact(_)))));
+    assert!(is_done, "{answer:?}");
+}
+
 #[test]
 fn an_acknowledgement_leaves_with_the_write_and_waits_for_no_pass_of_its_node() {
     let mut world = World::cluster(23, 3);

@@ -28,6 +28,7 @@
 //! - [`tls`]: encryption, and who is at the other end.
 //! - `lock_service`, `lines`, `changes`: locks and elections, and the waiting for them.
 //! - `node_loop`: the node's thread. [`host`]: starts and stops all of it.
+//! - `priority`: threads whose work has time.
 //! - `logging`, `metrics`: what people and machines see of it.
 #![allow(
     clippy::disallowed_methods,
@@ -66,6 +67,7 @@ mod maintenance_service;
 mod metrics;
 mod node_loop;
 mod opening;
+mod priority;
 mod seed;
 mod serving;
 pub mod snapshot;

@@ -43,6 +43,8 @@ pub struct DiskLimits {
     pub group_bytes: usize,
     /// Writes of up to so many bytes go to a segment past the page cache.
     pub direct_bytes: usize,
+    /// The same for a checkpoint: somewhat more than the node writes at once.
+    pub bulk_bytes: usize,
     /// Zeros are written in pieces of this many bytes: a sync of the journal that comes at the same
     /// time waits for one of them.
     pub zero_chunk_bytes: usize,
@@ -60,6 +62,7 @@ impl Default for DiskLimits {
         DiskLimits {
             group_bytes: 4 << 20,
             direct_bytes: 1 << 20,
+            bulk_bytes: 2 << 20,
             zero_chunk_bytes: 256 << 10,
             zero_sync_bytes: 8 << 20,
             give_way: Duration::from_millis(5),

@@ -20,13 +20,11 @@ use crate::calls::Calls;
 use crate::etcd_service::generated::maintenance_server::{Maintenance, MaintenanceServer};
 use crate::etcd_service::{ask, calls_of, mismatch, status};
 use crate::limits::ClientLimits;
+use crate::priority;
 use crate::snapshot::Pieces;
 
 /// Pieces that are made before the client has taken the one before them.
 const PIECES_AHEAD: usize = 2;
-
-/// Of a thread, as the operating system counts: it runs when no other wants to.
-const LEAST_PRIORITY: i32 = 19;
 
 /// The service, ready to be routed to.
 pub(crate) fn service(calls: &Calls, limits: &ClientLimits) -> MaintenanceServer<impl Maintenance> {
@@ -129,9 +127,8 @@ fn stream_of<P: Iterator<Item = SnapshotResponse>>(
     let (end, ended) = oneshot::channel();
     let runtime = Handle::current();
     let make = move || {
-        // Whoever takes a snapshot has time; those who write meanwhile have not. Where this is not
-        // allowed, it goes on as it is.
-        let _ = rustix::process::setpriority_process(None, LEAST_PRIORITY);
+        // Whoever takes a snapshot has time; those who write meanwhile have not.
+        priority::give_way_to_all();
         let until = Instant::now() + most;
         for piece in begin() {
             let left = until.saturating_duration_since(Instant::now());

@@ -21,6 +21,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::Builder;
 use std::time::{Duration, SystemTime};
 
 use base::{GroupId, Instant, WallTime};
@@ -40,6 +41,7 @@ use crate::inbox::{Receiver, Sender};
 use crate::keyspace::Keyspaces;
 use crate::limits::NodeLimits;
 use crate::metrics::Metrics;
+use crate::priority;
 use crate::serving::{Deliveries, News};
 use crate::transport::{PeerEvent, SendQueue, Transport};
 
@@ -570,6 +572,13 @@ impl<M: Machine> NodeLoop<M> {
             }
             Output::PersistIdentity(identity) => self.persist(identity),
             Output::Offload { id, job } => self.offload(id, job),
+            Output::Discard(discarded) => {
+                // Fails where no thread can be had: then it is let go of here, with the closure.
+                let _ = Builder::new().name("discard".into()).spawn(move || {
+                    priority::give_way_to_all();
+                    drop(discarded);
+                });
+            }
             Output::Publish { group, publication } => self.publish(group, publication),
             Output::Unpublish { group, error } => {
                 self.world.changes.gone(group);

@@ -195,12 +195,12 @@ impl Group {
         if self.is_witness() {
             return self.forget_headers(now, out);
         }
-        let log_bytes = if self.is_pinning { u64::MAX } else { log_bytes };
+        let due_bytes = if self.is_pinning { u64::MAX } else { log_bytes };
         // The first says no in nearly every pass, and is the cheapest.
-        if log_bytes > self.config.limits.checkpoint_log_bytes
+        if due_bytes > self.config.limits.checkpoint_log_bytes
             && self.unreported.is_none()
             && self.replica.applied() > self.newest_checkpoint()
-            && self.checkpoints.is_due(now, log_bytes)
+            && self.checkpoints.is_due(now, due_bytes)
         {
             self.is_pinning = false;
             let snapshot = self.replica.snapshot();
@@ -209,6 +209,6 @@ impl Group {
             self.checkpoints
                 .start(now, snapshot, self.replica.membership());
         }
-        self.checkpoints.drain(now, out);
+        self.checkpoints.drain(now, log_bytes, out);
     }
 }

@@ -327,6 +327,8 @@ impl Group {
                 };
                 match result {
                     Ok(response) if until_compacted && self.replica.compaction_pending() => {
+                        // However much there is to free, and however slowly, as in etcd.
+                        self.calls.take_time(call);
                         self.compacting.push((call, response));
                     }
                     Ok(response) => self.answer_etcd(call, Ok(response), out),

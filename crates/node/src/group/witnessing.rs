@@ -114,7 +114,7 @@ impl Group {
             out.push(Output::Note(Note::CheckpointStarted { slot }));
             self.checkpoints.start(now, snapshot, &membership);
         }
-        self.checkpoints.drain(now, out);
+        self.checkpoints.drain(now, 0, out);
     }
 
     /// Tells the leader that this witness runs, until it says that this is known.

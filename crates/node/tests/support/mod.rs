@@ -563,7 +563,7 @@ impl World {
             Output::Note(note) => self.notes.push((index, note)),
             Output::Keyspaces(directory) => self.hosts[index].directory = Some(directory),
             Output::Unpublish { group, .. } => self.hosts[index].published.end(group),
-            Output::Ready | Output::ReadHistory { .. } => {}
+            Output::Ready | Output::ReadHistory { .. } | Output::Discard(_) => {}
             Output::Halt(halt) => {
                 let host = &mut self.hosts[index];
                 host.node = None;

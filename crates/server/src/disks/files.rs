@@ -58,6 +58,8 @@ pub(super) struct Files {
     limits: DiskLimits,
     table: Mutex<Table>,
     direct: Direct,
+    /// The same for checkpoints, so that the journal waits for none of their writes.
+    bulk: Direct,
     zeros: Zeros,
 }
 
@@ -66,6 +68,7 @@ impl Files {
         Files {
             folder,
             direct: Direct::new(limits.direct_bytes),
+            bulk: Direct::new(limits.bulk_bytes),
             zeros: Zeros::new(limits.zero_chunk_bytes),
             limits,
             table: Mutex::default(),
@@ -105,12 +108,17 @@ impl Files {
         slices: &[IoSlice<'_>],
     ) -> io::Result<bool> {
         let length = slices.iter().map(|slice| slice.len()).sum();
-        if !matches!(file, disk::File::Segment(_)) || !self.direct.suits(offset, length) {
+        let way = match file {
+            disk::File::Segment(_) => &self.direct,
+            disk::File::PartialCheckpoint(..) | disk::File::IncomingCheckpoint(..) => &self.bulk,
+            _ => return Ok(false),
+        };
+        if !way.suits(offset, length) {
             return Ok(false);
         }
         let path = || self.folder.join(path_of(file));
-        match open.direct.get_or_init(|| self.direct.open(&path())) {
-            Some(direct) => self.direct.write(direct, offset, slices),
+        match open.direct.get_or_init(|| way.open(&path())) {
+            Some(direct) => way.write(direct, offset, slices),
             None => Ok(false),
         }
     }

@@ -560,6 +560,7 @@ impl World {
                     What::Input(Box::new(Input::JobDone { id, answer })),
                 );
             }
+            Output::Discard(discarded) => drop(discarded),
             Output::Note(Note::InGroup { group, note }) => self.noted(index, group, &note),
             Output::Note(note) => self.noted(index, META, &note),
             Output::Publish { group, publication } => {
