@@ -12,8 +12,8 @@
 //! A group with a number that the table has not given out yet is therefore left alone, and until
 //! this node's table has been current once, none is closed that has moved away, and none is opened
 //! that the journal does not know: it may have been here and be over, and a journal that was lost
-//! meanwhile would not tell. One that comes back later begins in doubt: what it had acknowledged here
-//! is gone.
+//! meanwhile would not tell. One that comes back later begins in doubt: what it had acknowledged
+//! here is gone.
 //!
 //! The order matters: were the checkpoints deleted first, a crash in between would leave a log
 //! whose beginning is missing, which looks like damage.
@@ -189,8 +189,9 @@ impl Running {
     }
 
     /// What this node has promised in a group that it has not open, if it has been here before, or
-    /// may have been before the journal was lost. Who remembers that disturbs nobody when it is back.
-    /// A leader has to begin anew for who does not: in the first epoch in which nothing is promised.
+    /// may have been before the journal was lost. Who remembers that disturbs nobody when it is
+    /// back. A leader has to begin anew for who does not: in the first epoch in which nothing is
+    /// promised.
     fn promised_in(&mut self, keyspace: &Keyspace) -> Option<HardState> {
         let remembered = self.closed.remove(&keyspace.group);
         let was_here = remembered.is_some() || keyspace.former.contains(&self.own);

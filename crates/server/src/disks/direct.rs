@@ -1,5 +1,5 @@
 //! Writes past the page cache (`O_DIRECT`): the blocks of the journal go to the device at once, and
-//! so do the large pieces of checkpoints.
+//! so do large pieces of checkpoints.
 //!
 //! ```text
 //!   pieces ── copied ──▶ aligned buffer ── pwrite ──▶ device        sync: the device's cache only
@@ -7,11 +7,10 @@
 //!
 //! A write through the page cache costs a page to find and to dirty, and its sync a walk over the
 //! file's dirty pages before the device is asked for anything; with one small batch per sync that
-//! is more than the write itself. The copy is the one that the page cache would have made. What is
-//! large fills that cache with what nobody reads, a page at a time, and the journal's syncs wait for
-//! all that is written back at once. Whoever
-//! cannot write like this (a file system, or a device with longer blocks) says so at the first
-//! attempt, and everything goes through the page cache from then on.
+//! is more than the write itself. The copy is the one that the page cache would have made. What
+//! is large fills that cache with what nobody reads, and the journal's syncs wait for all of it
+//! to be written back. Whoever cannot write like this (a file system, or a device with longer
+//! blocks) says so at the first attempt, and everything goes through the page cache from then on.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
