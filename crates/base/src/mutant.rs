@@ -94,7 +94,7 @@ mutants! {
     ReadBeforeOpen, "read-before-open", "A leader serves reads before it knows all that is chosen.";
     NeverRefute, "never-refute", "A member that hears that it is suspected does not deny it.";
     ForgetLeave, "forget-leave", "What was said of a member before it left brings it back.";
-    TrustOldNews, "trust-old-news", "What a member said of itself earlier replaces what it says now.";
+    TrustOldNews, "trust-old-news", "What a member said earlier replaces what it says now.";
     ForsakeTheDead, "forsake-the-dead", "Members that are taken for dead are never asked again.";
     BuryAtOnce, "bury-at-once", "A suspect has no time to deny it.";
 }
