@@ -270,11 +270,11 @@ impl Plan {
     /// By when all must agree on who is there, once nothing goes wrong any more.
     ///
     /// Whoever doubts itself recovers by one point with each probe that is answered, and probes
-    /// more slowly until then (Lifeguard, section 3); within two rounds each is probed (SWIM, section
-    /// 4.3); a suspicion lasts at most `longest`. What packets of news missed is compared: each
-    /// comparing doubles how many know it, which takes five intervals among 24; members that took
-    /// each other for dead need as many again, and chance some more. What was on its way arrives
-    /// within [`LATEST`].
+    /// more slowly until then (Lifeguard, section 3); within two rounds each is probed (SWIM,
+    /// section 4.3); a suspicion lasts at most `longest`. What packets of news missed is compared:
+    /// each comparing doubles how many know it, which takes five intervals among 24; members that
+    /// took each other for dead need as many again, and chance some more. What was on its way
+    /// arrives within [`LATEST`].
     pub(super) fn converges_within(&self) -> Duration {
         let config = &self.config;
         let members = self.members as u32;
