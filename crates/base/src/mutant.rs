@@ -92,6 +92,11 @@ mutants! {
     GoOnAfterSyncError, "go-on-after-sync-error", "A write that has failed is taken for done.";
     AcceptBeforePromise, "accept-before-promise", "A vote counts before its promise is durable.";
     ReadBeforeOpen, "read-before-open", "A leader serves reads before it knows all that is chosen.";
+    NeverRefute, "never-refute", "A member that hears that it is suspected does not deny it.";
+    ForgetLeave, "forget-leave", "What was said of a member before it left brings it back.";
+    TrustOldNews, "trust-old-news", "What a member said earlier replaces what it says now.";
+    ForsakeTheDead, "forsake-the-dead", "Members that are taken for dead are never asked again.";
+    BuryAtOnce, "bury-at-once", "A suspect has no time to deny it.";
 }
 
 #[cfg(feature = "mutants")]

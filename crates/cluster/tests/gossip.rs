@@ -80,6 +80,46 @@ fn a_goodbye_is_no_death() {
     );
 }
 
+/// Found by the simulator, seed 7412: it was back for all who heard the news of it.
+#[test]
+fn whoever_leaves_says_nothing_else() {
+    let (mut network, _) = whole_cluster(2, 20);
+    network.input(3, Input::Leave);
+    let facts = Facts {
+        load_thousandths: 500,
+        ..Facts::default()
+    };
+    network.input(3, Input::Facts(facts));
+    network.run(seconds(10));
+    assert!(network.members[3].has_left);
+    assert!(network.all_see(3, State::Left));
+    let joined = |event: &Event| matches!(event, Event::Joined(NodeId(4)));
+    network.run(seconds(30));
+    assert_eq!(count(&network, joined), 19, "once by each of the others");
+}
+
+/// Found by the simulator, seed 5008: all are started while some are cut off from the others, and
+/// each finds somebody.
+#[test]
+fn groups_that_never_met_become_one() {
+    let config = Config::local_network();
+    let mut network = Network::new(4);
+    let apart = |from: usize, to: usize| (from < 3) != (to < 3);
+    let pairs = (0..5).flat_map(|from| (0..5).map(move |to| (from, to)));
+    network.cut = pairs.filter(|(from, to)| apart(*from, *to)).collect();
+    for index in 0..5 {
+        network.add(&config);
+        let others = (0..5).filter(|other| *other != index).map(address);
+        network.input(index, Input::Join(others.collect()));
+    }
+    network.run(seconds(60));
+    assert_eq!(network.state(4, 0), None);
+    assert_eq!(network.state(2, 0), Some(State::Alive));
+    network.cut.clear();
+    let until = network.now + seconds(120);
+    assert!(network.run_until(until, Network::is_whole));
+}
+
 #[test]
 fn whoever_comes_back_is_welcome_at_once() {
     let (mut network, config) = whole_cluster(3, 20);

@@ -43,7 +43,12 @@ impl Picture {
 /// The page of a run.
 #[must_use]
 pub fn page(scenario: &Scenario, trace: &Trace) -> String {
+    // Gossip has a time of its own, and comes last.
     let lines = trace.lines();
+    let gossip = lines
+        .iter()
+        .position(|line| matches!(line.kind, Kind::Gossip(_)));
+    let lines = &lines[..gossip.unwrap_or(lines.len())];
     let arrows = lines
         .iter()
         .filter(|line| matches!(line.kind, Kind::Frame { .. }))
@@ -143,6 +148,7 @@ fn mark(out: &mut String, picture: &Picture, line: &Line) {
             out,
             "<rect x=\"{x:.1}\" y=30 width=2 height=10 fill=#888><title>{title}</title></rect>"
         ),
+        Kind::Gossip(_) => Ok(()),
         Kind::Run => write!(
             out,
             "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=20 y2=2000 stroke=red>\

@@ -14,6 +14,7 @@
 //!
 //! - [`scenario`]: what one run does, as data; [`swarm`]: draws it from a seed.
 //! - [`world`]: the event loop, hosts, network, clocks, faults. [`disk`]: disks by the sector.
+//! - [`gossip`]: members of gossip over a network of their own.
 //! - [`clients`]: what clients ask, and the history of what they were told.
 //! - [`invariants`]: what must hold after every step, one file each.
 //! - [`mod@run`]: one run in two phases. [`minimise`]: fewer faults that still fail.
@@ -28,6 +29,7 @@ mod output;
 pub mod clients;
 pub mod command_line;
 pub mod disk;
+pub mod gossip;
 pub mod html;
 pub mod invariants;
 pub mod marks;

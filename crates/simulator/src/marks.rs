@@ -137,6 +137,22 @@ pub enum Mark {
     HeaderPassed,
     /// A group was woken.
     GroupWoken,
+    /// Gossip: a member denied that it is gone.
+    GossipDenied,
+    /// Gossip: who was taken for dead came back.
+    GossipReturned,
+    /// Gossip: somebody who was there was taken for dead.
+    GossipWrongDeath,
+    /// Gossip: a goodbye was heard.
+    GossipLeft,
+    /// Gossip: a member noticed that it had stood still.
+    GossipSlept,
+    /// Gossip: a ping was answered over a stream.
+    GossipByStream,
+    /// Gossip: a packet was refused.
+    GossipRefused,
+    /// Gossip: clocks that are apart were noticed.
+    GossipClockApart,
 }
 
 /// Every mark with the words for it.
@@ -229,6 +245,23 @@ pub const ALL: &[(Mark, &str)] = &[
     (Mark::GroupSlept, "an idle keyspace fell asleep"),
     (Mark::HeaderPassed, "a witness passed an entry"),
     (Mark::GroupWoken, "a sleeping keyspace was woken"),
+    (Mark::GossipDenied, "gossip: a suspicion was denied"),
+    (
+        Mark::GossipReturned,
+        "gossip: who was taken for dead came back",
+    ),
+    (
+        Mark::GossipWrongDeath,
+        "gossip: somebody cut off or standing still was taken for dead",
+    ),
+    (Mark::GossipLeft, "gossip: a goodbye was heard"),
+    (Mark::GossipSlept, "gossip: a member noticed that it slept"),
+    (
+        Mark::GossipByStream,
+        "gossip: a ping was answered over a stream",
+    ),
+    (Mark::GossipRefused, "gossip: a stranger was refused"),
+    (Mark::GossipClockApart, "gossip: clocks apart were noticed"),
 ];
 
 impl Mark {

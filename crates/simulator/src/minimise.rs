@@ -19,6 +19,14 @@ pub fn minimise(scenario: &Scenario, invariant: &str) -> (Scenario, usize) {
                 .is_some_and(|violation| violation.invariant == invariant)
     };
     let mut smallest = scenario.clone();
+    // What gossip violates needs no fault of the cluster, and what a cluster does no gossip.
+    let without = Scenario {
+        gossip: false,
+        ..smallest.clone()
+    };
+    if smallest.gossip && fails(&without) {
+        smallest = without;
+    }
     let mut piece = smallest.faults.len().max(1);
     while piece > 0 {
         let mut at = 0;

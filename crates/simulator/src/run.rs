@@ -20,13 +20,13 @@ use consensus::{EngineKind, Membership};
 use node::{Answer, Call, CallId};
 use state::Reader;
 
-use crate::clients;
 use crate::invariants::{Violation, leases};
 use crate::marks::{Mark, Marks};
 use crate::scenario::Scenario;
 use crate::trace::Trace;
 use crate::world::World;
 use crate::world::spaces::{self, Space};
+use crate::{clients, gossip};
 
 /// By when the core must serve after the faults have ended.
 const SERVES_WITHIN: Duration = Duration::from_secs(40);
@@ -129,6 +129,10 @@ pub fn run(scenario: &Scenario, options: Options) -> Outcome {
             is_undecided |= judge(&mut world, name, history);
         }
     }
+    let mut checks = world.invariants.checks();
+    if scenario.gossip && world.violation.is_none() {
+        checks += play_gossip(&mut world);
+    }
     Outcome {
         is_undecided,
         histories,
@@ -137,11 +141,20 @@ pub fn run(scenario: &Scenario, options: Options) -> Outcome {
         simulated: world.elapsed(),
         marks: world.marks.clone(),
         struck: std::mem::take(&mut world.struck),
-        checks: world.invariants.checks(),
+        checks,
         requests: requests(&world),
         is_liveness_skipped,
         trace: world.trace,
     }
+}
+
+/// Plays gossip beside the cluster; how many checks that was.
+fn play_gossip(world: &mut World) -> u64 {
+    let played = gossip::play(world.scenario.seed, &mut world.trace);
+    world.marks.add(&played.marks);
+    world.struck.extend(played.struck);
+    world.violation = played.violation;
+    played.checks
 }
 
 /// The commit that this program was built from.

@@ -336,6 +336,9 @@ pub struct Scenario {
     /// Nodes are started with flags that differ from each other's, and from one start to the next.
     #[serde(default)]
     pub flags_differ: bool,
+    /// Gossip is played as well, as the seed draws it.
+    #[serde(default)]
+    pub gossip: bool,
     /// The network.
     pub network: Network,
     /// The machines.

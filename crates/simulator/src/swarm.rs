@@ -49,6 +49,7 @@ pub fn draw(seed: u64) -> Scenario {
         unsound,
         beyond: false,
         flags_differ: streams.named("flags.plan").below(3) == 0,
+        gossip: true,
         network: network(&mut random),
         machine: machine(&mut random),
         workload: workload(&mut streams.named("workload.plan")),
@@ -344,6 +345,7 @@ pub fn calm(seed: u64, hosts: usize, clients: usize, pause: Micros, duration: Mi
         unsound: Vec::new(),
         beyond: false,
         flags_differ: false,
+        gossip: false,
         network: Network {
             delay: 100,
             jitter: 100,

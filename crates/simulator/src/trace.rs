@@ -29,6 +29,8 @@ pub enum Kind {
     },
     /// Something a client did.
     Client(usize),
+    /// A member of gossip, or all of it. Its time is its own: it begins when the clusters' is over.
+    Gossip(Option<usize>),
     /// The run itself.
     Run,
 }
@@ -54,6 +56,8 @@ impl std::fmt::Display for Line {
                 None => "fault".to_owned(),
             },
             Kind::Client(client) => format!("client {client}"),
+            Kind::Gossip(Some(member)) => format!("gossip n{}", member + 1),
+            Kind::Gossip(None) => "gossip".to_owned(),
             Kind::Run => "run".to_owned(),
         };
         write!(

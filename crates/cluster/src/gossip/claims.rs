@@ -7,6 +7,7 @@
 //! (SWIM, section 4.2.) A member denies what is said of it by a higher incarnation. Claims about
 //! members that nobody has introduced are dropped: a rumour makes no member.
 
+use base::mutant::{self, Mutant};
 use base::{Instant, NodeId};
 
 use super::member::{Incarnation, Member, State};
@@ -83,7 +84,12 @@ impl Gossip {
                     other: profile.address,
                 }));
             }
-            if profile.incarnation <= known.incarnation {
+            let comes_back = known.state == State::Left && mutant::is_on(Mutant::ForgetLeave);
+            let is_old = match comes_back {
+                true => profile.incarnation < known.incarnation,
+                false => profile.incarnation <= known.incarnation,
+            };
+            if is_old && !(mutant::is_on(Mutant::TrustOldNews) && !same) {
                 return;
             }
         }
@@ -145,7 +151,8 @@ impl Gossip {
     }
 
     fn deny(&mut self, now: Instant, said: Incarnation, by: NodeId, out: &mut Vec<Output>) {
-        if said < self.incarnation || self.leaving_until.is_some() {
+        let is_said_of_past = said < self.incarnation || mutant::is_on(Mutant::NeverRefute);
+        if is_said_of_past || self.leaving_until.is_some() {
             return;
         }
         self.incarnation = said.next();
@@ -264,7 +271,7 @@ impl Gossip {
     /// Suspects whose time to deny it is over.
     pub(super) fn bury(&mut self, now: Instant, out: &mut Vec<Output>) {
         while let Some((at, node)) = self.deaths.first().copied()
-            && at <= now
+            && (at <= now || mutant::is_on(Mutant::BuryAtOnce))
         {
             self.deaths.pop_first();
             let incarnation = self.suspicions[&node].incarnation;

@@ -2,11 +2,14 @@
 //! and the goodbye.
 //!
 //! Two members that compare everything heal what packets have lost, and whole groups that had
-//! taken each other for dead: each interval one dead member is asked too.
+//! taken each other for dead: each interval one dead member is asked too. Groups that came to be
+//! while they were cut off from each other have never heard of each other: so is somebody at an
+//! address to join through where nobody is known to be present.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use base::mutant::{self, Mutant};
 use base::{Instant, NodeId};
 use bytes::Bytes;
 
@@ -146,7 +149,8 @@ impl Gossip {
         let me = self.me;
         let other = |member: &Member| member.state == State::Alive && member.node != me;
         let mut chosen = self.roster.draw(1, &mut self.random, other);
-        let dead = |member: &Member| member.state == State::Dead;
+        let forsakes = mutant::is_on(Mutant::ForsakeTheDead);
+        let dead = |member: &Member| member.state == State::Dead && !forsakes;
         chosen.extend(self.roster.draw(1, &mut self.random, dead));
         for node in chosen {
             let to = self
@@ -157,6 +161,21 @@ impl Gossip {
             let bytes = self.everything();
             self.exchange(Purpose::Sync, to, bytes, out);
         }
+        if let Some(to) = self.unknown_seed() {
+            let bytes = self.everything();
+            self.exchange(Purpose::Sync, to, bytes, out);
+        }
+    }
+
+    /// One of the addresses to join through at which nobody is known to be present, or dead.
+    fn unknown_seed(&mut self) -> Option<SocketAddr> {
+        let known = |seed: &SocketAddr| {
+            let mut at = self.roster.iter().filter(|one| one.address == *seed);
+            *seed == self.address || at.any(|one| one.state != State::Left)
+        };
+        let unknown: Vec<SocketAddr> = self.seeds.iter().copied().filter(|at| !known(at)).collect();
+        let count = unknown.len() as u64;
+        (count > 0).then(|| unknown[self.random.below(count) as usize])
     }
 
     /// When to compare next: soon, if there is more to pass on than packets can carry.

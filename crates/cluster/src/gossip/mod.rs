@@ -347,8 +347,11 @@ impl Gossip {
                 );
                 if facts != self.facts {
                     self.facts = facts;
-                    self.incarnation = self.incarnation.next();
-                    self.announce(now);
+                    // Whoever says goodbye says nothing else: it would take that back.
+                    if self.leaving_until.is_none() {
+                        self.incarnation = self.incarnation.next();
+                        self.announce(now);
+                    }
                 }
             }
             Input::Keys(keys) => self.sealer.set(&keys),
