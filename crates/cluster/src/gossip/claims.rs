@@ -89,7 +89,7 @@ impl Gossip {
                 true => profile.incarnation < known.incarnation,
                 false => profile.incarnation <= known.incarnation,
             };
-            if is_old && !(mutant::is_on(Mutant::TrustOldNews) && !same) {
+            if is_old && (same || !mutant::is_on(Mutant::TrustOldNews)) {
                 return;
             }
         }
