@@ -48,6 +48,8 @@ const EDGES: &[(&str, &[&str])] = &[
         "quorate-simulator",
         &[
             "quorate-base",
+            // The machine of gossip, which no node drives: the server does.
+            "quorate-cluster",
             "quorate-consensus",
             "quorate-journal",
             "quorate-state",
