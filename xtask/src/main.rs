@@ -27,7 +27,8 @@ The project's own commands.
 Usage: cargo xtask <COMMAND>
 
 Commands:
-  check      Formatting, lints, the rules on dependencies and files, documentation, all tests
+  check      Formatting, lints, the rules on dependencies and files, documentation, the code of
+             the fuzz targets, all tests
   fix        Format the sources and apply the lints' own suggestions
   failover   Kill (or stop) the leader of a local cluster again and again, and report for how
              long writes paused. Options: --runs N (10), --signal kill|stop (kill), --nodes N (3)

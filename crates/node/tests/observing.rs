@@ -535,25 +535,31 @@ fn an_observer_whose_table_comes_late_serves_what_sleeps() {
     assert_eq!(value(world.ask(3, get("a", true))).as_deref(), Some("1"));
 }
 
+/// Five nodes, one of which holds `pods` alone, with a key: who leads the first group, and who
+/// that one is.
+fn five(seed: u64, engine: EngineKind) -> (World, usize, usize) {
+    let mut world = World::new(seed, (0..5).map(|each| small(each, 5)).collect());
+    (0..5).for_each(|host| world.start(host));
+    let meta = world.wait_for_leader();
+    let create = Call::KeyspaceCreate {
+        names: vec!["pods".to_owned()],
+        replicas: 1,
+        engine,
+        quorums: None,
+    };
+    operate(&mut world, meta, create).expect("it is created");
+    must_put_anywhere(&mut world, "a", "1");
+    let first = status(&mut world).replicas[0].clone();
+    let first = first[1..].parse::<usize>().expect("names count") - 1;
+    (world, meta, first)
+}
+
 /// It was away while its keyspace moved to nodes that it knows nothing of. They sleep, and what it
 /// says to those whom it knows wakes nobody: the table tells it who they are.
 #[test]
 fn an_observer_that_knows_none_of_those_who_lead_now_is_brought_up() {
     for (seed, engine) in [(13, EngineKind::Raft), (14, EngineKind::Paxos)] {
-        let configs: Vec<Config> = (0..5).map(|each| small(each, 5)).collect();
-        let mut world = World::new(seed, configs);
-        (0..5).for_each(|host| world.start(host));
-        world.wait_for_leader();
-        let create = Call::KeyspaceCreate {
-            names: vec!["pods".to_owned()],
-            replicas: 1,
-            engine,
-            quorums: None,
-        };
-        operate(&mut world, 0, create).expect("it is created");
-        must_put_anywhere(&mut world, "a", "1");
-        let first = status(&mut world).replicas[0].clone();
-        let first = first[1..].parse::<usize>().expect("names count") - 1;
+        let (mut world, _, first) = five(seed, engine);
         let (second, observer) = ((first + 1) % 5, (first + 2) % 5);
         let name = |host: usize| format!("n{}", host + 1);
         observe_by(&mut world, first, &name(observer), true).expect("it may");
@@ -586,20 +592,7 @@ fn an_observer_that_knows_none_of_those_who_lead_now_is_brought_up() {
 #[test]
 fn who_observes_again_is_brought_up_by_whoever_leads_now() {
     for (seed, engine) in [(15, EngineKind::Raft), (16, EngineKind::Paxos)] {
-        let configs: Vec<Config> = (0..5).map(|each| small(each, 5)).collect();
-        let mut world = World::new(seed, configs);
-        (0..5).for_each(|host| world.start(host));
-        let meta = world.wait_for_leader();
-        let create = Call::KeyspaceCreate {
-            names: vec!["pods".to_owned()],
-            replicas: 1,
-            engine,
-            quorums: None,
-        };
-        operate(&mut world, meta, create).expect("it is created");
-        must_put_anywhere(&mut world, "a", "1");
-        let first = status(&mut world).replicas[0].clone();
-        let first = first[1..].parse::<usize>().expect("names count") - 1;
+        let (mut world, meta, first) = five(seed, engine);
         let others: Vec<usize> = (0..5)
             .filter(|host| *host != first && *host != meta)
             .collect();
