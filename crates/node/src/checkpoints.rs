@@ -29,8 +29,11 @@ use crate::interface::{Discarded, Output};
 use crate::limits::Limits;
 
 mod beginning;
+mod schedule;
 mod writing;
 
+pub use schedule::Gathered;
+use schedule::Schedule;
 use writing::{Chunk, Writing};
 
 /// Ids of the node's own disk requests have this bit; the journal's do not.
@@ -178,15 +181,13 @@ pub struct Checkpoints {
     sending: BTreeSet<Slot>,
     /// Damaged or given up ones, deleted once there is a newer good one.
     damaged: Vec<Slot>,
+    schedule: Schedule,
     writing: Option<Writing>,
     /// How long the log behind the newest checkpoint was when it was last looked at.
     log_bytes: u64,
     installing: Option<Installing>,
     /// The checkpoint that is being received.
     incoming: Option<Slot>,
-    /// Checkpoints on end that could not be written, and when to try again.
-    failures: u32,
-    retry_at: Option<Instant>,
     /// Files that are being deleted because all of them are given up.
     giving_up: usize,
     purposes: BTreeMap<RequestId, Purpose>,
@@ -211,12 +212,11 @@ impl Checkpoints {
             kept: older.chain(newest).collect(),
             sending: BTreeSet::new(),
             damaged: found.damaged,
+            schedule: Schedule::default(),
             writing: None,
             log_bytes: 0,
             installing: None,
             incoming: None,
-            failures: 0,
-            retry_at: None,
             giving_up: 0,
             purposes: BTreeMap::new(),
             opening: place.opening,
@@ -313,10 +313,9 @@ impl Checkpoints {
 
     /// Whether so much log has gathered that a checkpoint is due.
     #[must_use]
-    pub fn is_due(&self, now: Instant, log_bytes: u64) -> bool {
+    pub fn is_due(&mut self, now: Instant, gathered: Gathered) -> bool {
         let last = self.newest().map_or(0, |newest| newest.length);
-        let may_try = self.retry_at.is_none_or(|at| at <= now);
-        !self.is_busy() && may_try && log_bytes > self.limits.checkpoint_log_bytes.max(last / 2)
+        !self.is_busy() && self.schedule.is_due(now, gathered, last, &self.limits)
     }
 
     /// When [`Checkpoints::drain`] has something to do.
@@ -325,9 +324,17 @@ impl Checkpoints {
         self.writing.as_ref()?.deadline()
     }
 
-    /// Begins to write `snapshot`.
-    pub fn start(&mut self, now: Instant, snapshot: Snapshot, membership: &Membership) {
+    /// Begins to write `snapshot`. The log behind the newest checkpoint has so many bytes.
+    pub fn start(
+        &mut self,
+        now: Instant,
+        snapshot: Snapshot,
+        membership: &Membership,
+        log_bytes: u64,
+    ) {
         assert!(!self.is_busy(), "one checkpoint at a time");
+        self.log_bytes = log_bytes;
+        self.schedule.begun();
         self.write(now, snapshot, membership);
     }
 
@@ -578,13 +585,7 @@ impl Checkpoints {
         error: &DiskError,
         out: &mut Vec<Output>,
     ) -> Option<Event> {
-        let (min, max) = (
-            self.limits.checkpoint_retry_min,
-            self.limits.checkpoint_retry_max,
-        );
-        let pause = min.saturating_mul(1 << self.failures.min(16)).min(max);
-        self.failures += 1;
-        self.retry_at = Some(now + pause);
+        self.schedule.failed(now, &self.limits);
         let slot = self.writing.take()?.slot;
         let file = File::PartialCheckpoint(self.group, slot);
         self.request(Operation::Delete { file }, Purpose::Nothing, out);
@@ -666,8 +667,7 @@ impl Checkpoints {
     /// whoever had to begin anew with each of those would never have one. The log behind it is
     /// kept as well. A transfer that stands still from one checkpoint to the next is given up.
     fn keep(&mut self, checkpoint: CheckpointRef, out: &mut Vec<Output>) {
-        self.failures = 0;
-        self.retry_at = None;
+        self.schedule.completed();
         self.kept.insert(checkpoint.slot, Some(checkpoint));
         for slot in std::mem::take(&mut self.damaged) {
             if !self.kept.contains_key(&slot) {

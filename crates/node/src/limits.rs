@@ -79,9 +79,11 @@ pub struct Limits {
     pub scrub: ScrubLimits,
     /// Complete checkpoints that are kept.
     pub checkpoints_kept: usize,
-    /// While compaction work is left and nothing is written, the leader proposes an empty entry
+    /// While compaction work is left and little is written, the leader proposes an empty entry
     /// this often, so that the work goes on.
     pub compaction_interval: Duration,
+    /// So many revisions in that time are little.
+    pub compaction_quiet_revisions: i64,
     /// How often a node tells its peers what they cannot see.
     pub facts_interval: Duration,
     /// How long an operator's request may take before it is given up.
@@ -167,6 +169,7 @@ impl Default for Limits {
             scrub: ScrubLimits::default(),
             checkpoints_kept: 2,
             compaction_interval: Duration::from_millis(10),
+            compaction_quiet_revisions: 30,
             facts_interval: Duration::from_secs(1),
             operator_patience: Duration::from_secs(10),
             users_patience: Duration::from_secs(60),

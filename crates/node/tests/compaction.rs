@@ -86,3 +86,36 @@ fn a_physical_compaction_may_take_longer_than_a_request() {
     let is_done = matches!(answer, Some(Answer::Etcd(Ok(etcd::Response::Compact(_)))));
     assert!(is_done, "{answer:?}");
 }
+
+/// A thousand steps at once are a stall of some milliseconds for whoever writes then.
+#[test]
+fn compaction_goes_on_by_what_is_written_and_by_itself_once_that_is_little() {
+    let mut world = World::new(21, vec![config(0, 1)]);
+    world.start(0);
+    world.wait_for_leader();
+    let put_together = |world: &mut World| {
+        let puts = (0..100).map(|_| put("key", "value")).collect();
+        let calls = world.call_together(0, puts);
+        world.run(Duration::from_millis(9));
+        for call in calls {
+            assert!(matches!(world.answer(call), Some(Answer::Etcd(Ok(_)))));
+        }
+    };
+    let held = |world: &World| world.node(0).status().held_bytes;
+    let empty = held(&world);
+    put_together(&mut world);
+    let of_one = (held(&world) - empty) / 100;
+    (0..50).for_each(|_| put_together(&mut world));
+    let compact = Call::Etcd(etcd::Request::Compact(CompactionRequest {
+        revision: world.node(0).status().revision,
+        physical: false,
+    }));
+    assert!(matches!(world.ask(0, compact), Answer::Etcd(Ok(_))));
+    let before = held(&world);
+    (0..10).for_each(|_| put_together(&mut world));
+    // Each put adds one version; that the balance falls shows that more are freed.
+    let freed = (before - held(&world)) / of_one;
+    assert!((200..1500).contains(&freed), "{freed} more than came");
+    world.run(Duration::from_secs(1));
+    assert!(held(&world) < before / 4, "nothing of before is left");
+}

@@ -316,8 +316,17 @@ impl Rows {
             let Some((&change, changed)) = todo.next().filter(|(change, _)| **change < done) else {
                 return done;
             };
-            let changed = changed.clone();
-            self.free_around(change, &changed, floor);
+            if change.revision == floor {
+                let ChangedKey { space, key, .. } = changed.clone();
+                self.free_before(space, &key, change.revision);
+            } else {
+                let place = |other: &Change| other.cmp(&change);
+                let (_, changed) = self
+                    .index
+                    .remove_found(&[], place)
+                    .expect("the change was found");
+                self.free_around(change, &changed);
+            }
             next = Change {
                 revision: change.revision,
                 order: change.order + 1,
@@ -329,24 +338,14 @@ impl Rows {
         }
     }
 
-    /// One step of compaction: frees what `change` has made unreachable.
-    fn free_around(&mut self, change: Change, changed: &ChangedKey, floor: i64) {
+    /// One step of compaction, below the floor: frees what `change` has made unreachable.
+    fn free_around(&mut self, change: Change, changed: &ChangedKey) {
         let ChangedKey {
             space,
             is_deletion,
             key,
         } = changed;
-        loop {
-            let before = self.histories[space.index()].older_at(key, change.revision - 1);
-            let Some(revision) = before.map(|version| version.mod_revision) else {
-                break;
-            };
-            self.free_older(*space, key, revision);
-        }
-        if change.revision == floor {
-            return;
-        }
-        self.index.remove(&[], |other| other.cmp(&change));
+        self.free_before(*space, key, change.revision);
         if !is_deletion {
             return;
         }
@@ -365,6 +364,19 @@ impl Rows {
         }
     }
 
+    /// Frees the version of a key before the one of `revision`. There is no other: each change in
+    /// between has been looked at before.
+    fn free_before(&mut self, space: Space, key: &Bytes, revision: i64) {
+        let before = |rows: &Rows| {
+            let before = rows.histories[space.index()].older_at(key, revision - 1);
+            before.map(|version| version.mod_revision)
+        };
+        if let Some(revision) = before(self) {
+            self.free_older(space, key, revision);
+            debug_assert_eq!(before(self), None, "one version before each change");
+        }
+    }
+
     fn free_older(&mut self, space: Space, key: &Bytes, revision: i64) {
         let history = &mut self.histories[space.index()];
         let place = |other: &VersionKey| {
@@ -375,7 +387,7 @@ impl Rows {
         };
         let (_, version) = history
             .older
-            .remove(key, place)
+            .remove_found(key, place)
             .expect("the old version was found");
         self.uncount_version(space, key, &version);
     }

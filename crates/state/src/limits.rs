@@ -49,12 +49,10 @@ impl Default for Settings {
     }
 }
 
-/// Part of level 1: so many versions are looked at for compaction for each change of an entry. More
-/// than one, so that compaction comes to its end however much is written meanwhile.
-const COMPACTION_STEPS_PER_CHANGE: u32 = 2;
-
-/// Part of level 1: so many are looked at beside those, in an entry that changes anything.
-const COMPACTION_STEPS_BESIDE_CHANGES: u32 = 16;
+/// Part of level 1: an entry looks at as many versions for compaction as it changes, and at one more
+/// for so many of them or a part of as many. So compaction comes to its end however much is written
+/// meanwhile, and costs little more than it must: what is written leaves as much behind.
+const CHANGES_PER_COMPACTION_STEP_AHEAD: u32 = 4;
 
 impl Settings {
     /// How many versions are looked at for compaction at the end of an entry with so many changes.
@@ -69,8 +67,8 @@ impl Settings {
         if changes == 0 {
             return most;
         }
-        let steps = changes.saturating_mul(COMPACTION_STEPS_PER_CHANGE);
-        most.min(steps.saturating_add(COMPACTION_STEPS_BESIDE_CHANGES))
+        let ahead = changes.div_ceil(CHANGES_PER_COMPACTION_STEP_AHEAD);
+        most.min(changes.saturating_add(ahead))
     }
 }
 
@@ -111,8 +109,8 @@ mod tests {
             ..Settings::default()
         };
         assert_eq!(settings.compaction_steps(0), 100);
-        assert_eq!(settings.compaction_steps(1), 18);
-        assert_eq!(settings.compaction_steps(20), 56);
+        assert_eq!(settings.compaction_steps(1), 2);
+        assert_eq!(settings.compaction_steps(20), 25);
         assert_eq!(settings.compaction_steps(usize::MAX), 100);
         for changes in 1..50 {
             assert!(settings.compaction_steps(changes) > changes as u32);

@@ -18,6 +18,7 @@ use journal::RecordKind;
 use super::journaling::ToJournal;
 use super::{Group, META, Moment};
 use crate::calls::Waiter;
+use crate::checkpoints::Gathered;
 use crate::description::Description;
 use crate::interface::Output;
 use crate::notes::Note;
@@ -195,20 +196,30 @@ impl Group {
         if self.is_witness() {
             return self.forget_headers(now, out);
         }
-        let due_bytes = if self.is_pinning { u64::MAX } else { log_bytes };
         // The first says no in nearly every pass, and is the cheapest.
-        if due_bytes > self.config.limits.checkpoint_log_bytes
+        if (log_bytes > self.config.limits.checkpoint_log_bytes || self.is_pinning)
             && self.unreported.is_none()
             && self.replica.applied() > self.newest_checkpoint()
-            && self.checkpoints.is_due(now, due_bytes)
+            && self.is_checkpoint_due(now, log_bytes)
         {
             self.is_pinning = false;
             let snapshot = self.replica.snapshot();
             let slot = snapshot.applied();
             out.push(Output::Note(Note::CheckpointStarted { slot }));
-            self.checkpoints
-                .start(now, snapshot, self.replica.membership());
+            let membership = self.replica.membership();
+            self.checkpoints.start(now, snapshot, membership, log_bytes);
         }
         self.checkpoints.drain(now, log_bytes, out);
+    }
+
+    fn is_checkpoint_due(&mut self, now: Instant, log_bytes: u64) -> bool {
+        let members = &self.replica.membership().members;
+        let gathered = Gathered {
+            is_wanted: self.is_pinning,
+            log_bytes,
+            place: members.range(..self.own).count(),
+            is_compacting: self.replica.compaction_pending(),
+        };
+        self.checkpoints.is_due(now, gathered)
     }
 }

@@ -21,7 +21,7 @@ use consensus::{
     Ticket,
 };
 use journal::RecordKind;
-use state::Origin;
+use state::{Origin, Revision};
 
 use crate::batch::OriginatedCommand;
 use crate::calls::{Calls, Waiter};
@@ -162,6 +162,8 @@ pub struct Group {
     executed: Vec<Executed>,
     compacting: Vec<(CallId, etcd::Response)>,
     next_compaction: Instant,
+    /// The revision when it was last asked whether it is to go on by itself.
+    compaction_seen: Revision,
     next_facts: Instant,
     next_publish: Instant,
     published: bool,
@@ -309,6 +311,7 @@ impl Group {
             executed: Vec::new(),
             compacting: Vec::new(),
             next_compaction: now,
+            compaction_seen: Revision(0),
             next_facts: now,
             next_publish: now,
             published: false,

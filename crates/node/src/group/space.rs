@@ -154,7 +154,7 @@ impl SpaceKeeper {
 }
 
 impl Group {
-    /// Keeps compaction going while nothing is written, and tells those who wait for its end.
+    /// Keeps compaction going while little is written, and tells those who wait for its end.
     pub(super) fn compact_on(&mut self, now: Instant, out: &mut Vec<Output>) {
         if !self.replica.compaction_pending() {
             if self.compacting.is_empty() {
@@ -163,11 +163,22 @@ impl Group {
             for (call, response) in std::mem::take(&mut self.compacting) {
                 self.answer_etcd(call, Ok(response), out);
             }
-        } else if self.leads() && self.next_compaction <= now {
-            self.next_compaction = now + self.config.limits.compaction_interval;
-            if self.proposals.is_empty() && self.queue.is_empty() {
-                self.add_system_command(now, &SystemCommand::Nothing, Waiter::Nobody);
-            }
+            return;
+        }
+        if !self.leads() || self.next_compaction > now {
+            return;
+        }
+        let limits = &self.config.limits;
+        self.next_compaction = now + limits.compaction_interval;
+        let revision = self.replica.reader().revision();
+        let seen = std::mem::replace(&mut self.compaction_seen, revision);
+        // What is written keeps it going by itself, and would wait for the large piece of work that
+        // an empty entry brings.
+        if revision.0 - seen.0 <= limits.compaction_quiet_revisions
+            && self.proposals.is_empty()
+            && self.queue.is_empty()
+        {
+            self.add_system_command(now, &SystemCommand::Nothing, Waiter::Nobody);
         }
     }
 

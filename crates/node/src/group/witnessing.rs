@@ -24,6 +24,7 @@ use state::Snapshot;
 
 use super::Group;
 use crate::calls::Waiter;
+use crate::checkpoints::Gathered;
 use crate::interface::{Call, Output};
 use crate::notes::Note;
 use crate::operator::Asker;
@@ -103,7 +104,11 @@ impl Group {
     /// Begins a checkpoint if enough headers lie behind an anchor; goes on with the one that is
     /// being written.
     pub(super) fn forget_headers(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let may_begin = self.unreported.is_none() && self.checkpoints.is_due(now, u64::MAX);
+        let wanted = Gathered {
+            is_wanted: true,
+            ..Gathered::default()
+        };
+        let may_begin = self.unreported.is_none() && self.checkpoints.is_due(now, wanted);
         let kept = self.config.limits.consensus.headers_kept();
         let applied = self.replica.applied();
         if may_begin
@@ -112,7 +117,7 @@ impl Group {
         {
             let slot = snapshot.applied();
             out.push(Output::Note(Note::CheckpointStarted { slot }));
-            self.checkpoints.start(now, snapshot, &membership);
+            self.checkpoints.start(now, snapshot, &membership, 0);
         }
         self.checkpoints.drain(now, 0, out);
     }
