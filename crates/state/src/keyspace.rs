@@ -97,14 +97,18 @@ pub(crate) struct ChangedKey {
     pub(crate) space: Space,
     /// Said here as well, so that compaction need not look for the version.
     pub(crate) is_deletion: bool,
+    /// The revision of the version that it replaced, which compaction frees; 0 if there was none.
+    /// It may have been freed since.
+    pub(crate) replaced: i64,
     pub(crate) key: Bytes,
 }
 
 impl ChangedKey {
-    pub(crate) fn new(space: Space, key: &Bytes, version: &Version) -> ChangedKey {
+    pub(crate) fn new(space: Space, key: &Bytes, version: &Version, replaced: i64) -> ChangedKey {
         ChangedKey {
             space,
             is_deletion: !version.is_live(),
+            replaced,
             key: key.clone(),
         }
     }
@@ -243,10 +247,13 @@ impl Rows {
             revision: version.mod_revision,
             order: version.order,
         };
-        self.index
-            .insert(change, ChangedKey::new(space, &key, &version));
+        let mut changed = ChangedKey::new(space, &key, &version, 0);
         let lease = version.lease;
         let replaced = history.latest.insert(key.clone(), version);
+        if let Some(replaced) = &replaced {
+            changed.replaced = replaced.mod_revision;
+        }
+        self.index.insert(change, changed);
         let lease_before = replaced.as_ref().map_or(0, |replaced| replaced.lease);
         self.lease_index.attach(space, &key, lease_before, lease);
         if let Some(replaced) = replaced {
@@ -317,8 +324,8 @@ impl Rows {
                 return done;
             };
             if change.revision == floor {
-                let ChangedKey { space, key, .. } = changed.clone();
-                self.free_before(space, &key, change.revision);
+                let changed = changed.clone();
+                self.free_replaced(change, &changed);
             } else {
                 let place = |other: &Change| other.cmp(&change);
                 let (_, changed) = self
@@ -340,44 +347,40 @@ impl Rows {
 
     /// One step of compaction, below the floor: frees what `change` has made unreachable.
     fn free_around(&mut self, change: Change, changed: &ChangedKey) {
-        let ChangedKey {
-            space,
-            is_deletion,
-            key,
-        } = changed;
-        self.free_before(*space, key, change.revision);
-        if !is_deletion {
+        self.free_replaced(change, changed);
+        if !changed.is_deletion {
             return;
         }
+        let ChangedKey { space, key, .. } = changed;
         let history = &mut self.histories[space.index()];
-        if history
-            .latest(key)
-            .is_some_and(|(_, latest)| latest.mod_revision == change.revision)
-        {
-            let (_, version) = history
-                .latest
-                .remove(key, |other| other.cmp(key))
-                .expect("the deletion was found");
+        let latest = history.latest(key);
+        if latest.is_some_and(|(_, latest)| latest.mod_revision == change.revision) {
+            let removed = history.latest.remove_found(key, |other| other.cmp(key));
+            let (_, version) = removed.expect("the deletion was found");
             self.uncount_version(*space, key, &version);
         } else {
-            self.free_older(*space, key, change.revision);
+            let is_freed = self.free_older(*space, key, change.revision);
+            assert!(is_freed, "a deletion is freed once");
         }
     }
 
-    /// Frees the version of a key before the one of `revision`. There is no other: each change in
+    /// Frees the version that `change` has replaced. There is no other before it: each change in
     /// between has been looked at before.
-    fn free_before(&mut self, space: Space, key: &Bytes, revision: i64) {
-        let before = |rows: &Rows| {
-            let before = rows.histories[space.index()].older_at(key, revision - 1);
-            before.map(|version| version.mod_revision)
-        };
-        if let Some(revision) = before(self) {
-            self.free_older(space, key, revision);
-            debug_assert_eq!(before(self), None, "one version before each change");
+    fn free_replaced(&mut self, change: Change, changed: &ChangedKey) {
+        let ChangedKey { space, key, .. } = changed;
+        // A deletion has been freed by itself.
+        if changed.replaced != 0 {
+            self.free_older(*space, key, changed.replaced);
         }
+        debug_assert_eq!(
+            self.histories[space.index()].older_at(key, change.revision - 1),
+            None,
+            "one version before each change"
+        );
     }
 
-    fn free_older(&mut self, space: Space, key: &Bytes, revision: i64) {
+    /// Frees a replaced version; whether it was there.
+    fn free_older(&mut self, space: Space, key: &Bytes, revision: i64) -> bool {
         let history = &mut self.histories[space.index()];
         let place = |other: &VersionKey| {
             other
@@ -385,11 +388,11 @@ impl Rows {
                 .cmp(key)
                 .then_with(|| other.revision.cmp(&revision))
         };
-        let (_, version) = history
-            .older
-            .remove_found(key, place)
-            .expect("the old version was found");
+        let Some((_, version)) = history.older.remove_found(key, place) else {
+            return false;
+        };
         self.uncount_version(space, key, &version);
+        true
     }
 
     fn uncount_version(&mut self, space: Space, key: &[u8], version: &Version) {

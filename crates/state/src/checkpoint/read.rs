@@ -278,11 +278,13 @@ impl Content {
         version: Version,
         scalars: &Scalars,
     ) -> Step<()> {
+        let mut replaced = 0;
         let key = match self.last_version.take() {
             Some((last, older)) if last == key => {
                 let in_order = older.mod_revision < version.mod_revision;
                 require(in_order, "the versions of a key are not in order")?;
                 let revision = older.mod_revision;
+                replaced = revision;
                 self.older.push(
                     VersionKey {
                         key: last.clone(),
@@ -306,8 +308,8 @@ impl Content {
             order: version.order,
         };
         if change >= scalars.indexed_from() {
-            self.index
-                .push((change, ChangedKey::new(space, &key, &version)));
+            let changed = ChangedKey::new(space, &key, &version, replaced);
+            self.index.push((change, changed));
         }
         self.last_version = Some((key, version));
         Ok(())
