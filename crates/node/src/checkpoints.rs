@@ -334,7 +334,6 @@ impl Checkpoints {
     ) {
         assert!(!self.is_busy(), "one checkpoint at a time");
         self.log_bytes = log_bytes;
-        self.schedule.begun();
         self.write(now, snapshot, membership);
     }
 

@@ -48,7 +48,8 @@ pub struct Limits {
     /// elsewhere, on a snapshot.
     pub small_read: etcd::ReadBudget,
     /// A checkpoint starts when the log since the last one exceeds this many bytes and half the
-    /// last checkpoint.
+    /// last checkpoint; later on some replicas, and while history is let go of
+    /// (`checkpoints/schedule.rs`): at four times as much at the latest.
     pub checkpoint_log_bytes: u64,
     /// While the log has more segments than this, groups that hold its oldest part take
     /// checkpoints, however little they have written: one that is idle would keep the whole log of
@@ -79,10 +80,10 @@ pub struct Limits {
     pub scrub: ScrubLimits,
     /// Complete checkpoints that are kept.
     pub checkpoints_kept: usize,
-    /// While compaction work is left and little is written, the leader proposes an empty entry
-    /// this often, so that the work goes on.
+    /// While compaction work is left, little is written, and nothing waits to be, the leader
+    /// proposes an empty entry this often, so that the work goes on.
     pub compaction_interval: Duration,
-    /// So many revisions in that time are little.
+    /// So many revisions between two looks are little.
     pub compaction_quiet_revisions: i64,
     /// How often a node tells its peers what they cannot see.
     pub facts_interval: Duration,

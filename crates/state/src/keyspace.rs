@@ -3,7 +3,7 @@
 //! ```text
 //!   latest    key              -> newest version (or the mark that it is deleted)
 //!   older     (key, revision)  -> each version that a newer one has replaced
-//!   index     (revision, order within it) -> (space, key)
+//!   index     (revision, order within it) -> (space, key, which revision it replaced)
 //! ```
 //!
 //! A key that was written once has one pair in `latest` and nothing else; reads at the latest

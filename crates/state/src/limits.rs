@@ -23,8 +23,8 @@ pub const ROW_BYTES_MAX: usize = 16 << 20;
 pub struct Settings {
     /// How many bytes may be held before [`crate::Transaction::room_for`] says no.
     pub quota_bytes: u64,
-    /// How many versions at most are looked at for compaction at the end of one entry; of an entry
-    /// that changes keys, see [`Settings::compaction_steps`].
+    /// How many versions at most are looked at for compaction at the end of an entry that changes
+    /// no key; for others, see [`Settings::compaction_steps`].
     pub compaction_steps_per_entry: u32,
     /// How far below the highest executed sequence of an origin a sequence can still be told from
     /// one that was executed.
@@ -58,17 +58,15 @@ impl Settings {
     /// How many versions are looked at for compaction at the end of an entry with so many changes.
     /// While much is written, entries come fast, and what each does for compaction is what the
     /// writes behind it wait for: so that is in proportion to what it writes, a fraction of their
-    /// cost. While nothing is, it is as much as may be.
+    /// cost, and more than they leave behind. While nothing is, it is as much as may be.
     pub(crate) fn compaction_steps(&self, changes: usize) -> u32 {
-        let most = self.compaction_steps_per_entry;
         let Ok(changes) = u32::try_from(changes) else {
-            return most;
+            return u32::MAX;
         };
         if changes == 0 {
-            return most;
+            return self.compaction_steps_per_entry;
         }
-        let ahead = changes.div_ceil(CHANGES_PER_COMPACTION_STEP_AHEAD);
-        most.min(changes.saturating_add(ahead))
+        changes.saturating_add(changes.div_ceil(CHANGES_PER_COMPACTION_STEP_AHEAD))
     }
 }
 
@@ -111,8 +109,9 @@ mod tests {
         assert_eq!(settings.compaction_steps(0), 100);
         assert_eq!(settings.compaction_steps(1), 2);
         assert_eq!(settings.compaction_steps(20), 25);
-        assert_eq!(settings.compaction_steps(usize::MAX), 100);
-        for changes in 1..50 {
+        assert_eq!(settings.compaction_steps(4000), 5000);
+        assert_eq!(settings.compaction_steps(usize::MAX), u32::MAX);
+        for changes in 1..5000 {
             assert!(settings.compaction_steps(changes) > changes as u32);
         }
     }

@@ -39,7 +39,7 @@ impl Schedule {
     ///
     /// While history is being let go of, twice as much gathers: what goes need not be written, and
     /// what a checkpoint is taken of is copied before it is changed. Those that were held back do
-    /// not all begin when that ends, either.
+    /// not all begin when that ends, either, but wait for no more than those twice.
     pub(super) fn is_due(
         &mut self,
         now: Instant,
@@ -49,30 +49,25 @@ impl Schedule {
     ) -> bool {
         let least = limits.checkpoint_log_bytes.max(last / 2);
         let more = least / 1000 * (gathered.place as u64 * PLACES_APART % 1000);
+        let most = 2 * (least + more);
         let log_bytes = gathered.log_bytes;
         let has_gathered = if gathered.is_wanted {
             true
         } else if gathered.is_compacting {
             self.held_back_at = log_bytes;
-            log_bytes / 2 > least + more
+            log_bytes > most
         } else {
-            log_bytes > least.max(self.held_back_at).saturating_add(more)
+            log_bytes > most.min(least.max(self.held_back_at) + more)
         };
         has_gathered && self.retry_at.is_none_or(|at| at <= now)
     }
 
-    /// A checkpoint is begun.
-    pub(super) fn begun(&mut self) {
-        self.held_back_at = 0;
-    }
-
-    /// It is complete.
+    /// A checkpoint is complete, written here or received.
     pub(super) fn completed(&mut self) {
-        self.failures = 0;
-        self.retry_at = None;
+        *self = Schedule::default();
     }
 
-    /// It could not be written.
+    /// One could not be written.
     pub(super) fn failed(&mut self, now: Instant, limits: &Limits) {
         let (min, max) = (limits.checkpoint_retry_min, limits.checkpoint_retry_max);
         let pause = min.saturating_mul(1 << self.failures.min(16)).min(max);
@@ -120,7 +115,7 @@ mod tests {
     #[test]
     fn a_compaction_holds_them_back_and_lets_them_go_one_by_one() {
         assert_eq!(due_at(&mut Schedule::default(), 0, true, 0), 201);
-        let mut after = |place| {
+        let after = |place| {
             let mut schedule = Schedule::default();
             let gathered = Gathered {
                 log_bytes: 190 * KIB,
@@ -135,8 +130,7 @@ mod tests {
             assert!(!schedule.is_due(Instant(0), gathered, 0, &limits));
             due_at(&mut schedule, place, false, 190 * KIB)
         };
-        assert_eq!(after(0), 191);
-        assert!(after(2) > 210 && after(1) > after(2) + 30);
+        assert_eq!([after(0), after(2), after(1)], [191, 214, 252]);
     }
 
     #[test]
@@ -161,5 +155,13 @@ mod tests {
         );
         schedule.completed();
         assert!(schedule.is_due(soon, gathered, 0, &limits));
+    }
+
+    #[test]
+    fn nobody_waits_for_what_gathered_behind_an_older_one() {
+        let mut schedule = Schedule::default();
+        assert_eq!(due_at(&mut schedule, 0, true, 190 * KIB), 201);
+        schedule.completed();
+        assert_eq!(due_at(&mut schedule, 0, false, 0), 101);
     }
 }

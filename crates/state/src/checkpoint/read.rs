@@ -278,11 +278,17 @@ impl Content {
         version: Version,
         scalars: &Scalars,
     ) -> Step<()> {
+        let change = Change {
+            revision: version.mod_revision,
+            order: version.order,
+        };
+        let is_indexed = change >= scalars.indexed_from();
         let mut replaced = 0;
         let key = match self.last_version.take() {
             Some((last, older)) if last == key => {
                 let in_order = older.mod_revision < version.mod_revision;
                 require(in_order, "the versions of a key are not in order")?;
+                require(is_indexed, "a version is there that compaction has freed")?;
                 let revision = older.mod_revision;
                 replaced = revision;
                 self.older.push(
@@ -303,11 +309,7 @@ impl Content {
             }
         };
         self.rows.count_version(space, &key, &version);
-        let change = Change {
-            revision: version.mod_revision,
-            order: version.order,
-        };
-        if change >= scalars.indexed_from() {
+        if is_indexed {
             let changed = ChangedKey::new(space, &key, &version, replaced);
             self.index.push((change, changed));
         }
