@@ -49,9 +49,9 @@ impl Default for Settings {
     }
 }
 
-/// Part of level 1: an entry looks at as many versions for compaction as it changes, and at one more
-/// for so many of them or a part of as many. So compaction comes to its end however much is written
-/// meanwhile, and costs little more than it must: what is written leaves as much behind.
+/// Part of level 1: an entry looks at as many versions for compaction as it changes, and at one
+/// more for so many of them or a part of as many. So compaction comes to its end however much is
+/// written meanwhile, and costs little more than it must: what is written leaves as much behind.
 const CHANGES_PER_COMPACTION_STEP_AHEAD: u32 = 4;
 
 impl Settings {

@@ -5,9 +5,9 @@
 //!   chunks   ├─────────────────┤ ─ ─ ─ ─ ─ ─ ─ ─ ─┤ ─┤     each ends at a whole block of a device
 //! ```
 //!
-//! Those who write meanwhile share processor and disk with it. So it is written slowly. It must come
-//! to its end, however much is written: for each byte that the log has grown by, some more of it may
-//! follow at once, so that the log is never longer than by a part of it.
+//! Those who write meanwhile share processor and disk with it. So it is written slowly. It must
+//! come to its end, however much is written: for each byte that the log has grown by, some more of
+//! it may follow at once, so that the log is never longer than by a part of it.
 
 use std::time::Duration;
 
