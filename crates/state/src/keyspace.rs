@@ -250,9 +250,7 @@ impl Rows {
         let mut changed = ChangedKey::new(space, &key, &version, 0);
         let lease = version.lease;
         let replaced = history.latest.insert(key.clone(), version);
-        if let Some(replaced) = &replaced {
-            changed.replaced = replaced.mod_revision;
-        }
+        changed.replaced = replaced.as_ref().map_or(0, |before| before.mod_revision);
         self.index.insert(change, changed);
         let lease_before = replaced.as_ref().map_or(0, |replaced| replaced.lease);
         self.lease_index.attach(space, &key, lease_before, lease);

@@ -35,7 +35,7 @@ impl Schedule {
     /// Whether so much log has gathered that a checkpoint is due; `last` bytes has the newest one.
     ///
     /// The replicas of a group gather the same. So that they do not all write at the same time,
-    /// each waits for somewhat more of it than the one in the place before.
+    /// each waits for more of it by a share of its own, the first for none.
     ///
     /// While history is being let go of, twice as much gathers: what goes need not be written, and
     /// what a checkpoint is taken of is copied before it is changed. Those that were held back do
