@@ -30,7 +30,8 @@ pub struct Limits {
     pub pass_bytes: usize,
     /// Bytes of chosen entries that the replica executes in one pass, or one entry if that is
     /// longer; the rest follows in the next passes, at once, but first the engine sees messages
-    /// and deadlines, so that long executions delay no heartbeat, vote or acknowledgement.
+    /// and deadlines, so that many entries delay no heartbeat, vote or acknowledgement. (One entry
+    /// is not divided: a command that deletes a million keys takes its second or two.)
     pub execution_bytes: u64,
     /// Commands waiting on the leader for room in the engine's window; more are refused, and
     /// their origin sends them again after [`Limits::resend_delay`].

@@ -339,8 +339,10 @@ impl Replica {
             leases::PROTOCOL => Outcome::Leases(leases::execute(&mut self.state, command)),
             ETCD if self.is_elsewhere(command) => Outcome::Etcd(Err(etcd::Error::KeysMoved)),
             ETCD => {
+                let origin = (originated.origin.node, originated.origin.incarnation);
+                let awaited = origin == self.own;
                 let transaction = self.state.transaction();
-                let result = etcd::execute_with(&mut self.gates, transaction, command);
+                let result = etcd::execute_with(&mut self.gates, transaction, command, awaited);
                 #[cfg(feature = "mutants")]
                 crate::rehearsal::execute(&mut self.state, self.level_max);
                 if matches!(result, Err(etcd::Error::NoSpace)) {

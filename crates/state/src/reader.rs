@@ -265,6 +265,24 @@ impl Reader {
         RangeIterator(live)
     }
 
+    /// As [`Reader::range`], but an item for each key that was looked at: `None` for one that was
+    /// not there at that revision. At the latest revision there are none of these.
+    ///
+    /// # Panics
+    /// As [`Reader::get`].
+    pub fn range_looks(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        at: Option<Revision>,
+    ) -> impl Iterator<Item = Option<KeyValue>> {
+        let mut live = self.live(space, range, at);
+        std::iter::from_fn(move || {
+            let found = live.look()?;
+            Some(found.map(|(key, version)| version.key_value(key)))
+        })
+    }
+
     /// How many live keys the range has. At the latest revision this takes logarithmic time; at
     /// an older one it walks the range.
     ///
@@ -388,28 +406,40 @@ pub(crate) struct Live<'a> {
     pairs: Pairs<'a, Bytes, Version>,
 }
 
+impl<'a> Live<'a> {
+    /// Looks at the next key; inner `None` if it is not live.
+    fn look(&mut self) -> Option<Option<(&'a Bytes, &'a Version)>> {
+        let (key, latest) = match self.at {
+            // Keys that are deleted cost nothing, be there millions.
+            None => self.pairs.next_weighing()?,
+            Some(_) => self.pairs.next()?,
+        };
+        if !self.range.reaches(key) {
+            // Nothing behind this key belongs to the range, and it stays so if asked again.
+            self.range = KeyRange::Span {
+                start: Bytes::new(),
+                end: Bytes::new(),
+            };
+            return None;
+        }
+        let version = match self.at {
+            Some(revision) if latest.mod_revision > revision => {
+                self.reader.rows.history(self.space).older_at(key, revision)
+            }
+            _ => Some(latest),
+        };
+        let live = version.filter(|version| version.is_live());
+        Some(live.map(|version| (key, version)))
+    }
+}
+
 impl<'a> Iterator for Live<'a> {
     type Item = (&'a Bytes, &'a Version);
 
     fn next(&mut self) -> Option<(&'a Bytes, &'a Version)> {
         loop {
-            let (key, latest) = self.pairs.next()?;
-            if !self.range.reaches(key) {
-                // Nothing behind this key belongs to the range, and it stays so if asked again.
-                self.range = KeyRange::Span {
-                    start: Bytes::new(),
-                    end: Bytes::new(),
-                };
-                return None;
-            }
-            let version = match self.at {
-                Some(revision) if latest.mod_revision > revision => {
-                    self.reader.rows.history(self.space).older_at(key, revision)
-                }
-                _ => Some(latest),
-            };
-            if let Some(version) = version.filter(|version| version.is_live()) {
-                return Some((key, version));
+            if let Some(found) = self.look()? {
+                return Some(found);
             }
         }
     }

@@ -650,12 +650,18 @@ impl Group {
 
     /// Whether a learner holds nearly everything, and has told where its clients reach it.
     pub(super) fn is_ready_for_vote(&self, id: NodeId) -> bool {
-        let view = self.engine.view();
-        let progress = view.progress.iter().find(|progress| progress.id == id);
-        let matched = progress.map_or(0, |progress| u128::from(progress.matched.0));
+        let last = self.engine.view().last;
+        let matched = u128::from(self.matched(id).0);
         let percent = u128::from(self.config.limits.members.ready_percent);
         let has_run = system::published(self.replica.reader(), id).is_some();
-        has_run && matched * 100 >= u128::from(view.last.0) * percent
+        has_run && matched * 100 >= u128::from(last.0) * percent
+    }
+
+    /// How far a member's log is known to go.
+    fn matched(&self, id: NodeId) -> Slot {
+        let view = self.engine.view();
+        let progress = view.progress.iter().find(|progress| progress.id == id);
+        progress.map_or(Slot(0), |progress| progress.matched)
     }
 
     /// Why an operator cannot give a member its vote yet: one that is not there, or has nothing,
@@ -698,13 +704,15 @@ impl Group {
     }
 
     /// Who gets a vote by itself now. Two votes need both nodes, as four need three: so where
-    /// nobody has asked for an even number, it is passed through, and not stopped at.
+    /// nobody has asked for an even number, it is passed through, and not stopped at. Who holds the
+    /// most comes first: one that stays behind keeps nobody else waiting.
     fn next_vote(&self) -> Option<NodeId> {
         let reader = self.replica.reader();
         let members = self.membership.members.keys().copied();
-        let learners: Vec<NodeId> = members
+        let mut learners: Vec<NodeId> = members
             .filter(|id| !self.membership.is_voter(*id) && self.is_ready_for_vote(*id))
             .collect();
+        learners.sort_by_key(|id| std::cmp::Reverse(self.matched(*id)));
         let mut wishing = learners.iter();
         if let Some(id) = wishing.find(|id| system::wishes_vote(reader, **id)) {
             return Some(*id);

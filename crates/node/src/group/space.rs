@@ -160,7 +160,14 @@ impl Group {
             if self.compacting.is_empty() {
                 return;
             }
-            for (call, response) in std::mem::take(&mut self.compacting) {
+            let now = self.replica.reader().revision().0;
+            for (call, mut response) in std::mem::take(&mut self.compacting) {
+                // As etcd: the revision when the work is done.
+                if let etcd::Response::Compact(answer) = &mut response
+                    && let Some(header) = &mut answer.header
+                {
+                    header.revision = now;
+                }
                 self.answer_etcd(call, Ok(response), out);
             }
             return;

@@ -94,6 +94,9 @@ errors! {
     LeaseProvided = InvalidArgument, "etcdserver: lease is provided";
     /// A transaction with too many operations.
     TooManyOperations = InvalidArgument, "etcdserver: too many operations in txn request";
+    /// A transaction that looks at the same keys again and again; the text is ours.
+    TxnTooLarge = ResourceExhausted,
+        "quorate: the transaction looks at too many keys; nothing of it was done";
     /// A transaction that would write a key twice.
     DuplicateKey = InvalidArgument, "etcdserver: duplicate key given in txn request";
     /// A client's version that is not text.

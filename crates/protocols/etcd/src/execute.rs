@@ -9,6 +9,9 @@
 //!
 //! What can fail has failed before the first write; should something fail later nevertheless, the
 //! buffered writes are dropped with the transaction.
+//!
+//! What a transaction's ranges find is part of the answer and of nothing else. So they are read only
+//! where somebody waits for the answer: on one replica, and not again when it is started anew.
 
 use bytes::Bytes;
 use state::{Revision, Space, Transaction};
@@ -22,13 +25,14 @@ use crate::lease;
 use crate::maintenance::alarm;
 use crate::proto::etcdserverpb::response_op::Response as OperationResponse;
 use crate::proto::etcdserverpb::{
-    CompactionResponse, DeleteRangeResponse, PutResponse, ResponseHeader, ResponseOp, TxnResponse,
+    CompactionResponse, DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader,
+    ResponseOp, TxnResponse,
 };
 use crate::quota;
 use crate::range::{self, whole_pair};
 use crate::request::{Response, header};
 use crate::span::KeySpan;
-use crate::txn::{Branches, branch, check, check_put, next};
+use crate::txn::{Branches, Work, branch, check, check_put, next};
 use crate::view::{View, key_range, oldest_revision};
 
 /// Executes a command record that [`crate::plan()`] has made. The answer's header holds the
@@ -40,11 +44,13 @@ use crate::view::{View, key_range, oldest_revision};
 /// cannot be understood, which nothing but a bug can bring about. After an error nothing has
 /// changed.
 pub fn execute(transaction: Transaction<'_>, command: &[u8]) -> Result<Response, Error> {
-    execute_with(&mut Gates::default(), transaction, command)
+    execute_with(&mut Gates::default(), transaction, command, true)
 }
 
 /// As [`execute`], for one command after the other: what was found out about users who asked
-/// lately is not looked up again, and does not change what comes out.
+/// lately is not looked up again, and does not change what comes out. If the answer is not
+/// `awaited`, what ranges within a transaction find and the previous pairs of deletions are left
+/// out of it; what is done is the same.
 ///
 /// # Errors
 /// As there.
@@ -52,6 +58,7 @@ pub fn execute_with(
     gates: &mut Gates,
     mut transaction: Transaction<'_>,
     command: &[u8],
+    awaited: bool,
 ) -> Result<Response, Error> {
     let codec::Record { caller, command } =
         codec::decode(command).map_err(|damage| match damage {
@@ -75,9 +82,9 @@ pub fn execute_with(
             Response::Put(put(&mut transaction, request)?)
         }
         Command::DeleteRange(request) => {
-            Response::DeleteRange(delete_range(&mut transaction, request))
+            Response::DeleteRange(delete_range(&mut transaction, request, awaited))
         }
-        Command::Txn(request) => Response::Txn(run(&mut transaction, request)?),
+        Command::Txn(request) => Response::Txn(run(&mut transaction, request, awaited)?),
         Command::Compact(revision) => Response::Compact(compact(&mut transaction, *revision)?),
         Command::Grant(request) => Response::LeaseGrant(lease::grant(&mut transaction, request)?),
         Command::Revoke(id) => Response::LeaseRevoke(lease::revoke(&mut transaction, *id)?),
@@ -111,12 +118,13 @@ fn put(transaction: &mut Transaction<'_>, put: &Put<'_>) -> Result<PutResponse, 
 fn delete_range(
     transaction: &mut Transaction<'_>,
     delete: &DeleteRange<'_>,
+    awaited: bool,
 ) -> DeleteRangeResponse {
     let mut response = DeleteRangeResponse::default();
     let mut delete_key = |transaction: &mut Transaction<'_>, key: &[u8]| {
         if let Some(previous) = transaction.delete(Space::ETCD, key) {
             response.deleted += 1;
-            if delete.previous {
+            if delete.previous && awaited {
                 response.prev_kvs.push(whole_pair(previous));
             }
         }
@@ -154,11 +162,16 @@ fn compact(transaction: &mut Transaction<'_>, revision: i64) -> Result<Compactio
     })
 }
 
-fn run(transaction: &mut Transaction<'_>, txn: &Txn<'_>) -> Result<TxnResponse, Error> {
-    let mut budget = ReadBudget::UNLIMITED;
-    let branches = Branches::decide(transaction.base(), txn, &mut budget).map_err(failed)?;
-    check(transaction.base(), txn, &mut branches.iter())?;
-    let mut response = run_branch(transaction, txn, &mut branches.iter())?;
+fn run(
+    transaction: &mut Transaction<'_>,
+    txn: &Txn<'_>,
+    awaited: bool,
+) -> Result<TxnResponse, Error> {
+    let base = transaction.base();
+    let mut work = Work::allowed(base);
+    let branches = Branches::decide(base, txn, &mut work.budget()).map_err(failed)?;
+    check(base, txn, &mut branches.iter(), &mut work)?;
+    let mut response = run_branch(transaction, txn, &mut branches.iter(), awaited)?;
     response.header = header(View::revision(transaction));
     Ok(response)
 }
@@ -167,12 +180,16 @@ fn run_branch(
     transaction: &mut Transaction<'_>,
     txn: &Txn<'_>,
     branches: &mut dyn Iterator<Item = bool>,
+    awaited: bool,
 ) -> Result<TxnResponse, Error> {
     let succeeded = next(branches);
     let operations = branch(txn, succeeded);
     let mut responses = Vec::with_capacity(operations.len());
     for operation in operations {
         let response = match operation {
+            Operation::Range(_) if !awaited => {
+                OperationResponse::ResponseRange(RangeResponse::default())
+            }
             Operation::Range(request) => {
                 let oldest = oldest_revision(transaction.base());
                 let mut budget = ReadBudget::UNLIMITED;
@@ -181,10 +198,10 @@ fn run_branch(
             }
             Operation::Put(request) => OperationResponse::ResponsePut(put(transaction, request)?),
             Operation::DeleteRange(request) => {
-                OperationResponse::ResponseDeleteRange(delete_range(transaction, request))
+                OperationResponse::ResponseDeleteRange(delete_range(transaction, request, awaited))
             }
             Operation::Txn(nested) => {
-                OperationResponse::ResponseTxn(run_branch(transaction, nested, branches)?)
+                OperationResponse::ResponseTxn(run_branch(transaction, nested, branches, awaited)?)
             }
         };
         responses.push(ResponseOp {
@@ -199,10 +216,10 @@ fn run_branch(
     })
 }
 
-/// A command has no budget: it is executed to its end.
+/// Comparisons have a budget; once the first write is done, a command is executed to its end.
 fn failed(stop: Stop) -> Error {
     match stop {
         Stop::Failed(error) => error,
-        Stop::TooLarge => Error::Internal("quorate: an unlimited budget was used up"),
+        Stop::TooLarge => Error::TxnTooLarge,
     }
 }

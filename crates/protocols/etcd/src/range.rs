@@ -42,9 +42,15 @@ pub(crate) fn read(
     Ok(response)
 }
 
-/// Answers a piece of a range: as many keys as the limit and the budget allow, at least one if
-/// there is one; `more` says that there are others. `count` is that of the whole range in a first
-/// piece that reads the latest revision, where it costs nothing, and else -1.
+/// What a piece of a range holds at most (but always one key), whatever else its reader may do.
+const PIECE: ReadBudget = ReadBudget {
+    keys: 1_000,
+    bytes: 1 << 20,
+};
+
+/// Answers a piece of a range: as many keys as the limit, the budget and [`PIECE`] allow, at least
+/// one if there is one; `more` says that there are others. `count` is that of the whole range in a
+/// first piece that reads the latest revision, where it costs nothing, and else -1.
 pub(crate) fn read_piece(
     view: &impl View,
     oldest: i64,
@@ -70,10 +76,23 @@ pub(crate) fn read_piece(
     if is_empty {
         return Ok(response);
     }
-    let limit = usize::try_from(range.limit).ok().filter(|limit| *limit > 0);
-    for found in view.range(&keys, at) {
+    let limit = range.limit();
+    let mut room = PIECE;
+    for found in view.looks(&keys, at) {
+        let Some(found) = found else {
+            match budget.charge(0) {
+                Ok(()) => continue,
+                // There is no key yet from which the next piece could go on.
+                Err(stop) if response.kvs.is_empty() => return Err(stop),
+                Err(_) => {
+                    response.more = true;
+                    break;
+                }
+            }
+        };
         let is_full = limit.is_some_and(|limit| response.kvs.len() >= limit);
-        let is_spent = budget.charge(bytes(&found, &range)).is_err();
+        let bytes = bytes(&found, &range);
+        let is_spent = budget.charge(bytes).is_err() | room.charge(bytes).is_err();
         if is_full || (is_spent && !response.kvs.is_empty()) {
             response.more = true;
             break;
@@ -128,9 +147,9 @@ fn count(
         return Ok(view.count(&keys, at) as i64);
     }
     let mut count = 0;
-    for found in view.range(&keys, at) {
-        budget.charge(found.key.len())?;
-        count += 1;
+    for found in view.looks(&keys, at) {
+        budget.charge(found.as_ref().map_or(0, |found| found.key.len()))?;
+        count += i64::from(found.is_some());
     }
     Ok(count)
 }
@@ -143,15 +162,11 @@ fn read_span(
     response: &mut RangeResponse,
 ) -> Result<(), Stop> {
     let keys = key_range(&range.span);
-    let limit = usize::try_from(range.limit).ok().filter(|limit| *limit > 0);
-    // One more than the limit shows whether there are more.
-    let enough = limit
-        .filter(|_| range.stops_early())
-        .map(|limit| limit.saturating_add(1));
-
+    let limit = range.limit();
+    let enough = range.enough();
     let total = at.is_none().then(|| view.count(&keys, None));
     if let Some(total) = total {
-        let fetched = enough.map_or(total, |enough| total.min(enough as u64));
+        let fetched = range.fetched(total);
         if !budget.has_keys(fetched) {
             return Err(Stop::TooLarge);
         }
@@ -161,15 +176,19 @@ fn read_span(
     }
 
     let mut examined = 0;
-    let mut found = view.range(&keys, at);
+    let mut found = view.looks(&keys, at);
     for key_value in found.by_ref() {
+        let Some(key_value) = key_value else {
+            budget.charge(0)?;
+            continue;
+        };
         examined += 1;
         budget.charge(bytes(&key_value, range))?;
         if !range.filters.let_pass(&key_value) {
             continue;
         }
         response.kvs.push(pair_to_sort(key_value, range));
-        if Some(response.kvs.len()) == enough {
+        if Some(response.kvs.len() as u64) == enough {
             break;
         }
     }
@@ -177,8 +196,8 @@ fn read_span(
         Some(total) => total as i64,
         None => {
             for key_value in found {
-                examined += 1;
-                budget.charge(key_value.key.len())?;
+                budget.charge(key_value.as_ref().map_or(0, |found| found.key.len()))?;
+                examined += i64::from(key_value.is_some());
             }
             examined
         }
@@ -198,6 +217,21 @@ fn read_span(
 }
 
 impl Range<'_> {
+    fn limit(&self) -> Option<usize> {
+        usize::try_from(self.limit).ok().filter(|limit| *limit > 0)
+    }
+
+    /// How many keys are fetched at most. One more than the limit shows whether there are more.
+    fn enough(&self) -> Option<u64> {
+        let limit = self.limit().filter(|_| self.stops_early());
+        limit.map(|limit| (limit as u64).saturating_add(1))
+    }
+
+    /// How many keys are fetched at most of a span that has so many.
+    pub(crate) fn fetched(&self, total: u64) -> u64 {
+        self.enough().map_or(total, |enough| total.min(enough))
+    }
+
     /// The keys fetched first are the ones wanted, so fetching may stop at the limit. An order of
     /// `NONE` by something else than the key sorts only what was fetched: etcd's way; but then it
     /// fetches everything as soon as there are filters.
@@ -256,9 +290,11 @@ fn pair(found: KeyValue, range: &Range<'_>) -> mvccpb::KeyValue {
     pair
 }
 
-/// The same, with a value, since it may be what is sorted by.
+/// The same, with a value, since it may be what is sorted by: then etcd has read the pair itself,
+/// and the lease stays.
 fn pair_to_sort(found: KeyValue, range: &Range<'_>) -> mvccpb::KeyValue {
-    let lease = if range.keys_only { 0 } else { found.lease };
+    let is_from_index = range.keys_only && range.sort.target != SortTarget::Value;
+    let lease = if is_from_index { 0 } else { found.lease };
     mvccpb::KeyValue {
         lease,
         ..whole_pair(found)

@@ -13,7 +13,7 @@ use crate::proto::etcdserverpb::response_op::Response as OperationResponse;
 use crate::proto::etcdserverpb::{ResponseOp, TxnResponse};
 use crate::range;
 use crate::request::{Request, Response, header};
-use crate::txn::{Branches, branch, check, next};
+use crate::txn::{Branches, Work, branch, check, next};
 use crate::view::{View, oldest_revision};
 
 /// What became of a read.
@@ -81,7 +81,11 @@ fn read_txn(
     budget: &mut ReadBudget,
 ) -> Result<TxnResponse, Stop> {
     let branches = Branches::decide(reader, txn, budget)?;
-    check(reader, txn, &mut branches.iter())?;
+    let mut work = Work::allowed(reader).within(budget);
+    check(reader, txn, &mut branches.iter(), &mut work).map_err(|error| match error {
+        Error::TxnTooLarge if *budget != ReadBudget::UNLIMITED => Stop::TooLarge,
+        error => Stop::Failed(error),
+    })?;
     let succeeded = next(&mut branches.iter());
     let mut responses = Vec::with_capacity(branch(txn, succeeded).len());
     for operation in branch(txn, succeeded) {

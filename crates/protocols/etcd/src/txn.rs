@@ -3,10 +3,13 @@
 //! Both are decided on the state *before* the transaction, for nested transactions as well: all
 //! comparisons first, then all checks of the operations in the branches taken; only then is
 //! anything done. So whatever can fail has failed before the first write.
+//!
+//! What a transaction may look at is bounded as well, in proportion to what the state holds: each
+//! of its operations may name the whole state, and there may be thousands of them.
 
 use std::cmp::Ordering;
 
-use state::{KeyValue, LeaseId, Reader};
+use state::{KeyValue, LeaseId, Reader, Revision};
 
 use crate::budget::{ReadBudget, Stop};
 use crate::command::{Compare, Operand, Operation, Put, Range, Relation, Txn};
@@ -63,18 +66,104 @@ pub(crate) fn branch<'t, 'a>(txn: &'t Txn<'a>, succeeded: bool) -> &'t [Operatio
     }
 }
 
+/// What a transaction may still look at and answer, in keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// Keys looked at, a second's work or two.
+    looks: u64,
+    /// Keys found by ranges, which are all held until the answer is sent.
+    found: u64,
+}
+
+impl Work {
+    /// So that one look at everything that is there is always allowed.
+    pub(crate) fn allowed(base: &Reader) -> Work {
+        let keys = base.key_count();
+        Work {
+            looks: keys.saturating_mul(2).saturating_add(10_000_000),
+            found: keys.saturating_add(1_000_000),
+        }
+    }
+
+    /// No more looks than a read's budget has.
+    pub(crate) fn within(self, budget: &ReadBudget) -> Work {
+        Work {
+            looks: self.looks.min(budget.keys),
+            ..self
+        }
+    }
+
+    /// The part of it that comparisons may have.
+    pub(crate) fn budget(&self) -> ReadBudget {
+        ReadBudget {
+            keys: self.looks,
+            bytes: u64::MAX,
+        }
+    }
+
+    fn look(&mut self, keys: u64) -> Result<(), Error> {
+        self.looks = self.looks.checked_sub(keys).ok_or(Error::TxnTooLarge)?;
+        Ok(())
+    }
+
+    /// Walks what a range at an older revision has to, since nothing tells it beforehand.
+    fn walk(&mut self, base: &Reader, range: &Range<'_>, at: Revision) -> Result<u64, Error> {
+        let mut found = 0;
+        for look in base.looks(&key_range(&range.span), Some(at)) {
+            self.look(1)?;
+            found += u64::from(look.is_some());
+        }
+        Ok(found)
+    }
+
+    fn range(&mut self, base: &Reader, range: &Range<'_>) -> Result<(), Error> {
+        self.look(1)?;
+        if matches!(range.span, KeySpan::Single(_)) || range.span.is_empty() {
+            return Ok(());
+        }
+        let is_latest = range.revision <= 0 || range.revision == View::revision(base);
+        let found = if is_latest {
+            let count = View::count(base, &key_range(&range.span), None);
+            let is_counted = range.count_only;
+            let found = if is_counted { 0 } else { range.fetched(count) };
+            self.look(found)?;
+            found
+        } else {
+            let found = self.walk(base, range, Revision(range.revision))?;
+            range.fetched(found)
+        };
+        if !range.count_only {
+            self.found = self.found.checked_sub(found).ok_or(Error::TxnTooLarge)?;
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, base: &Reader, span: &KeySpan<'_>) -> Result<(), Error> {
+        self.look(1)?;
+        match span {
+            KeySpan::Single(_) => Ok(()),
+            span if span.is_empty() => Ok(()),
+            span => self.look(View::count(base, &key_range(span), None)),
+        }
+    }
+}
+
 /// Checks the operations of the branches taken, in their order.
 pub(crate) fn check(
     base: &Reader,
     txn: &Txn<'_>,
     branches: &mut dyn Iterator<Item = bool>,
+    work: &mut Work,
 ) -> Result<(), Error> {
     for operation in branch(txn, next(branches)) {
         match operation {
-            Operation::Range(range) => check_range(base, range)?,
+            Operation::Range(range) => {
+                check_range(base, range)?;
+                work.range(base, range)?;
+            }
             Operation::Put(put) => check_put(base, put)?,
-            Operation::DeleteRange(_) => {}
-            Operation::Txn(nested) => check(base, nested, branches)?,
+            Operation::DeleteRange(delete) => work.delete(base, &delete.span)?,
+            Operation::Txn(nested) => check(base, nested, branches, work)?,
         }
     }
     Ok(())

@@ -14,6 +14,12 @@ pub(crate) trait View {
     fn get(&self, key: &[u8], at: Option<Revision>) -> Option<KeyValue>;
     /// Keys in their order.
     fn range(&self, range: &KeyRange, at: Option<Revision>) -> impl Iterator<Item = KeyValue>;
+    /// The same, with an item for each key that was looked at: `None` for one that was not there.
+    fn looks(
+        &self,
+        range: &KeyRange,
+        at: Option<Revision>,
+    ) -> impl Iterator<Item = Option<KeyValue>>;
     /// How many keys; cheap at the latest revision, as much work as reading them at an older one.
     fn count(&self, range: &KeyRange, at: Option<Revision>) -> u64;
 }
@@ -29,6 +35,14 @@ impl View for Reader {
 
     fn range(&self, range: &KeyRange, at: Option<Revision>) -> impl Iterator<Item = KeyValue> {
         self.range(Space::ETCD, range, at)
+    }
+
+    fn looks(
+        &self,
+        range: &KeyRange,
+        at: Option<Revision>,
+    ) -> impl Iterator<Item = Option<KeyValue>> {
+        self.range_looks(Space::ETCD, range, at)
     }
 
     fn count(&self, range: &KeyRange, at: Option<Revision>) -> u64 {
@@ -54,6 +68,17 @@ impl View for Transaction<'_> {
         let own = at.is_none().then(|| self.range(Space::ETCD, range));
         let older = at.map(|_| self.base().range(Space::ETCD, range, at));
         own.into_iter().flatten().chain(older.into_iter().flatten())
+    }
+
+    fn looks(
+        &self,
+        range: &KeyRange,
+        at: Option<Revision>,
+    ) -> impl Iterator<Item = Option<KeyValue>> {
+        let own = at.is_none().then(|| self.range(Space::ETCD, range));
+        let older = at.map(|_| self.base().looks(range, at));
+        let own = own.into_iter().flatten().map(Some);
+        own.chain(older.into_iter().flatten())
     }
 
     fn count(&self, range: &KeyRange, at: Option<Revision>) -> u64 {

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 use quorate_etcd::proto::etcdserverpb::compare::TargetUnion;
+use quorate_etcd::proto::etcdserverpb::range_request::SortTarget;
 use quorate_etcd::proto::etcdserverpb::request_op::Request as Operation;
 use quorate_etcd::proto::etcdserverpb::response_op::Response as Answer;
 use quorate_etcd::proto::etcdserverpb::{
@@ -249,7 +250,10 @@ impl Write<'_> {
         if request.keys_only {
             for pair in &mut kvs {
                 pair.value.clear();
-                pair.lease = 0;
+                // Only what etcd answers from its index is without it.
+                if request.sort_target() != SortTarget::Value {
+                    pair.lease = 0;
+                }
             }
         }
         Ok(RangeResponse {

@@ -4,9 +4,9 @@
 
 mod harness;
 
-use harness::{Keyspace, delete, pairs, single, span};
-use quorate_etcd::proto::etcdserverpb::RangeRequest;
+use harness::{Keyspace, bytes, delete, pairs, put, single, span};
 use quorate_etcd::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use quorate_etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
 use quorate_etcd::{Error, Plan, ReadBudget, ReadOutcome, Request, RequestLimits, plan, read};
 
 /// a (created 2, written again 7), b 3, c 4, d 5, e 6; values fall as keys rise.
@@ -233,6 +233,24 @@ fn keys_only_and_count_only() {
         }),
         ["e=", "d="]
     );
+    // etcd answers the others from its index, which does not know of leases.
+    keyspace.grant(7, 60).unwrap();
+    let leased = PutRequest {
+        lease: 7,
+        ..put("f", "0")
+    };
+    keyspace.put(leased).unwrap();
+    for (target, expected) in [(SortTarget::Value, 7), (SortTarget::Mod, 0)] {
+        let request = RangeRequest {
+            keys_only: true,
+            key: bytes("f"),
+            range_end: bytes("g"),
+            ..sorted(target, SortOrder::Ascend, 0)
+        };
+        let response = keyspace.range(request).unwrap();
+        assert_eq!(response.kvs[0].lease, expected, "{target:?}");
+    }
+    keyspace.delete(delete("f", "")).unwrap();
 
     for revision in [0, 4] {
         let request = RangeRequest {
@@ -366,7 +384,7 @@ fn budgets() {
     assert!(!done(RangeRequest { limit: 1, ..all() }, 1, 10));
     // Another order needs all.
     assert!(!done(sorted(SortTarget::Key, SortOrder::Descend, 1), 4, 10));
-    // The latest count costs nothing; an older one looks at each key.
+    // The latest count costs nothing; an older one looks at each key, those that came later too.
     assert!(done(
         RangeRequest {
             count_only: true,
@@ -381,7 +399,7 @@ fn budgets() {
             revision: 4,
             ..all()
         },
-        2,
+        4,
         10
     ));
     assert!(done(
@@ -390,7 +408,7 @@ fn budgets() {
             revision: 4,
             ..all()
         },
-        3,
+        5,
         10
     ));
     assert!(!done(
@@ -425,5 +443,46 @@ fn only_linearizable_unless_asked() {
             panic!("a range is a read")
         };
         assert_eq!(planned.serializable(), serializable);
+    }
+}
+
+/// Keys that are gone stay in history. To pass them by at the latest revision costs nothing; at an
+/// older one each is looked at.
+#[test]
+fn deleted_keys_are_part_of_what_a_read_costs() {
+    let mut keyspace = Keyspace::default();
+    keyspace.put(put("a", "")).unwrap();
+    for number in 0..500 {
+        keyspace.put(put(&format!("b{number:03}"), "")).unwrap();
+    }
+    keyspace.delete(delete("b", "c")).unwrap();
+    keyspace.put(put("c", "")).unwrap();
+    let older = |limit| RangeRequest {
+        limit,
+        revision: keyspace.revision() - 1,
+        ..span("b", "\0")
+    };
+    let latest = RangeRequest {
+        revision: 0,
+        ..older(0)
+    };
+    let is_done =
+        |request, keys| matches!(within(&keyspace, request, keys, 100), ReadOutcome::Done(_));
+    assert!(is_done(latest.clone(), 1));
+    assert!(is_done(
+        RangeRequest {
+            count_only: true,
+            ..latest
+        },
+        1
+    ));
+    for (keys, expected) in [(400, false), (501, true)] {
+        assert_eq!(is_done(older(0), keys), expected, "{keys}");
+        assert_eq!(is_done(older(1), keys), expected, "{keys}");
+        let counted = RangeRequest {
+            count_only: true,
+            ..older(0)
+        };
+        assert_eq!(is_done(counted, keys), expected, "{keys}");
     }
 }

@@ -5,16 +5,17 @@
 mod harness;
 
 use harness::{
-    Keyspace, bytes, compare, compare_value, compare_version, op, op_delete, op_put, op_range,
-    op_txn, put, single, span, then, txn,
+    Keyspace, bytes, compare, compare_value, compare_version, delete, op, op_delete, op_put,
+    op_range, op_txn, put, single, span, then, txn,
 };
+use prost::Message;
 use quorate_etcd::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate_etcd::proto::etcdserverpb::request_op::Request as Operation;
 use quorate_etcd::proto::etcdserverpb::response_op::Response as Answer;
 use quorate_etcd::proto::etcdserverpb::{
-    Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
 };
-use quorate_etcd::{Error, Plan, Request, RequestLimits, plan};
+use quorate_etcd::{Error, Plan, Request, RequestLimits, Response, plan};
 
 use CompareResult::{Equal, Greater, Less, NotEqual};
 
@@ -580,4 +581,112 @@ fn no_key_is_written_twice() {
         planned(txn(vec![], vec![a()], vec![a()])).is_ok(),
         "one branch or the other"
     );
+}
+
+/// 64 transactions of 64 operations each.
+fn thousands(operation: &RequestOp) -> TxnRequest {
+    let inner = || op_txn(then(vec![operation.clone(); 64]));
+    then((0..64).map(|_| inner()).collect())
+}
+
+fn thousand_keys(keyspace: &mut Keyspace) {
+    for number in 0..1000 {
+        keyspace.put(put(&format!("k{number:03}"), "")).unwrap();
+    }
+}
+
+/// Each operation may name everything, and each replica would do the work of all of them.
+#[test]
+fn what_a_transaction_looks_at_is_bounded() {
+    let mut keyspace = Keyspace::default();
+    thousand_keys(&mut keyspace);
+    let everything = || span("\0", "\0");
+    let older = RangeRequest {
+        revision: 1000,
+        ..everything()
+    };
+    for range in [everything(), older.clone()] {
+        let error = keyspace.txn(thousands(&op_range(range))).unwrap_err();
+        assert_eq!(error, Error::TxnTooLarge);
+    }
+    // What holds nothing costs nothing, and each key can be deleted once.
+    let counted = RangeRequest {
+        count_only: true,
+        ..everything()
+    };
+    keyspace.txn(thousands(&op_range(counted))).unwrap();
+    let few = RangeRequest {
+        limit: 10,
+        ..everything()
+    };
+    keyspace.txn(thousands(&op_range(few))).unwrap();
+
+    for number in 0..3000 {
+        keyspace.put(put(&format!("l{number:04}"), "")).unwrap();
+    }
+    let always = Compare {
+        range_end: bytes("\0"),
+        ..compare_version("\0", CompareResult::Greater, 0)
+    };
+    let compares = || op_txn(txn(vec![always.clone(); 64], vec![], vec![]));
+    let error = keyspace.txn(then((0..64).map(|_| compares()).collect()));
+    assert_eq!(error, Err(Error::TxnTooLarge));
+    let error = keyspace.txn(thousands(&op_delete("\0", "\0")));
+    assert_eq!(error, Err(Error::TxnTooLarge));
+    assert_eq!(keyspace.all().len(), 4000, "nothing of it was done");
+    // One look at everything is never too much.
+    let all = then(vec![op_range(older), op_delete("\0", "\0")]);
+    keyspace.txn(all).unwrap();
+    assert!(keyspace.all().is_empty());
+}
+
+/// Where nobody waits for the answer, nothing is read for it; what is done is the same.
+#[test]
+fn an_answer_that_nobody_awaits_is_left_out() {
+    let deletion = op(Operation::RequestDeleteRange(DeleteRangeRequest {
+        prev_kv: true,
+        ..delete("b", "d")
+    }));
+    let nested = op_txn(then(vec![op_range(span("a", "z"))]));
+    let request = then(vec![
+        op_put("a", "1"),
+        op_range(span("a", "z")),
+        deletion,
+        nested,
+    ]);
+    let Ok(Plan::Command(record)) = planned(request) else {
+        panic!("a writing transaction is a command")
+    };
+    let (mut one, mut other) = (letters(), letters());
+    let awaited = one.execute_awaited(&record, true).unwrap();
+    let unheard = other.execute_awaited(&record, false).unwrap();
+    assert_eq!(one.state.digest(), other.state.digest());
+    let found = |response: Response| -> (usize, usize) {
+        let Response::Txn(answer) = response else {
+            panic!("a transaction is answered as one")
+        };
+        let mut found = (0, 0);
+        for response in answer.responses {
+            match response.response {
+                Some(Answer::ResponseRange(range)) => found.0 += range.kvs.len(),
+                Some(Answer::ResponseDeleteRange(deleted)) => found.1 += deleted.prev_kvs.len(),
+                _ => {}
+            }
+        }
+        found
+    };
+    assert_eq!(found(awaited), (2, 1));
+    assert_eq!(found(unheard), (0, 0));
+}
+
+/// Each level is a message within a message twice, and a hundred of these are read.
+#[test]
+fn fifty_transactions_in_each_other_are_read() {
+    let nested = |depth: usize| {
+        let innermost = then(vec![op_put("a", "1")]);
+        let whole = (1..depth).fold(innermost, |inner, _| then(vec![op_txn(inner)]));
+        TxnRequest::decode(&whole.encode_to_vec()[..])
+    };
+    assert!(nested(50).is_ok());
+    assert!(nested(51).is_err());
 }

@@ -3,7 +3,7 @@
 use std::slice;
 use std::sync::Arc;
 
-use super::{Child, Node, Tree, TreeKey};
+use super::{Child, Node, Tree, TreeKey, Weigh};
 
 /// The pairs of a tree in key order, from some place on.
 #[derive(Clone, Debug)]
@@ -58,27 +58,34 @@ impl<K: TreeKey, V: Clone> Tree<K, V> {
 }
 
 impl<'a, K: TreeKey, V> Pairs<'a, K, V> {
-    /// Goes to the next leaf; false at the end of the tree.
-    fn next_leaf(&mut self) -> bool {
-        let mut node = loop {
-            let Some(level) = self.above.last_mut() else {
-                return false;
-            };
-            if let Some(child) = level.next() {
-                break &*child.node;
-            }
-            self.above.pop();
-        };
-        loop {
-            match node {
-                Node::Inner(children) => {
-                    self.above.push(children[1..].iter());
-                    node = &children[0].node;
-                }
-                Node::Leaf(pairs) => {
+    /// Goes to the next leaf, through children that are `wanted` only; false at the end of the
+    /// tree.
+    fn next_leaf(&mut self, wanted: impl Fn(&Child<K, V>) -> bool) -> bool {
+        while let Some(level) = self.above.last_mut() {
+            match level.find(|child| wanted(child)).map(|child| &*child.node) {
+                None => drop(self.above.pop()),
+                Some(Node::Inner(children)) => self.above.push(children.iter()),
+                Some(Node::Leaf(pairs)) => {
                     self.leaf = pairs.iter();
                     return true;
                 }
+            }
+        }
+        false
+    }
+
+    /// The next pair that weighs something. Subtrees that weigh nothing are passed by, however
+    /// large they are.
+    pub(crate) fn next_weighing(&mut self) -> Option<(&'a K, &'a V)>
+    where
+        V: Weigh,
+    {
+        loop {
+            if let Some((key, value)) = self.leaf.find(|(_, value)| value.weight() > 0) {
+                return Some((key, value));
+            }
+            if !self.next_leaf(|child| child.weight > 0) {
+                return None;
             }
         }
     }
@@ -92,7 +99,7 @@ impl<'a, K: TreeKey, V> Iterator for Pairs<'a, K, V> {
             if let Some((key, value)) = self.leaf.next() {
                 return Some((key, value));
             }
-            if !self.next_leaf() {
+            if !self.next_leaf(|_| true) {
                 return None;
             }
         }

@@ -168,6 +168,11 @@ fn ask(tree: &Names, model: &Model, key: u32) {
         next,
         model.range::<Name, _>(key..).take(70).collect::<Vec<_>>()
     );
+    let mut pairs = tree.iterate_from(&key.text, |other| other < key);
+    let weighing: Vec<_> = std::iter::from_fn(|| pairs.next_weighing()).collect();
+    let expected = model.range::<Name, _>(key..);
+    let expected = expected.filter(|(_, value)| value.weight() > 0);
+    assert_eq!(weighing, expected.collect::<Vec<_>>());
 }
 
 fn run(steps: Vec<Step>) {

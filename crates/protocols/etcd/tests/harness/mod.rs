@@ -69,8 +69,12 @@ impl Keyspace {
     }
 
     pub fn execute(&mut self, record: &[u8]) -> Result<Response, Error> {
+        self.execute_awaited(record, true)
+    }
+
+    pub fn execute_awaited(&mut self, record: &[u8], awaited: bool) -> Result<Response, Error> {
         self.begin_entry(Duration::ZERO);
-        let answer = execute_with(&mut self.gates, self.state.transaction(), record);
+        let answer = execute_with(&mut self.gates, self.state.transaction(), record, awaited);
         self.events = self.state.end_entry();
         answer
     }
@@ -157,7 +161,11 @@ impl Keyspace {
             let Plan::Read(piece) = plan(request, &self.limits)? else {
                 panic!("a stream reads");
             };
-            let answer = match read(self.state.reader(), &piece, budget) {
+            let mut outcome = read(self.state.reader(), &piece, budget);
+            if outcome == ReadOutcome::TooLarge {
+                outcome = read(self.state.reader(), &piece, ReadBudget::UNLIMITED);
+            }
+            let answer = match outcome {
                 ReadOutcome::Done(Ok(Response::Range(answer))) => answer,
                 ReadOutcome::Done(Err(error)) => return Err(error),
                 other => panic!("not a piece: {other:?}"),
