@@ -118,6 +118,9 @@ pub enum DiskError {
     Full,
     /// The file does not exist.
     NotFound,
+    /// The operating system does not let this process at the file (permissions, limits), which
+    /// says nothing about what the file holds.
+    Inaccessible(String),
     /// Anything else, as the operating system put it.
     Other(String),
 }
@@ -127,7 +130,7 @@ impl std::fmt::Display for DiskError {
         match self {
             DiskError::Full => write!(formatter, "no space left on the device"),
             DiskError::NotFound => write!(formatter, "no such file"),
-            DiskError::Other(text) => write!(formatter, "{text}"),
+            DiskError::Inaccessible(text) | DiskError::Other(text) => write!(formatter, "{text}"),
         }
     }
 }

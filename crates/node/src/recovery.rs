@@ -307,6 +307,12 @@ impl Recovery {
         is_only_voter(membership, self.identity.node)
     }
 
+    /// The same, of any group that has checkpoints here, and of the first.
+    fn is_alone_in_any(&self) -> bool {
+        let mut groups = self.checkpoints.keys().copied();
+        self.is_alone_in(META) || groups.any(|group| self.is_alone_in(group))
+    }
+
     /// Whether the identity file says that others have had votes in a group, whatever is left here
     /// of its log and its checkpoints.
     fn has_others_in(&self, group: GroupId) -> bool {
@@ -410,6 +416,14 @@ impl Recovery {
         };
         let chunk = self.limits.checkpoint_chunk_bytes;
         let verdict = match result {
+            Err(DiskError::Inaccessible(error)) => {
+                let file = checkpoint_path(group, slot);
+                return Progress::Refused(format!(
+                    "cannot read {file}: {error}. Nothing was changed. Check who owns the files of \
+                     the data folder, their permissions and the limits of this process, then start \
+                     again"
+                ));
+            }
             Err(error) => Err(Unusable::Damaged(error.to_string())),
             Ok(bytes) if !bytes.is_empty() || loading.read() == 0 => {
                 let last = (bytes.len() as u64) < chunk;
@@ -469,10 +483,9 @@ impl Recovery {
         out: &mut Vec<Output>,
     ) -> Progress {
         let of_group = self.checkpoints.entry(group).or_default();
-        of_group.damages.push(format!(
-            "checkpoints/{:016x}-{:016x}.checkpoint: {damage}",
-            group.0, slot.0
-        ));
+        of_group
+            .damages
+            .push(format!("{}: {damage}", checkpoint_path(group, slot)));
         of_group.damaged.push(slot);
         self.damage_found += 1;
         out.push(Output::Note(
@@ -500,11 +513,7 @@ impl Recovery {
     /// The journal is not as it was. If others have what it held, it begins anew; the damaged one
     /// is kept until every group has been made whole by them.
     fn journal_refused(&mut self, error: &RecoveryError, out: &mut Vec<Output>) -> Progress {
-        let alone = self
-            .checkpoints
-            .keys()
-            .any(|group| self.is_alone_in(*group));
-        if !error.is_damage() || alone {
+        if !error.is_damage() || self.is_alone_in_any() {
             return Progress::Refused(error.to_string());
         }
         self.damage_found += 1;
@@ -533,7 +542,7 @@ impl Recovery {
             }));
         }
         let is_lost = recovered.created && self.past.journal_created;
-        if is_lost && self.is_alone_in(META) {
+        if is_lost && self.is_alone_in_any() {
             return Progress::Refused(JOURNAL_GONE.to_owned());
         }
         let mut logs = recovered.groups;
@@ -558,8 +567,9 @@ impl Recovery {
                 Err(reason) => return Progress::Refused(reason),
             };
         }
-        // A journal that is gone says nothing about what was closed.
-        if !recovered.created {
+        // A journal that is gone says nothing about what was closed, and the one that was begun
+        // in its place nothing about groups that have not been opened again yet.
+        if !recovered.created && !self.past.is_doubtful {
             self.delete_orphans(out);
         }
         Progress::Done(Box::new(Recovered {
@@ -741,6 +751,11 @@ fn nobody_helps(group: GroupId, log: &RecoveredGroup, end: Slot, damages: &str) 
         log.start.0.next(),
         log.last
     )
+}
+
+/// The path of a checkpoint below the data folder, for messages.
+fn checkpoint_path(group: GroupId, slot: Slot) -> String {
+    format!("checkpoints/{:016x}-{:016x}.checkpoint", group.0, slot.0)
 }
 
 /// A journal that is not there any more, and nobody else to learn from.

@@ -56,11 +56,13 @@ impl FolderError {
 
     fn access(path: &Path, doing: &str, error: &io::Error) -> FolderError {
         let what = format!("cannot be {doing}: {error}");
-        FolderError::new(
-            path,
-            what,
-            "make it accessible to this user, or choose another data-dir",
-        )
+        let remedy = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "nothing is lost: free some space on the disk and start again with this data-dir"
+            }
+            _ => "make it accessible to this user, or choose another data-dir",
+        };
+        FolderError::new(path, what, remedy)
     }
 }
 
@@ -68,8 +70,8 @@ impl FolderError {
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    // Held for its lock, which ends with the last who holds it.
-    lock: Arc<File>,
+    // Ends with the last who holds it.
+    lock: Arc<Lock>,
     written: watch::Sender<Option<Identity>>,
 }
 
@@ -92,7 +94,7 @@ impl Folder {
     }
 
     /// The folder stays locked while this is kept: for threads that may outlive their server.
-    pub(crate) fn hold(&self) -> Arc<File> {
+    pub(crate) fn hold(&self) -> Arc<Lock> {
         Arc::clone(&self.lock)
     }
 
@@ -315,7 +317,15 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-fn lock(folder: &Path) -> Result<File, FolderError> {
+/// Two locks: a file that says who holds it can be deleted by somebody who means well, and the
+/// folder itself cannot.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+    _folder: Option<File>,
+}
+
+fn lock(folder: &Path) -> Result<Lock, FolderError> {
     let path = folder.join(LOCK);
     let mut file = OpenOptions::new()
         .read(true)
@@ -324,7 +334,14 @@ fn lock(folder: &Path) -> Result<File, FolderError> {
         .truncate(false)
         .open(&path)
         .map_err(|error| FolderError::access(&path, "opened", &error))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    // Some network file systems lock no folders; there the file has to do.
+    let held = File::open(folder).map_err(|error| FolderError::access(folder, "opened", &error))?;
+    let of_folder = flock(&held, FlockOperation::NonBlockingLockExclusive);
+    let is_free = match of_folder {
+        Err(rustix::io::Errno::WOULDBLOCK) => of_folder,
+        _ => flock(&file, FlockOperation::NonBlockingLockExclusive),
+    };
+    match is_free {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut holder = String::new();
@@ -347,8 +364,12 @@ fn lock(folder: &Path) -> Result<File, FolderError> {
         file.rewind()?;
         writeln!(file, "{}", std::process::id())
     };
-    note(&mut file).map_err(|error| FolderError::access(&path, "written", &error))?;
-    Ok(file)
+    // So neither does the start: there may be no room, and a start may make some.
+    let _ = note(&mut file);
+    Ok(Lock {
+        _file: file,
+        _folder: of_folder.ok().map(|()| held),
+    })
 }
 
 #[cfg(test)]

@@ -82,7 +82,8 @@ impl RecoveryError {
             | RecoveryError::WrongLength { .. }
             | RecoveryError::MissingSegment { .. } => true,
             RecoveryError::Disk { action, error, .. } => {
-                *action == "read" && *error != DiskError::Full
+                let says_nothing = matches!(error, DiskError::Full | DiskError::Inaccessible(_));
+                *action == "read" && !says_nothing
             }
             RecoveryError::ForeignIdentity { .. } | RecoveryError::NewerFormat { .. } => false,
         }
@@ -122,6 +123,12 @@ impl RecoveryError {
                 error: DiskError::Full,
                 ..
             } => "Free some space (the journal needs room for two segments), then start again."
+                .to_owned(),
+            RecoveryError::Disk {
+                error: DiskError::Inaccessible(_),
+                ..
+            } => "Nothing was changed. Check who owns the files of the data folder, their \
+                permissions and the limits of this process, then start again."
                 .to_owned(),
             RecoveryError::Disk { .. } => {
                 "Check the disk and the permissions of the data folder, then start again."
@@ -201,6 +208,24 @@ impl std::error::Error for RecoveryError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever started the node once as another user has damaged nothing.
+    #[test]
+    fn a_file_that_cannot_be_opened_is_not_damaged() {
+        let read = |error| RecoveryError::Disk {
+            action: "read",
+            file: File::Segment(1),
+            error,
+        };
+        let text = || "Permission denied (os error 13)".to_owned();
+        assert!(!read(DiskError::Inaccessible(text())).is_damage());
+        assert!(read(DiskError::Other("Input/output error".to_owned())).is_damage());
+        let said = read(DiskError::Inaccessible(text())).to_string();
+        assert!(
+            said.contains("Nothing was changed. Check who owns"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn files_are_named_as_on_disk() {

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
 use journal::disk::{self, DiskError, Operation};
+use rustix::io::Errno;
 
 use super::direct::{Direct, Zeros};
 use crate::folder::{path_of, sync_folder};
@@ -368,8 +369,15 @@ fn write_all(file: &File, mut offset: u64, slices: &mut [IoSlice<'_>]) -> io::Re
 
 fn disk_error(error: &io::Error) -> DiskError {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskError::Full,
-        io::ErrorKind::NotFound => DiskError::NotFound,
-        _ => DiskError::Other(error.to_string()),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => return DiskError::Full,
+        io::ErrorKind::NotFound => return DiskError::NotFound,
+        _ => {}
+    }
+    match Errno::from_io_error(error) {
+        None | Some(Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::ILSEQ | Errno::NODATA) => {
+            DiskError::Other(error.to_string())
+        }
+        // Only what speaks of the medium is taken for damage, since damage is repaired.
+        Some(_) => DiskError::Inaccessible(error.to_string()),
     }
 }

@@ -338,7 +338,7 @@ fn a_failed_write_fails_its_request_and_the_thread_goes_on() {
         ),
     ]);
     assert!(
-        matches!(results[0], Err(DiskError::Other(_))),
+        matches!(results[0], Err(DiskError::Inaccessible(_))),
         "{results:?}"
     );
     assert_eq!(results[1], Ok(Bytes::new()));

@@ -239,3 +239,15 @@ fn a_folder_stays_locked_while_somebody_holds_it() {
     drop(hold);
     Folder::open(temporary.path()).unwrap();
 }
+
+/// The file with the lock is in the way of whoever believes that it is left over.
+#[test]
+fn a_folder_stays_locked_without_its_file() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = Folder::open(temporary.path()).unwrap();
+    std::fs::remove_file(temporary.path().join("lock")).unwrap();
+    let error = Folder::open(temporary.path()).unwrap_err();
+    assert!(error.what.contains("in use by"), "{error}");
+    drop(folder);
+    Folder::open(temporary.path()).unwrap();
+}
