@@ -33,7 +33,8 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use http_body::Body as _;
 use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -145,11 +146,12 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let longest = self.0.limits.header_bytes as usize;
         let metadata = metadata(&head.headers, longest.saturating_sub(OWN_BYTES))?;
-        let call = self.0.link.open(&called.grpc_path(), metadata).await?;
+        let path = called.grpc_path();
         if method.is_client_streaming() || method.is_server_streaming() {
+            let call = self.0.link.open(&path, metadata).await?;
             self.stream(&method, call, body).await
         } else {
-            self.unary(&method, call, body).await
+            self.unary(&method, (&path, metadata), body).await
         }
     }
 
@@ -160,38 +162,27 @@ impl Gateway {
             .find(|method| method.name() == called.method)
     }
 
-    /// A call with one message each way.
+    /// A call with one message each way. It is opened once its text is there: a client that sends
+    /// nothing takes no place.
     async fn unary(
         &self,
         method: &MethodDescriptor,
-        call: (Questions, Answers),
+        (path, metadata): (&str, HeaderMap),
         body: Body,
     ) -> Result<Response, Status> {
         // What is made of the text is held as long as the call is under way.
         let (text, _held) = self.whole(body).await?;
         let message = json::to_message(method.input(), &text)?;
         drop(text);
-        let answer = answered(call, message).await?;
+        let answer = self.call(path, metadata, message).await?;
         let text = json::from_message(method.output(), answer)?;
         Ok(json_response(StatusCode::OK, text.into()))
     }
 
     /// The body of a request, if it arrives in time and is not too long, and its permits.
-    async fn whole(&self, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), Status> {
-        let limits = &self.0.limits;
-        let longest = limits.gateway_text_bytes;
-        let mut held = self.hold(body.size_hint().upper()).await?;
-        let body = axum::body::to_bytes(body, longest);
-        match timeout(limits.body_timeout, body).await {
-            Ok(Ok(body)) => {
-                // One that did not say its length is shorter than it might have been.
-                drop(held.split(held.num_permits().saturating_sub(body.len())));
-                Ok((body, held))
-            }
-            Ok(Err(_)) => Err(Status::with_text(
-                etcd::Code::ResourceExhausted,
-                format!("the request is broken, or longer than {longest} bytes"),
-            )),
+    async fn whole(&self, body: Body) -> Result<(BytesMut, OwnedSemaphorePermit), Status> {
+        match timeout(self.0.limits.body_timeout, self.gather(body)).await {
+            Ok(gathered) => gathered,
             Err(_) => Err(Status::new(
                 DEADLINE_EXCEEDED,
                 "the request did not arrive in time",
@@ -199,16 +190,36 @@ impl Gateway {
         }
     }
 
-    /// Room for a body that is so long at most, or as long as one may be, once there is some.
-    async fn hold(&self, bytes: Option<u64>) -> Result<OwnedSemaphorePermit, Status> {
+    /// Permits are taken for what has arrived, not for what is announced: whoever sends nothing
+    /// must not keep others from sending. Calls that wait for each other's permits give up.
+    async fn gather(&self, body: Body) -> Result<(BytesMut, OwnedSemaphorePermit), Status> {
         let limits = &self.0.limits;
         let longest = limits.gateway_text_bytes.min(limits.gateway_held_bytes);
-        let bytes = bytes.map_or(longest, |bytes| {
-            usize::try_from(bytes).map_or(longest, |bytes| bytes.min(longest))
-        });
+        let refused = || {
+            Status::with_text(
+                etcd::Code::ResourceExhausted,
+                format!("the request is broken, or longer than {longest} bytes"),
+            )
+        };
+        let mut pieces = body.into_data_stream();
+        let mut text = BytesMut::new();
+        let mut held = self.hold(0).await?;
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| refused())?;
+            if piece.len() > longest - text.len() {
+                return Err(refused());
+            }
+            held.merge(self.hold(piece.len()).await?);
+            text.extend_from_slice(&piece);
+        }
+        Ok((text, held))
+    }
+
+    /// Permits for so many bytes, once there are some.
+    async fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let turn = Arc::clone(&self.0.held).acquire_many_owned(bytes);
-        match timeout(limits.turn_timeout, turn).await {
+        match timeout(self.0.limits.turn_timeout, turn).await {
             Ok(Ok(held)) => Ok(held),
             Ok(Err(_)) | Err(_) => Err(Status::busy()),
         }
