@@ -25,7 +25,7 @@ mod tests;
 mod websocket;
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
@@ -33,12 +33,14 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use http_body::Body as _;
 use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::cors;
 use crate::keyspace::KEYSPACE;
 use crate::limits::ClientLimits;
 use crate::serving::{Status, Workers};
@@ -102,7 +104,16 @@ impl Gateway {
     }
 
     /// Serves one request of HTTP.
+    ///
+    /// Browsers let every page send requests anywhere, and tell only which page it is. So a page is
+    /// let in where its origin is named (see [`crate::cors`]); programs name none, and are.
     pub(crate) async fn serve(self, request: Request) -> Response {
+        let headers = request.headers();
+        if headers.contains_key(header::ORIGIN) && cors::allowed(&self.0.origins, headers).is_none()
+        {
+            let reason = "pages of this origin are not let in (see --cors)\n";
+            return (StatusCode::FORBIDDEN, reason).into_response();
+        }
         if websocket::is_asked_for(request.headers()) {
             return websocket::serve(self, request).await;
         }
@@ -145,11 +156,12 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let longest = self.0.limits.header_bytes as usize;
         let metadata = metadata(&head.headers, longest.saturating_sub(OWN_BYTES))?;
-        let call = self.0.link.open(&called.grpc_path(), metadata).await?;
+        let path = called.grpc_path();
         if method.is_client_streaming() || method.is_server_streaming() {
+            let call = self.0.link.open(&path, metadata).await?;
             self.stream(&method, call, body).await
         } else {
-            self.unary(&method, call, body).await
+            self.unary(&method, (&path, metadata), body).await
         }
     }
 
@@ -160,38 +172,27 @@ impl Gateway {
             .find(|method| method.name() == called.method)
     }
 
-    /// A call with one message each way.
+    /// A call with one message each way. It is opened once its text is there: a client that sends
+    /// nothing takes no place.
     async fn unary(
         &self,
         method: &MethodDescriptor,
-        call: (Questions, Answers),
+        (path, metadata): (&str, HeaderMap),
         body: Body,
     ) -> Result<Response, Status> {
         // What is made of the text is held as long as the call is under way.
         let (text, _held) = self.whole(body).await?;
         let message = json::to_message(method.input(), &text)?;
         drop(text);
-        let answer = answered(call, message).await?;
+        let answer = self.call(path, metadata, message).await?;
         let text = json::from_message(method.output(), answer)?;
         Ok(json_response(StatusCode::OK, text.into()))
     }
 
     /// The body of a request, if it arrives in time and is not too long, and its permits.
-    async fn whole(&self, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), Status> {
-        let limits = &self.0.limits;
-        let longest = limits.gateway_text_bytes;
-        let mut held = self.hold(body.size_hint().upper()).await?;
-        let body = axum::body::to_bytes(body, longest);
-        match timeout(limits.body_timeout, body).await {
-            Ok(Ok(body)) => {
-                // One that did not say its length is shorter than it might have been.
-                drop(held.split(held.num_permits().saturating_sub(body.len())));
-                Ok((body, held))
-            }
-            Ok(Err(_)) => Err(Status::with_text(
-                etcd::Code::ResourceExhausted,
-                format!("the request is broken, or longer than {longest} bytes"),
-            )),
+    async fn whole(&self, body: Body) -> Result<(BytesMut, OwnedSemaphorePermit), Status> {
+        match timeout(self.0.limits.body_timeout, self.gather(body)).await {
+            Ok(gathered) => gathered,
             Err(_) => Err(Status::new(
                 DEADLINE_EXCEEDED,
                 "the request did not arrive in time",
@@ -199,16 +200,36 @@ impl Gateway {
         }
     }
 
-    /// Room for a body that is so long at most, or as long as one may be, once there is some.
-    async fn hold(&self, bytes: Option<u64>) -> Result<OwnedSemaphorePermit, Status> {
+    /// Permits are taken for what has arrived, not for what is announced: whoever sends nothing
+    /// must not keep others from sending. Calls that wait for each other's permits give up.
+    async fn gather(&self, body: Body) -> Result<(BytesMut, OwnedSemaphorePermit), Status> {
         let limits = &self.0.limits;
         let longest = limits.gateway_text_bytes.min(limits.gateway_held_bytes);
-        let bytes = bytes.map_or(longest, |bytes| {
-            usize::try_from(bytes).map_or(longest, |bytes| bytes.min(longest))
-        });
+        let refused = || {
+            Status::with_text(
+                etcd::Code::ResourceExhausted,
+                format!("the request is broken, or longer than {longest} bytes"),
+            )
+        };
+        let mut pieces = body.into_data_stream();
+        let mut text = BytesMut::new();
+        let mut held = self.hold(0).await?;
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| refused())?;
+            if piece.len() > longest - text.len() {
+                return Err(refused());
+            }
+            held.merge(self.hold(piece.len()).await?);
+            text.extend_from_slice(&piece);
+        }
+        Ok((text, held))
+    }
+
+    /// Permits for so many bytes, once there are some.
+    async fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let turn = Arc::clone(&self.0.held).acquire_many_owned(bytes);
-        match timeout(limits.turn_timeout, turn).await {
+        match timeout(self.0.limits.turn_timeout, turn).await {
             Ok(Ok(held)) => Ok(held),
             Ok(Err(_)) | Err(_) => Err(Status::busy()),
         }
@@ -222,15 +243,15 @@ impl Gateway {
         (questions, answers): (Questions, Answers),
         body: Body,
     ) -> Result<Response, Status> {
-        let objects = Objects::new(self.0.limits.gateway_text_bytes);
+        let forwarding = Forwarding {
+            gateway: self.clone(),
+            body,
+            objects: Objects::new(self.0.limits.gateway_text_bytes),
+            input: method.input(),
+            takes_many: method.is_client_streaming(),
+        };
         let mut exchange = Exchange {
-            sending: Some(Box::pin(forward(
-                questions,
-                body,
-                method.input(),
-                objects,
-                method.is_client_streaming(),
-            ))),
+            sending: Some(Box::pin(forwarding.run(questions))),
             answers,
             output: method.output(),
             has_ended: false,
@@ -303,44 +324,71 @@ impl Exchange {
     }
 }
 
-/// Sends the objects of a body as messages, as they arrive. A call that takes one message gets the
-/// first of them.
-async fn forward(
-    mut questions: Questions,
-    mut body: Body,
+/// The objects of a body on their way to a call, as they arrive. A call that takes one message gets
+/// the first of them.
+struct Forwarding {
+    gateway: Gateway,
+    body: Body,
+    objects: Objects,
     input: MessageDescriptor,
-    mut objects: Objects,
     takes_many: bool,
-) -> Result<(), Status> {
-    let mut sent = 0;
-    loop {
-        while let Some(object) = objects.next()? {
-            let message = json::to_message(input.clone(), &object)?;
-            sent += 1;
-            questions.send(message, !takes_many).await?;
-            if !takes_many {
-                return Ok(());
-            }
-        }
-        let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
-        match frame {
-            Some(Ok(frame)) => {
-                if let Ok(bytes) = frame.into_data() {
-                    objects.push(&bytes);
+}
+
+impl Forwarding {
+    /// Sends them, to the end of the body. Between two objects a client may take its time; one that
+    /// has begun has to end, since what has come of it is held.
+    async fn run(mut self, mut questions: Questions) -> Result<(), Status> {
+        let patience = self.gateway.0.limits.message_timeout;
+        let mut held = self.gateway.hold(0).await?;
+        let mut begun: Option<Instant> = None;
+        let mut sent = 0;
+        loop {
+            while let Some(object) = self.objects.next()? {
+                begun = None;
+                let message = json::to_message(self.input.clone(), &object)?;
+                sent += 1;
+                questions.send(message, !self.takes_many).await?;
+                if !self.takes_many {
+                    return Ok(());
                 }
             }
-            Some(Err(_)) => return Err(Status::new(CANCELED, "the request is broken off")),
-            None => break,
+            let left = self.objects.held_bytes();
+            drop(held.split(held.num_permits().saturating_sub(left)));
+            if left > 0 {
+                begun.get_or_insert_with(Instant::now);
+            }
+            let frame = poll_fn(|context| Pin::new(&mut self.body).poll_frame(context));
+            let frame = match begun {
+                None => frame.await,
+                Some(at) => timeout_at(at + patience, frame).await.map_err(|_| {
+                    Status::new(DEADLINE_EXCEEDED, "the request did not arrive in time")
+                })?,
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        held.merge(self.gateway.hold(bytes.len()).await?);
+                        self.objects.push(&bytes);
+                    }
+                }
+                Some(Err(_)) => return Err(Status::new(CANCELED, "the request is broken off")),
+                None => break,
+            }
         }
+        self.objects.finish()?;
+        if sent == 0 && !self.takes_many {
+            // An empty body stands for an empty message.
+            questions.send(Bytes::new(), true).await?;
+        } else {
+            questions.finish()?;
+        }
+        Ok(())
     }
-    objects.finish()?;
-    if sent == 0 && !takes_many {
-        // An empty body stands for an empty message.
-        questions.send(Bytes::new(), true).await?;
-    } else {
-        questions.finish()?;
-    }
-    Ok(())
+}
+
+/// Whether a path is one of the gateway's, which waits for what arrives in its own way.
+pub(crate) fn serves(path: &str) -> bool {
+    paths::find(path).is_some()
 }
 
 const CANCELED: i32 = 1;

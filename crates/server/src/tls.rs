@@ -194,10 +194,13 @@ impl Tls {
             allowed_hosts,
             ..
         } = &self.settings;
-        if identity::is_allowed(chain, allowed_names, allowed_hosts) {
+        let problem = if identity::is_revoked(chain, &self.current().revoked) {
+            "the certificate, or one that was shown with it, is revoked"
+        } else if !identity::is_allowed(chain, allowed_names, allowed_hosts) {
+            "the certificate is valid, but not for one of those that are allowed"
+        } else {
             return Ok(());
-        }
-        let problem = "the certificate is valid, but not for one of those that are allowed";
+        };
         Err(std::io::Error::new(
             std::io::ErrorKind::PermissionDenied,
             problem,

@@ -43,7 +43,14 @@ impl TokenCache {
         (now_ms < known.until_ms).then(|| Arc::clone(&known.caller))
     }
 
-    pub(super) fn insert(&mut self, token: &[u8], version: u64, now_ms: u64, caller: &Arc<Caller>) {
+    /// Remembers a token for a while, and not beyond its end.
+    pub(super) fn insert(
+        &mut self,
+        token: &[u8],
+        version: u64,
+        (now_ms, end_ms): (u64, u64),
+        caller: &Arc<Caller>,
+    ) {
         if self.version != version {
             return;
         }
@@ -53,7 +60,7 @@ impl TokenCache {
         if self.known.len() < self.most {
             let known = Known {
                 caller: Arc::clone(caller),
-                until_ms: now_ms.saturating_add(self.kept_ms),
+                until_ms: now_ms.saturating_add(self.kept_ms).min(end_ms),
             };
             self.known.insert(token.into(), known);
         }

@@ -179,15 +179,16 @@ impl Authority {
         if let Some(caller) = cache.find(token, version, now_ms) {
             return Ok(caller);
         }
-        let caller = self
+        let (caller, end_ms) = self
             .check(token, now_ms)
             .ok_or(etcd::Error::InvalidAuthToken)?;
         let caller = Arc::new(caller);
-        cache.insert(token, version, now_ms, &caller);
+        cache.insert(token, version, (now_ms, end_ms), &caller);
         Ok(caller)
     }
 
-    fn check(&self, token: &[u8], now_ms: u64) -> Option<Caller> {
+    /// Who a token belongs to, and when it expires.
+    fn check(&self, token: &[u8], now_ms: u64) -> Option<(Caller, u64)> {
         let access = self.access();
         let known = self.use_again(token, now_ms);
         let claims = match known {
@@ -207,16 +208,19 @@ impl Authority {
                 user, generation, ..
             } => {
                 let is_current = access.generation(&user) == Some(generation);
-                is_current.then(|| Caller {
-                    revision: access.status().revision,
-                    user,
-                })
+                let revision = access.status().revision;
+                is_current.then_some((Caller { user, revision }, u64::MAX))
             }
             Claims::Jwt {
                 user,
                 revision,
+                not_before_s,
                 expires_s,
-            } => (now_ms / 1000 < expires_s).then_some(Caller { user, revision }),
+            } => {
+                let is_valid = (not_before_s..expires_s).contains(&(now_ms / 1000));
+                let end_ms = expires_s.saturating_mul(1000);
+                is_valid.then_some((Caller { user, revision }, end_ms))
+            }
         }
     }
 

@@ -14,6 +14,9 @@ use tokio::time::timeout;
 
 use crate::limits::AuthLimits;
 
+/// bcrypt looks at so many bytes of a password, whatever they are.
+const LONGEST: usize = 72;
+
 /// Hashes and compares.
 pub(crate) struct Passwords {
     /// Of those who compare.
@@ -32,7 +35,7 @@ pub(crate) struct Passwords {
 pub(crate) enum PasswordError {
     /// Too many sign in at the moment.
     Busy,
-    /// bcrypt takes 72 bytes; what comes after would not count.
+    /// bcrypt takes [`LONGEST`] bytes; what comes after would not count.
     TooLong,
     /// A bug.
     Failed,
@@ -51,15 +54,18 @@ impl Passwords {
 
     /// The hash of a new password.
     pub(crate) async fn hash(&self, password: String) -> Result<Bytes, PasswordError> {
+        if password.len() > LONGEST {
+            return Err(PasswordError::TooLong);
+        }
         let turn = self.turn(&self.hashing_turns).await?;
         let cost = self.cost;
         let hash = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            bcrypt::non_truncating_hash(password, cost)
+            // What of this library refuses long passwords refuses those of 72 bytes, too.
+            bcrypt::hash(password, cost)
         });
         match hash.await.map_err(|_| PasswordError::Failed)? {
             Ok(hash) => Ok(hash.into()),
-            Err(bcrypt::BcryptError::Truncation(_)) => Err(PasswordError::TooLong),
             Err(_) => Err(PasswordError::Failed),
         }
     }
@@ -70,6 +76,10 @@ impl Passwords {
         password: String,
         hash: Option<Bytes>,
     ) -> Result<bool, PasswordError> {
+        // It is nobody's, and the library would look at its beginning only.
+        if password.len() > LONGEST {
+            return Ok(false);
+        }
         let turn = self.turn(&self.turns).await?;
         let has_password = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.nobody.clone());
@@ -77,7 +87,7 @@ impl Passwords {
             let _turn = turn;
             let hash = std::str::from_utf8(&hash).unwrap_or_default();
             // Whatever is wrong with the hash, the password is not its.
-            bcrypt::non_truncating_verify(password, hash).unwrap_or(false)
+            bcrypt::verify(password, hash).unwrap_or(false)
         });
         let is_equal = compared.await.map_err(|_| PasswordError::Failed)?;
         Ok(is_equal && has_password)

@@ -8,6 +8,7 @@ use etcd::auth::TOKEN_KEY_BYTES;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::milliseconds;
 use crate::configuration::{AuthToken, JwtOptions};
@@ -26,6 +27,7 @@ pub(crate) enum Claims {
     Jwt {
         user: String,
         revision: u64,
+        not_before_s: u64,
         expires_s: u64,
     },
 }
@@ -62,8 +64,8 @@ struct SimpleClaims {
     t: u64,
 }
 
-/// What etcd's JSON Web Tokens say.
-#[derive(Serialize, Deserialize)]
+/// What the JSON Web Tokens say that are given out, as etcd's do.
+#[derive(Serialize)]
 struct JwtClaims {
     username: String,
     revision: u64,
@@ -116,6 +118,8 @@ impl Tokens {
             // Times are looked at by whoever asks, with its own clock.
             validation.validate_exp = false;
             validation.required_spec_claims.clear();
+            // Whom a token is meant for does not matter to etcd.
+            validation.validate_aud = false;
             validation
         };
         match self {
@@ -132,13 +136,8 @@ impl Tokens {
             }
             Tokens::Jwt(jwt) => {
                 let validation = validation(jwt.algorithm);
-                let read = jsonwebtoken::decode::<JwtClaims>(token, &jwt.verifying, &validation);
-                let claims = read.ok()?.claims;
-                Some(Claims::Jwt {
-                    user: claims.username,
-                    revision: claims.revision,
-                    expires_s: claims.exp,
-                })
+                let read = jsonwebtoken::decode::<Object>(token, &jwt.verifying, &validation);
+                jwt_claims(&read.ok()?.claims)
             }
         }
     }
@@ -237,6 +236,32 @@ impl Jwt {
             Tokens::Jwt(jwt) => Ok(*jwt),
             Tokens::Simple => Err(KeyError("no key was given".into())),
         }
+    }
+}
+
+type Object = serde_json::Map<String, Value>;
+
+/// What etcd reads in a token that somebody has signed; `None` if it would refuse it. All numbers
+/// are floating point there.
+fn jwt_claims(claims: &Object) -> Option<Claims> {
+    Some(Claims::Jwt {
+        user: claims.get("username")?.as_str()?.to_owned(),
+        revision: claims.get("revision")?.as_f64()? as u64,
+        not_before_s: seconds(claims.get("nbf"), 0)?,
+        expires_s: seconds(claims.get("exp"), u64::MAX)?,
+    })
+}
+
+/// A time, rounded down, as the library reads it that etcd uses: zero is no time, and what is later
+/// than its clock can say is refused.
+fn seconds(claim: Option<&Value>, absent: u64) -> Option<u64> {
+    let Some(claim) = claim else {
+        return Some(absent);
+    };
+    match claim.as_f64()? {
+        0.0 => Some(absent),
+        // Before 1970 is 1970: all of it is over.
+        time => (time < i64::MAX as f64).then_some(time as u64),
     }
 }
 

@@ -112,6 +112,11 @@ impl Objects {
         }
     }
 
+    /// How much has arrived of objects that are not whole yet.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.len()
+    }
+
     /// Takes in what has arrived.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);

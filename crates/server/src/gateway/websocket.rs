@@ -10,15 +10,12 @@
 //! Any path of the gateway, as in etcd: each message of the client is an object of the body, each
 //! line of the answer a message. A call with one question takes the first message for it. The call
 //! ends with the connection, and the connection with the call.
-//!
-//! Browsers let every page open a websocket anywhere, and tell only which page it is. So a page is
-//! let in where its origin is named (see [`crate::cors`]); programs name none, and are.
 
 use axum::body::Body;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts as _, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
@@ -26,7 +23,6 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 
 use super::{Gateway, paths};
-use crate::cors;
 use crate::listeners::KeptPlace;
 
 /// Messages that wait for the call to take them.
@@ -44,12 +40,6 @@ pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
 /// Answers a request that wants to become a websocket, and serves that.
 pub(super) async fn serve(gateway: Gateway, request: Request) -> Response {
     let (mut head, _) = request.into_parts();
-    if head.headers.contains_key(header::ORIGIN)
-        && cors::allowed(&gateway.0.origins, &head.headers).is_none()
-    {
-        let reason = "pages of this origin are not let in (see --cors)\n";
-        return (StatusCode::FORBIDDEN, reason).into_response();
-    }
     let upgrade = match WebSocketUpgrade::from_request_parts(&mut head, &()).await {
         Ok(upgrade) => upgrade,
         Err(refused) => return refused.into_response(),

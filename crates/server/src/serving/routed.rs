@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 
 use super::grpc::{LargeAnswer, Payload};
 use super::worker::Worker;
+use crate::gateway;
 
 /// A request's body, as the router reads it.
 struct Incoming {
@@ -85,8 +86,10 @@ pub(super) fn begin(
 ) {
     let router = worker.setting.router.clone();
     let patience = worker.setting.limits.message_timeout;
+    let is_patient = gateway::serves(request.uri().path());
     let request = request.map(|body| {
-        let patience = (!body.is_end_stream()).then(|| Box::pin(tokio::time::sleep(patience)));
+        let is_limited = !is_patient && !body.is_end_stream();
+        let patience = is_limited.then(|| Box::pin(tokio::time::sleep(patience)));
         Body::new(Incoming { body, patience })
     });
     tokio::task::spawn_local(async move {

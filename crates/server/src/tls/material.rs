@@ -1,6 +1,7 @@
 //! What is read from the files: one configuration for connections that come, one for those that
 //! this node makes.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,9 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
     SupportedProtocolVersion,
 };
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
+use super::identity::SerialNumber;
 use super::{Side, TlsRules, TlsSettings};
 
 /// A version of TLS; older ones are not spoken.
@@ -58,6 +61,8 @@ impl TlsError {
 pub(super) struct Material {
     pub(super) server: Arc<ServerConfig>,
     pub(super) client: Arc<ClientConfig>,
+    /// What all lists of revoked certificates name.
+    pub(super) revoked: HashSet<SerialNumber>,
 }
 
 /// A certificate with those between it and its authority, and its key.
@@ -74,10 +79,11 @@ impl Material {
         let versions = versions(rules)?;
         let (chain, key) = own(settings, own_hosts)?;
         let roots = settings.trusted_ca_file.as_deref().map(roots).transpose()?;
-        let lists = settings.crl_file.as_deref().map(revoked).transpose()?;
+        let lists = settings.crl_file.as_deref().map(lists).transpose()?;
+        let (lists, revoked) = lists.unwrap_or_default();
         let trust = Trust {
             roots: roots.map(Arc::new),
-            lists: lists.unwrap_or_default(),
+            lists,
             provider,
         };
         let server = trust.server(settings, &versions, (chain.clone(), key.clone_key()), side)?;
@@ -85,6 +91,7 @@ impl Material {
         Ok(Material {
             server: Arc::new(server),
             client: Arc::new(client),
+            revoked,
         })
     }
 }
@@ -115,8 +122,9 @@ impl Trust {
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider)
                         .with_crls(self.lists.clone())
-                        // As etcd does: a list speaks of the certificates that are shown, and a
-                        // certificate of an authority without a list is not revoked.
+                        // A certificate of an authority without a list is not revoked. This sees
+                        // that a list is the authority's; that none of the certificates that are
+                        // shown is on any list is looked at when all of them are known.
                         .only_check_end_entity_revocation()
                         .allow_unknown_revocation_status()
                         .build()
@@ -262,13 +270,32 @@ fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn revoked(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+/// Lists, and the numbers that they name.
+type Lists = (
+    Vec<CertificateRevocationListDer<'static>>,
+    HashSet<SerialNumber>,
+);
+
+fn lists(path: &Path) -> Result<Lists, TlsError> {
+    let problem =
+        |error: &dyn fmt::Display| TlsError::at(path, format!("holds no revocation list: {error}"));
     let text = bytes(&path.to_owned())?;
-    if !text.starts_with(b"-----") {
-        return Ok(vec![CertificateRevocationListDer::from(text)]);
+    let lists = if text.starts_with(b"-----") {
+        let lists = CertificateRevocationListDer::pem_slice_iter(&text);
+        lists
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| problem(&error))?
+    } else {
+        vec![CertificateRevocationListDer::from(text)]
+    };
+    let mut revoked = HashSet::new();
+    for list in &lists {
+        let parsed = CertificateRevocationList::from_der(list);
+        let (_, parsed) = parsed.map_err(|error| problem(&error))?;
+        let all = parsed.iter_revoked_certificates();
+        revoked.extend(all.map(|one| SerialNumber::new(one.raw_serial())));
     }
-    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
-    lists.map_err(|error| TlsError::at(path, format!("holds no revocation list: {error}")))
+    Ok((lists, revoked))
 }
 
 /// Accepts any certificate: encryption without knowing with whom, which is what certificates of

@@ -27,6 +27,32 @@ fn calls_are_served_as_json() {
     assert!(empty.get("kvs").is_none());
 }
 
+/// A page that anybody wrote may make a browser send a request without asking first, if it looks
+/// like a form.
+#[test]
+fn pages_of_other_origins_change_nothing() {
+    let bench = Bench::start(|configuration| {
+        configuration.cors = vec!["https://a.example".to_owned()];
+    });
+    let port = &bench.handle.endpoints().etcd;
+    let ask = |origin: &str| {
+        let headers = format!("content-type: text/plain\r\n{origin}");
+        bench.http(port, &post("/v3/kv/put", &headers, r#"{"key":"aw=="}"#))
+    };
+    for (origin, expected) in [
+        ("", 200),
+        ("origin: https://a.example\r\n", 200),
+        ("origin: https://b.example\r\n", 403),
+        ("origin: null\r\n", 403),
+    ] {
+        let answer = ask(origin);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {expected}")),
+            "{answer}"
+        );
+    }
+}
+
 #[test]
 fn a_stream_is_lines_of_results() {
     let bench = Bench::start(|_| {});
@@ -129,18 +155,87 @@ fn headers_that_are_too_long_harm_no_other_call() {
     }
 }
 
+/// Begins a call, and returns once the server waits for its body.
+fn begin(bench: &Bench, length: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(bench.etcd()).unwrap();
+    let head = format!(
+        "POST /v3/kv/range HTTP/1.1\r\nhost: x\r\nconnection: close\r\nexpect: 100-continue\r\n\
+         {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    std::io::Read::read_exact(&mut stream, &mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
+/// A piece of a body that does not say its length.
+fn chunk(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
+}
+
+/// A call used to take room for the longest body there may be before a byte of it had come, so that
+/// one connection with 64 calls and nothing more shut the gateway for everybody.
+#[test]
+fn a_call_that_has_sent_nothing_takes_no_room_and_no_place() {
+    let mut limits = Limits::default();
+    limits.clients.gateway_calls = 1;
+    limits.clients.gateway_held_bytes = 100;
+    limits.clients.turn_timeout = Duration::from_millis(50);
+    let bench = Bench::start_within(limits, |_| {});
+    let _silent = [
+        begin(&bench, "transfer-encoding: chunked"),
+        begin(&bench, "content-length: 90"),
+    ];
+    let (status, answer) = json(&bench, "/v3/kv/range", r#"{"key":"aw=="}"#);
+    assert_eq!(status, 200, "{answer}");
+}
+
+#[test]
+fn calls_that_wait_for_each_others_room_come_to_an_end() {
+    let mut limits = Limits::default();
+    limits.clients.gateway_held_bytes = 100;
+    limits.clients.turn_timeout = Duration::from_millis(500);
+    let bench = Bench::start_within(limits, |_| {});
+    let mut both = [(); 2].map(|()| begin(&bench, "transfer-encoding: chunked"));
+    // Each gets nearly half, and wants as much again.
+    let spaces = chunk(&" ".repeat(45));
+    for stream in &mut both {
+        stream.write_all(spaces.as_bytes()).unwrap();
+    }
+    let small = post("/v3/kv/range", "", r#"{"key":"aw=="}"#);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while bench
+        .http(&bench.handle.endpoints().etcd, &small)
+        .contains("200 OK")
+    {
+        assert!(std::time::Instant::now() < deadline, "not all is held");
+    }
+    for stream in &mut both {
+        let rest = format!("{spaces}0\r\n\r\n");
+        stream.write_all(rest.as_bytes()).unwrap();
+    }
+    for mut stream in both {
+        let mut answer = [0; 12];
+        std::io::Read::read_exact(&mut stream, &mut answer).unwrap();
+        // Not for the time that a body may take.
+        assert_ne!(&answer, b"HTTP/1.1 504");
+    }
+}
+
 #[test]
 fn texts_that_are_held_are_bounded_all_together() {
     let mut limits = Limits::default();
     limits.clients.gateway_held_bytes = 100;
     limits.clients.turn_timeout = Duration::from_millis(50);
     let bench = Bench::start_within(limits, |_| {});
-    // Neither comes to its end: one does not say how long it is, the other is never answered.
-    let unknown = "POST /v3/kv/range HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
-    let never = post("/v3/kv/range", "", r#"{"key":"bmV2ZXI="}"#);
+    // Neither comes to its end: one has not arrived as a whole, the other is never answered.
     let spaces = " ".repeat(70);
+    let head = "POST /v3/kv/range HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    let unfinished = format!("{head}{}", chunk(&spaces));
+    let never = post("/v3/kv/range", "", r#"{"key":"bmV2ZXI="}"#);
     let long = post("/v3/kv/range", "", &format!(r#"{{"key":"aw=="}}{spaces}"#));
-    for begun in [unknown, &never] {
+    for begun in [&unfinished, &never] {
         let port = &bench.handle.endpoints().etcd;
         assert!(bench.http(port, &long).starts_with("HTTP/1.1 200"));
         let mut stream = TcpStream::connect(bench.etcd()).unwrap();

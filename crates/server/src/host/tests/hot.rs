@@ -341,3 +341,41 @@ fn a_message_that_does_not_come_is_refused_with_the_reason() {
         assert!(!outcome.body.is_empty());
     });
 }
+
+/// As JSON over HTTP/2: between two objects a client may take its time, as over HTTP/1; within one
+/// it may not.
+#[test]
+fn a_stream_of_json_may_be_silent_between_objects() {
+    let mut limits = Limits::default();
+    limits.clients.message_timeout = Duration::from_millis(200);
+    let bench = Bench::start_within(limits, |_| {});
+    bench.client.block_on(async {
+        let wire = Wire::open(bench.etcd()).await;
+        let (response, mut send) = wire.begin("/v3/lease/keepalive", &[]).await;
+        for last in [false, false, true] {
+            let object = Bytes::from_static(br#"{"ID":"7"}"#);
+            send.send_data(object, last).unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), 200);
+        let text = all(response.into_body()).await;
+        assert_eq!(text.matches(r#""result""#).count(), 3, "{text}");
+
+        let (response, mut send) = wire.begin("/v3/lease/keepalive", &[]).await;
+        send.send_data(Bytes::from_static(br#"{"ID":"#), false)
+            .unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), 504);
+        let text = all(response.into_body()).await;
+        assert!(text.contains("did not arrive in time"), "{text}");
+    });
+}
+
+async fn all(mut body: h2::RecvStream) -> String {
+    let mut text = Vec::new();
+    while let Some(piece) = body.data().await {
+        text.extend_from_slice(&piece.unwrap());
+    }
+    String::from_utf8(text).unwrap()
+}
