@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use base::GroupId;
+use base::{GroupId, Slot};
 use bytes::Bytes;
 use consensus::EngineKind;
 use journal::disk::File;
@@ -103,5 +103,76 @@ fn the_log_is_let_go_of_while_one_keyspace_stays_in_doubt() {
             !aside.iter().any(|(file, _)| is_left(file)),
             "{engine}: what was set aside is forgotten"
         );
+    }
+}
+
+/// What is wrong with a checkpoint.
+#[derive(Clone, Copy, Debug)]
+enum Wrong {
+    Gone,
+    Short,
+    Changed,
+}
+
+/// Two are left: one with all that was chosen, whose newest checkpoint is damaged, and one that
+/// needs it. Nobody looks for damage, and no log grows; so that another checkpoint is written only
+/// because it is needed.
+#[test]
+fn a_damaged_checkpoint_that_a_peer_needs_is_replaced() {
+    let applied = |world: &World, host: usize| {
+        let running = world.is_running(host).then(|| world.node(host).running());
+        running.flatten().map(|running| running.replica().applied())
+    };
+    let kinds = [Wrong::Gone, Wrong::Short, Wrong::Changed];
+    let all = EngineKind::ALL.iter().copied();
+    for (engine, wrong) in all.flat_map(|engine| kinds.map(|wrong| (engine, wrong))) {
+        let mut world = world(22, engine, |config| {
+            let limits = &mut config.limits;
+            limits.scrub.bytes_per_second = 0;
+            limits.consensus.piece_bytes = 8 << 10;
+            // Another one takes seconds.
+            limits.checkpoint_chunk_bytes = 4 << 10;
+            limits.state.checkpoint_block_bytes = 4 << 10;
+            limits.checkpoint_bytes_per_second = 64 << 10;
+        });
+        let full = world.wait_for_leader();
+        let (stale, other) = ((full + 1) % 3, (full + 2) % 3);
+        fill(&mut world, full, 3, 300);
+        world.kill(stale);
+        fill(&mut world, full, 400, 300);
+        world.run(Duration::from_secs(10));
+        world.kill(other);
+        let mut files = world.disk_of(full).list();
+        files.retain(|(file, _)| matches!(file, File::Checkpoint(GroupId(0), _)));
+        assert_eq!(files.len(), 2, "{engine}");
+        let (newest, length) = files[1];
+        let half = length as usize / 2;
+        let disk = world.disk_of(full);
+        match wrong {
+            Wrong::Gone => disk.remove(newest),
+            Wrong::Short => {
+                let whole = disk.read(newest);
+                disk.replace(newest, whole[..half].to_vec());
+            }
+            Wrong::Changed => disk.flip(newest, half),
+        }
+        let wanted = applied(&world, full);
+        assert!(wanted > Some(Slot(400)), "{engine}");
+        world.start(stale);
+        world.run_until(PATIENCE, "it has all that was chosen", |world| {
+            applied(world, stale) >= wanted
+        });
+        let found = world.node(full).metrics().damage_found;
+        assert_eq!(found, 1, "{engine}, {wrong:?}");
+        let offers = said(&world, full, "SendingSnapshot");
+        assert!(
+            (1..50).contains(&offers),
+            "{engine}, {wrong:?}: {offers} offers"
+        );
+        world.start(other);
+        world.run_until(PATIENCE, "all have it", |world| {
+            applied(world, other) >= wanted
+        });
+        fill(&mut world, stale, 3, 300);
     }
 }
