@@ -175,8 +175,8 @@ pub enum Input {
         checkpoint: CheckpointRef,
         /// Where they start in it.
         offset: u64,
-        /// The bytes; empty if the checkpoint is gone, which makes the engine start over with a
-        /// newer one.
+        /// The bytes; empty if the checkpoint is gone, or is found damaged, which makes the engine
+        /// start over with a newer one once there is one.
         bytes: Bytes,
     },
     /// A piece handed out by [`Output::StorePiece`] has been written.

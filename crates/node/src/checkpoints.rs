@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! writing:    snapshot ─▶ blocks ─▶ .partial ─▶ sync ─▶ rename to .checkpoint ─▶ Written
-//! sending:    ReadPiece ─▶ read .checkpoint ─▶ PieceRead
+//! sending:    ReadPiece ─▶ read .checkpoint ─▶ verify ─▶ PieceRead
 //! receiving:  StorePiece ─▶ write .incoming ─▶ PieceStored
 //! installing: sync ─▶ read back and verify ─▶ rename to .checkpoint ─▶ Installed
 //! ```
@@ -30,10 +30,13 @@ use crate::limits::Limits;
 
 mod beginning;
 mod schedule;
+mod sending;
 mod writing;
 
 pub use schedule::Gathered;
 use schedule::Schedule;
+pub use sending::PieceRead;
+use sending::Sending;
 use writing::{Chunk, Writing};
 
 /// Ids of the node's own disk requests have this bit; the journal's do not.
@@ -64,6 +67,7 @@ enum Purpose {
         to: NodeId,
         checkpoint: CheckpointRef,
         offset: u64,
+        length: u64,
     },
     Stored {
         checkpoint: CheckpointRef,
@@ -122,16 +126,7 @@ pub enum Event {
     /// One could not be written; the log is kept.
     WriteFailed(Slot, String),
     /// Bytes for a peer.
-    PieceRead {
-        /// For whom.
-        to: NodeId,
-        /// Of which checkpoint.
-        checkpoint: CheckpointRef,
-        /// From where.
-        offset: u64,
-        /// The bytes; empty if the file is gone.
-        bytes: Bytes,
-    },
+    PieceRead(PieceRead),
     /// A received piece is written.
     PieceStored(CheckpointRef, u64),
     /// A received checkpoint is verified and on stable storage.
@@ -179,6 +174,8 @@ pub struct Checkpoints {
     kept: BTreeMap<Slot, Option<CheckpointRef>>,
     /// Those that a piece was read of since the newest was completed: somebody is being sent them.
     sending: BTreeSet<Slot>,
+    /// What is read for each peer is verified.
+    verifying: BTreeMap<NodeId, Sending>,
     /// Damaged or given up ones, deleted once there is a newer good one.
     damaged: Vec<Slot>,
     schedule: Schedule,
@@ -211,6 +208,7 @@ impl Checkpoints {
             limits,
             kept: older.chain(newest).collect(),
             sending: BTreeSet::new(),
+            verifying: BTreeMap::new(),
             damaged: found.damaged,
             schedule: Schedule::default(),
             writing: None,
@@ -299,6 +297,9 @@ impl Checkpoints {
         };
         self.kept.remove(&slot);
         self.damaged.push(slot);
+        // What takes its place may be the same, byte for byte, but for what is wrong.
+        self.verifying
+            .retain(|_, sending| sending.checkpoint.slot != slot);
         Some(format!(
             "checkpoints/{:016x}-{:016x}.checkpoint: {damage}",
             self.group.0, slot.0
@@ -381,33 +382,6 @@ impl Checkpoints {
             )
         };
         self.request(operation, Purpose::Writing { slot, step }, out);
-    }
-
-    /// Reads a piece for a peer.
-    pub fn read_piece(
-        &mut self,
-        to: NodeId,
-        checkpoint: CheckpointRef,
-        offset: u64,
-        length: u64,
-        out: &mut Vec<Output>,
-    ) {
-        self.sending.insert(checkpoint.slot);
-        let file = File::Checkpoint(self.group, checkpoint.slot);
-        let purpose = Purpose::Piece {
-            to,
-            checkpoint,
-            offset,
-        };
-        self.request(
-            Operation::Read {
-                file,
-                offset,
-                length,
-            },
-            purpose,
-            out,
-        );
     }
 
     /// Stores a piece from a peer.
@@ -493,15 +467,11 @@ impl Checkpoints {
                 to,
                 checkpoint,
                 offset,
+                length,
             } => {
-                let known = self.kept.get(&checkpoint.slot) == Some(&Some(checkpoint));
-                let bytes = completion.result.ok().filter(|_| known).unwrap_or_default();
-                Some(Event::PieceRead {
-                    to,
-                    checkpoint,
-                    offset,
-                    bytes,
-                })
+                let range = (offset, length);
+                let piece = self.piece_read(to, checkpoint, range, completion.result);
+                Some(Event::PieceRead(piece))
             }
             Purpose::Stored { checkpoint, stored } => match completion.result {
                 Ok(_) => Some(Event::PieceStored(checkpoint, stored)),
@@ -668,6 +638,9 @@ impl Checkpoints {
     fn keep(&mut self, checkpoint: CheckpointRef, out: &mut Vec<Output>) {
         self.schedule.completed();
         self.kept.insert(checkpoint.slot, Some(checkpoint));
+        let kept = &self.kept;
+        self.verifying
+            .retain(|_, sending| kept.contains_key(&sending.checkpoint.slot));
         for slot in std::mem::take(&mut self.damaged) {
             if !self.kept.contains_key(&slot) {
                 let file = File::Checkpoint(self.group, slot);

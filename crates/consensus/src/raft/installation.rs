@@ -195,15 +195,14 @@ impl Raft {
         if let Some(peer) = leading.peers.get_mut(&to)
             && matches!(&peer.state, State::Snapshot(sender) if sender.checkpoint() == checkpoint)
         {
-            if bytes.is_empty() {
-                // That checkpoint is gone; a newer one, if there is one, takes its place.
-                peer.probe(peer.matched.next());
-                if self.checkpoint != Some(checkpoint) {
-                    self.begin_snapshot(now, to, peer, out);
-                }
-            } else {
+            if !bytes.is_empty() {
                 self.send_piece(to, peer.contact.session, checkpoint, (offset, bytes), out);
+            } else if self.checkpoint != Some(checkpoint) {
+                // That checkpoint is gone; a newer one takes its place.
+                peer.probe(peer.matched.next());
+                self.begin_snapshot(now, to, peer, out);
             }
+            // Else there is none in its place yet. It is offered again, as nothing moves.
         }
         self.leading = Some(leading);
     }

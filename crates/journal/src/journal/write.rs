@@ -211,8 +211,7 @@ impl Journal {
         let Some(current) = self.segments.current() else {
             return;
         };
-        // What is set aside must not outlive the segment that says so.
-        if self.giving_up || self.halted || self.has_set_aside() {
+        if self.giving_up || self.halted {
             return;
         }
         let needed = self.segments.in_use.iter().find(|segment| {

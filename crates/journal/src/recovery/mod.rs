@@ -12,6 +12,10 @@
 //!
 //! **Why a torn batch is wiped.** The next batch has the same number. Were blocks of the torn one
 //! left, a second power cut could leave a mixture of both.
+//!
+//! **What is set aside** stands before a head that says that the log begins anew there. Once that
+//! segment is given up, it stands before a gap in the numbers. A gap for any other reason is damage:
+//! the last batch behind it then needs a segment that is missing.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -166,7 +170,7 @@ pub struct Recovery {
 
 impl Recovery {
     /// Recovers the journal that consists of these files (file and length) of the journal folder;
-    /// none for a fresh folder. Other files are ignored.
+    /// none for a fresh folder. Other files are ignored, and what was set aside is left alone.
     #[must_use]
     pub fn new(identity: Identity, limits: Limits, files: &[(File, u64)]) -> Recovery {
         limits.check();
@@ -185,6 +189,11 @@ impl Recovery {
         }
         segments.sort_unstable_by_key(|segment| segment.sequence);
         spares.sort_unstable();
+        // What stands before a gap was set aside; if not, `conclude` finds out.
+        let mut pairs = segments.windows(2);
+        let gap = pairs.rposition(|pair| pair[1].sequence != pair[0].sequence + 1);
+        let log = segments.split_off(gap.map_or(0, |before| before + 1));
+        let (set_aside, segments) = (segments, log);
         let first = segments.first().copied().unwrap_or(NO_SEGMENT);
         Recovery {
             identity,
@@ -196,7 +205,7 @@ impl Recovery {
             requests: BTreeMap::new(),
             stage: Stage::Unstarted,
             walk: Walk::new(identity, first),
-            set_aside: Vec::new(),
+            set_aside,
             read_bytes: 0,
         }
     }
@@ -208,7 +217,7 @@ impl Recovery {
     #[must_use]
     pub fn anew(identity: Identity, limits: Limits, files: &[(File, u64)]) -> Recovery {
         let mut recovery = Recovery::new(identity, limits, files);
-        recovery.set_aside = std::mem::take(&mut recovery.segments);
+        recovery.set_aside.append(&mut recovery.segments);
         recovery
     }
 
@@ -259,7 +268,8 @@ impl Recovery {
         };
         if is_start {
             let log = self.segments.split_off(index);
-            self.set_aside = std::mem::replace(&mut self.segments, log);
+            self.set_aside.append(&mut self.segments);
+            self.segments = log;
             self.total_bytes = self.segments.iter().map(|segment| segment.bytes).sum();
         }
         if is_start || index == 0 {
@@ -362,16 +372,8 @@ impl Recovery {
         }
     }
 
-    /// The files must follow each other, and have a length that a segment can have.
+    /// The files must have a length that a segment can have.
     fn check_files(&self) -> Result<(), RecoveryError> {
-        for pair in self.segments.windows(2) {
-            let next = pair[0].sequence + 1;
-            if pair[1].sequence != next {
-                return Err(RecoveryError::MissingSegment {
-                    file: File::Segment(next),
-                });
-            }
-        }
         for segment in &self.segments {
             let possible = 2 * BLOCK_BYTES..=SEGMENT_BYTES_MAX;
             if !possible.contains(&segment.bytes) || !segment.bytes.is_multiple_of(BLOCK_BYTES) {
@@ -434,8 +436,10 @@ impl Recovery {
         // Before the first batch is written, segment 1 is needed.
         let needed = self.walk.oldest.max(1);
         if first > needed {
+            let is_there = |number: u64| self.set_aside.iter().any(|each| each.sequence == number);
+            let missing = (needed..first).find(|number| !is_there(*number));
             return Err(RecoveryError::MissingSegment {
-                file: File::Segment(needed),
+                file: File::Segment(missing.unwrap_or(needed)),
             });
         }
         let replay = std::mem::take(&mut self.walk.replay);

@@ -63,7 +63,14 @@ pub(crate) fn recover(
     disk: &mut SimulatedDisk,
     limits: Limits,
 ) -> Result<(Journal, Recovered), RecoveryError> {
-    let mut recovery = Recovery::new(identity(), limits, &disk.files());
+    let recovery = Recovery::new(identity(), limits, &disk.files());
+    carry_out(recovery, disk)
+}
+
+fn carry_out(
+    mut recovery: Recovery,
+    disk: &mut SimulatedDisk,
+) -> Result<(Journal, Recovered), RecoveryError> {
     let mut out = Vec::new();
     recovery.start(&mut out);
     loop {
@@ -97,7 +104,18 @@ pub(crate) struct World {
 impl World {
     /// A journal on what is on the disk.
     pub(crate) fn open(mut disk: SimulatedDisk, limits: Limits) -> World {
-        let (journal, recovered) = recover(&mut disk, limits).unwrap();
+        let opened = recover(&mut disk, limits).unwrap();
+        World::with(disk, opened)
+    }
+
+    /// A journal that begins anew behind what is on the disk.
+    pub(crate) fn open_anew(mut disk: SimulatedDisk, limits: Limits) -> World {
+        let recovery = Recovery::anew(identity(), limits, &disk.files());
+        let opened = carry_out(recovery, &mut disk).unwrap();
+        World::with(disk, opened)
+    }
+
+    fn with(disk: SimulatedDisk, (journal, recovered): (Journal, Recovered)) -> World {
         World {
             disk,
             journal,

@@ -18,7 +18,7 @@ use journal::RecordKind;
 use super::journaling::ToJournal;
 use super::{Group, META, Moment};
 use crate::calls::Waiter;
-use crate::checkpoints::Gathered;
+use crate::checkpoints::{Gathered, PieceRead};
 use crate::description::Description;
 use crate::interface::Output;
 use crate::notes::Note;
@@ -70,8 +70,8 @@ impl Group {
         self.checkpoints.kept()
     }
 
-    /// A checkpoint has been read to see whether it is as it was written: its checksum, or what is
-    /// wrong. The state in memory takes the place of one that is not.
+    /// A checkpoint has been read, which shows whether it is as it was written: its checksum, or
+    /// what is wrong. The state in memory takes the place of one that is not.
     pub(crate) fn checkpoint_scrubbed(
         &mut self,
         slot: Slot,
@@ -82,6 +82,30 @@ impl Group {
             self.metrics.damage_found += 1;
             self.is_pinning = true;
             out.push(Output::Note(Note::CheckpointDamaged { slot, damage }));
+        }
+    }
+
+    /// A piece has been read for a peer, or the checkpoint is found damaged.
+    pub(super) fn piece_read(
+        &mut self,
+        piece: PieceRead,
+        out: &mut Vec<Output>,
+    ) -> consensus::Input {
+        let PieceRead {
+            to,
+            checkpoint,
+            offset,
+            bytes,
+            damage,
+        } = piece;
+        if let Some(damage) = damage {
+            self.checkpoint_scrubbed(checkpoint.slot, Err(damage), out);
+        }
+        consensus::Input::PieceRead {
+            to,
+            checkpoint,
+            offset,
+            bytes,
         }
     }
 

@@ -584,17 +584,7 @@ impl Group {
                 out.push(Output::Note(Note::CheckpointFailed { slot, error }));
                 return;
             }
-            Event::PieceRead {
-                to,
-                checkpoint,
-                offset,
-                bytes,
-            } => Input::PieceRead {
-                to,
-                checkpoint,
-                offset,
-                bytes,
-            },
+            Event::PieceRead(piece) => self.piece_read(piece, out),
             Event::PieceStored(checkpoint, stored) => Input::PieceStored { checkpoint, stored },
             Event::Installed(checkpoint, loaded) => {
                 let (state, membership) = *loaded;
