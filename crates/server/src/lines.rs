@@ -190,6 +190,14 @@ impl Lines {
         }
     }
 
+    /// A linearizable read for somebody who does not wait for anything else.
+    pub(crate) async fn read_once(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+        match self.relayed(etcd::Request::Range(request)).await? {
+            etcd::Response::Range(response) => Ok(response),
+            _ => Err(mismatch()),
+        }
+    }
+
     pub(crate) async fn transact(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
         match self.relayed(etcd::Request::Txn(request)).await? {
             etcd::Response::Txn(response) => Ok(response),

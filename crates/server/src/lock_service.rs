@@ -136,7 +136,7 @@ impl Election for LockService {
     ) -> Result<Response<LeaderResponse>, Status> {
         let lines = self.lines.of(&request)?;
         let candidates = Candidates::new(&request.into_inner().name);
-        let mut first = lines.read(&candidates.first()).await?;
+        let mut first = lines.read_once(candidates.first()).await?;
         let header = first.header.take();
         let kv = first.kvs.pop();
         let kv = kv.ok_or_else(|| Status::unknown("election: no leader"))?;

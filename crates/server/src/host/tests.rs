@@ -30,6 +30,7 @@ mod gateway;
 mod hostile;
 mod hot;
 mod leases;
+mod locks;
 mod published;
 mod secured;
 
@@ -216,10 +217,18 @@ impl Bench {
     }
 
     fn start_within(limits: Limits, change: impl FnOnce(&mut Configuration)) -> Bench {
+        Bench::around(Simple::make, limits, change)
+    }
+
+    fn around<M: Machine>(
+        make: impl FnOnce(Startup) -> M,
+        limits: Limits,
+        change: impl FnOnce(&mut Configuration),
+    ) -> Bench {
         let temporary = tempfile::tempdir().unwrap();
         let mut configuration = configuration(&temporary.path().join("data"));
         change(&mut configuration);
-        let handle = start_within(configuration, limits, Simple::make).unwrap();
+        let handle = start_within(configuration, limits, make).unwrap();
         assert!(handle.wait_until_ready());
         let client = Runtime::new().unwrap();
         Bench {
