@@ -8,10 +8,13 @@ use etcd::proto::etcdserverpb::range_request::SortOrder;
 use etcd::proto::etcdserverpb::request_op::Request as Operation;
 use etcd::proto::etcdserverpb::response_op::Response as Done;
 use etcd::proto::etcdserverpb::{LeaseGrantResponse, RequestOp, ResponseOp};
-use etcd::proto::v3electionpb::{LeaderRequest, LeaderResponse};
+use etcd::proto::v3electionpb::{CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse};
+use etcd::proto::v3lockpb::{LockRequest, LockResponse};
 
 use super::*;
 
+const LOCK: &str = "/v3lockpb.Lock/Lock";
+const CAMPAIGN: &str = "/v3electionpb.Election/Campaign";
 const LEADER: &str = "/v3electionpb.Election/Leader";
 
 /// The only lease that is granted.
@@ -134,6 +137,18 @@ impl Shared {
     fn refuse(&self, which: Which, error: Error) {
         self.line().refuses = Some((which, error));
     }
+
+    fn holds(&self, key: &'static str) -> bool {
+        self.line().keys.contains_key(key.as_bytes())
+    }
+
+    fn until(&self, what: &str, so: impl Fn(&Line) -> bool) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while !so(&self.line()) {
+            assert!(std::time::Instant::now() < deadline, "in vain: {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 struct Hosted {
@@ -185,6 +200,21 @@ fn start() -> (Bench, Shared) {
     (bench, shared)
 }
 
+fn lock(lease: i64) -> LockRequest {
+    LockRequest {
+        name: "l".into(),
+        lease,
+    }
+}
+
+fn campaign(lease: i64, value: &'static str) -> CampaignRequest {
+    CampaignRequest {
+        name: "e".into(),
+        lease,
+        value: value.into(),
+    }
+}
+
 /// Whether it asks for candidates, whoever they are.
 fn is_read(request: &etcd::Request) -> bool {
     matches!(request, etcd::Request::Range(_))
@@ -204,4 +234,75 @@ fn who_asks_who_leads_is_told_that_nobody_can_answer() {
     assert_eq!(error.code(), Code::Unavailable);
     assert_eq!(error.message(), "etcdserver: request timed out");
     assert_eq!(line.line().refused, 1);
+}
+
+/// Whether it is a candidate's look at its own key, the last thing before it is told that it has
+/// won.
+fn is_own_read(request: &etcd::Request) -> bool {
+    matches!(request, etcd::Request::Range(range) if range.range_end.is_empty())
+}
+
+/// Whether it gives a key that is there another value.
+fn is_announcement(request: &etcd::Request) -> bool {
+    let etcd::Request::Txn(transaction) = request else {
+        return false;
+    };
+    let does = transaction.success[0].request.as_ref();
+    transaction.failure.is_empty() && matches!(does, Some(Operation::RequestPut(_)))
+}
+
+/// Its place was thought safe as soon as nobody was ahead; but if the majority was lost then,
+/// nobody had told it that it had won.
+#[test]
+fn who_gives_up_at_the_front_leaves_the_line() {
+    let (bench, line) = start();
+    line.refuse(is_own_read, Error::Timeout);
+    let call = unary::<_, LockResponse>(bench.channel(), LOCK, lock(1));
+    let call = bench.client.spawn(call);
+    line.until("it looks at its key", |line| line.refused > 0);
+    assert!(line.holds("l/1"));
+    call.abort();
+    line.until("it has left", |line| line.keys.is_empty());
+}
+
+#[test]
+fn who_is_told_that_it_has_not_won_has_left_the_line() {
+    let (bench, line) = start();
+    line.refuse(is_own_read, Error::PermissionDenied);
+    let error = bench.grpc::<_, LockResponse>(LOCK, lock(1)).unwrap_err();
+    assert_eq!(error.message(), "etcdserver: permission denied");
+    line.until("it has left", |line| line.keys.is_empty());
+    let error = bench.grpc::<_, CampaignResponse>(CAMPAIGN, campaign(1, "v"));
+    assert_eq!(error.unwrap_err().code(), Code::Unknown);
+    line.until("it has left", |line| line.keys.is_empty());
+}
+
+/// As in etcd, where a leader that cannot announce another value resigns.
+#[test]
+fn a_candidate_that_cannot_announce_its_value_leaves_the_line() {
+    let (bench, line) = start();
+    let first: CampaignResponse = bench.grpc(CAMPAIGN, campaign(1, "one")).unwrap();
+    assert_eq!(first.leader.unwrap().lease, 1);
+    line.refuse(is_announcement, Error::Timeout);
+    let error = bench.grpc::<_, CampaignResponse>(CAMPAIGN, campaign(1, "two"));
+    assert_eq!(error.unwrap_err().code(), Code::Unavailable);
+    line.until("it has left", |line| line.keys.is_empty());
+}
+
+#[test]
+fn nobody_loses_a_lock_by_asking_for_it_again() {
+    let (bench, line) = start();
+    let held: LockResponse = bench.grpc(LOCK, lock(1)).unwrap();
+    assert_eq!(held.key, "l/1");
+    line.refuse(is_own_read, Error::PermissionDenied);
+    bench
+        .grpc::<_, LockResponse>(LOCK, lock(1))
+        .expect_err("it is refused");
+    // Whatever that has set off is over when the same has come of what was asked later.
+    let waiting = unary::<_, LockResponse>(bench.channel(), LOCK, lock(2));
+    let waiting = bench.client.spawn(waiting);
+    line.until("another waits", |line| line.keys.len() == 2);
+    waiting.abort();
+    line.until("it has left", |line| line.keys.len() == 1);
+    assert!(line.holds("l/1"));
 }
