@@ -306,3 +306,33 @@ fn nobody_loses_a_lock_by_asking_for_it_again() {
     line.until("it has left", |line| line.keys.len() == 1);
     assert!(line.holds("l/1"));
 }
+
+/// `grpc-timeout` was passed on by the gateway and looked at by nobody: a call waited for ever.
+#[test]
+fn who_waits_in_line_is_told_when_the_time_it_gave_is_over() {
+    let (bench, line) = start();
+    let _: LockResponse = bench.grpc(LOCK, lock(1)).unwrap();
+    let ask = |path: &str, body: &str| {
+        let port = &bench.handle.endpoints().etcd;
+        bench.http(port, &post(path, "grpc-timeout: 2S\r\n", body))
+    };
+    let late = ask("/v3/lock/lock", r#"{"name":"bA==","lease":"2"}"#);
+    assert!(late.starts_with("HTTP/1.1 504"), "{late}");
+    assert!(late.contains("context deadline exceeded"), "{late}");
+    line.until("it has left", |line| line.keys.len() == 1);
+    assert!(line.holds("l/1"));
+    // A stream ends then too.
+    let late = ask("/v3/election/observe", r#"{"name":"ZQ=="}"#);
+    assert!(late.starts_with("HTTP/1.1 504"), "{late}");
+    assert!(late.contains(r#""grpc_code":4"#), "{late}");
+    let metrics = bench.http(&bench.handle.endpoints().admin, &get("/metrics"));
+    let parts = ["handled_total", r#""Lock""#, r#""DeadlineExceeded""#, "} 1"];
+    let is_counted = |line: &str| parts.iter().all(|part| line.contains(part));
+    assert!(metrics.lines().any(is_counted), "{metrics}");
+    // Who is served in time notices nothing.
+    let port = &bench.handle.endpoints().etcd;
+    let body = r#"{"name":"ZQ==","lease":"2"}"#;
+    let patient = post("/v3/election/campaign", "grpc-timeout: 1H\r\n", body);
+    let in_time = bench.http(port, &patient);
+    assert!(in_time.starts_with("HTTP/1.1 200"), "{in_time}");
+}
