@@ -238,7 +238,8 @@ impl Lines {
         self.ask(request).await.map_err(relayed)
     }
 
-    async fn grant(&self) -> Result<i64, Status> {
+    /// Makes a lease for a caller who brings none.
+    pub(crate) async fn grant(&self) -> Result<i64, Status> {
         let request = LeaseGrantRequest {
             ttl: SESSION_SECONDS,
             id: 0,

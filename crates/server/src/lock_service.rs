@@ -129,7 +129,13 @@ impl Election for LockService {
     ) -> Result<Response<ProclaimResponse>, Status> {
         let lines = self.lines.of(&request)?;
         let ProclaimRequest { leader, value } = request.into_inner();
-        let header = announce(&lines, named(leader)?, value).await?;
+        let mut leader = named(leader)?;
+        if leader.lease == 0 {
+            // The key would be there for ever. As in etcd, it ends with a lease of its own, which
+            // nobody renews.
+            leader.lease = lines.grant().await?;
+        }
+        let header = announce(&lines, leader, value).await?;
         Ok(Response::new(ProclaimResponse { header }))
     }
 

@@ -8,13 +8,18 @@ use etcd::proto::etcdserverpb::range_request::SortOrder;
 use etcd::proto::etcdserverpb::request_op::Request as Operation;
 use etcd::proto::etcdserverpb::response_op::Response as Done;
 use etcd::proto::etcdserverpb::{LeaseGrantResponse, RequestOp, ResponseOp};
-use etcd::proto::v3electionpb::{CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse};
+use etcd::proto::v3electionpb::{
+    CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
+    ProclaimResponse, ResignRequest, ResignResponse,
+};
 use etcd::proto::v3lockpb::{LockRequest, LockResponse};
 
 use super::*;
 
 const LOCK: &str = "/v3lockpb.Lock/Lock";
 const CAMPAIGN: &str = "/v3electionpb.Election/Campaign";
+const PROCLAIM: &str = "/v3electionpb.Election/Proclaim";
+const RESIGN: &str = "/v3electionpb.Election/Resign";
 const LEADER: &str = "/v3electionpb.Election/Leader";
 
 /// The only lease that is granted.
@@ -29,6 +34,7 @@ type Which = fn(&etcd::Request) -> bool;
 struct Line {
     keys: BTreeMap<Bytes, KeyValue>,
     revision: i64,
+    granted: u64,
     /// What is refused, and how.
     refuses: Option<(Which, Error)>,
     refused: u64,
@@ -45,11 +51,14 @@ impl Line {
         Ok(match request {
             etcd::Request::Range(range) => etcd::Response::Range(self.range(&range)),
             etcd::Request::Txn(transaction) => etcd::Response::Txn(self.transact(transaction)),
-            etcd::Request::LeaseGrant(_) => etcd::Response::LeaseGrant(LeaseGrantResponse {
-                id: GRANTED,
-                ttl: 60,
-                ..LeaseGrantResponse::default()
-            }),
+            etcd::Request::LeaseGrant(_) => {
+                self.granted += 1;
+                etcd::Response::LeaseGrant(LeaseGrantResponse {
+                    id: GRANTED,
+                    ttl: 60,
+                    ..LeaseGrantResponse::default()
+                })
+            }
             other => panic!("nobody in a line asks {other:?}"),
         })
     }
@@ -335,4 +344,30 @@ fn who_waits_in_line_is_told_when_the_time_it_gave_is_over() {
     let patient = post("/v3/election/campaign", "grpc-timeout: 1H\r\n", body);
     let in_time = bench.http(port, &patient);
     assert!(in_time.starts_with("HTTP/1.1 200"), "{in_time}");
+}
+
+/// The key lost its lease, and stood in everybody's way once its leader had died.
+#[test]
+fn what_a_leader_proclaims_without_a_lease_ends_all_the_same() {
+    let (bench, line) = start();
+    let won: CampaignResponse = bench.grpc(CAMPAIGN, campaign(1, "one")).unwrap();
+    let leader = won.leader.unwrap();
+    let lease = || line.line().keys["e/1".as_bytes()].lease;
+    for (named, found) in [(1, 1), (0, GRANTED)] {
+        let proclaim = ProclaimRequest {
+            leader: Some(LeaderKey {
+                lease: named,
+                ..leader.clone()
+            }),
+            value: "two".into(),
+        };
+        let _: ProclaimResponse = bench.grpc(PROCLAIM, proclaim).unwrap();
+        assert_eq!(lease(), found);
+    }
+    let resign = ResignRequest {
+        leader: Some(LeaderKey { lease: 0, ..leader }),
+    };
+    let _: ResignResponse = bench.grpc(RESIGN, resign).unwrap();
+    assert!(line.line().keys.is_empty());
+    assert_eq!(line.line().granted, 1, "who resigns needs none");
 }
