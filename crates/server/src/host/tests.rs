@@ -190,6 +190,8 @@ impl Machine for Simple {
     fn metrics(&self) -> node::Metrics {
         node::Metrics {
             reads: 77,
+            leader_changes: 5,
+            first_leader_changes: 1,
             leases_renewed: self.renewals,
             ..node::Metrics::default()
         }
@@ -355,6 +357,8 @@ fn one_port_speaks_grpc_and_http() {
     for line in [
         "etcd_server_has_leader 1",
         "quorate_reads_total 77",
+        "etcd_server_leader_changes_seen_total 1",
+        "quorate_leader_changes_total 5",
         "etcd_disk_wal_fsync_duration_seconds_count 1",
         "etcd_server_proposals_committed_total 3",
         "# EOF",
