@@ -467,8 +467,10 @@ pub struct Metrics {
     pub calls_timed_out: u64,
     /// Calls refused because too many bytes wait already.
     pub calls_refused: u64,
-    /// Leaders seen.
+    /// Leaders seen, of whatever group.
     pub leader_changes: u64,
+    /// Those of the first group.
+    pub first_leader_changes: u64,
     /// Checkpoints written.
     pub checkpoints_written: u64,
     /// Checkpoints that could not be written.
@@ -514,6 +516,7 @@ impl Metrics {
             calls_timed_out,
             calls_refused,
             leader_changes,
+            first_leader_changes,
             checkpoints_written,
             checkpoints_failed,
             damage_found,
@@ -543,6 +546,7 @@ impl Metrics {
         self.calls_timed_out += calls_timed_out;
         self.calls_refused += calls_refused;
         self.leader_changes += leader_changes;
+        self.first_leader_changes += first_leader_changes;
         self.checkpoints_written += checkpoints_written;
         self.checkpoints_failed += checkpoints_failed;
         self.damage_found += damage_found;

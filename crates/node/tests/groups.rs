@@ -112,6 +112,36 @@ fn five_nodes(seed: u64) -> World {
     world
 }
 
+/// They were one number: a node that stopped, and led four keyspaces, set off an alert that is
+/// about leaders which change four times.
+#[test]
+fn leaders_of_the_first_group_are_counted_apart() {
+    let mut world = five_nodes(19);
+    let counted = |world: &World, host: usize| {
+        let metrics = world.node(host).metrics();
+        (metrics.leader_changes, metrics.first_leader_changes)
+    };
+    let mut held = [0; 5];
+    for name in NAMES {
+        let (hosts, _) = place(&mut world, name);
+        hosts.iter().for_each(|host| held[*host] += 1);
+    }
+    let limit = Duration::from_secs(20);
+    world.run_until(limit, "all have seen their leaders", |world| {
+        held.iter().enumerate().all(|(host, held)| {
+            let (all, first) = counted(world, host);
+            first >= 1 && all >= first + held
+        })
+    });
+    let before = counted(&world, 0);
+    create(&mut world, "more", 5, EngineKind::Raft);
+    world.run_until(limit, "one more is seen", |world| {
+        counted(world, 0).0 > before.0
+    });
+    let after = counted(&world, 0);
+    assert_eq!(after.1, before.1, "it is another group's leader");
+}
+
 #[test]
 fn each_keyspace_has_revisions_of_its_own_and_does_not_see_the_others() {
     let mut world = five_nodes(1);

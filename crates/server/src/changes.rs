@@ -8,8 +8,13 @@
 //! them a few lookups, and nothing while nobody waits. Who registers before it reads misses
 //! nothing: a change that the read did not see is published after the read was answered. A waiter
 //! may be woken for nothing, and therefore always reads again.
+//!
+//! Clients choose the keys, and the folders. So a key is not looked up in all the folders it lies
+//! in, of which it may have a million, but in those lengths of which somebody waits for one; and
+//! these are few, as long folders count by their first [`FOLDER_BYTES`] bytes.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base::GroupId;
@@ -28,11 +33,49 @@ pub(crate) enum Watched {
     Folder(Bytes),
 }
 
+/// Folders that are longer are told apart by so many bytes alone: whoever waits for one of them is
+/// woken for the others too. What looking up a hostile key costs grows with the square of this.
+const FOLDER_BYTES: usize = 256;
+
 impl Watched {
-    /// All the folders that a key lies in.
-    fn folders_of(key: &Bytes) -> impl Iterator<Item = Watched> {
-        let slashes = key.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        slashes.map(|(slash, _)| Watched::Folder(key.slice(..=slash)))
+    /// What is looked up for it.
+    fn shortened(self) -> Watched {
+        match self {
+            Watched::Folder(folder) if folder.len() > FOLDER_BYTES => {
+                Watched::Folder(folder.slice(..FOLDER_BYTES))
+            }
+            short => short,
+        }
+    }
+}
+
+/// How many folders of each length are waited for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Lengths(BTreeMap<usize, usize>);
+
+impl Lengths {
+    fn add(&mut self, watched: &Watched) {
+        if let Watched::Folder(folder) = watched {
+            *self.0.entry(folder.len()).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, watched: &Watched) {
+        if let Watched::Folder(folder) = watched
+            && let Some(count) = self.0.get_mut(&folder.len())
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&folder.len());
+            }
+        }
+    }
+
+    /// The folders that a key lies in, as far as somebody waits for one that is as long.
+    fn folders_of(&self, key: &Bytes) -> Vec<Watched> {
+        let ends = self.0.range(..=key.len()).map(|(length, _)| *length);
+        let ends = ends.filter(|end| *end == FOLDER_BYTES || key[..*end].ends_with(b"/"));
+        ends.map(|end| Watched::Folder(key.slice(..end))).collect()
     }
 }
 
@@ -44,6 +87,8 @@ struct Inner {
     last: u64,
     count: usize,
     waiters: HashMap<(GroupId, Watched), Waiters>,
+    /// Of the folders among them.
+    lengths: Lengths,
 }
 
 /// Everybody who waits on this node; a clone shares them.
@@ -83,12 +128,8 @@ impl Changes {
         if inner.count >= self.most {
             return Err(TooManyWaiters);
         }
-        inner.count += 1;
-        inner.last += 1;
-        let number = inner.last;
-        let watched = (self.group, watched);
-        let waiters = inner.waiters.entry(watched.clone()).or_default();
-        waiters.insert(number, wake);
+        let watched = (self.group, watched.shortened());
+        let number = inner.add(&watched, wake);
         drop(inner);
         Ok(Waiter {
             changes: self.clone(),
@@ -126,11 +167,28 @@ impl Changes {
 }
 
 impl Inner {
+    /// Adds a waiter, and gives its number.
+    fn add(&mut self, watched: &(GroupId, Watched), wake: oneshot::Sender<()>) -> u64 {
+        self.count += 1;
+        self.last += 1;
+        let waiters = match self.waiters.entry(watched.clone()) {
+            Entry::Occupied(others) => others.into_mut(),
+            Entry::Vacant(place) => {
+                self.lengths.add(&watched.1);
+                place.insert(Waiters::new())
+            }
+        };
+        waiters.insert(self.last, wake);
+        self.last
+    }
+
     fn wake(&mut self, group: GroupId, event: &Event) {
         let key = &event.key_value.key;
         let itself = std::iter::once(Watched::Key(key.clone()));
-        for watched in itself.chain(Watched::folders_of(key)) {
-            if let Some(waiters) = self.waiters.remove(&(group, watched)) {
+        for watched in itself.chain(self.lengths.folders_of(key)) {
+            let watched = (group, watched);
+            if let Some(waiters) = self.waiters.remove(&watched) {
+                self.lengths.remove(&watched.1);
                 self.count -= waiters.len();
                 wake_each(waiters);
             }
@@ -139,9 +197,24 @@ impl Inner {
 
     fn wake_all(&mut self, group: GroupId) {
         let all = self.waiters.extract_if(|(of, _), _| *of == group);
-        for (_, waiters) in all {
+        for ((_, watched), waiters) in all {
+            self.lengths.remove(&watched);
             self.count -= waiters.len();
             wake_each(waiters);
+        }
+    }
+
+    /// A waiter gives up, unless it has been woken.
+    fn remove(&mut self, watched: &(GroupId, Watched), number: u64) {
+        let Some(waiters) = self.waiters.get_mut(watched) else {
+            return;
+        };
+        if waiters.remove(&number).is_some() {
+            self.count -= 1;
+            if waiters.is_empty() {
+                self.waiters.remove(watched);
+                self.lengths.remove(&watched.1);
+            }
         }
     }
 }
@@ -171,17 +244,7 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let mut inner = self.changes.lock();
-        let Some(waiters) = inner.waiters.get_mut(&self.watched) else {
-            return;
-        };
-        if waiters.remove(&self.number).is_some() {
-            let nobody = waiters.is_empty();
-            inner.count -= 1;
-            if nobody {
-                inner.waiters.remove(&self.watched);
-            }
-        }
+        self.changes.lock().remove(&self.watched, self.number);
     }
 }
 
@@ -226,6 +289,11 @@ mod tests {
         waiter.woken.try_recv().is_ok()
     }
 
+    fn is_empty(changes: &Changes) -> bool {
+        let inner = changes.lock();
+        inner.count == 0 && inner.waiters.is_empty() && inner.lengths == Lengths::default()
+    }
+
     #[test]
     fn a_change_wakes_those_it_concerns_and_no_one_else() {
         let changes = Changes::new(10);
@@ -258,8 +326,55 @@ mod tests {
         changes.gone(GroupId(3));
         assert!(woken(&mut elsewhere), "what is gone is not waited for");
         assert!(woken(&mut other), "what a snapshot jumped over is unknown");
-        assert_eq!(changes.lock().count, 0);
-        assert!(changes.lock().waiters.is_empty());
+        assert!(is_empty(&changes));
+    }
+
+    /// Each event was looked up in every folder that its key lies in: for a key of 1.5 MB of
+    /// slashes that is 1.1 TB to be hashed, on the node's thread, as soon as anybody waited.
+    #[test]
+    fn a_key_is_looked_up_in_no_more_folders_than_are_waited_for() {
+        let changes = Changes::new(1000);
+        let slashes: &'static str = "/".repeat(1_500_000).leak();
+        let key = Bytes::from_static(slashes.as_bytes());
+        let folder = |length| changes.register(Watched::Folder(key.slice(..length)));
+        let other = Watched::Folder(Bytes::from_static(b"a/"));
+        let mut other = changes.register(other).unwrap();
+        let mut single = changes
+            .register(Watched::Key(Bytes::from_static(b"a")))
+            .unwrap();
+        assert_eq!(changes.lock().lengths.folders_of(&key).len(), 1);
+        let mut all: Vec<Waiter> = (1..=900).map(|length| folder(length).unwrap()).collect();
+        assert_eq!(
+            changes.lock().lengths.folders_of(&key).len(),
+            FOLDER_BYTES,
+            "however many different ones there are"
+        );
+        changes.published(META, &publication(&[slashes], false));
+        assert!(all.iter_mut().all(woken));
+        assert!(!woken(&mut other) && !woken(&mut single));
+        assert_eq!(changes.lock().lengths.0, BTreeMap::from([(2, 1)]));
+        drop((other, single));
+        assert!(is_empty(&changes));
+    }
+
+    #[test]
+    fn folders_that_are_long_are_told_apart_by_how_they_begin() {
+        let changes = Changes::new(10);
+        let long = "a".repeat(FOLDER_BYTES);
+        let folder = |name: String| changes.register(Watched::Folder(name.into())).unwrap();
+        let mut first = folder(format!("{long}1/"));
+        let mut second = folder(format!("{long}2/"));
+        let mut short = folder(format!("{}/", &long[1..]));
+        let key: &'static str = format!("{long}1/k").leak();
+        changes.published(META, &publication(&[&key[..FOLDER_BYTES - 1], key], false));
+        assert!(woken(&mut first));
+        assert!(woken(&mut second), "for nothing, which does no harm");
+        assert!(!woken(&mut short), "one as long as that is told apart");
+        changes.published(META, &publication(&["a", key], false));
+        let key: &'static str = format!("{}/k", &long[1..]).leak();
+        changes.published(META, &publication(&[key], false));
+        assert!(woken(&mut short));
+        assert!(is_empty(&changes));
     }
 
     #[test]
@@ -272,7 +387,10 @@ mod tests {
             Some(TooManyWaiters)
         );
         drop(waiter);
-        assert!(changes.lock().waiters.is_empty());
+        assert!(is_empty(&changes));
+        let folder = Watched::Folder(Bytes::from_static(b"k/"));
+        drop(changes.register(folder).unwrap());
+        assert!(is_empty(&changes));
         assert!(changes.register(watched).is_ok());
     }
 }

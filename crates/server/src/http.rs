@@ -25,6 +25,8 @@ use crate::limits::ClientLimits;
 use crate::metrics::{CountedCall, Exposition, Metrics};
 use crate::transport::Asker;
 
+mod deadline;
+
 /// The version of etcd whose behaviour is promised.
 pub(crate) const ETCD_VERSION: &str = "3.7.1";
 /// The version of the cluster that etcd reports with it.
@@ -58,6 +60,7 @@ pub(crate) fn client_router(site: &Site, grpc: tonic::service::Routes) -> Router
         .route(gateway::ROUTE, any(json));
     let grpc = grpc.prepare().into_axum_router();
     let grpc = grpc
+        .layer(axum::middleware::from_fn(deadline::keep))
         .layer(axum::middleware::map_response(word_as_etcd))
         .layer(axum::middleware::from_fn_with_state(
             site.metrics.clone(),

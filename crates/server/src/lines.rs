@@ -1,7 +1,8 @@
 //! Waiting in line: how locks are taken and elections are won on behalf of clients.
 //!
 //! The line itself is keys ([`etcd::candidacy`]); here is the waiting. A client that goes away
-//! while it waits leaves the line at once; a node that dies leaves it to the lease.
+//! while it waits leaves the line at once, as does one that is told that it has not won; a node
+//! that dies leaves it to the lease.
 
 use std::time::Duration;
 
@@ -40,7 +41,9 @@ pub(crate) struct Lines {
     patience: Duration,
 }
 
-/// A place in a line.
+/// A place in a line, for as long as its caller does not know what has come of it. Where it
+/// [leaves](Place::leave_when_dropped), dropping it gives it up: the caller has gone, or is told
+/// that it has not won.
 pub(crate) struct Place {
     pub(crate) candidate: Candidate,
     pub(crate) entered: Entered,
@@ -48,6 +51,30 @@ pub(crate) struct Place {
     pub(crate) header: ResponseHeader,
     /// The lease was made for the caller.
     own_lease: bool,
+    lines: Lines,
+    leaves: bool,
+}
+
+impl Place {
+    /// Gives the place up when it is dropped. So it is from the start with one that was taken just
+    /// now, and with one that has somebody ahead. One that was found at the front is different: an
+    /// earlier call may hold the lock by it, which nobody loses by asking for it once more.
+    pub(crate) fn leave_when_dropped(&mut self) {
+        self.leaves = true;
+    }
+
+    /// The caller is about to be told what has come of it.
+    pub(crate) fn keep(&mut self) {
+        self.leaves = false;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.leaves {
+            self.lines.leave(self);
+        }
+    }
 }
 
 impl Lines {
@@ -104,43 +131,40 @@ impl Lines {
             lease
         };
         let candidate = Candidates::new(name).candidate(lease);
+        // A caller that goes before this is answered may leave a place behind. Giving that up later
+        // could take it from the same caller, who has asked again meanwhile and found it.
         let mut response = self.transact(candidate.enter(value)).await?;
         let entered = Candidate::entered(&response).ok_or_else(mismatch)?;
         Ok(Place {
+            leaves: entered.earlier_value.is_none(),
             candidate,
             entered,
             header: response.header.take().unwrap_or_default(),
             own_lease,
+            lines: self.clone(),
         })
     }
 
-    /// Waits until nobody is ahead. If the caller gives up, so does its place.
-    pub(crate) async fn reach_the_front(&self, place: &Place) -> Result<(), Status> {
-        let mut leaving = Leaving {
-            lines: self,
-            place: Some(place),
-        };
-        let result = if place.own_lease {
-            tokio::select! {
-                result = self.wait(place) => result,
-                never = self.keep_alive(place.candidate.lease()) => match never {},
-            }
-        } else {
-            self.wait(place).await
-        };
-        if result.is_ok() {
-            leaving.place = None;
+    /// Waits until nobody is ahead.
+    pub(crate) async fn reach_the_front(&self, place: &mut Place) -> Result<(), Status> {
+        if !place.own_lease {
+            return self.wait(place).await;
         }
-        result
+        let lease = place.candidate.lease();
+        tokio::select! {
+            result = self.wait(place) => result,
+            never = self.keep_alive(lease) => match never {},
+        }
     }
 
-    async fn wait(&self, place: &Place) -> Result<(), Status> {
+    async fn wait(&self, place: &mut Place) -> Result<(), Status> {
         let ahead = place.candidate.ahead(place.entered.revision);
         loop {
             let response = self.read(&ahead).await?;
             let Some(next) = candidacy::only(&response) else {
                 return Ok(());
             };
+            place.leave_when_dropped();
             let waiter = self.waiter(Watched::Key(next.key.clone()))?;
             // It may have gone between the read and the registration.
             let again = self.read(&ahead).await?;
@@ -190,6 +214,14 @@ impl Lines {
         }
     }
 
+    /// A linearizable read for somebody who does not wait for anything else.
+    pub(crate) async fn read_once(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+        match self.relayed(etcd::Request::Range(request)).await? {
+            etcd::Response::Range(response) => Ok(response),
+            _ => Err(mismatch()),
+        }
+    }
+
     pub(crate) async fn transact(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
         match self.relayed(etcd::Request::Txn(request)).await? {
             etcd::Response::Txn(response) => Ok(response),
@@ -206,7 +238,8 @@ impl Lines {
         self.ask(request).await.map_err(relayed)
     }
 
-    async fn grant(&self) -> Result<i64, Status> {
+    /// Makes a lease for a caller who brings none.
+    pub(crate) async fn grant(&self) -> Result<i64, Status> {
         let request = LeaseGrantRequest {
             ttl: SESSION_SECONDS,
             id: 0,
@@ -255,18 +288,4 @@ fn relayed(status: Status) -> Status {
         return status;
     }
     Status::new(Code::Unknown, status.message())
-}
-
-/// Gives a place up when its caller does.
-struct Leaving<'a> {
-    lines: &'a Lines,
-    place: Option<&'a Place>,
-}
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.lines.leave(place);
-        }
-    }
 }

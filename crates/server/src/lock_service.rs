@@ -51,9 +51,10 @@ impl Lock for LockService {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
         let lines = self.lines.of(&request)?;
         let LockRequest { name, lease } = request.into_inner();
-        let place = lines.enter(&name, lease, Bytes::new()).await?;
-        lines.reach_the_front(&place).await?;
+        let mut place = lines.enter(&name, lease, Bytes::new()).await?;
+        lines.reach_the_front(&mut place).await?;
         let own = lines.read(&place.candidate.own()).await?;
+        place.keep();
         let held = candidacy::only(&own);
         if held.is_none_or(|held| held.create_revision != place.entered.revision) {
             return Err(Status::unknown("mutex: session is expired"));
@@ -96,22 +97,24 @@ impl Election for LockService {
     ) -> Result<Response<CampaignResponse>, Status> {
         let lines = self.lines.of(&request)?;
         let CampaignRequest { name, lease, value } = request.into_inner();
-        let place = lines.enter(&name, lease, value.clone()).await?;
-        let (candidate, entered) = (&place.candidate, &place.entered);
+        let mut place = lines.enter(&name, lease, value.clone()).await?;
+        // As in etcd, whoever leads already and asks again resigns if that fails.
+        place.leave_when_dropped();
         let leader = LeaderKey {
             name,
-            key: candidate.key().clone(),
-            rev: entered.revision,
-            lease: candidate.lease(),
+            key: place.candidate.key().clone(),
+            rev: place.entered.revision,
+            lease: place.candidate.lease(),
         };
         let differs = |earlier: &Bytes| *earlier != value;
-        if entered.earlier_value.as_ref().is_some_and(differs) {
+        if place.entered.earlier_value.as_ref().is_some_and(differs) {
             announce(&lines, leader.clone(), value).await?;
         }
-        lines.reach_the_front(&place).await?;
-        let own = lines.read(&candidate.own()).await?;
+        lines.reach_the_front(&mut place).await?;
+        let own = lines.read(&place.candidate.own()).await?;
+        place.keep();
         let held = candidacy::only(&own);
-        if held.is_none_or(|held| held.create_revision != entered.revision) {
+        if held.is_none_or(|held| held.create_revision != leader.rev) {
             return Err(Status::unknown(NOT_LEADER));
         }
         Ok(Response::new(CampaignResponse {
@@ -126,7 +129,13 @@ impl Election for LockService {
     ) -> Result<Response<ProclaimResponse>, Status> {
         let lines = self.lines.of(&request)?;
         let ProclaimRequest { leader, value } = request.into_inner();
-        let header = announce(&lines, named(leader)?, value).await?;
+        let mut leader = named(leader)?;
+        if leader.lease == 0 {
+            // The key would be there for ever. As in etcd, it ends with a lease of its own, which
+            // nobody renews.
+            leader.lease = lines.grant().await?;
+        }
+        let header = announce(&lines, leader, value).await?;
         Ok(Response::new(ProclaimResponse { header }))
     }
 
@@ -136,7 +145,7 @@ impl Election for LockService {
     ) -> Result<Response<LeaderResponse>, Status> {
         let lines = self.lines.of(&request)?;
         let candidates = Candidates::new(&request.into_inner().name);
-        let mut first = lines.read(&candidates.first()).await?;
+        let mut first = lines.read_once(candidates.first()).await?;
         let header = first.header.take();
         let kv = first.kvs.pop();
         let kv = kv.ok_or_else(|| Status::unknown("election: no leader"))?;

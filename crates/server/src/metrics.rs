@@ -408,9 +408,16 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
 
 fn register_counted(counted: &node::Metrics, registry: &mut Registry) {
     let counters = [
+        // Of one group, as in etcd: an alert on it must not count one node's end for each
+        // keyspace that the node led.
         (
             "etcd_server_leader_changes_seen",
-            "Leaders seen",
+            "Leaders of the first group seen",
+            counted.first_leader_changes,
+        ),
+        (
+            "quorate_leader_changes",
+            "Leaders seen, of all groups here",
             counted.leader_changes,
         ),
         (

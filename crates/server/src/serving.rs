@@ -58,7 +58,7 @@ use node::hub::{HistoryResult, HubId, Publication};
 use node::{Answer, CallId};
 
 pub(crate) use connection::Accepted;
-pub(crate) use grpc::{Deframer, Status};
+pub(crate) use grpc::{Deframer, Status, time_allowed};
 pub(crate) use socket::{ClientStream, PeerConnection, Socket};
 pub(crate) use worker::{Seat, Setting, WeakWorkers, Workers};
 

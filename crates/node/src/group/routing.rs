@@ -205,6 +205,7 @@ impl Group {
         if leader.is_some() {
             self.members.led(moment.now);
             self.metrics.leader_changes += 1;
+            self.metrics.first_leader_changes += u64::from(self.id == META);
             self.calls.resend_everything();
             self.calls.leader_known();
             if !std::mem::replace(&mut self.ready_told, true) && self.id == META {

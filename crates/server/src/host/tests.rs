@@ -30,6 +30,7 @@ mod gateway;
 mod hostile;
 mod hot;
 mod leases;
+mod locks;
 mod published;
 mod secured;
 
@@ -189,6 +190,8 @@ impl Machine for Simple {
     fn metrics(&self) -> node::Metrics {
         node::Metrics {
             reads: 77,
+            leader_changes: 5,
+            first_leader_changes: 1,
             leases_renewed: self.renewals,
             ..node::Metrics::default()
         }
@@ -216,10 +219,18 @@ impl Bench {
     }
 
     fn start_within(limits: Limits, change: impl FnOnce(&mut Configuration)) -> Bench {
+        Bench::around(Simple::make, limits, change)
+    }
+
+    fn around<M: Machine>(
+        make: impl FnOnce(Startup) -> M,
+        limits: Limits,
+        change: impl FnOnce(&mut Configuration),
+    ) -> Bench {
         let temporary = tempfile::tempdir().unwrap();
         let mut configuration = configuration(&temporary.path().join("data"));
         change(&mut configuration);
-        let handle = start_within(configuration, limits, Simple::make).unwrap();
+        let handle = start_within(configuration, limits, make).unwrap();
         assert!(handle.wait_until_ready());
         let client = Runtime::new().unwrap();
         Bench {
@@ -346,6 +357,8 @@ fn one_port_speaks_grpc_and_http() {
     for line in [
         "etcd_server_has_leader 1",
         "quorate_reads_total 77",
+        "etcd_server_leader_changes_seen_total 1",
+        "quorate_leader_changes_total 5",
         "etcd_disk_wal_fsync_duration_seconds_count 1",
         "etcd_server_proposals_committed_total 3",
         "# EOF",

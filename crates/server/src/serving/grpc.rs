@@ -80,7 +80,7 @@ impl Status {
     }
 
     /// The time that the client gave is over.
-    pub(super) fn too_late() -> Status {
+    pub(crate) fn too_late() -> Status {
         let code = etcd::Code::DeadlineExceeded.number();
         Status::new(code, "context deadline exceeded")
     }
@@ -107,7 +107,7 @@ impl Status {
     }
 
     /// The headers that say it.
-    pub(super) fn headers(&self) -> HeaderMap {
+    pub(crate) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(3);
         self.write(&mut headers);
         headers
@@ -374,7 +374,7 @@ pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
 }
 
 /// How long the client waits, if it says so (in a form that makes sense).
-pub(super) fn time_allowed(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn time_allowed(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     // Eight digits at most, says the specification, so that no product below overflows.
