@@ -167,6 +167,10 @@ pub struct ClientLimits {
     pub workers: usize,
     /// The longest list of headers of an HTTP/2 request.
     pub header_bytes: u32,
+    /// What the HTTP/2 library may need besides their bytes for short frames that nobody has taken
+    /// from it yet, as it counts it: some 250 bytes each. More ends the connection, so that what
+    /// comes between two turns, up to 2 MiB, must fit.
+    pub unread_frames_bytes: usize,
     /// What is waiting to be written to one HTTP/2 connection goes out at once when it has grown
     /// to this.
     pub write_buffer_bytes: usize,
@@ -343,6 +347,7 @@ impl Default for ClientLimits {
             receive_bytes: 2 << 20,
             workers: default_workers(),
             header_bytes: 16 << 10,
+            unread_frames_bytes: 32 << 20,
             write_buffer_bytes: 64 << 10,
             stream_send_bytes: 64 << 10,
             stream_credit_bytes: 256 << 10,

@@ -303,11 +303,17 @@ fn failed(error: &dyn std::error::Error) -> Closed {
 }
 
 fn builder(limits: &ClientLimits) -> h2::server::Builder {
+    let streams = limits.streams_per_connection;
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(limits.stream_window_bytes)
         .initial_connection_window_size(limits.connection_window_bytes)
-        .max_concurrent_streams(limits.streams_per_connection)
+        .max_concurrent_streams(streams)
+        // A client may give up all its calls before they are looked at, and send on before it
+        // hears that they have ended: that is no attack yet.
+        .max_pending_accept_reset_streams(streams as usize)
+        .max_concurrent_reset_streams(streams as usize)
+        .data_frame_budget(limits.unread_frames_bytes)
         .max_header_list_size(limits.header_bytes)
         .max_send_buffer_size(limits.stream_send_bytes);
     builder
