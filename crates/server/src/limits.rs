@@ -270,7 +270,8 @@ pub struct ClientLimits {
 /// Limits of calls in keyspaces that other nodes hold.
 #[derive(Clone, Debug)]
 pub struct RelayLimits {
-    /// How many calls one worker carries on at a time.
+    /// How many calls one worker carries on at a time, and so, how many one connection of another
+    /// node may have under way here.
     pub calls: usize,
     /// For so long a node is looked for that serves a call.
     pub patience: Duration,
