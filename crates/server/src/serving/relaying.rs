@@ -301,7 +301,7 @@ impl Call<'_> {
         let Ok((answer, send)) = requests.send_request(self.head.clone(), false) else {
             return Ok(Attempt::NotBegun);
         };
-        let sending = self.send(send);
+        let sending = send_body(&self.body, send);
         tokio::pin!(sending, answer);
         let mut is_sent = false;
         let response = loop {
@@ -329,35 +329,6 @@ impl Call<'_> {
                 () = &mut sending, if !is_sent => is_sent = true,
             }
         }
-    }
-
-    /// Sends what the client sends: first what another node was sent already, then what comes.
-    async fn send(&self, mut send: SendStream<Bytes>) {
-        let mut repeated = 0;
-        loop {
-            let piece = self.body.borrow().kept_piece(repeated);
-            let piece = match piece {
-                Some(piece) => piece,
-                None => match std::future::poll_fn(|context| self.poll_body(context)).await {
-                    Some(piece) => piece,
-                    None => break,
-                },
-            };
-            repeated += 1;
-            if send_all(&mut send, piece).await.is_err() {
-                // The answer says why.
-                return;
-            }
-        }
-        if self.body.borrow().has_failed {
-            return send.send_reset(h2::Reason::CANCEL);
-        }
-        // A node that has gone needs no end.
-        let _ = send.send_data(Bytes::new(), true);
-    }
-
-    fn poll_body(&self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        self.body.borrow_mut().poll(context)
     }
 }
 
@@ -392,10 +363,6 @@ impl Body {
 
     fn can_be_repeated(&self) -> bool {
         self.kept.is_some() && !self.has_failed
-    }
-
-    fn kept_piece(&self, index: usize) -> Option<Bytes> {
-        self.kept.as_ref()?.get(index).cloned()
     }
 
     /// Keeps a piece in case that it has to be sent again.
@@ -438,6 +405,31 @@ impl Body {
             }
         }
     }
+}
+
+/// Sends what the client sends: first what another node was sent already, then what comes.
+async fn send_body(body: &RefCell<Body>, mut send: SendStream<Bytes>) {
+    // Taken along: nothing is kept any more once the answer begins, which may be before all of it
+    // has been sent again.
+    let mut again = body.borrow().kept.clone().unwrap_or_default().into_iter();
+    loop {
+        let piece = match again.next() {
+            Some(piece) => Some(piece),
+            None => std::future::poll_fn(|context| body.borrow_mut().poll(context)).await,
+        };
+        let Some(piece) = piece else {
+            break;
+        };
+        if send_all(&mut send, piece).await.is_err() {
+            // The answer says why.
+            return;
+        }
+    }
+    if body.borrow().has_failed {
+        return send.send_reset(h2::Reason::CANCEL);
+    }
+    // A node that has gone needs no end.
+    let _ = send.send_data(Bytes::new(), true);
 }
 
 /// Sends a piece at the speed at which the other node takes it.
@@ -586,3 +578,6 @@ async fn probe(pings: Option<PingPong>, limits: &RelayLimits) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
