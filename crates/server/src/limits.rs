@@ -165,7 +165,8 @@ pub struct ClientLimits {
     pub receive_bytes: usize,
     /// Threads that serve etcd's clients; none means that the node's own thread does.
     pub workers: usize,
-    /// The longest list of headers of an HTTP/2 request.
+    /// The longest list of headers of an HTTP/2 request: tokens may be long. A call holds as much
+    /// beside its message, of whose length it is an eighth.
     pub header_bytes: u32,
     /// What the HTTP/2 library may need besides their bytes for short frames that nobody has taken
     /// from it yet, as it counts it: some 250 bytes each. More ends the connection, so that what
@@ -347,7 +348,7 @@ impl Default for ClientLimits {
         ClientLimits {
             receive_bytes: 2 << 20,
             workers: default_workers(),
-            header_bytes: 16 << 10,
+            header_bytes: 256 << 10,
             unread_frames_bytes: 32 << 20,
             write_buffer_bytes: 64 << 10,
             stream_send_bytes: 64 << 10,

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 
-use ::http::{HeaderMap, Request};
+use ::http::{HeaderMap, Request, StatusCode};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use prost::Message as _;
@@ -421,4 +421,22 @@ fn keep_alives_that_nobody_answers_end_no_connection() {
         let call = async { range_of(&wire.call(RANGE, PLAIN, &range("k")).await) };
         bench.client.block_on(call);
     }
+}
+
+#[test]
+fn metadata_may_be_long_but_not_without_end() {
+    let bench = Bench::start(|_| {});
+    bench.client.block_on(async {
+        let wire = Wire::open(bench.etcd()).await;
+        let with_token = |length: usize| {
+            let token: &'static str = "t".repeat(length).leak();
+            [("content-type", "application/grpc"), ("token", token)]
+        };
+        let may_be = with_token(200_000);
+        range_of(&wire.call(RANGE, &may_be, &range("k")).await);
+        let (response, _) = wire.begin(RANGE, &with_token(300_000)).await;
+        let refused = response.await.map(|response| response.status());
+        assert!(!matches!(refused, Ok(StatusCode::OK)), "{refused:?}");
+        range_of(&wire.call(RANGE, PLAIN, &range("k")).await);
+    });
 }
