@@ -165,8 +165,13 @@ pub struct ClientLimits {
     pub receive_bytes: usize,
     /// Threads that serve etcd's clients; none means that the node's own thread does.
     pub workers: usize,
-    /// The longest list of headers of an HTTP/2 request.
+    /// The longest list of headers of an HTTP/2 request: tokens may be long. A call holds as much
+    /// beside its message, of whose length it is an eighth.
     pub header_bytes: u32,
+    /// What the HTTP/2 library may need besides their bytes for short frames that nobody has taken
+    /// from it yet, as it counts it: some 250 bytes each. More ends the connection, so that what
+    /// comes between two turns, up to 2 MiB, must fit.
+    pub unread_frames_bytes: usize,
     /// What is waiting to be written to one HTTP/2 connection goes out at once when it has grown
     /// to this.
     pub write_buffer_bytes: usize,
@@ -266,7 +271,8 @@ pub struct ClientLimits {
 /// Limits of calls in keyspaces that other nodes hold.
 #[derive(Clone, Debug)]
 pub struct RelayLimits {
-    /// How many calls one worker carries on at a time.
+    /// How many calls one worker carries on at a time, and so, how many one connection of another
+    /// node may have under way here.
     pub calls: usize,
     /// For so long a node is looked for that serves a call.
     pub patience: Duration,
@@ -342,7 +348,8 @@ impl Default for ClientLimits {
         ClientLimits {
             receive_bytes: 2 << 20,
             workers: default_workers(),
-            header_bytes: 16 << 10,
+            header_bytes: 256 << 10,
+            unread_frames_bytes: 32 << 20,
             write_buffer_bytes: 64 << 10,
             stream_send_bytes: 64 << 10,
             stream_credit_bytes: 256 << 10,

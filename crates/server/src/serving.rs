@@ -30,13 +30,14 @@
 //! - [`unary`]: calls with one answer. [`streams`]: calls with many. [`routed`]: all others.
 //! - [`demands`]: what metadata asks of whoever serves a call.
 //! - [`prefixed`]: the keyspace that the keys of a request choose. [`relaying`]: calls in keyspaces
-//!   that other nodes hold.
+//!   that other nodes hold. [`intake`]: what comes on a stream that has to wait.
 //! - [`watching`]: etcd's watches, on streams. [`renewing`]: its keep-alives.
 //! - [`grpc`]: what stands around the messages.
 
 mod connection;
 pub(crate) mod demands;
 mod grpc;
+mod intake;
 mod mailbox;
 mod outgoing;
 mod prefixed;

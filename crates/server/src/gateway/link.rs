@@ -126,7 +126,9 @@ impl Link {
         let mut builder = h2::client::Builder::new();
         builder
             .initial_window_size(self.stream_window_bytes)
-            .initial_connection_window_size(LARGEST_WINDOW);
+            .initial_connection_window_size(LARGEST_WINDOW)
+            // What the worker still sends of calls that were given up is no attack.
+            .max_local_error_reset_streams(None);
         let handshake = builder.handshake(own).await;
         let (requests, connection) = handshake.map_err(|error| failed(&error))?;
         self.runtime.spawn(async move {

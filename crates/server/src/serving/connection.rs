@@ -92,7 +92,10 @@ impl Client<'_> {
         let limits = &self.worker.setting.limits;
         let metrics = &self.worker.setting.metrics;
         let outgoing = Outgoing::new(stream, limits.write_buffer_bytes, metrics);
-        let mut connection = match builder(limits).handshake(outgoing.clone()).await {
+        let mut connection = match builder(limits, self.source)
+            .handshake(outgoing.clone())
+            .await
+        {
             Ok(connection) => connection,
             Err(error) => return failed(&error),
         };
@@ -302,12 +305,23 @@ fn failed(error: &dyn std::error::Error) -> Closed {
     Closed::Failed
 }
 
-fn builder(limits: &ClientLimits) -> h2::server::Builder {
+fn builder(limits: &ClientLimits, source: Source) -> h2::server::Builder {
+    let streams = match source {
+        // All that a worker of another node carries on comes over one connection. What found no
+        // place on it would wait at that node without an end.
+        Source::Peer => u32::try_from(limits.relays.calls).unwrap_or(u32::MAX),
+        _ => limits.streams_per_connection,
+    };
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(limits.stream_window_bytes)
         .initial_connection_window_size(limits.connection_window_bytes)
-        .max_concurrent_streams(limits.streams_per_connection)
+        .max_concurrent_streams(streams)
+        // A client may give up all its calls before they are looked at, and send on before it
+        // hears that they have ended: that is no attack yet.
+        .max_pending_accept_reset_streams(streams as usize)
+        .max_concurrent_reset_streams(streams as usize)
+        .data_frame_budget(limits.unread_frames_bytes)
         .max_header_list_size(limits.header_bytes)
         .max_send_buffer_size(limits.stream_send_bytes);
     builder
@@ -406,5 +420,42 @@ impl Probe {
             self.alarm.as_mut().reset(Instant::now() + wait);
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// A worker that may carry on sixteen thousand calls had room for four thousand of them on
+    /// its connection to a node; the rest waited, puts behind watches, and were told nothing.
+    #[tokio::test]
+    async fn another_nodes_connection_takes_all_that_its_worker_carries_on() {
+        let limits = ClientLimits::default();
+        for (source, calls) in [
+            (Source::Peer, limits.relays.calls),
+            (Source::Remote, limits.streams_per_connection as usize),
+        ] {
+            let (ours, theirs) = duplex(4096);
+            let builder = builder(&limits, source);
+            let (client, server) = tokio::join!(
+                h2::client::handshake(ours),
+                builder.handshake::<_, Bytes>(theirs),
+            );
+            let (requests, mut connection) = client.unwrap();
+            let _server = server.unwrap();
+            let told = poll_fn(|context| {
+                assert!(Pin::new(&mut connection).poll(context).is_pending());
+                match requests.current_max_send_streams() {
+                    usize::MAX => Poll::Pending,
+                    told => Poll::Ready(told),
+                }
+            });
+            assert_eq!(told.await, calls, "{source:?}");
+        }
     }
 }

@@ -27,7 +27,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -38,6 +38,7 @@ use node::Holder;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::grpc::{Payload, Status};
+use super::intake::{self, Intake};
 use super::routed::{Gone, send_piece};
 use super::worker::Worker;
 use crate::authority;
@@ -161,7 +162,9 @@ pub(super) fn begin_with(
             body: RefCell::new(Body::new(came, worker.setting.limits.relays.replay_bytes)),
         };
         worker.setting.metrics.relay.calls.inc();
-        match call.relay(&mut respond).await {
+        let relayed = call.relay(&mut respond);
+        let take_in = |context: &mut Context<'_>| call.body.borrow_mut().take_in(context);
+        match intake::wait(relayed, take_in).await {
             Ok(()) | Err(Failure::GivenUp) => {}
             Err(Failure::Refused(error)) => {
                 worker.setting.metrics.relay.failures.inc();
@@ -298,7 +301,7 @@ impl Call<'_> {
         let Ok((answer, send)) = requests.send_request(self.head.clone(), false) else {
             return Ok(Attempt::NotBegun);
         };
-        let sending = self.send(send);
+        let sending = send_body(&self.body, send);
         tokio::pin!(sending, answer);
         let mut is_sent = false;
         let response = loop {
@@ -327,35 +330,6 @@ impl Call<'_> {
             }
         }
     }
-
-    /// Sends what the client sends: first what another node was sent already, then what comes.
-    async fn send(&self, mut send: SendStream<Bytes>) {
-        let mut repeated = 0;
-        loop {
-            let piece = self.body.borrow().kept_piece(repeated);
-            let piece = match piece {
-                Some(piece) => piece,
-                None => match std::future::poll_fn(|context| self.poll_body(context)).await {
-                    Some(piece) => piece,
-                    None => break,
-                },
-            };
-            repeated += 1;
-            if send_all(&mut send, piece).await.is_err() {
-                // The answer says why.
-                return;
-            }
-        }
-        if self.body.borrow().has_failed {
-            return send.send_reset(h2::Reason::CANCEL);
-        }
-        // A node that has gone needs no end.
-        let _ = send.send_data(Bytes::new(), true);
-    }
-
-    fn poll_body(&self, context: &mut std::task::Context<'_>) -> Poll<Option<Bytes>> {
-        self.body.borrow_mut().poll(context)
-    }
 }
 
 /// What a client sends, and what of it is kept in case that another node has to be asked.
@@ -363,7 +337,7 @@ struct Body {
     /// Read before the call was relayed, and not sent on yet; the next one is the last.
     come: Vec<Bytes>,
     /// `None` once all has come.
-    stream: Option<RecvStream>,
+    stream: Option<Intake>,
     /// All that has come; `None` once it is too much, or not needed any more.
     kept: Option<Vec<Bytes>>,
     kept_bytes: usize,
@@ -378,7 +352,7 @@ impl Body {
         pieces.reverse();
         Body {
             come: pieces,
-            stream: rest,
+            stream: rest.map(Intake::new),
             kept: Some(Vec::new()),
             kept_bytes: 0,
             most_bytes,
@@ -389,10 +363,6 @@ impl Body {
 
     fn can_be_repeated(&self) -> bool {
         self.kept.is_some() && !self.has_failed
-    }
-
-    fn kept_piece(&self, index: usize) -> Option<Bytes> {
-        self.kept.as_ref()?.get(index).cloned()
     }
 
     /// Keeps a piece in case that it has to be sent again.
@@ -407,8 +377,15 @@ impl Body {
         piece
     }
 
+    /// Takes in what has come, since nobody reads it now.
+    fn take_in(&mut self, context: &mut Context<'_>) {
+        if let Some(stream) = &mut self.stream {
+            stream.take_in(context);
+        }
+    }
+
     /// The next piece of what comes; `None` at the end.
-    fn poll(&mut self, context: &mut std::task::Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if self.has_ended {
             return Poll::Ready(None);
         }
@@ -420,11 +397,7 @@ impl Body {
             return Poll::Ready(None);
         };
         match std::task::ready!(stream.poll_data(context)) {
-            Some(Ok(piece)) => {
-                // Failing means that the stream is gone, which the next poll will say.
-                let _ = stream.flow_control().release_capacity(piece.len());
-                Poll::Ready(Some(self.keep(piece)))
-            }
+            Some(Ok(piece)) => Poll::Ready(Some(self.keep(piece))),
             end => {
                 self.has_ended = true;
                 self.has_failed = end.is_some();
@@ -432,6 +405,31 @@ impl Body {
             }
         }
     }
+}
+
+/// Sends what the client sends: first what another node was sent already, then what comes.
+async fn send_body(body: &RefCell<Body>, mut send: SendStream<Bytes>) {
+    // Taken along: nothing is kept any more once the answer begins, which may be before all of it
+    // has been sent again.
+    let mut again = body.borrow().kept.clone().unwrap_or_default().into_iter();
+    loop {
+        let piece = match again.next() {
+            Some(piece) => Some(piece),
+            None => std::future::poll_fn(|context| body.borrow_mut().poll(context)).await,
+        };
+        let Some(piece) = piece else {
+            break;
+        };
+        if send_all(&mut send, piece).await.is_err() {
+            // The answer says why.
+            return;
+        }
+    }
+    if body.borrow().has_failed {
+        return send.send_reset(h2::Reason::CANCEL);
+    }
+    // A node that has gone needs no end.
+    let _ = send.send_data(Bytes::new(), true);
 }
 
 /// Sends a piece at the speed at which the other node takes it.
@@ -454,8 +452,9 @@ async fn send_all(send: &mut SendStream<Bytes>, mut piece: Bytes) -> Result<(), 
 
 /// Gives the client what the other node answers, at the speed at which he takes it.
 async fn receive(response: Response<RecvStream>, respond: &mut SendResponse<Payload>) {
-    let (head, mut body) = response.into_parts();
+    let (head, body) = response.into_parts();
     let ends = body.is_end_stream();
+    let mut body = Intake::new(body);
     let Ok(mut send) = respond.send_response(Response::from_parts(head, ()), ends) else {
         return;
     };
@@ -471,12 +470,13 @@ async fn receive(response: Response<RecvStream>, respond: &mut SendResponse<Payl
             // The client has given up; dropping what is held here tells the other node.
             None => return,
             Some(Some(Ok(piece))) => {
-                let length = piece.len();
-                if send_piece(&mut send, piece).await.is_err() {
+                let sent = send_piece(&mut send, piece);
+                if intake::wait(sent, |context| body.take_in(context))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
-                // Failing means that the stream is gone, which the next poll will say.
-                let _ = body.flow_control().release_capacity(length);
             }
             Some(Some(Err(error))) => {
                 tracing::debug!(%error, "an answer that is relayed has ended before its end");
@@ -541,7 +541,11 @@ async fn open(worker: &Rc<Worker>, address: &str) -> std::io::Result<SendRequest
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(limits.stream_window_bytes)
-        .initial_connection_window_size(limits.connection_window_bytes);
+        .initial_connection_window_size(limits.connection_window_bytes)
+        // The other side is a node. What it sends of calls that were given up meanwhile is no
+        // attack, nor are short pieces: those that wait are taken in.
+        .max_local_error_reset_streams(None)
+        .data_frame_budget(usize::MAX);
     let handshake = builder.handshake::<_, Bytes>(stream).await;
     let (requests, mut connection) = handshake.map_err(std::io::Error::other)?;
     let pings = connection.ping_pong();
@@ -574,3 +578,6 @@ async fn probe(pings: Option<PingPong>, limits: &RelayLimits) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

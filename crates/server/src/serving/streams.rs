@@ -13,7 +13,7 @@
 //! without credit is not stopped: what it queues then is bounded by its own rules.
 //!
 //! While a client does not take what it asked for, nothing more is read from its stream, so that
-//! it cannot ask for ever more.
+//! it cannot ask for ever more. What it sends all the same waits within the stream's window.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 
 use super::News;
 use super::grpc::{Deframer, Payload, Prebuilt, Status};
+use super::intake::Intake;
 use super::slots::{Key, Slots};
 use super::visited::Traffic;
 use super::watching;
@@ -217,7 +218,7 @@ struct Stream {
     traffic: Rc<Traffic>,
     send: SendStream<Payload>,
     /// `None` once the client has sent everything.
-    body: Option<RecvStream>,
+    body: Option<Intake>,
     deframer: Deframer,
     queue: VecDeque<Queued>,
     queued_bytes: usize,
@@ -308,7 +309,7 @@ impl Streams {
             service,
             traffic,
             send,
-            body: Some(body),
+            body: Some(Intake::new(body)),
             deframer,
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -532,6 +533,9 @@ impl Streams {
         for _ in 0..self.messages_per_look {
             stream.is_held = stream.queued_bytes >= self.credit_bytes || !service.takes(key);
             if stream.is_held {
+                if let Some(body) = &mut stream.body {
+                    body.take_in(context);
+                }
                 return;
             }
             match stream.deframer.next() {
@@ -567,11 +571,7 @@ impl Streams {
                     }
                     return;
                 }
-                Poll::Ready(Some(Ok(bytes))) => {
-                    // Failing means that the stream is gone, which the next poll will say.
-                    let _ = body.flow_control().release_capacity(bytes.len());
-                    stream.deframer.push(bytes);
-                }
+                Poll::Ready(Some(Ok(bytes))) => stream.deframer.push(bytes),
                 Poll::Ready(Some(Err(_))) => return self.close(key),
                 Poll::Ready(None) => {
                     stream.body = None;
@@ -580,7 +580,10 @@ impl Streams {
                 }
             }
         }
-        // The bound on what one look takes in has been reached: the others come first.
+        // The bound on what one look reads has been reached: the others come first.
+        if let Some(body) = &mut stream.body {
+            body.take_in(context);
+        }
         waker.wake_by_ref();
     }
 

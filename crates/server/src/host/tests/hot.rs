@@ -1,6 +1,8 @@
 //! The hot calls, over HTTP/2 as it comes from the wire, friendly and hostile.
 
-use ::http::{HeaderMap, Request};
+use std::io::{Read as _, Write as _};
+
+use ::http::{HeaderMap, Request, StatusCode};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use prost::Message as _;
@@ -100,6 +102,8 @@ fn range_of(outcome: &Outcome) -> RangeResponse {
     assert_eq!(outcome.status, "0", "{outcome:?}");
     RangeResponse::decode(&outcome.body[5..]).unwrap()
 }
+
+const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
 const PLAIN: &[(&str, &str)] = &[("content-type", "application/grpc"), ("te", "trailers")];
 
@@ -306,7 +310,6 @@ fn no_more_calls_of_one_connection_are_under_way_than_its_streams() {
 /// A message that is begun and does not go on is held for a while, and no longer.
 #[test]
 fn a_message_that_does_not_come_is_refused_with_the_reason() {
-    const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
     const COMPACT: &str = "/etcdserverpb.KV/Compact";
     let mut limits = Limits::default();
     limits.clients.message_timeout = Duration::from_millis(200);
@@ -378,4 +381,100 @@ async fn all(mut body: h2::RecvStream) -> String {
         text.extend_from_slice(&piece.unwrap());
     }
     String::from_utf8(text).unwrap()
+}
+
+/// A frame of HTTP/2 as it comes from the wire.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let stream = stream.to_be_bytes();
+    [&length[1..], &[kind, flags], &stream, payload].concat()
+}
+
+/// Calls that are given up before they were looked at, as those with short time limits are where a
+/// connection is read ten times a second, ended the connection when there were more than twenty.
+#[test]
+fn calls_that_are_given_up_at_once_end_no_connection() {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RESET: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const GO_AWAY: u8 = 7;
+    const COUNT: u32 = 1000;
+    // POST, http, the path, an authority and a type, without compression (RFC 7541).
+    let path = [&[4, u8::try_from(RANGE.len()).unwrap()], RANGE.as_bytes()].concat();
+    let rest = b"\x01\x01x\x0f\x10\x10application/grpc";
+    let head = [&b"\x83\x86"[..], &path, rest].concat();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    for number in 0..COUNT {
+        bytes.extend(frame(HEADERS, 4, 2 * number + 1, &head));
+        bytes.extend(frame(RESET, 0, 2 * number + 1, &8u32.to_be_bytes()));
+    }
+    let last = 2 * COUNT + 1;
+    bytes.extend(frame(HEADERS, 4, last, &head));
+    bytes.extend(frame(DATA, 1, last, &framed(&range("k"))));
+
+    let bench = Bench::start(|_| {});
+    let mut stream = TcpStream::connect(bench.etcd()).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    stream.write_all(&bytes).unwrap();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).unwrap();
+        let [a, b, c, kind, _, number @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload).unwrap();
+        assert_ne!(kind, GO_AWAY, "{}", String::from_utf8_lossy(&payload));
+        if u32::from_be_bytes(number) == last {
+            assert_eq!(kind, HEADERS, "the last call is answered");
+            return;
+        }
+    }
+}
+
+/// A client renews each of its leases again every half second until it is answered. What was not
+/// read of that ended the connection, and with it the client's watches and calls.
+#[test]
+fn keep_alives_that_nobody_answers_end_no_connection() {
+    const COUNT: usize = 160_000;
+    let bench = Bench::start(|_| {});
+    let received_bytes = || -> usize {
+        let metrics = bench.http(&bench.handle.endpoints().admin, &get("/metrics"));
+        let name = "etcd_network_client_grpc_received_bytes_total ";
+        let count = metrics.lines().find_map(|line| line.strip_prefix(name));
+        count.map_or(0, |count| count.trim().parse().unwrap())
+    };
+    let message = framed(&LeaseKeepAliveRequest { id: NEVER_RENEWED });
+    let frame_bytes = 9 + message.len();
+    let wire = bench.client.block_on(Wire::open(bench.etcd()));
+    let (_response, mut send) = bench.client.block_on(wire.begin(KEEP_ALIVE, PLAIN));
+    for _ in 0..COUNT {
+        send.send_data(message.clone(), false).unwrap();
+    }
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while received_bytes() < COUNT * frame_bytes {
+        assert!(std::time::Instant::now() < deadline, "they do not arrive");
+        let call = async { range_of(&wire.call(RANGE, PLAIN, &range("k")).await) };
+        bench.client.block_on(call);
+    }
+}
+
+#[test]
+fn metadata_may_be_long_but_not_without_end() {
+    let bench = Bench::start(|_| {});
+    bench.client.block_on(async {
+        let wire = Wire::open(bench.etcd()).await;
+        let with_token = |length: usize| {
+            let token: &'static str = "t".repeat(length).leak();
+            [("content-type", "application/grpc"), ("token", token)]
+        };
+        let may_be = with_token(200_000);
+        range_of(&wire.call(RANGE, &may_be, &range("k")).await);
+        let (response, _) = wire.begin(RANGE, &with_token(300_000)).await;
+        let refused = response.await.map(|response| response.status());
+        assert!(!matches!(refused, Ok(StatusCode::OK)), "{refused:?}");
+        range_of(&wire.call(RANGE, PLAIN, &range("k")).await);
+    });
 }

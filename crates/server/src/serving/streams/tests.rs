@@ -106,7 +106,10 @@ async fn serve(io: tokio::io::DuplexStream, log: Log, most_queued: Rc<RefCell<us
     streams.mount(PATH, Box::new(sender));
     let prebuilt = Prebuilt::new();
     let mut builder = h2::server::Builder::new();
-    let builder = builder.max_send_buffer_size(limits.stream_send_bytes);
+    let builder = builder
+        .max_send_buffer_size(limits.stream_send_bytes)
+        // That of eight hundred short frames.
+        .data_frame_budget(200_000);
     let mut connection = builder.handshake::<_, Payload>(io).await.unwrap();
     loop {
         tokio::select! {
@@ -240,6 +243,39 @@ fn a_client_that_does_not_read_stops_the_service_and_loses_nothing() {
         "the service went ahead: {most_queued}"
     );
     assert!(most_queued <= 100_000, "but not too far: {most_queued}");
+}
+
+/// A stream of keep-alives is not read while its client is owed answers. What came all the same
+/// lay in the HTTP/2 library, which ended the connection for so many short frames.
+#[test]
+fn what_comes_on_a_stream_that_is_not_read_ends_no_connection() {
+    const MORE: usize = 2000;
+    let (seen, _) = with_client(|mut body, response| async move {
+        body.send_data(framed("3000"), false).unwrap();
+        let mut stream = response.await.unwrap().into_body();
+        // Nothing is given back: the service goes ahead as far as it may, and waits.
+        let mut received = 0;
+        while received < 65_535 {
+            received += stream.data().await.unwrap().unwrap().len();
+        }
+        for _ in 0..MORE {
+            body.send_data(framed("0"), false).unwrap();
+        }
+        body.send_data(framed("end"), false).unwrap();
+        // All of it arrives meanwhile, a few thousand bytes at a time.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        stream.flow_control().release_capacity(received).unwrap();
+        while let Some(piece) = stream.data().await {
+            let length = piece.unwrap().len();
+            stream.flow_control().release_capacity(length).unwrap();
+        }
+    });
+    let mut expected = vec!["opened true", "3000"];
+    expected.extend(["0"; MORE]);
+    expected.push("end");
+    assert_eq!(seen, expected);
 }
 
 #[test]
