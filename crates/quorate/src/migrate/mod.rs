@@ -27,6 +27,8 @@ mod limits;
 pub(crate) mod options;
 mod pages;
 mod spool;
+#[cfg(test)]
+mod tests;
 mod users;
 
 use std::collections::BTreeSet;
