@@ -108,7 +108,7 @@ impl Migrate {
     }
 
     /// A client of the new cluster. Writes are sent again whatever became of them: each of ours
-    /// says what a key is to be.
+    /// says what a key is to be, and those of users know when they have been done before.
     pub(crate) fn target(&self) -> Result<Client, Error> {
         let own = self.to_cert.as_deref().zip(self.to_key.as_deref());
         let security = security(self.to_cacert.as_deref(), own, self.to_user.as_deref());

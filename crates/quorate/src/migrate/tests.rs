@@ -1,6 +1,12 @@
 //! Migrations between real nodes, embedded here.
 
-use client::etcd::proto::etcdserverpb::{LeaseGrantRequest, PutRequest, RangeRequest};
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use client::etcd::proto::etcdserverpb::{
+    AuthRoleAddRequest, AuthUserAddRequest, AuthUserGrantRoleRequest, LeaseGrantRequest,
+    PutRequest, RangeRequest,
+};
 use client::{Options, Security};
 use server::configuration::Listen;
 use server::{Configuration, Handle, Server};
@@ -60,6 +66,30 @@ fn run<T>(test: impl Future<Output = T>) -> T {
     runtime.block_on(test)
 }
 
+/// A user with the role root.
+async fn add_administrator(client: &Client, name: &str) {
+    let role = AuthRoleAddRequest {
+        name: "root".to_owned(),
+    };
+    match client.role_add(role).await {
+        Err(error) if !error.is(Refusal::RoleExists) => panic!("{error}"),
+        _ => {}
+    }
+    let user = AuthUserAddRequest {
+        name: name.to_owned(),
+        password: password_of(name),
+        ..AuthUserAddRequest::default()
+    };
+    client.user_add(user).await.expect("there is no such user");
+    grant(client, name, "root").await;
+}
+
+async fn grant(client: &Client, user: &str, role: &str) {
+    let (user, role) = (user.to_owned(), role.to_owned());
+    let granted = client.user_grant_role(AuthUserGrantRoleRequest { user, role });
+    granted.await.expect("both are there");
+}
+
 async fn put(client: &Client, key: &str, lease: i64) {
     let put = client.put(PutRequest {
         key: key.to_owned().into(),
@@ -76,6 +106,62 @@ async fn has(client: &Client, key: &str) -> Result<bool, client::Error> {
         ..RangeRequest::default()
     };
     Ok(client.range(range).await?.count > 0)
+}
+
+/// A change whose answer was lost is sent again, and was refused then: there is such a user by now.
+/// The copy was broken off by that.
+#[test]
+fn a_change_of_users_may_be_sent_again() {
+    let node = Node::start();
+    run(async {
+        let client = node.client(None);
+        add_administrator(&client, "root").await;
+        add_administrator(&client, "leaves").await;
+        let role = |name: &str| AuthRoleAddRequest {
+            name: name.to_owned(),
+        };
+        for name in ["gone", "kept"] {
+            client.role_add(role(name)).await.expect("it is new");
+            grant(&client, "root", name).await;
+        }
+        let mut present = users::read(&client).await.expect("it answers");
+        // As if the role had had a permission, and that had been revoked.
+        let range = (Bytes::from_static(b"a"), Bytes::new());
+        let kept = present.roles.get_mut("kept").expect("it is there");
+        kept.insert(range, 0);
+        let set = |names: &[&str]| -> BTreeSet<String> {
+            names.iter().map(|name| (*name).to_owned()).collect()
+        };
+        let wanted = Users {
+            is_enabled: false,
+            users: [
+                ("root".to_owned(), set(&["root"])),
+                ("comes".to_owned(), set(&[])),
+            ]
+            .into(),
+            roles: ["root", "kept", "new"]
+                .map(|role| (role.to_owned(), BTreeMap::new()))
+                .into(),
+        };
+        for time in 1..=2 {
+            let made = users::make(&client, &wanted, &present, &Passwords::new()).await;
+            let locked = made.unwrap_or_else(|error| panic!("time {time}: {error}"));
+            assert_eq!(locked, ["comes"]);
+            let now = users::read(&client).await.expect("it answers");
+            assert_eq!(now.users, wanted.users);
+            assert!(now.roles.keys().eq(wanted.roles.keys()), "{now:?}");
+        }
+        // What has another reason is an error as before.
+        let mut wrong = wanted.clone();
+        wrong.users.insert("comes".to_owned(), set(&["missing"]));
+        let made = users::make(&client, &wrong, &wanted, &Passwords::new()).await;
+        assert!(made.is_err());
+        for time in 1..=2 {
+            let enabled = users::enable(&client).await;
+            enabled.unwrap_or_else(|error| panic!("time {time}: {error}"));
+        }
+    });
+    node.stop();
 }
 
 /// A lease ended in the old cluster, and before that was done in the new one it was granted again
