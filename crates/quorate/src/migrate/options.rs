@@ -116,12 +116,11 @@ impl Migrate {
         client(&addresses, security.map_err(Error::Usage)?)
     }
 
-    /// The passwords that are known: those of the file, and those of the users who sign in.
+    /// The passwords that are known: those of the file, and those of the users who sign in. Whoever
+    /// signs in at the new cluster keeps the password while that goes on.
     pub(crate) fn known_passwords(&self) -> Result<Passwords, Error> {
         let mut known = Passwords::new();
-        for user in [&self.from_user, &self.to_user].into_iter().flatten() {
-            known.extend(split_user(user));
-        }
+        known.extend(self.from_user.as_deref().and_then(split_user));
         if let Some(path) = &self.passwords {
             let text = String::from_utf8(read(path).map_err(Error::Usage)?);
             let text = text.map_err(|_| Error::Usage(format!("{}: no text", path.display())))?;
@@ -132,6 +131,7 @@ impl Migrate {
                 known.extend([user]);
             }
         }
+        known.extend(self.to_user.as_deref().and_then(split_user));
         Ok(known)
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use clap::Parser as _;
 use client::etcd::proto::etcdserverpb::{
     AuthRoleAddRequest, AuthUserAddRequest, AuthUserGrantRoleRequest, LeaseGrantRequest,
     PutRequest, RangeRequest,
@@ -13,11 +14,12 @@ use server::{Configuration, Handle, Server};
 use tempfile::TempDir;
 
 use super::*;
+use crate::command_line::{CommandLine, Task};
 
 /// A cluster of one node.
 struct Node {
     handle: Handle,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Node {
@@ -33,10 +35,7 @@ impl Node {
         });
         let handle = handle.expect("it starts");
         assert!(handle.wait_until_ready());
-        Node {
-            handle,
-            _folder: folder,
-        }
+        Node { handle, folder }
     }
 
     fn address(&self) -> String {
@@ -106,6 +105,74 @@ async fn has(client: &Client, key: &str) -> Result<bool, client::Error> {
         ..RangeRequest::default()
     };
     Ok(client.range(range).await?.count > 0)
+}
+
+/// What `quorate migrate` is told.
+fn told(from: &Node, to: &Node, flags: &[&str]) -> Box<Migrate> {
+    let addresses = [format!("etcd://{}", from.address()), to.address()];
+    let line = [
+        "quorate",
+        "migrate",
+        "--from",
+        &addresses[0],
+        "--to",
+        &addresses[1],
+    ];
+    let line = line.iter().chain(flags).copied();
+    let parsed = CommandLine::try_parse_from(line).expect("it is a command");
+    match parsed.task {
+        Task::Migrate(options) => options,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A copy that was begun without the password of root had given it one that nobody knows. The next
+/// one, which was told the password, left it so, and had everybody sign in.
+#[test]
+fn root_has_the_password_that_is_known() {
+    let (old, new) = (Node::start(), Node::start());
+    let file = new.folder.path().join("passwords");
+    let passwords = file.to_str().expect("it is text");
+    run(async {
+        let (from, to) = (old.client(None), new.client(None));
+        put(&from, "key", 0).await;
+        add_administrator(&from, "root").await;
+        add_administrator(&from, "admin").await;
+        users::enable(&from).await.expect("there is a root");
+
+        let admin = format!("admin:{}", password_of("admin"));
+        let report = migrate(&told(&old, &new, &["--from-user", &admin])).await;
+        let report = report.expect("it is copied");
+        assert!(report.contains("NOT in the new one"), "{report}");
+        assert!(has(&to, "key").await.expect("nobody has to sign in"));
+
+        std::fs::write(&file, format!("root:{}\n", password_of("root"))).expect("there is room");
+        let flags = [
+            "--from-user",
+            &admin,
+            "--overwrite",
+            "--passwords",
+            passwords,
+        ];
+        let report = migrate(&told(&old, &new, &flags)).await;
+        let report = report.expect("it is copied again");
+        assert!(report.ends_with("\nauthentication is on"), "{report}");
+        assert!(has(&to, "key").await.is_err(), "everybody has to sign in");
+        let there = has(&new.client(Some("root")), "key").await;
+        assert!(there.expect("root can sign in"));
+
+        // Who signs in as root there goes on, whatever else the file says.
+        std::fs::write(&file, "root:another\n").expect("there is room");
+        let root = format!("root:{}", password_of("root"));
+        let flags = [&flags[..], &["--to-user", &root]].concat();
+        let report = migrate(&told(&old, &new, &flags)).await;
+        let report = report.expect("it is copied once more");
+        assert!(report.ends_with("\nauthentication is on"), "{report}");
+        let there = has(&new.client(Some("root")), "key").await;
+        assert!(there.expect("root can sign in"));
+    });
+    old.stop();
+    new.stop();
 }
 
 /// A change whose answer was lost is sent again, and was refused then: there is such a user by now.

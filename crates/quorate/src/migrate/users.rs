@@ -12,8 +12,8 @@ use client::etcd::proto::authpb::Permission;
 use client::etcd::proto::etcdserverpb::{
     AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest, AuthRoleGetRequest,
     AuthRoleGrantPermissionRequest, AuthRoleListRequest, AuthRoleRevokePermissionRequest,
-    AuthStatusRequest, AuthUserAddRequest, AuthUserDeleteRequest, AuthUserGetRequest,
-    AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest,
+    AuthStatusRequest, AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserDeleteRequest,
+    AuthUserGetRequest, AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest,
 };
 
 use super::options::Passwords;
@@ -202,6 +202,26 @@ fn unknown_password() -> String {
             .expect("the kernel has random bytes for everybody");
     }
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Gives the user root, who is never removed, the password that is known, if one is: what it was
+/// given before nobody may know.
+pub(super) async fn reset_root(
+    target: &Client,
+    present: &Users,
+    passwords: &Passwords,
+) -> Result<(), client::Error> {
+    let known = passwords.get(ROOT);
+    let Some(password) = known.filter(|_| present.users.contains_key(ROOT)) else {
+        return Ok(());
+    };
+    let request = AuthUserChangePasswordRequest {
+        name: ROOT.to_owned(),
+        password: password.clone(),
+        ..AuthUserChangePasswordRequest::default()
+    };
+    target.user_change_password(request).await?;
+    Ok(())
 }
 
 /// Whether authentication can be turned on without locking everybody out.
