@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use clap::Parser as _;
 use client::etcd::proto::etcdserverpb::{
-    AuthRoleAddRequest, AuthUserAddRequest, AuthUserGrantRoleRequest, LeaseGrantRequest,
-    PutRequest, RangeRequest,
+    AuthRoleAddRequest, AuthUserAddRequest, AuthUserChangePasswordRequest,
+    AuthUserGrantRoleRequest, LeaseGrantRequest, PutRequest, RangeRequest,
 };
 use client::{Options, Security};
 use server::configuration::Listen;
@@ -15,6 +15,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::command_line::{CommandLine, Task};
+
+/// Only something that hangs reaches this.
+const HANG: Duration = Duration::from_secs(60);
 
 /// A cluster of one node.
 struct Node {
@@ -227,6 +230,34 @@ fn a_change_of_users_may_be_sent_again() {
             let enabled = users::enable(&client).await;
             enabled.unwrap_or_else(|error| panic!("time {time}: {error}"));
         }
+    });
+    node.stop();
+}
+
+/// etcd says so in a message of the stream and not by its end, and the copy was broken off.
+#[test]
+fn who_follows_signs_in_again() {
+    let node = Node::start();
+    run(async {
+        let nobody = node.client(None);
+        put(&nobody, "first", 0).await;
+        add_administrator(&nobody, "root").await;
+        users::enable(&nobody).await.expect("there is a root");
+        let follower = node.client(Some("root"));
+        follower.sign_in().await.expect("root may");
+        let root = node.client(Some("root"));
+        let same = AuthUserChangePasswordRequest {
+            name: "root".to_owned(),
+            password: password_of("root"),
+            ..AuthUserChangePasswordRequest::default()
+        };
+        let changed = root.user_change_password(same).await;
+        changed.expect("root may change it, which ends the tokens of before");
+        let mut feed = following::follow(follower, 2, LIMITS);
+        let first = tokio::time::timeout(HANG, feed.recv()).await;
+        let first = first.expect("it comes").expect("it is not over");
+        let first = first.expect("it goes on");
+        assert_eq!((first.revision, first.changes.len()), (2, 1));
     });
     node.stop();
 }
