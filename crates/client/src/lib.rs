@@ -58,7 +58,7 @@ use tonic::transport::Channel;
 pub use error::{Error, reason};
 pub use etcd;
 use failover::{Endpoints, Kind};
-pub use security::{Security, Tls};
+pub use security::{Security, Tls, is_about_the_token};
 use stubs::cluster_client::ClusterClient;
 use stubs::kv_client::KvClient;
 use stubs::maintenance_client::MaintenanceClient;
@@ -211,7 +211,7 @@ impl Client {
         }
         let outcome = endpoints.call(kind, message.clone(), &send).await;
         match outcome {
-            Err(error) if security::is_about_the_token(&error) => {
+            Err(Error::Refused(status)) if is_about_the_token(status.message()) => {
                 self.sign_in().await?;
                 endpoints.call(kind, message, &send).await
             }

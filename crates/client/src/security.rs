@@ -113,9 +113,11 @@ impl Signing {
     }
 }
 
-/// Whether the call failed because of the token alone.
-pub(crate) fn is_about_the_token(error: &Error) -> bool {
-    STALE.into_iter().any(|stale| error.is(stale))
+/// Whether a server refuses something because of the token alone, so that signing in again may cure
+/// it: by the text of its status, or the reason of a watch that it cancels, which ends with that.
+#[must_use]
+pub fn is_about_the_token(reason: &str) -> bool {
+    STALE.iter().any(|stale| reason.ends_with(stale.text()))
 }
 
 impl Client {

@@ -6,8 +6,9 @@ use etcd::proto::etcdserverpb::{
     AuthRoleGrantPermissionRequest, AuthRoleGrantPermissionResponse, AuthRoleListRequest,
     AuthRoleListResponse, AuthRoleRevokePermissionRequest, AuthRoleRevokePermissionResponse,
     AuthStatusRequest, AuthStatusResponse, AuthUserAddRequest, AuthUserAddResponse,
-    AuthUserDeleteRequest, AuthUserDeleteResponse, AuthUserGetRequest, AuthUserGetResponse,
-    AuthUserGrantRoleRequest, AuthUserGrantRoleResponse, AuthUserListRequest, AuthUserListResponse,
+    AuthUserChangePasswordRequest, AuthUserChangePasswordResponse, AuthUserDeleteRequest,
+    AuthUserDeleteResponse, AuthUserGetRequest, AuthUserGetResponse, AuthUserGrantRoleRequest,
+    AuthUserGrantRoleResponse, AuthUserListRequest, AuthUserListResponse,
     AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse,
 };
 use tonic::transport::Channel;
@@ -44,6 +45,8 @@ calls! {
     Write user_add(AuthUserAddRequest) -> AuthUserAddResponse,
     /// Removes a user.
     Write user_delete(AuthUserDeleteRequest) -> AuthUserDeleteResponse,
+    /// Changes a user's password, which ends the user's tokens.
+    Write user_change_password(AuthUserChangePasswordRequest) -> AuthUserChangePasswordResponse,
     /// Gives a user a role.
     Write user_grant_role(AuthUserGrantRoleRequest) -> AuthUserGrantRoleResponse,
     /// Takes a role from a user.

@@ -309,6 +309,44 @@ fn history_is_compacted_by_the_number_of_revisions() {
     }
 }
 
+/// History was let go of by the group's own wish while every change of a client's was refused.
+#[test]
+fn history_is_kept_while_replicas_differ() {
+    for retention in [
+        Retention::Revisions(10),
+        Retention::Time(Duration::from_secs(30)),
+    ] {
+        let configs = (0..3).map(|each| {
+            let mut config = config(each, 3);
+            config.limits.space.retention = retention;
+            config.limits.space.compact_revisions_every = Duration::from_secs(30);
+            config
+        });
+        let mut world = World::new(61, configs.collect());
+        (0..3).for_each(|host| world.start(host));
+        world.wait_for_leader();
+        for number in 0..50 {
+            put(&mut world, number % 3, "a", 10).expect("there is room");
+        }
+        let corrupt = AlarmMember {
+            member_id: world.node(1).status().id.0,
+            alarm: AlarmType::Corrupt as i32,
+        };
+        alarm(&mut world, 0, AlarmAction::Activate, corrupt);
+        world.run(Duration::from_secs(100));
+        for host in 0..3 {
+            let compacted = world.node(host).status().compacted;
+            assert_eq!(compacted, 0, "{retention:?}");
+        }
+        alarm(&mut world, 0, AlarmAction::Deactivate, corrupt);
+        world.run(Duration::from_secs(100));
+        for host in 0..3 {
+            let compacted = world.node(host).status().compacted;
+            assert!(compacted >= 41, "{retention:?}: {compacted}");
+        }
+    }
+}
+
 /// A replica that began with another number in its state: whatever it executes, it differs.
 fn with_a_wrong_one(seed: u64, nodes: usize) -> World {
     let mut world = World::new(seed, (0..nodes).map(|each| config(each, nodes)).collect());

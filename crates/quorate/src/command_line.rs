@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use server::configuration::{KEYS, SWITCH, Sources};
 
+use crate::access::Access;
 use crate::bench::options::Bench;
 use crate::migrate::options::Migrate;
 use crate::record::Record;
@@ -99,6 +100,10 @@ const SNAPSHOT_EXAMPLES: &str = "\
 Examples:
   quorate snapshot save backup.snapshot --endpoints 10.0.0.1:2379
   quorate snapshot status backup.snapshot
+
+  From nodes that speak TLS and have users sign in (or QUORATE_USER instead of --user):
+    quorate snapshot save backup.snapshot --endpoints 10.0.0.1:2379 --cacert ca.pem \\
+      --user root:secret
 
   A node alone from it, which others may join:
     quorate snapshot restore backup.snapshot --data-dir /var/lib/quorate --name n1 \\
@@ -494,6 +499,8 @@ pub(crate) enum SnapshotTask {
             default_value = "127.0.0.1:2379"
         )]
         endpoints: Vec<String>,
+        #[command(flatten)]
+        access: Access,
     },
     /// Verify a file and show what is in it
     Status {

@@ -31,6 +31,7 @@
 #[macro_use]
 mod output;
 
+mod access;
 pub mod admin;
 mod as_etcd;
 mod bench;

@@ -10,14 +10,17 @@
 //! is in it. One that was saved by `etcdctl snapshot save` is the same.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use client::etcd::proto::etcdserverpb::SnapshotResponse;
 use client::{Client, Options};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use server::snapshot::restore::{EngineKind, NewMember, RestoreError, restore};
 use server::snapshot::{Loaded, SnapshotError, load};
+use tonic::Streaming;
 
 use crate::command_line::SnapshotTask;
 use crate::table::bytes;
@@ -45,6 +48,9 @@ pub(crate) enum Error {
     /// What was asked for makes no sense.
     #[error("{0}")]
     Usage(&'static str),
+    /// The client cannot be made as asked for.
+    #[error("{0}")]
+    Access(String),
 }
 
 /// What `quorate snapshot ...` prints.
@@ -54,7 +60,12 @@ pub(crate) async fn snapshot(task: &SnapshotTask) -> Result<String, Error> {
             file,
             keyspace,
             endpoints,
-        } => save(file, keyspace, endpoints).await,
+            access,
+        } => {
+            let security = access.security().map_err(Error::Access)?;
+            let client = Client::secured(endpoints, Options::default(), security)?;
+            save(file, client.snapshot(Some(keyspace)).await?).await
+        }
         SnapshotTask::Status { file, json } => status(file, *json),
         SnapshotTask::Restore {
             file,
@@ -71,33 +82,20 @@ pub(crate) async fn snapshot(task: &SnapshotTask) -> Result<String, Error> {
     }
 }
 
-async fn save(path: &Path, keyspace: &str, endpoints: &[String]) -> Result<String, Error> {
-    let client = Client::new(endpoints, Options::default())?;
-    let mut stream = client.snapshot(Some(keyspace)).await?;
+async fn save(path: &Path, stream: Streaming<SnapshotResponse>) -> Result<String, Error> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |error: std::io::Error| Error::File {
-            path,
-            what: format!("cannot be written: {error}"),
-        }
-    };
-    let mut file = File::create(&part).map_err(failed(&part))?;
-    let bar = bar("saving");
-    loop {
-        let piece = stream.message().await;
-        let piece = piece.map_err(|status| Error::Stream(status.message().to_owned()))?;
-        let Some(piece) = piece else { break };
-        bar.set_length(bar.position() + piece.blob.len() as u64 + piece.remaining_bytes);
-        bar.inc(piece.blob.len() as u64);
-        file.write_all(&piece.blob).map_err(failed(&part))?;
+    let saved = take_in(stream, &part).await.and_then(|()| {
+        let loaded = verified(&part)?;
+        fs::rename(&part, path).map_err(failed(path))?;
+        Ok(loaded)
+    });
+    if saved.is_err() {
+        // It may never have come to be; what went wrong is said in any case.
+        let _ = fs::remove_file(&part);
     }
-    file.sync_all().map_err(failed(&part))?;
-    bar.finish_and_clear();
-    let loaded = verified(&part)?;
-    fs::rename(&part, path).map_err(failed(path))?;
+    let loaded = saved?;
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
@@ -112,6 +110,39 @@ async fn save(path: &Path, keyspace: &str, endpoints: &[String]) -> Result<Strin
         loaded.state.reader().key_count(),
         bytes(loaded.summary.length)
     ))
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |error| Error::File {
+        path,
+        what: format!("cannot be written: {error}"),
+    }
+}
+
+/// Writes what comes to a new file. Nobody but its owner may read that: every value is in it, and
+/// what signs tokens.
+async fn take_in(mut stream: Streaming<SnapshotResponse>, part: &Path) -> Result<(), Error> {
+    match fs::remove_file(part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(part)(error)),
+        // An attempt that was broken off may have left one.
+        _ => {}
+    }
+    let mut options = File::options();
+    let options = options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(part).map_err(failed(part))?;
+    let bar = bar("saving");
+    loop {
+        let piece = stream.message().await;
+        let piece = piece.map_err(|status| Error::Stream(status.message().to_owned()))?;
+        let Some(piece) = piece else { break };
+        bar.set_length(bar.position() + piece.blob.len() as u64 + piece.remaining_bytes);
+        bar.inc(piece.blob.len() as u64);
+        file.write_all(&piece.blob).map_err(failed(part))?;
+    }
+    file.sync_all().map_err(failed(part))?;
+    bar.finish_and_clear();
+    Ok(())
 }
 
 fn status(path: &Path, as_json: bool) -> Result<String, Error> {

@@ -10,9 +10,13 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 
-use client::etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
-use client::{Client, Options};
+use client::etcd::proto::etcdserverpb::{
+    AuthEnableRequest, AuthRoleAddRequest, AuthUserAddRequest, AuthUserGrantRoleRequest,
+    PutRequest, RangeRequest,
+};
+use client::{Client, Options, Security, Tls};
 use server::snapshot::restore::RAISE_BY;
 use support::{laid_out, quorate, serving};
 
@@ -125,4 +129,79 @@ async fn a_damaged_file_is_refused_whatever_is_damaged() {
     let mut longer = good.clone();
     longer.extend([0; 512]);
     refused(&longer);
+}
+
+/// A snapshot holds every value, and what signs tokens. What an attempt that was broken off has
+/// left may be open to everybody.
+#[tokio::test]
+async fn nobody_but_its_owner_may_read_a_snapshot() {
+    let (cluster, folder) = serving(1).await;
+    let endpoint = &cluster.endpoints()[0];
+    let client = Client::new([endpoint], Options::default()).unwrap();
+    client.put(put(1)).await.unwrap();
+    let path = folder.path().join("saved.snapshot");
+    let part = folder.path().join("saved.snapshot.part");
+    let mut options = fs::File::options();
+    let left = options.write(true).create_new(true).mode(0o644).open(&part);
+    drop(left.unwrap());
+    let saved = path.to_str().unwrap();
+    quorate(["snapshot", "save", saved, "--endpoints", endpoint]).succeeded();
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
+    assert!(!part.exists());
+    // Nor is anything left where it cannot have its name.
+    let taken = folder.path().join("taken");
+    fs::create_dir_all(taken.join("by something")).unwrap();
+    let name = taken.to_str().unwrap();
+    quorate(["snapshot", "save", name, "--endpoints", endpoint]).refused(&["taken"]);
+    assert!(!folder.path().join("taken.part").exists());
+}
+
+#[tokio::test]
+async fn a_cluster_with_tls_and_users_is_saved_by_its_root() {
+    let (cluster, folder) = laid_out(1);
+    let certificates = folder.path().join("certificates");
+    let directory = certificates.to_str().unwrap();
+    quorate(["cert", "authority", "--dir", directory]).succeeded();
+    let host = "localhost,127.0.0.1";
+    quorate(["cert", "node", "n1", "--host", host, "--dir", directory]).succeeded();
+    let file = |name: &str| certificates.join(name).to_str().unwrap().to_owned();
+    let (authority, cert, key) = (file("ca.pem"), file("n1.pem"), file("n1-key.pem"));
+    let mut cluster = cluster.with_flags(&["--cert-file", &cert, "--key-file", &key]);
+    cluster.start_all().await.unwrap();
+    let endpoint = &cluster.endpoints()[0];
+    let security = Security {
+        tls: Some(Tls {
+            authorities: fs::read(&authority).unwrap(),
+            own: None,
+        }),
+        user: None,
+    };
+    let client = Client::secured([endpoint], Options::default(), security).unwrap();
+    client.put(put(1)).await.unwrap();
+    let (name, password) = ("root".to_owned(), "secret".to_owned());
+    let user = AuthUserAddRequest {
+        name: name.clone(),
+        password,
+        ..Default::default()
+    };
+    client.user_add(user).await.unwrap();
+    let role = AuthRoleAddRequest { name: name.clone() };
+    client.role_add(role).await.unwrap();
+    let (user, role) = (name.clone(), name);
+    let grant = AuthUserGrantRoleRequest { user, role };
+    client.user_grant_role(grant).await.unwrap();
+    client.auth_enable(AuthEnableRequest {}).await.unwrap();
+
+    let path = folder.path().join("saved.snapshot");
+    let saved = path.to_str().unwrap();
+    let save = ["snapshot", "save", saved, "--endpoints", endpoint];
+    let trusting = [&save[..], &["--cacert", &authority]].concat();
+    quorate(&trusting).refused(&["user name is empty"]);
+    quorate([&trusting[..], &["--user", "root:wrong"]].concat())
+        .refused(&["authentication failed"]);
+    quorate([&trusting[..], &["--user", "root"]].concat()).refused(&["NAME:PASSWORD"]);
+    assert!(!path.exists());
+    let told = quorate([&trusting[..], &["--user", "root:secret"]].concat()).succeeded();
+    assert!(told.contains("1 keys"), "{told}");
 }

@@ -86,7 +86,12 @@ impl Group {
                 self.call_maintenance(moment, id, request, peers, out);
             }
             Call::Snapshot => {
-                let answer = Answer::Snapshot(Ok(self.snapshot_source()));
+                // What is left may be nothing at all, and nobody could tell from the file.
+                let source = match self.is_in_doubt {
+                    true => Err(etcd::Error::InDoubt),
+                    false => Ok(self.snapshot_source()),
+                };
+                let answer = Answer::Snapshot(source);
                 out.push(Output::Answer { id, answer });
             }
             Call::Status => {
@@ -194,7 +199,9 @@ impl Group {
             }),
             Ok(etcd::Plan::Read(read)) => {
                 self.open(moment, id, CallKind::Etcd);
-                if read.serializable() || without_round {
+                // In doubt, less is here than was before, perhaps nothing: that is not only old, and
+                // a leader has to vouch for every read.
+                if (read.serializable() && !self.is_in_doubt) || without_round {
                     self.read_etcd(id, read, out);
                 } else {
                     self.calls.set_late(id, late(read.request()));

@@ -237,7 +237,9 @@ impl Group {
     }
 
     fn compact_history(&mut self, now: Instant, revision: i64) {
-        if revision <= self.replica.reader().compacted().0 {
+        let reader = self.replica.reader();
+        // While replicas differ nothing is changed, and history may tell how they came to.
+        if revision <= reader.compacted().0 || alarm::raised(reader).corrupt {
             return;
         }
         self.add_space_command(now, MaintenanceCommand::Compact { revision });

@@ -180,6 +180,9 @@ errors! {
     /// Likewise.
     Witness = Unavailable,
         "quorate: this node is a witness and holds no data: ask a member that does";
+    /// Likewise: what the node's disk has lost may be much, and nobody has made up for it yet.
+    InDoubt = Unavailable,
+        "quorate: this node is getting back what its disk has lost: ask another one, or ask again";
     /// Likewise.
     MemberIsNeeded = FailedPrecondition, "quorate: a keyspace would lose its majority with it";
     /// Replicas differ.

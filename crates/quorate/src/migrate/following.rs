@@ -4,7 +4,7 @@
 //! often every five minutes, and copying may take longer than that.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::etcd::proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
 use client::etcd::proto::mvccpb::Event;
@@ -17,8 +17,12 @@ use super::Error;
 use super::changes::{Change, Put};
 use super::limits::Limits;
 
-/// So often a stream may end without having brought anything.
-const BARREN: u32 = 20;
+/// So often on end a stream may be in vain.
+const VAIN_STREAMS: u32 = 20;
+
+/// A stream was not in vain that has lived for so long: there may have been nothing to tell, and
+/// something in between that ends what is idle.
+const LONG_ENOUGH: Duration = Duration::from_secs(1);
 
 /// Between two streams.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -51,7 +55,7 @@ type Sender = UnboundedSender<Result<Revision, Error>>;
 async fn watch(source: &Client, first: i64, limits: Limits, sender: &Sender) -> Result<(), Error> {
     let room = Arc::new(Semaphore::new(limits.waiting_bytes as usize));
     let mut next = first;
-    let mut barren = 0;
+    let mut patience = Patience::default();
     loop {
         let request = WatchCreateRequest {
             key: vec![0].into(),
@@ -62,32 +66,67 @@ async fn watch(source: &Client, first: i64, limits: Limits, sender: &Sender) -> 
         let before = next;
         let opened = source.watch(request).await;
         let mut stream = opened.map_err(|error| Error::source("watched", error))?;
-        let status = pass_on(&mut stream, &mut next, limits, &room, sender).await?;
-        barren = if next > before { 0 } else { barren + 1 };
-        if barren == BARREN {
-            return Err(Error::Watch(status));
+        let ended = pass_on(&mut stream, &mut next, limits, &room, sender).await?;
+        if sender.is_closed() {
+            return Ok(());
+        }
+        // A member of etcd's that was started again knows no tokens of before.
+        if client::is_about_the_token(&ended.why) {
+            let signed_in = source.sign_in().await;
+            signed_in.map_err(|error| Error::source("signed in to", error))?;
+        }
+        if patience.is_over(next > before, ended.lived) {
+            return Err(Error::Watch(ended.why));
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Until the stream ends; why it did.
+/// Counts streams that were in vain.
+#[derive(Debug, Default)]
+struct Patience(u32);
+
+impl Patience {
+    /// A stream has ended: whether there were too many like it, one after the other.
+    fn is_over(&mut self, has_brought: bool, lived: Option<Duration>) -> bool {
+        let was_in_vain = !has_brought && lived.is_none_or(|lived| lived < LONG_ENOUGH);
+        self.0 = if was_in_vain { self.0 + 1 } else { 0 };
+        self.0 == VAIN_STREAMS
+    }
+}
+
+/// How a stream has ended.
+#[derive(Debug)]
+struct Ended {
+    why: String,
+    /// How long there was a watch, if there was one.
+    lived: Option<Duration>,
+}
+
+/// Until the stream ends.
 async fn pass_on(
     stream: &mut Watch,
     next: &mut i64,
     limits: Limits,
     room: &Arc<Semaphore>,
     sender: &Sender,
-) -> Result<String, Error> {
+) -> Result<Ended, Error> {
+    let mut made_at: Option<Instant> = None;
+    let ended = |why: &str, made_at: Option<Instant>| Ended {
+        why: why.to_owned(),
+        lived: made_at.map(|at| at.elapsed()),
+    };
     loop {
         let message = match stream.message().await {
             Ok(Some(message)) => message,
-            Ok(None) => return Ok("the stream has ended".to_owned()),
-            Err(status) => return Ok(status.message().to_owned()),
+            Ok(None) => return Ok(ended("the stream has ended", made_at)),
+            Err(status) => return Ok(ended(status.message(), made_at)),
         };
         if message.canceled {
-            return Err(refused(message));
+            let why = refused(message)?;
+            return Ok(ended(&why, made_at));
         }
+        made_at.get_or_insert_with(Instant::now);
         let same = |one: &Event, other: &Event| revision_of(one) == revision_of(other);
         for events in message.events.chunk_by(same) {
             let revision = revision_of(&events[0]);
@@ -102,17 +141,20 @@ async fn pass_on(
                 _place: place,
             }));
             if sent.is_err() {
-                return Ok("nobody listens".to_owned());
+                return Ok(ended("nobody listens", made_at));
             }
             *next = revision + 1;
         }
     }
 }
 
-fn refused(message: WatchResponse) -> Error {
+/// Why there is no watch, if another one may go better.
+fn refused(message: WatchResponse) -> Result<String, Error> {
+    let reason = message.cancel_reason;
     match message.compact_revision {
-        0 => Error::Watch(message.cancel_reason),
-        _ => Error::Compacted,
+        0 if client::is_about_the_token(&reason) => Ok(reason),
+        0 => Err(Error::Watch(reason)),
+        _ => Err(Error::Compacted),
     }
 }
 
@@ -130,5 +172,54 @@ fn change(event: &Event) -> Change {
             lease: pair.lease,
             is_new: pair.version == 1,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canceled(reason: &str, compact_revision: i64) -> WatchResponse {
+        WatchResponse {
+            created: true,
+            canceled: true,
+            cancel_reason: reason.to_owned(),
+            compact_revision,
+            ..WatchResponse::default()
+        }
+    }
+
+    /// A member of etcd's that is started again has forgotten its tokens, and says so in the reason
+    /// of a watch: the copy was broken off.
+    #[test]
+    fn a_token_that_has_ended_is_no_reason_to_give_up() {
+        let ended = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
+        let old =
+            "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old";
+        for reason in [ended, old] {
+            let outcome = refused(canceled(reason, 0));
+            assert!(matches!(&outcome, Ok(why) if why == reason), "{outcome:?}");
+        }
+        let denied = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+        let outcome = refused(canceled(denied, 0));
+        assert!(matches!(outcome, Err(Error::Watch(_))), "{outcome:?}");
+        let outcome = refused(canceled("", 7));
+        assert!(matches!(outcome, Err(Error::Compacted)), "{outcome:?}");
+    }
+
+    /// Nothing changed for hours behind a proxy that ends what is idle: twenty ends of streams in
+    /// all broke the copy off.
+    #[test]
+    fn a_quiet_source_is_followed_for_as_long_as_it_takes() {
+        let mut patience = Patience::default();
+        let minute = Some(Duration::from_secs(60));
+        assert!((0..1000).all(|_| !patience.is_over(false, minute)));
+        // Such as are refused at once, or never made, are borne twenty times in a row.
+        let lives = [None, Some(Duration::ZERO)];
+        let lives = || lives.into_iter().cycle().take(19);
+        assert!(lives().all(|lived| !patience.is_over(false, lived)));
+        assert!(!patience.is_over(true, None), "it has brought something");
+        assert!(lives().all(|lived| !patience.is_over(false, lived)));
+        assert!(patience.is_over(false, None));
     }
 }

@@ -111,16 +111,21 @@ impl Leases {
             .filter(|id| self.doomed.iter().all(|(doomed, _)| doomed != id))
             .collect();
         for id in gone {
-            // The list is that of one member, who may lag; this is asked of the leader.
-            let asked = self.source.lease_time_to_live(id).await;
-            let answer = asked.map_err(|error| Error::source("asked about a lease", error))?;
-            if answer.ttl < 0 {
+            // The list is that of one member, who may lag.
+            if self.has_ended(id).await? {
                 let revision = pages::revision(&self.source).await;
                 let revision = revision.map_err(|error| Error::source("read", error))?;
                 self.doomed.push((id, revision));
             }
         }
         Ok(())
+    }
+
+    /// Whether the old cluster has ended a lease. Its leader is asked.
+    async fn has_ended(&self, id: i64) -> Result<bool, Error> {
+        let asked = self.source.lease_time_to_live(id).await;
+        let answer = asked.map_err(|error| Error::source("asked about a lease", error))?;
+        Ok(answer.ttl < 0)
     }
 
     /// Ends those that have ended in the old cluster, once what went with them has been written:
@@ -130,6 +135,10 @@ impl Leases {
         for (id, revision) in doomed {
             if revision > written {
                 self.doomed.push((id, revision));
+                continue;
+            }
+            // It may have been granted again since, under the same number: keys of now hang on it.
+            if !self.has_ended(id).await? {
                 continue;
             }
             lock(&self.known).remove(&id);

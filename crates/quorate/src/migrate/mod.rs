@@ -27,6 +27,8 @@ mod limits;
 pub(crate) mod options;
 mod pages;
 mod spool;
+#[cfg(test)]
+mod tests;
 mod users;
 
 use std::collections::BTreeSet;
@@ -141,7 +143,7 @@ pub(crate) async fn migrate(options: &Migrate) -> Result<String, Error> {
     // Asked first, so that a wrong address or password shows before anything is done.
     let from = users::read(&source).await;
     from.map_err(|error| Error::source("read", error))?;
-    make_room(&target, options.overwrite).await?;
+    make_room(&target, options.overwrite, &passwords).await?;
     let (spool, revision) = read_all(&source, options).await?;
     let mut feed = following::follow(source.clone(), revision + 1, LIMITS);
     let mut copy = Copy::new(source, target, passwords);
@@ -185,7 +187,7 @@ fn told_to_end() -> io::Result<mpsc::Receiver<()>> {
 }
 
 /// Makes sure that the new cluster is empty.
-async fn make_room(target: &Client, overwrite: bool) -> Result<(), Error> {
+async fn make_room(target: &Client, overwrite: bool, known: &Passwords) -> Result<(), Error> {
     let failed = |error| Error::target("looked at", error);
     let (_, keys) = pages::revision_and_count(target).await.map_err(failed)?;
     let leases = target.leases().await.map_err(failed)?.leases;
@@ -220,10 +222,12 @@ async fn make_room(target: &Client, overwrite: bool) -> Result<(), Error> {
             _ => {}
         }
     }
-    // Whoever is there under the same name keeps his password, and gets his roles later.
+    // All but root, who gets roles later.
     let nobody = Users::default();
     let made = users::make(target, &nobody, &present, &Passwords::new()).await;
     made.map_err(failed)?;
+    let reset = users::reset_root(target, &present, known).await;
+    reset.map_err(failed)?;
     tell(&format!("removed {} from the new cluster", held.join(", ")));
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! What can be typed behind `quorate migrate`.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use client::{Client, Options, Security, Tls};
+use client::{Client, Options, Security};
 
 use super::Error;
+use crate::access::{read, security, split_user};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -102,28 +102,27 @@ impl Migrate {
             "--from: expected etcd://HOST:PORT,...".to_owned(),
         ))?;
         let own = self.from_cert.as_deref().zip(self.from_key.as_deref());
-        let security = security(self.from_cacert.as_deref(), own, self.from_user.as_deref())?;
+        let security = security(self.from_cacert.as_deref(), own, self.from_user.as_deref());
         let addresses: Vec<&str> = addresses.split(',').map(str::trim).collect();
-        client(&addresses, security)
+        client(&addresses, security.map_err(Error::Usage)?)
     }
 
     /// A client of the new cluster. Writes are sent again whatever became of them: each of ours
-    /// says what a key is to be.
+    /// says what a key is to be, and those of users know when they have been done before.
     pub(crate) fn target(&self) -> Result<Client, Error> {
         let own = self.to_cert.as_deref().zip(self.to_key.as_deref());
-        let security = security(self.to_cacert.as_deref(), own, self.to_user.as_deref())?;
+        let security = security(self.to_cacert.as_deref(), own, self.to_user.as_deref());
         let addresses: Vec<&str> = self.to.iter().map(|address| address.trim()).collect();
-        client(&addresses, security)
+        client(&addresses, security.map_err(Error::Usage)?)
     }
 
-    /// The passwords that are known: those of the file, and those of the users who sign in.
+    /// The passwords that are known: those of the file, and those of the users who sign in. Whoever
+    /// signs in at the new cluster keeps the password while that goes on.
     pub(crate) fn known_passwords(&self) -> Result<Passwords, Error> {
         let mut known = Passwords::new();
-        for user in [&self.from_user, &self.to_user].into_iter().flatten() {
-            known.extend(split_user(user));
-        }
+        known.extend(self.from_user.as_deref().and_then(split_user));
         if let Some(path) = &self.passwords {
-            let text = String::from_utf8(read(path)?);
+            let text = String::from_utf8(read(path).map_err(Error::Usage)?);
             let text = text.map_err(|_| Error::Usage(format!("{}: no text", path.display())))?;
             for line in text.lines().filter(|line| !line.trim().is_empty()) {
                 let user = split_user(line).ok_or_else(|| {
@@ -132,6 +131,7 @@ impl Migrate {
                 known.extend([user]);
             }
         }
+        known.extend(self.to_user.as_deref().and_then(split_user));
         Ok(known)
     }
 }
@@ -142,33 +142,4 @@ fn client(addresses: &[&str], security: Security) -> Result<Client, Error> {
         ..Options::default()
     };
     Client::secured(addresses, options, security).map_err(|error| Error::Usage(error.to_string()))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|error| Error::Usage(format!("{}: {error}", path.display())))
-}
-
-fn split_user(text: &str) -> Option<(String, String)> {
-    let (name, password) = text.split_once(':')?;
-    Some((name.to_owned(), password.to_owned()))
-}
-
-fn security(
-    authorities: Option<&Path>,
-    own: Option<(&Path, &Path)>,
-    user: Option<&str>,
-) -> Result<Security, Error> {
-    let own = own.map(|(certificate, key)| Ok::<_, Error>((read(certificate)?, read(key)?)));
-    let own = own.transpose()?;
-    let tls = authorities.map(|authorities| {
-        let authorities = read(authorities)?;
-        Ok::<_, Error>(Tls { authorities, own })
-    });
-    let user = user.map(|user| {
-        split_user(user).ok_or(Error::Usage("a user is given as NAME:PASSWORD".to_owned()))
-    });
-    Ok(Security {
-        tls: tls.transpose()?,
-        user: user.transpose()?,
-    })
 }

@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use client::Client;
+use client::etcd::Error as Refusal;
 use client::etcd::proto::authpb::Permission;
 use client::etcd::proto::etcdserverpb::{
     AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest, AuthRoleGetRequest,
     AuthRoleGrantPermissionRequest, AuthRoleListRequest, AuthRoleRevokePermissionRequest,
-    AuthStatusRequest, AuthUserAddRequest, AuthUserDeleteRequest, AuthUserGetRequest,
-    AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest,
+    AuthStatusRequest, AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserDeleteRequest,
+    AuthUserGetRequest, AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest,
 };
 
 use super::options::Passwords;
@@ -87,7 +88,8 @@ impl Change<'_> {
             if !self.wanted.roles.contains_key(name) && name != ROOT {
                 let role = name.clone();
                 let request = AuthRoleDeleteRequest { role };
-                self.target.role_delete(request).await?;
+                let deleted = self.target.role_delete(request).await;
+                done(deleted, Refusal::RoleNotFound)?;
             }
         }
         let none = Permissions::new();
@@ -95,7 +97,8 @@ impl Change<'_> {
             let present = self.present.roles.get(name);
             if present.is_none() {
                 let name = name.clone();
-                self.target.role_add(AuthRoleAddRequest { name }).await?;
+                let added = self.target.role_add(AuthRoleAddRequest { name }).await;
+                done(added, Refusal::RoleExists)?;
             }
             if name != ROOT {
                 self.permissions(name, wanted, present.unwrap_or(&none))
@@ -117,7 +120,8 @@ impl Change<'_> {
                 key: key.clone(),
                 range_end: range_end.clone(),
             };
-            self.target.role_revoke_permission(request).await?;
+            let revoked = self.target.role_revoke_permission(request).await;
+            done(revoked, Refusal::PermissionNotGranted)?;
         }
         for (range, kind) in wanted
             .iter()
@@ -139,10 +143,9 @@ impl Change<'_> {
     async fn users(&self, passwords: &Passwords) -> Result<Vec<String>, client::Error> {
         for name in self.present.users.keys() {
             if !self.wanted.users.contains_key(name) && name != ROOT {
-                let name = name.clone();
-                self.target
-                    .user_delete(AuthUserDeleteRequest { name })
-                    .await?;
+                let request = AuthUserDeleteRequest { name: name.clone() };
+                let deleted = self.target.user_delete(request).await;
+                done(deleted, Refusal::UserNotFound)?;
             }
         }
         let mut locked = Vec::new();
@@ -159,13 +162,16 @@ impl Change<'_> {
                     password,
                     ..AuthUserAddRequest::default()
                 };
-                self.target.user_add(request).await?;
+                let added = self.target.user_add(request).await;
+                done(added, Refusal::UserExists)?;
             }
             let present = present.unwrap_or(&none);
             for role in present.difference(wanted).filter(|role| *role != ROOT) {
                 let (name, role) = (name.clone(), role.clone());
                 let request = AuthUserRevokeRoleRequest { name, role };
-                self.target.user_revoke_role(request).await?;
+                // It may also have gone with the role itself.
+                let revoked = self.target.user_revoke_role(request).await;
+                done(revoked, Refusal::RoleNotGranted)?;
             }
             for role in wanted.difference(present) {
                 let (user, role) = (name.clone(), role.clone());
@@ -174,6 +180,15 @@ impl Change<'_> {
             }
         }
         Ok(locked)
+    }
+}
+
+/// Whether it is as wanted. What was done is sent again if its answer is lost, and is refused then
+/// because it has been done `before`.
+fn done<T>(outcome: Result<T, client::Error>, before: Refusal) -> Result<(), client::Error> {
+    match outcome {
+        Err(error) if !error.is(before) => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -189,6 +204,26 @@ fn unknown_password() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Gives the user root, who is never removed, the password that is known, if one is: what it was
+/// given before nobody may know.
+pub(super) async fn reset_root(
+    target: &Client,
+    present: &Users,
+    passwords: &Passwords,
+) -> Result<(), client::Error> {
+    let known = passwords.get(ROOT);
+    let Some(password) = known.filter(|_| present.users.contains_key(ROOT)) else {
+        return Ok(());
+    };
+    let request = AuthUserChangePasswordRequest {
+        name: ROOT.to_owned(),
+        password: password.clone(),
+        ..AuthUserChangePasswordRequest::default()
+    };
+    target.user_change_password(request).await?;
+    Ok(())
+}
+
 /// Whether authentication can be turned on without locking everybody out.
 pub(super) fn can_be_enabled(wanted: &Users, passwords: &Passwords) -> bool {
     let root = wanted.users.get(ROOT);
@@ -197,6 +232,7 @@ pub(super) fn can_be_enabled(wanted: &Users, passwords: &Passwords) -> bool {
 
 /// Turns authentication on.
 pub(super) async fn enable(target: &Client) -> Result<(), client::Error> {
-    target.auth_enable(AuthEnableRequest {}).await?;
-    Ok(())
+    // Who has not signed in is refused from the moment on at which it is done.
+    let enabled = target.auth_enable(AuthEnableRequest {}).await;
+    done(enabled, Refusal::UserEmpty)
 }

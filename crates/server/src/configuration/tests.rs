@@ -330,6 +330,7 @@ fn variables_of_others_are_left_alone_and_misspelt_ones_are_not() {
         ("QUORATE_PORT", "tcp://10.0.0.1:2379"),
         ("QUORATE_PORT_2379_TCP_ADDR", "10.0.0.1"),
         ("QUORATE_ENDPOINTS", "127.0.0.1:2379"),
+        ("QUORATE_USER", "root:secret"),
         ("HOME", "/"),
     ];
     assert_eq!(variables(&foreign), Ok(Configuration::default()));
