@@ -98,6 +98,8 @@ pub struct Renewals {
     pub call: CallId,
     /// Which, in the order in which they are answered.
     pub leases: Vec<LeaseId>,
+    /// Those that the call named besides, by their places in it, and why they are not renewed.
+    pub refused: Vec<(usize, etcd::Error)>,
 }
 
 /// Whether a command is let in where others are refused.

@@ -220,8 +220,14 @@ pub enum Halt {
 pub enum Call {
     /// A request about etcd's keys, leases, users or roles, by nobody in particular.
     Etcd(etcd::Request),
-    /// Renew these leases, for as many clients as there may be.
-    RenewLeases(Vec<LeaseId>),
+    /// Renew leases, for as many clients as there may be, which are all the same user's.
+    RenewLeases {
+        /// Which.
+        leases: Vec<LeaseId>,
+        /// The places of those that are known not to be the user's to renew, ascending: keys of
+        /// other keyspaces go with them.
+        refused: Vec<usize>,
+    },
     /// What the first group knows of these leases: keys of other groups shall go with them.
     ParentLeases(Vec<LeaseId>),
     /// Tells a group what is known of leases of the first group.
@@ -389,8 +395,8 @@ pub struct RenewedLeases {
     /// What etcd's answers begin with; the same for all of them.
     pub header: etcd::proto::etcdserverpb::ResponseHeader,
     /// For how many seconds each is granted from now, in the order of the call; 0 if there is no
-    /// such lease.
-    pub seconds: Vec<i64>,
+    /// such lease. An error if it is not the user's to renew: then it was not.
+    pub seconds: Vec<Result<i64, etcd::Error>>,
 }
 
 /// What a node answers.

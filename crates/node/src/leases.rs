@@ -571,6 +571,7 @@ mod tests {
         Renewals {
             call: crate::interface::CallId(call),
             leases: (1..=count).map(LeaseId).collect(),
+            refused: Vec::new(),
         }
     }
 

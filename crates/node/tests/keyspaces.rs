@@ -96,6 +96,13 @@ fn put() -> Call {
     }))
 }
 
+fn renew(lease: i64) -> Call {
+    Call::RenewLeases {
+        leases: vec![LeaseId(lease)],
+        refused: Vec::new(),
+    }
+}
+
 /// What `pods` answers to a user, or to nobody.
 fn asked_by(
     world: &mut World,
@@ -179,11 +186,11 @@ fn a_keyspace_is_open_to_root_and_to_whoever_has_the_role_of_its_name() {
             Some(PermissionDenied)
         );
         assert_eq!(by(Some("alice"), revision, Call::EtcdStatus), None);
-        // Whoever has them renewed was looked at when his stream was opened.
-        assert_eq!(
-            by(None, 0, Call::RenewLeases(vec![state::LeaseId(7)])),
-            None
-        );
+        // Whoever has leases renewed is looked at each time: his stream may be older than what he
+        // may do.
+        assert_eq!(by(Some("alice"), revision, renew(7)), None);
+        assert_eq!(by(None, 0, renew(7)), Some(UserEmpty));
+        assert_eq!(by(Some("bob"), revision, renew(7)), Some(PermissionDenied));
     }
 }
 
@@ -221,6 +228,8 @@ fn a_node_that_is_cut_off_from_the_users_stops_judging_by_old_ones() {
     world.run(Duration::from_secs(20));
     let refused = asked_by(&mut world, host, alice, put());
     assert_eq!(refused, Some(etcd::Error::NoLeader));
+    let renewed = asked_by(&mut world, host, alice, renew(7));
+    assert_eq!(renewed, None, "no keys go because another group is down");
     (0..5)
         .filter(|host| !holding[..2].contains(host))
         .for_each(|host| world.start(host));
@@ -301,18 +310,13 @@ fn keys_of_a_keyspace_go_with_a_lease_of_the_default_one() {
     }
     // Kept alive where it was granted, it lasts; a leader that dies changes nothing of that.
     for host in [0, 1, 2, 0, 1, 2] {
-        let kept = within(&mut world, host, None, Call::RenewLeases(vec![LeaseId(7)]));
+        let kept = within(&mut world, host, None, renew(7));
         assert!(matches!(kept, Answer::LeasesRenewed(Ok(_))), "{kept:?}");
         world.run(Duration::from_secs(2));
     }
-    let renewed = within(
-        &mut world,
-        0,
-        Some("pods"),
-        Call::RenewLeases(vec![LeaseId(7)]),
-    );
+    let renewed = within(&mut world, 0, Some("pods"), renew(7));
     match renewed {
-        Answer::LeasesRenewed(Ok(renewed)) => assert_eq!(renewed.seconds, [0], "not there"),
+        Answer::LeasesRenewed(Ok(renewed)) => assert_eq!(renewed.seconds, [Ok(0)], "not there"),
         other => panic!("{other:?}"),
     }
     assert!((0..3).all(|host| pods_has(&mut world, host, &format!("k{host}"))));

@@ -320,7 +320,7 @@ fn makes_room(call: &Call) -> bool {
         Call::As { call, .. } | Call::In { call, .. } => makes_room(call),
         Call::EtcdMemberList { .. } => false,
         // What bounds them is where they are gathered.
-        Call::RenewLeases(_) => true,
+        Call::RenewLeases { .. } => true,
         Call::ParentLeases(_) => false,
         Call::FollowParents(parents) => {
             let mut parents = parents.iter();

@@ -203,7 +203,8 @@ pub struct ClientLimits {
     pub visits: VisitLimits,
     /// So many renewals go to the node together, at most; the rest go with the next ones.
     pub renewals_per_batch: usize,
-    /// So many calls that renew leases one worker has under way.
+    /// So many calls that renew leases one worker has under way in a keyspace; while users have to
+    /// sign in, the last of them may be one for each user.
     pub renewal_batches: usize,
     /// A client's own time limit longer than this is not watched: every call is answered sooner.
     pub longest_call: Duration,

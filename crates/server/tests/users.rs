@@ -6,7 +6,8 @@
     clippy::unwrap_used
 )]
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 /// Only something that hangs reaches this.
@@ -172,6 +173,40 @@ impl Client {
         self.call("/etcdserverpb.KV/Range", request).await
     }
 
+    async fn grant_lease(&mut self, id: i64, key: Option<&str>) {
+        let grant = LeaseGrantRequest { id, ttl: 60 };
+        let path = "/etcdserverpb.Lease/LeaseGrant";
+        let _: LeaseGrantResponse = self.call(path, grant).await.unwrap();
+        if let Some(key) = key {
+            let put = PutRequest {
+                key: key.to_owned().into(),
+                lease: id,
+                ..PutRequest::default()
+            };
+            let put = self.call("/etcdserverpb.KV/Put", put).await;
+            let _: PutResponse = put.unwrap();
+        }
+    }
+
+    async fn renewals(&mut self) -> Renewals {
+        self.grpc.ready().await.unwrap();
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let request = self.request(UnboundedReceiverStream::new(receiver));
+        let codec = ProstCodec::<LeaseKeepAliveRequest, LeaseKeepAliveResponse>::default();
+        let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
+        let answers = self.grpc.streaming(request, path, codec).await.unwrap();
+        Renewals {
+            sender,
+            answers: answers.into_inner(),
+        }
+    }
+
+    /// Renews a lease on a stream of its own.
+    async fn renew(&mut self, id: i64) -> Result<i64, Status> {
+        let mut renewals = self.renewals().await;
+        renewals.renew(id).await
+    }
+
     /// The first answer to a watch.
     async fn watch(&mut self, key: &str) -> WatchResponse {
         self.grpc.ready().await.unwrap();
@@ -190,6 +225,39 @@ impl Client {
         let first = tokio::time::timeout(PATIENCE, answers.message()).await;
         first.unwrap().unwrap().unwrap()
     }
+}
+
+/// A stream of keep-alives.
+struct Renewals {
+    sender: tokio::sync::mpsc::UnboundedSender<LeaseKeepAliveRequest>,
+    answers: Streaming<LeaseKeepAliveResponse>,
+}
+
+impl Renewals {
+    async fn renew(&mut self, id: i64) -> Result<i64, Status> {
+        self.sender.send(LeaseKeepAliveRequest { id }).unwrap();
+        let answer = tokio::time::timeout(PATIENCE, self.answers.message()).await;
+        let answer = answer.unwrap()?.unwrap();
+        assert_eq!(answer.id, id);
+        Ok(answer.ttl)
+    }
+}
+
+/// Renews a lease through the gateway: how the answer begins, and all of it.
+fn renew_as_json(node: &Handle, token: Option<&str>, id: i64) -> (String, String) {
+    let body = format!(r#"{{"ID":"{id}"}}"#);
+    let token = token.map_or_else(String::new, |token| format!("authorization: {token}\r\n"));
+    let request = format!(
+        "POST /v3/lease/keepalive HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+         content-type: application/json\r\n{token}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(node.endpoints().etcd.to_string()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    (answer[..12].to_owned(), answer)
 }
 
 #[track_caller]
@@ -303,6 +371,63 @@ fn every_way_to_the_keys_is_guarded() {
         let _: AuthDisableResponse = off.unwrap();
         nobody.put("a").await.unwrap();
         stranger.put("a").await.unwrap();
+    });
+    node.shutdown();
+    node.wait().unwrap();
+}
+
+/// Whoever knew its id could keep a lease alive, and with it keys that he may not touch.
+#[test]
+fn leases_are_renewed_for_those_who_may_write_their_keys() {
+    let temporary = tempfile::tempdir().unwrap();
+    let node = Server::start(configuration(temporary.path())).unwrap();
+    assert!(node.wait_until_ready());
+    run(async {
+        let mut nobody = Client::connect(&node).await;
+        for (id, key) in [(7, Some("u1")), (8, Some("a")), (9, None)] {
+            nobody.grant_lease(id, key).await;
+        }
+        let mut early = nobody.renewals().await;
+        assert_eq!(early.renew(8).await.unwrap(), 60);
+        nobody.enable().await;
+        // Nor does it help to have come before one had to sign in.
+        refused(early.renew(8).await, Code::InvalidArgument, EMPTY);
+        let mut root = nobody.sign_in("root", "rootpw").await.unwrap();
+        root.add_user_for("u", b'u').await;
+        let mut user = nobody.sign_in("u", "pw").await.unwrap();
+        let mut stranger = nobody.with("what.is.this");
+        refused(nobody.renew(9).await, Code::InvalidArgument, EMPTY);
+        refused(stranger.renew(9).await, Code::Unauthenticated, INVALID);
+        for (id, ttl) in [(7, 60), (9, 60), (99, 0)] {
+            assert_eq!(user.renew(id).await.unwrap(), ttl);
+            assert_eq!(root.renew(id).await.unwrap(), ttl);
+        }
+        assert_eq!(root.renew(8).await.unwrap(), 60);
+        refused(user.renew(8).await, Code::PermissionDenied, DENIED);
+
+        let token = |client: &Client| client.token.clone().unwrap();
+        for (token, id, begins, says) in [
+            (None, 9, "HTTP/1.1 400", EMPTY),
+            (Some("what.is.this".to_owned()), 9, "HTTP/1.1 401", INVALID),
+            (Some(token(&user)), 8, "HTTP/1.1 403", DENIED),
+            (Some(token(&user)), 7, "HTTP/1.1 200", r#""TTL":"60""#),
+        ] {
+            let (begun, answer) = renew_as_json(&node, token.as_deref(), id);
+            assert_eq!(begun, begins, "{answer}");
+            assert!(answer.contains(says), "{answer}");
+        }
+
+        // What is taken away is gone for a stream that is open, whose user keeps his token.
+        let mut open = user.renewals().await;
+        assert_eq!(open.renew(7).await.unwrap(), 60);
+        let revoke = AuthUserRevokeRoleRequest {
+            name: "u".into(),
+            role: "u".into(),
+        };
+        let revoked = root.auth("UserRevokeRole", revoke).await;
+        let _: AuthUserRevokeRoleResponse = revoked.unwrap();
+        refused(open.renew(7).await, Code::PermissionDenied, DENIED);
+        assert_eq!(user.renew(9).await.unwrap(), 60, "it has no keys");
     });
     node.shutdown();
     node.wait().unwrap();

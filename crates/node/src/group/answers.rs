@@ -8,6 +8,7 @@ use consensus::Engine as _;
 use etcd::auth::{AuthRequest, Caller};
 use etcd::maintenance::alarm;
 use etcd::proto::etcdserverpb::ResponseHeader;
+use state::LeaseId;
 
 use super::keyspaces::Wanted;
 use super::{Group, Moment};
@@ -57,10 +58,8 @@ impl Group {
         match call {
             Call::Etcd(request) => self.call_etcd(moment, id, caller, request, out),
             Call::As { .. } => self.call(moment, id, call, peers, out),
-            Call::RenewLeases(leases) => {
-                self.open(moment, id, CallKind::Renewals);
-                self.calls.set_late(id, Late::ForLeader);
-                self.renew(moment, id, leases);
+            Call::RenewLeases { leases, refused } => {
+                self.call_renew(moment, id, caller.as_deref(), (leases, refused), out);
             }
             Call::ParentLeases(leases) => {
                 self.open(moment, id, CallKind::ParentLeases);
@@ -177,6 +176,12 @@ impl Group {
         {
             grant.id = self.choose_lease_id();
         }
+        if let etcd::Request::LeaseKeepAlive(renewal) = &request
+            && let Err(error) = self.may_renew(caller.as_deref(), LeaseId(renewal.id))
+        {
+            let answer = Answer::Etcd(Err(error));
+            return out.push(Output::Answer { id, answer });
+        }
         let until_compacted =
             matches!(&request, etcd::Request::Compact(compact) if compact.physical);
         let without_round = mutant::is_on(Mutant::ListWithoutRound)
@@ -204,7 +209,7 @@ impl Group {
             Ok(etcd::Plan::Renew(lease)) => {
                 self.open(moment, id, CallKind::Etcd);
                 self.calls.set_late(id, Late::ForLeader);
-                self.renew(moment, id, vec![lease]);
+                self.renew(moment, id, vec![lease], Vec::new());
             }
             Ok(etcd::Plan::Command(command)) => {
                 self.open(moment, id, CallKind::Etcd);

@@ -44,11 +44,13 @@ impl Running {
             return Err(etcd::Error::NoLeader);
         }
         let reader = self.meta().replica().reader();
-        // Renewals are those of many streams, each of which was checked when it was opened; and a
-        // group is told of leases by its node.
-        let is_checked = matches!(call, Call::RenewLeases(_) | Call::FollowParents(_));
-        if !is_checked && etcd::auth::status(reader).is_enabled {
-            if self.may_judge_by_old_users(now) {
+        // A group is told of leases by its node.
+        let is_of_node = matches!(call, Call::FollowParents(_));
+        if !is_of_node && etcd::auth::status(reader).is_enabled {
+            // A lease that is not renewed takes its keys along: that must not come of what happens
+            // to another group. So renewals are judged by what is known, however old.
+            let is_renewal = matches!(call, Call::RenewLeases { .. });
+            if !is_renewal && self.may_judge_by_old_users(now) {
                 return Err(etcd::Error::NoLeader);
             }
             etcd::auth::check_keyspace(reader, caller, keyspace)?;
@@ -106,7 +108,7 @@ impl Running {
 fn is_of_keyspace(call: &Call) -> bool {
     match call {
         Call::Etcd(request) => !matches!(request, etcd::Request::Auth(_)),
-        Call::RenewLeases(_)
+        Call::RenewLeases { .. }
         | Call::ParentLeases(_)
         | Call::FollowParents(_)
         | Call::EtcdStatus

@@ -249,7 +249,8 @@ impl Worker {
         let mut streams = Streams::new(&mailbox.turn, &setting.limits, &setting.metrics.rpc);
         let watches = WatchService::new(number, &setting);
         streams.mount(watching::PATH, Box::new(watches));
-        let renewals = RenewalService::new(&setting.limits);
+        let authority = setting.calls.authority().clone();
+        let renewals = RenewalService::new(&setting.limits, authority);
         streams.mount(renewing::PATH, Box::new(renewals));
         let state = State {
             waiting: Slots::new(&mailbox.turn),
