@@ -224,14 +224,23 @@ pub enum Call {
     RenewLeases {
         /// Which.
         leases: Vec<LeaseId>,
-        /// The places of those that are known not to be the user's to renew, ascending: keys of
+        /// Those that are known not to be the user's to renew, by their places, and why: keys of
         /// other keyspaces go with them.
-        refused: Vec<usize>,
+        refused: Vec<(usize, etcd::Error)>,
     },
-    /// What the first group knows of these leases: keys of other groups shall go with them.
+    /// What the first group knows of these leases: keys of other groups shall go with them. A user
+    /// who asks must be allowed to write those that do already.
     ParentLeases(Vec<LeaseId>),
     /// Tells a group what is known of leases of the first group.
     FollowParents(Vec<Parent>),
+    /// Which of these leases of the first group keys of a keyspace go with. Asked by a server for
+    /// itself: nobody is checked.
+    TiedLeases {
+        /// Which.
+        leases: Vec<LeaseId>,
+        /// Confirm with the leader first. Otherwise what this node knows is told, and wakes nobody.
+        linearizable: bool,
+    },
     /// What somebody asks for who has signed in.
     As {
         /// Who.
@@ -410,6 +419,8 @@ pub enum Answer {
     ParentLeases(Result<Vec<Parent>, etcd::Error>),
     /// To [`Call::FollowParents`].
     ParentsFollowed(Result<(), etcd::Error>),
+    /// To [`Call::TiedLeases`].
+    TiedLeases(Result<Vec<LeaseId>, etcd::Error>),
     /// To [`Call::EtcdMemberList`].
     EtcdMemberList(Result<etcd::proto::etcdserverpb::MemberListResponse, etcd::Error>),
     /// To [`Call::EtcdStatus`].

@@ -594,6 +594,7 @@ pub(crate) fn refuse(call: &Call, error: etcd::Error, phase: &str) -> Answer {
         Call::RenewLeases { .. } => Answer::LeasesRenewed(Err(error)),
         Call::ParentLeases(_) => Answer::ParentLeases(Err(error)),
         Call::FollowParents(_) => Answer::ParentsFollowed(Err(error)),
+        Call::TiedLeases { .. } => Answer::TiedLeases(Err(error)),
         Call::EtcdMemberList { .. } => Answer::EtcdMemberList(Err(error)),
         Call::EtcdStatus => Answer::EtcdStatus(Err(error)),
         Call::EtcdCluster(_) => Answer::EtcdCluster(Err(error)),

@@ -336,6 +336,22 @@ impl Replica {
         self.gates.refused_renewals(reader, caller, leases)
     }
 
+    /// Whether a user may attach keys to leases, as far as those go that are attached here. Nobody
+    /// in particular may: he is looked at where the keys are.
+    ///
+    /// # Errors
+    /// See [`etcd::auth::Gates::check_leases`].
+    pub fn check_leases(
+        &mut self,
+        caller: Option<&Caller>,
+        leases: &[LeaseId],
+    ) -> Result<(), etcd::Error> {
+        let reader = self.state.reader();
+        caller.map_or(Ok(()), |caller| {
+            self.gates.check_leases(reader, caller, leases)
+        })
+    }
+
     /// Whether a command came for keys whose prefix was given to another keyspace before its turn:
     /// alike on every replica, since the routes stand in the same state.
     fn is_elsewhere(&self, command: &[u8]) -> bool {

@@ -354,6 +354,84 @@ fn keys_of_a_keyspace_go_with_a_lease_of_the_default_one() {
     assert!(pods_has(&mut world, 0, "own"));
 }
 
+/// A server asks which of these leases of the default keyspace keys of `pods` go with.
+fn tied(world: &mut World, host: usize, leases: &[i64], linearizable: bool) -> Vec<i64> {
+    let leases = leases.iter().copied().map(LeaseId).collect();
+    let call = Call::TiedLeases {
+        leases,
+        linearizable,
+    };
+    match within(world, host, Some("pods"), call) {
+        Answer::TiedLeases(Ok(tied)) => tied.into_iter().map(|lease| lease.0).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_server_finds_out_which_leases_keys_go_with_whoever_it_serves() {
+    let mut world = cluster(6, 3);
+    for id in [7, 8, 9] {
+        grant(&mut world, 0, None, id, 600);
+    }
+    // Called alike, and a lease of its own.
+    grant(&mut world, 0, Some("pods"), 9, 600);
+    assert_eq!(put_leased(&mut world, 0, "own", 9), None);
+    assert_eq!(follow(&mut world, 0, 7), Ok(()));
+    assert_eq!(follow(&mut world, 0, 8), Ok(()));
+    assert_eq!(put_leased(&mut world, 0, "k", 7), None);
+    for users in [false, true] {
+        if users {
+            with_users(&mut world, 0);
+        }
+        world.run(Duration::from_secs(1));
+        for host in 0..3 {
+            for linearizable in [false, true] {
+                let tied = tied(&mut world, host, &[9, 7, 8, 7, 5], linearizable);
+                assert_eq!(tied, [7, 7]);
+            }
+        }
+    }
+}
+
+/// Whoever may use a keyspace could attach keys of it to everybody's leases, and who had granted one
+/// could not end it any more.
+#[test]
+fn keys_are_attached_to_leases_by_those_who_may_write_their_other_keys() {
+    let mut world = cluster(7, 3);
+    for (id, key) in [(7, "k"), (8, "")] {
+        grant(&mut world, 0, None, id, 600);
+        if !key.is_empty() {
+            let put = PutRequest {
+                key: Bytes::from_static(key.as_bytes()),
+                lease: id,
+                ..PutRequest::default()
+            };
+            let put = Call::Etcd(etcd::Request::Put(put));
+            assert_eq!(error_of(within(&mut world, 0, None, put)), None);
+        }
+    }
+    let revision = with_users(&mut world, 0);
+    for host in 0..3 {
+        for (user, lease, expected) in [
+            ("alice", 7, Some(etcd::Error::PermissionDenied)),
+            ("alice", 8, None),
+            ("root", 7, None),
+        ] {
+            let call = Call::As {
+                caller: Arc::new(Caller {
+                    user: user.to_owned(),
+                    revision,
+                }),
+                call: Box::new(Call::ParentLeases(vec![LeaseId(lease)])),
+            };
+            match world.ask(host, call) {
+                Answer::ParentLeases(told) => assert_eq!(told.err(), expected, "{user} {lease}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
 /// What knows less of the first group ends nothing, and nothing stays once it knows.
 #[test]
 fn nothing_ends_early_and_nothing_stays_whoever_is_cut_off() {

@@ -291,7 +291,7 @@ fn a_lease_is_renewed_for_those_who_may_write_its_keys() {
         // A reason that somebody else has found.
         let found = Call::RenewLeases {
             leases: vec![LeaseId(3), LeaseId(1)],
-            refused: vec![0],
+            refused: vec![(0, PermissionDenied)],
         };
         assert_eq!(
             renewed(&mut world, host, by("u", revision, found)),

@@ -37,6 +37,7 @@
 mod connection;
 pub(crate) mod demands;
 mod grpc;
+mod looking;
 mod mailbox;
 mod outgoing;
 mod prefixed;
@@ -59,6 +60,7 @@ use node::{Answer, CallId};
 
 pub(crate) use connection::Accepted;
 pub(crate) use grpc::{Deframer, Status};
+pub(crate) use relaying::say_common_name;
 pub(crate) use socket::{ClientStream, PeerConnection, Socket};
 pub(crate) use worker::{Seat, Setting, WeakWorkers, Workers};
 

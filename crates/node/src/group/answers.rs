@@ -63,9 +63,25 @@ impl Group {
             }
             Call::ParentLeases(leases) => {
                 self.open(moment, id, CallKind::ParentLeases);
-                self.calls.add_read(id, ReadKind::ParentLeases(leases));
+                let read = ReadKind::ParentLeases(caller, leases);
+                self.calls.add_read(id, read);
             }
             Call::FollowParents(parents) => self.call_follow_parents(moment, id, parents, out),
+            Call::TiedLeases {
+                leases,
+                linearizable: true,
+            } => {
+                self.open(moment, id, CallKind::TiedLeases);
+                self.calls.add_read(id, ReadKind::TiedLeases(leases));
+            }
+            Call::TiedLeases {
+                leases,
+                linearizable: false,
+            } => {
+                let tied = leases::tied(self.replica.reader(), leases);
+                let answer = Answer::TiedLeases(Ok(tied));
+                out.push(Output::Answer { id, answer });
+            }
             Call::EtcdMemberList { linearizable: true } => {
                 self.open(moment, id, CallKind::EtcdMemberList);
                 self.calls.add_read(id, ReadKind::EtcdMemberList);
@@ -270,9 +286,14 @@ impl Group {
                 (_, ReadKind::Current) => self.was_current = true,
                 (Some(call), kind) if self.calls.is_open(call) => match kind {
                     ReadKind::Etcd(read) => self.read_etcd(call, read, out),
-                    ReadKind::ParentLeases(leases) => {
-                        let parents = leases::parents(self.replica.reader(), leases);
-                        self.answer(call, Answer::ParentLeases(Ok(parents)), out);
+                    ReadKind::ParentLeases(caller, leases) => {
+                        let may = self.replica.check_leases(caller.as_deref(), &leases);
+                        let parents = may.map(|()| leases::parents(self.replica.reader(), leases));
+                        self.answer(call, Answer::ParentLeases(parents), out);
+                    }
+                    ReadKind::TiedLeases(leases) => {
+                        let tied = leases::tied(self.replica.reader(), leases);
+                        self.answer(call, Answer::TiedLeases(Ok(tied)), out);
                     }
                     ReadKind::EtcdMemberList => {
                         let answer = Answer::EtcdMemberList(Ok(self.etcd_members()));

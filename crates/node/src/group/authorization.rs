@@ -80,6 +80,7 @@ pub(crate) fn requirement(call: &Call) -> Requirement {
         | Call::RenewLeases { .. }
         | Call::ParentLeases(_)
         | Call::FollowParents(_)
+        | Call::TiedLeases { .. }
         | Call::Status
         | Call::Ready
         | Call::MemberAdd { .. }

@@ -22,7 +22,7 @@ impl Group {
         moment: Moment,
         id: CallId,
         caller: Option<&Caller>,
-        (leases, tied): (Vec<LeaseId>, Vec<usize>),
+        (leases, known): (Vec<LeaseId>, Vec<(usize, etcd::Error)>),
         out: &mut Vec<Output>,
     ) {
         let refused = match self.replica.refused_renewals(caller, &leases) {
@@ -32,7 +32,7 @@ impl Group {
                 return out.push(Output::Answer { id, answer });
             }
         };
-        let refused = together(refused, tied);
+        let refused = together(refused, known);
         let leases = without(leases, &refused);
         if leases.is_empty() {
             let renewed = self.renewed_leases(&[], &refused);
@@ -414,11 +414,12 @@ impl Group {
     }
 }
 
-/// What is refused, whatever for, in the order of places. `tied` are places of leases whose keys of
-/// other keyspaces are the reason.
-fn together(mut refused: Vec<(usize, etcd::Error)>, tied: Vec<usize>) -> Vec<(usize, etcd::Error)> {
-    let tied = tied.into_iter();
-    refused.extend(tied.map(|place| (place, etcd::Error::PermissionDenied)));
+/// What is refused, by whomever, in the order of places.
+fn together(
+    mut refused: Vec<(usize, etcd::Error)>,
+    others: Vec<(usize, etcd::Error)>,
+) -> Vec<(usize, etcd::Error)> {
+    refused.extend(others);
     refused.sort_by_key(|(place, _)| *place);
     refused.dedup_by_key(|(place, _)| *place);
     refused
