@@ -393,8 +393,8 @@ fn a_server_finds_out_which_leases_keys_go_with_whoever_it_serves() {
     }
 }
 
-/// Whoever may use a keyspace could attach keys of it to everybody's leases, and who had granted one
-/// could not end it any more.
+/// Whoever may use a keyspace could attach keys of it to everybody's leases, and who had granted
+/// one could not end it any more.
 #[test]
 fn keys_are_attached_to_leases_by_those_who_may_write_their_other_keys() {
     let mut world = cluster(7, 3);

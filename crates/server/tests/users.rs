@@ -541,8 +541,8 @@ fn three() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Any user could revoke a lease whose keys are all in other keyspaces, and keep it alive; and where
-/// there were such keyspaces, no user was told the keys of a lease of his own.
+/// Any user could revoke a lease whose keys are all in other keyspaces, and keep it alive; and
+/// where there were such keyspaces, no user was told the keys of a lease of his own.
 #[test]
 fn a_lease_is_nobodys_who_may_not_use_a_keyspace_that_its_keys_are_in() {
     let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();

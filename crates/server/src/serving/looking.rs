@@ -3,8 +3,8 @@
 //!
 //! Keys that clients put under a prefix of another keyspace go with leases of the default one (see
 //! [`crate::tied`]), whose group knows nothing of them. While nobody has to sign in, where no
-//! prefix leads anywhere, and for who may use all keyspaces that prefixes lead to, nothing has to be
-//! found out, and a call goes on at once.
+//! prefix leads anywhere, and for who may use all keyspaces that prefixes lead to, nothing has to
+//! be found out, and a call goes on at once.
 
 use std::rc::Rc;
 use std::sync::Arc;
