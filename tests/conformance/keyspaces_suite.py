@@ -645,6 +645,20 @@ def secure(cluster):
         cancel()
         code, _ = refusal(lambda: by("alice", node).put("x", "x"))
         assert code == grpc.StatusCode.PERMISSION_DENIED, code
+    # Nor is she somebody else where her keys follow a lease of the default keyspace.
+    keyspace(cluster, "route", "/orders/", "orders")
+    for number, node in enumerate(cluster.nodes):
+        wait_until(
+            f"{node.name} to know the route",
+            lambda node=node: "orders" in keyspace(cluster, "routes", node=node),
+        )
+        alice = by("alice", node)
+        lease = alice.lease(60)
+        alice.put(f"/orders/{number}", "x", lease=lease)
+        assert list(lease.keys) == [f"/orders/{number}".encode()], lease.keys
+        [answer] = list(lease.refresh())
+        assert answer.TTL == 60, answer
+        lease.revoke()
     root("user", "revoke-role", "alice", "keyspace:orders")
     for node in cluster.nodes:
 

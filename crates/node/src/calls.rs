@@ -13,12 +13,14 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::mutant::{self, Mutant};
 use base::{Instant, NodeId, Slot};
 use bytes::Bytes;
 use consensus::Ticket;
+use etcd::auth::Caller;
 use state::LeaseId;
 
 use crate::batch::COMMAND_OVERHEAD;
@@ -36,6 +38,8 @@ pub enum CallKind {
     ParentLeases,
     /// Telling a group about leases of the first one.
     FollowParents,
+    /// Which leases keys go with.
+    TiedLeases,
     /// etcd's list of members.
     EtcdMemberList,
     /// A change of etcd's members.
@@ -57,6 +61,7 @@ impl CallKind {
             CallKind::Renewals => Answer::LeasesRenewed(Err(error)),
             CallKind::ParentLeases => Answer::ParentLeases(Err(error)),
             CallKind::FollowParents => Answer::ParentsFollowed(Err(error)),
+            CallKind::TiedLeases => Answer::TiedLeases(Err(error)),
             CallKind::EtcdMemberList => Answer::EtcdMemberList(Err(error)),
             CallKind::EtcdCluster => Answer::EtcdCluster(Err(error)),
             CallKind::EtcdMaintenance => Answer::EtcdMaintenance(Err(error)),
@@ -98,6 +103,8 @@ pub struct Renewals {
     pub call: CallId,
     /// Which, in the order in which they are answered.
     pub leases: Vec<LeaseId>,
+    /// Those that the call named besides, by their places in it, and why they are not renewed.
+    pub refused: Vec<(usize, etcd::Error)>,
 }
 
 /// Whether a command is let in where others are refused.
@@ -170,8 +177,10 @@ pub struct NoRoom;
 pub enum ReadKind {
     /// A read of etcd's keys.
     Etcd(etcd::Read),
-    /// What is known of leases.
-    ParentLeases(Vec<LeaseId>),
+    /// What is known of leases, and whether whoever asks may attach keys to them.
+    ParentLeases(Option<Arc<Caller>>, Vec<LeaseId>),
+    /// Which leases keys go with.
+    TiedLeases(Vec<LeaseId>),
     /// etcd's list of members.
     EtcdMemberList,
     /// The members after a change.

@@ -220,12 +220,27 @@ pub enum Halt {
 pub enum Call {
     /// A request about etcd's keys, leases, users or roles, by nobody in particular.
     Etcd(etcd::Request),
-    /// Renew these leases, for as many clients as there may be.
-    RenewLeases(Vec<LeaseId>),
-    /// What the first group knows of these leases: keys of other groups shall go with them.
+    /// Renew leases, for as many clients as there may be, which are all the same user's.
+    RenewLeases {
+        /// Which.
+        leases: Vec<LeaseId>,
+        /// Those that are known not to be the user's to renew, by their places, and why: keys of
+        /// other keyspaces go with them.
+        refused: Vec<(usize, etcd::Error)>,
+    },
+    /// What the first group knows of these leases: keys of other groups shall go with them. A user
+    /// who asks must be allowed to write those that do already.
     ParentLeases(Vec<LeaseId>),
     /// Tells a group what is known of leases of the first group.
     FollowParents(Vec<Parent>),
+    /// Which of these leases of the first group keys of a keyspace go with. Asked by a server for
+    /// itself: nobody is checked.
+    TiedLeases {
+        /// Which.
+        leases: Vec<LeaseId>,
+        /// Confirm with the leader first. Otherwise what this node knows is told, and wakes nobody.
+        linearizable: bool,
+    },
     /// What somebody asks for who has signed in.
     As {
         /// Who.
@@ -389,8 +404,8 @@ pub struct RenewedLeases {
     /// What etcd's answers begin with; the same for all of them.
     pub header: etcd::proto::etcdserverpb::ResponseHeader,
     /// For how many seconds each is granted from now, in the order of the call; 0 if there is no
-    /// such lease.
-    pub seconds: Vec<i64>,
+    /// such lease. An error if it is not the user's to renew: then it was not.
+    pub seconds: Vec<Result<i64, etcd::Error>>,
 }
 
 /// What a node answers.
@@ -404,6 +419,8 @@ pub enum Answer {
     ParentLeases(Result<Vec<Parent>, etcd::Error>),
     /// To [`Call::FollowParents`].
     ParentsFollowed(Result<(), etcd::Error>),
+    /// To [`Call::TiedLeases`].
+    TiedLeases(Result<Vec<LeaseId>, etcd::Error>),
     /// To [`Call::EtcdMemberList`].
     EtcdMemberList(Result<etcd::proto::etcdserverpb::MemberListResponse, etcd::Error>),
     /// To [`Call::EtcdStatus`].

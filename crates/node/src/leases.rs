@@ -121,6 +121,14 @@ pub fn parents(reader: &Reader, ids: Vec<LeaseId>) -> Vec<Parent> {
     ids.into_iter().map(parent).collect()
 }
 
+/// Which of these leases of the first group keys of this group go with.
+#[must_use]
+pub fn tied(reader: &Reader, mut ids: Vec<LeaseId>) -> Vec<LeaseId> {
+    let is_tied = |id| reader.lease(id).is_some_and(|lease| lease.parent.is_some());
+    ids.retain(|id| is_tied(*id) && reader.lease_key_count(*id) > 0);
+    ids
+}
+
 /// Which of these leases have lost the one that they are tied to, as the first group's replica on
 /// this node knows it. One that lags behind knows nothing of those that were granted later.
 #[must_use]
@@ -571,6 +579,7 @@ mod tests {
         Renewals {
             call: crate::interface::CallId(call),
             leases: (1..=count).map(LeaseId).collect(),
+            refused: Vec::new(),
         }
     }
 

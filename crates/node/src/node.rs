@@ -591,9 +591,10 @@ pub(crate) fn refuse(call: &Call, error: etcd::Error, phase: &str) -> Answer {
     match call {
         Call::As { call, .. } | Call::In { call, .. } => refuse(call, error, phase),
         Call::Etcd(_) => Answer::Etcd(Err(error)),
-        Call::RenewLeases(_) => Answer::LeasesRenewed(Err(error)),
+        Call::RenewLeases { .. } => Answer::LeasesRenewed(Err(error)),
         Call::ParentLeases(_) => Answer::ParentLeases(Err(error)),
         Call::FollowParents(_) => Answer::ParentsFollowed(Err(error)),
+        Call::TiedLeases { .. } => Answer::TiedLeases(Err(error)),
         Call::EtcdMemberList { .. } => Answer::EtcdMemberList(Err(error)),
         Call::EtcdStatus => Answer::EtcdStatus(Err(error)),
         Call::EtcdCluster(_) => Answer::EtcdCluster(Err(error)),

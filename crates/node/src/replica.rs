@@ -14,8 +14,9 @@ use base::{Incarnation, NodeId, Slot, WallTime};
 use cluster::meta;
 use consensus::{Entry, Membership, Payload};
 use etcd::Routes;
+use etcd::auth::Caller;
 use etcd::maintenance::{alarm, command as maintenance};
-use state::{Admission, EntryStamp, EventBatch, Interrupted, Reader, Snapshot, State};
+use state::{Admission, EntryStamp, EventBatch, Interrupted, LeaseId, Reader, Snapshot, State};
 
 use crate::batch::{self, OriginatedCommand};
 use crate::leases::{self, LeaseOutcome};
@@ -320,6 +321,35 @@ impl Replica {
     fn run(&mut self, command: &OriginatedCommand<&[u8]>) -> std::thread::Result<Outcome> {
         let run = || self.dispatch(command);
         catch_unwind(AssertUnwindSafe(run))
+    }
+
+    /// Which of these leases somebody may not renew; see [`etcd::auth::Gates::refused_renewals`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn refused_renewals(
+        &mut self,
+        caller: Option<&Caller>,
+        leases: &[LeaseId],
+    ) -> Result<Vec<(usize, etcd::Error)>, etcd::Error> {
+        let reader = self.state.reader();
+        self.gates.refused_renewals(reader, caller, leases)
+    }
+
+    /// Whether a user may attach keys to leases, as far as those go that are attached here. Nobody
+    /// in particular may: he is looked at where the keys are.
+    ///
+    /// # Errors
+    /// See [`etcd::auth::Gates::check_leases`].
+    pub fn check_leases(
+        &mut self,
+        caller: Option<&Caller>,
+        leases: &[LeaseId],
+    ) -> Result<(), etcd::Error> {
+        let reader = self.state.reader();
+        caller.map_or(Ok(()), |caller| {
+            self.gates.check_leases(reader, caller, leases)
+        })
     }
 
     /// Whether a command came for keys whose prefix was given to another keyspace before its turn:

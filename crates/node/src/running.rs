@@ -34,7 +34,7 @@ use crate::group::journaling::{ToJournal, journal_records};
 use crate::group::trust::Known;
 use crate::group::{Group, META, Moment, Place};
 use crate::hub::{HistoryRequest, HubId};
-use crate::interface::{Answer, Call, CallId, ConnectionId, Identity, Output};
+use crate::interface::{Answer, CallId, ConnectionId, Identity, Output};
 use crate::leases;
 use crate::notes::{Metrics, Note};
 use crate::peers::Peers;
@@ -434,51 +434,6 @@ impl Running {
                 group.disk(moment, completion, peers, out);
             });
         }
-    }
-
-    /// A client asks for something.
-    pub fn call(
-        &mut self,
-        moment: Moment,
-        id: CallId,
-        call: Call,
-        peers: &mut Peers,
-        out: &mut Vec<Output>,
-    ) {
-        self.moment = moment;
-        let (group, call) = match call {
-            Call::Keyspaces if self.is_witness => (META, call),
-            Call::Keyspaces => {
-                let mut keyspaces = self.meta().keyspaces();
-                self.add_progress(&mut keyspaces);
-                let answer = Answer::Keyspaces(keyspaces);
-                return out.push(Output::Answer { id, answer });
-            }
-            Call::In { keyspace, call } => match self.group_of(moment.now, &keyspace, &call) {
-                Ok(META) => (META, *call),
-                // Users are those of the cluster: who calls has been looked at here, and means
-                // nothing to the keyspace's own state.
-                Ok(group) => match *call {
-                    Call::As { call, .. } => (group, *call),
-                    call => (group, call),
-                },
-                Err(error) => {
-                    let answer = crate::node::refuse(&call, error, "not serving this keyspace");
-                    return out.push(Output::Answer { id, answer });
-                }
-            },
-            Call::Groups => {
-                let answer = Answer::Groups(self.group_statuses(moment.now, peers));
-                return out.push(Output::Answer { id, answer });
-            }
-            Call::GroupRecover(order) => {
-                return self.recover_group(moment, id, &order, peers, out);
-            }
-            call => (META, call),
-        };
-        self.with(group, out, |group, out| {
-            group.call(moment, id, call, peers, out);
-        });
     }
 
     /// A client no longer waits.

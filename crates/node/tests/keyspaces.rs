@@ -96,6 +96,13 @@ fn put() -> Call {
     }))
 }
 
+fn renew(lease: i64) -> Call {
+    Call::RenewLeases {
+        leases: vec![LeaseId(lease)],
+        refused: Vec::new(),
+    }
+}
+
 /// What `pods` answers to a user, or to nobody.
 fn asked_by(
     world: &mut World,
@@ -179,11 +186,11 @@ fn a_keyspace_is_open_to_root_and_to_whoever_has_the_role_of_its_name() {
             Some(PermissionDenied)
         );
         assert_eq!(by(Some("alice"), revision, Call::EtcdStatus), None);
-        // Whoever has them renewed was looked at when his stream was opened.
-        assert_eq!(
-            by(None, 0, Call::RenewLeases(vec![state::LeaseId(7)])),
-            None
-        );
+        // Whoever has leases renewed is looked at each time: his stream may be older than what he
+        // may do.
+        assert_eq!(by(Some("alice"), revision, renew(7)), None);
+        assert_eq!(by(None, 0, renew(7)), Some(UserEmpty));
+        assert_eq!(by(Some("bob"), revision, renew(7)), Some(PermissionDenied));
     }
 }
 
@@ -221,6 +228,8 @@ fn a_node_that_is_cut_off_from_the_users_stops_judging_by_old_ones() {
     world.run(Duration::from_secs(20));
     let refused = asked_by(&mut world, host, alice, put());
     assert_eq!(refused, Some(etcd::Error::NoLeader));
+    let renewed = asked_by(&mut world, host, alice, renew(7));
+    assert_eq!(renewed, None, "no keys go because another group is down");
     (0..5)
         .filter(|host| !holding[..2].contains(host))
         .for_each(|host| world.start(host));
@@ -301,18 +310,13 @@ fn keys_of_a_keyspace_go_with_a_lease_of_the_default_one() {
     }
     // Kept alive where it was granted, it lasts; a leader that dies changes nothing of that.
     for host in [0, 1, 2, 0, 1, 2] {
-        let kept = within(&mut world, host, None, Call::RenewLeases(vec![LeaseId(7)]));
+        let kept = within(&mut world, host, None, renew(7));
         assert!(matches!(kept, Answer::LeasesRenewed(Ok(_))), "{kept:?}");
         world.run(Duration::from_secs(2));
     }
-    let renewed = within(
-        &mut world,
-        0,
-        Some("pods"),
-        Call::RenewLeases(vec![LeaseId(7)]),
-    );
+    let renewed = within(&mut world, 0, Some("pods"), renew(7));
     match renewed {
-        Answer::LeasesRenewed(Ok(renewed)) => assert_eq!(renewed.seconds, [0], "not there"),
+        Answer::LeasesRenewed(Ok(renewed)) => assert_eq!(renewed.seconds, [Ok(0)], "not there"),
         other => panic!("{other:?}"),
     }
     assert!((0..3).all(|host| pods_has(&mut world, host, &format!("k{host}"))));
@@ -348,6 +352,84 @@ fn keys_of_a_keyspace_go_with_a_lease_of_the_default_one() {
     revoke(&mut world, 0, 9);
     world.run(Duration::from_secs(2));
     assert!(pods_has(&mut world, 0, "own"));
+}
+
+/// A server asks which of these leases of the default keyspace keys of `pods` go with.
+fn tied(world: &mut World, host: usize, leases: &[i64], linearizable: bool) -> Vec<i64> {
+    let leases = leases.iter().copied().map(LeaseId).collect();
+    let call = Call::TiedLeases {
+        leases,
+        linearizable,
+    };
+    match within(world, host, Some("pods"), call) {
+        Answer::TiedLeases(Ok(tied)) => tied.into_iter().map(|lease| lease.0).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_server_finds_out_which_leases_keys_go_with_whoever_it_serves() {
+    let mut world = cluster(6, 3);
+    for id in [7, 8, 9] {
+        grant(&mut world, 0, None, id, 600);
+    }
+    // Called alike, and a lease of its own.
+    grant(&mut world, 0, Some("pods"), 9, 600);
+    assert_eq!(put_leased(&mut world, 0, "own", 9), None);
+    assert_eq!(follow(&mut world, 0, 7), Ok(()));
+    assert_eq!(follow(&mut world, 0, 8), Ok(()));
+    assert_eq!(put_leased(&mut world, 0, "k", 7), None);
+    for users in [false, true] {
+        if users {
+            with_users(&mut world, 0);
+        }
+        world.run(Duration::from_secs(1));
+        for host in 0..3 {
+            for linearizable in [false, true] {
+                let tied = tied(&mut world, host, &[9, 7, 8, 7, 5], linearizable);
+                assert_eq!(tied, [7, 7]);
+            }
+        }
+    }
+}
+
+/// Whoever may use a keyspace could attach keys of it to everybody's leases, and who had granted
+/// one could not end it any more.
+#[test]
+fn keys_are_attached_to_leases_by_those_who_may_write_their_other_keys() {
+    let mut world = cluster(7, 3);
+    for (id, key) in [(7, "k"), (8, "")] {
+        grant(&mut world, 0, None, id, 600);
+        if !key.is_empty() {
+            let put = PutRequest {
+                key: Bytes::from_static(key.as_bytes()),
+                lease: id,
+                ..PutRequest::default()
+            };
+            let put = Call::Etcd(etcd::Request::Put(put));
+            assert_eq!(error_of(within(&mut world, 0, None, put)), None);
+        }
+    }
+    let revision = with_users(&mut world, 0);
+    for host in 0..3 {
+        for (user, lease, expected) in [
+            ("alice", 7, Some(etcd::Error::PermissionDenied)),
+            ("alice", 8, None),
+            ("root", 7, None),
+        ] {
+            let call = Call::As {
+                caller: Arc::new(Caller {
+                    user: user.to_owned(),
+                    revision,
+                }),
+                call: Box::new(Call::ParentLeases(vec![LeaseId(lease)])),
+            };
+            match world.ask(host, call) {
+                Answer::ParentLeases(told) => assert_eq!(told.err(), expected, "{user} {lease}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }
 
 /// What knows less of the first group ends nothing, and nothing stays once it knows.

@@ -37,6 +37,13 @@ fn range(serializable: bool) -> Call {
     }))
 }
 
+fn renew(lease: i64) -> Call {
+    Call::RenewLeases {
+        leases: vec![LeaseId(lease)],
+        refused: Vec::new(),
+    }
+}
+
 /// The error of an answer, whatever kind it is.
 fn error(answer: Option<Answer>) -> Option<Error> {
     match answer.expect("every call is answered in its time") {
@@ -81,7 +88,7 @@ fn a_call_is_told_what_it_has_waited_for_in_vain() {
             Call::Etcd(Request::LeaseTimeToLive(time_to_live)),
             Some(Error::NoLeader),
         ),
-        (Call::RenewLeases(vec![LeaseId(7)]), Some(Error::NoLeader)),
+        (renew(7), Some(Error::NoLeader)),
         (auth(AuthRequest::UserList), Some(Error::DeadlineExceeded)),
         (
             auth(AuthRequest::UserDelete { name: user() }),
@@ -170,7 +177,7 @@ fn a_renewal_that_was_sent_may_have_been_made() {
     // The leader can tell nobody.
     world.kill((leader + 1) % 3);
     world.kill((leader + 2) % 3);
-    let calls = vec![put("b"), Call::RenewLeases(vec![LeaseId(7)])];
+    let calls = vec![put("b"), renew(7)];
     let ids = world.call_together(leader, calls);
     world.run(PATIENCE);
     assert_eq!(world.node(leader).status().leader, None);

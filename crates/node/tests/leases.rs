@@ -190,11 +190,14 @@ fn one_call_renews_many_and_hears_of_each_in_its_order() {
     world.run(seconds(20));
     let ids = [40, 7, 999, 7, 0, -3, 1];
     let before = world.node(host).metrics().commands_executed;
-    let call = Call::RenewLeases(ids.map(LeaseId).to_vec());
+    let call = Call::RenewLeases {
+        leases: ids.map(LeaseId).to_vec(),
+        refused: Vec::new(),
+    };
     let Answer::LeasesRenewed(Ok(renewed)) = world.ask(host, call) else {
         panic!("they were not renewed");
     };
-    assert_eq!(renewed.seconds, [100, 67, 0, 67, 0, 0, 61]);
+    assert_eq!(renewed.seconds, [100, 67, 0, 67, 0, 0, 61].map(Ok));
     let header = renewed.header;
     assert_ne!((header.member_id, header.raft_term), (0, 0));
     assert_eq!(header.revision, 41, "one for each key, none for renewals");

@@ -10,6 +10,7 @@ use consensus::EngineKind;
 use etcd::proto::etcdserverpb::{LeaseGrantRequest, PutRequest, RangeRequest};
 use journal::disk::File;
 use quorate_node::{Answer, Call, Config};
+use state::LeaseId;
 
 mod support;
 
@@ -363,4 +364,25 @@ fn a_new_leader_asks_for_the_states_that_only_the_last_one_knew() {
             assert!(is_asleep(&world, host, group), "{group:?} on {host}");
         }
     }
+}
+
+/// A server asks whenever a user renews leases of the default keyspace.
+#[test]
+fn what_a_node_knows_of_leases_is_told_without_waking_anybody() {
+    let (mut world, groups) = sleepers(12, 2);
+    let before = woken(&world);
+    for group in &groups {
+        for host in 0..3 {
+            let call = Call::TiedLeases {
+                leases: vec![LeaseId(7)],
+                linearizable: false,
+            };
+            match world.ask(host, within(*group, call)) {
+                Answer::TiedLeases(Ok(tied)) => assert!(tied.is_empty()),
+                other => panic!("{other:?}"),
+            }
+            assert!(is_asleep(&world, host, *group));
+        }
+    }
+    assert_eq!(woken(&world), before);
 }

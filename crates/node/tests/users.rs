@@ -9,10 +9,12 @@ use bytes::Bytes;
 use consensus::EngineKind;
 use etcd::auth::{Access, AuthRequest, Caller};
 use etcd::proto::authpb::Permission;
-use etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
+use etcd::proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest,
+};
 use quorate_node::hub::{Hub, HubInput, HubLimits, HubOutput, Member, Publication, StreamId};
 use quorate_node::{Answer, Call};
-use state::Revision;
+use state::{LeaseId, Revision};
 
 mod support;
 
@@ -222,6 +224,107 @@ fn what_is_permitted_is_decided_where_it_is_executed() {
         Some(etcd::Error::PermissionDenied),
     ];
     assert_eq!(answers.collect::<Vec<_>>(), expected);
+}
+
+fn renew(leases: &[i64]) -> Call {
+    Call::RenewLeases {
+        leases: leases.iter().copied().map(LeaseId).collect(),
+        refused: Vec::new(),
+    }
+}
+
+/// What a call that renews leases is told of each.
+fn renewed(
+    world: &mut World,
+    host: usize,
+    call: Call,
+) -> Result<Vec<Result<i64, etcd::Error>>, etcd::Error> {
+    match world.ask(host, call) {
+        Answer::LeasesRenewed(result) => result.map(|renewed| renewed.seconds),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whoever knew its id could keep a lease alive, and with it keys that he may not touch.
+#[test]
+fn a_lease_is_renewed_for_those_who_may_write_its_keys() {
+    use etcd::Error::{AuthOldRevision, PermissionDenied, UserEmpty};
+    let mut world = World::cluster(4, 3);
+    let leader = world.wait_for_leader();
+    for (id, key) in [(1, Some("u")), (2, Some("v")), (3, None)] {
+        let grant = LeaseGrantRequest { id, ttl: 600 };
+        let grant = Call::Etcd(etcd::Request::LeaseGrant(grant));
+        must(&mut world, leader, grant);
+        if let Some(key) = key {
+            let put = PutRequest {
+                key: Bytes::from_static(key.as_bytes()),
+                lease: id,
+                ..PutRequest::default()
+            };
+            must(&mut world, leader, Call::Etcd(etcd::Request::Put(put)));
+        }
+    }
+    let revision = enable(&mut world, leader);
+    world.run(Duration::from_secs(60));
+    for host in 0..3 {
+        let nobodys = renewed(&mut world, host, renew(&[1]));
+        assert_eq!(nobodys, Err(UserEmpty));
+        // What one of them is refused does the others no harm.
+        let of_u = by("u", revision, renew(&[2, 1, 3, 2, 9]));
+        let expected = [
+            Err(PermissionDenied),
+            Ok(600),
+            Ok(600),
+            Err(PermissionDenied),
+            Ok(0),
+        ];
+        assert_eq!(renewed(&mut world, host, of_u), Ok(expected.to_vec()));
+        let of_u = by("u", revision, renew(&[2]));
+        assert_eq!(
+            renewed(&mut world, host, of_u),
+            Ok(vec![Err(PermissionDenied)])
+        );
+        let alone = LeaseKeepAliveRequest { id: 2 };
+        let alone = Call::Etcd(etcd::Request::LeaseKeepAlive(alone));
+        let refused = error(world.ask(host, by("u", revision, alone)));
+        assert_eq!(refused, Some(PermissionDenied));
+        // A reason that somebody else has found.
+        let found = Call::RenewLeases {
+            leases: vec![LeaseId(3), LeaseId(1)],
+            refused: vec![(0, PermissionDenied)],
+        };
+        assert_eq!(
+            renewed(&mut world, host, by("u", revision, found)),
+            Ok(vec![Err(PermissionDenied), Ok(600)])
+        );
+    }
+    let left = LeaseTimeToLiveRequest { id: 2, keys: false };
+    let left = Call::Etcd(etcd::Request::LeaseTimeToLive(left));
+    match world.ask(leader, by("u", revision, left)) {
+        Answer::Etcd(Ok(etcd::Response::LeaseTimeToLive(told))) => {
+            assert!(told.ttl < 560, "it was renewed: {}", told.ttl);
+        }
+        other => panic!("{other:?}"),
+    }
+    let of_root = by("root", revision, renew(&[1, 2, 3]));
+    let everything = vec![Ok(600), Ok(600), Ok(600)];
+    assert_eq!(renewed(&mut world, leader, of_root), Ok(everything));
+    let revoke = AuthRequest::UserRevokeRole {
+        user: "u".into(),
+        role: "r".into(),
+    };
+    must(&mut world, leader, by("root", revision, auth(revoke)));
+    world.run(Duration::from_secs(1));
+    for host in 0..3 {
+        for (known, error) in [
+            (revision, AuthOldRevision),
+            (revision + 1, PermissionDenied),
+        ] {
+            let of_u = by("u", known, renew(&[1, 3]));
+            let expected = vec![Err(error), Ok(600)];
+            assert_eq!(renewed(&mut world, host, of_u), Ok(expected));
+        }
+    }
 }
 
 /// Watches that nobody in particular has opened do not outlive the moment from which on one has to

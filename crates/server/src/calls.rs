@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::GroupId;
 use etcd::auth::Caller;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use node::{Answer, Call, CallId};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::timeout;
@@ -21,6 +21,7 @@ use crate::keyspace::{self, Keyspaces};
 use crate::limits::ClientLimits;
 use crate::metrics::Metrics;
 use crate::node_loop::{Asked, Event};
+use crate::serving;
 use crate::tls::CommonName;
 
 /// Why a call has no answer of the node.
@@ -95,6 +96,18 @@ impl Identity {
         self.is_by_prefix
     }
 
+    /// Says the same in a call that this server makes for whoever it is, apart from the keyspace.
+    pub(crate) fn say(&self, headers: &mut HeaderMap) {
+        if let Some(token) = &self.token
+            && let Ok(token) = HeaderValue::from_bytes(token)
+        {
+            headers.insert(authority::TOKEN, token);
+        }
+        if let Some(name) = &self.common_name {
+            serving::say_common_name(headers, name);
+        }
+    }
+
     /// Whether it says anything.
     pub(crate) fn is_given(&self) -> bool {
         self.token.is_some() || self.common_name.is_some()
@@ -144,6 +157,20 @@ impl Calls {
             inner: Arc::clone(&self.inner),
             identity,
         }
+    }
+
+    /// The same in this keyspace, on nobody's behalf.
+    pub(crate) fn of_nobody(&self) -> Calls {
+        let keyspace = self.identity.keyspace.clone();
+        self.on_behalf_of(Identity {
+            keyspace,
+            ..Identity::default()
+        })
+    }
+
+    /// On whose behalf they are.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Who knows who calls.
@@ -320,7 +347,9 @@ fn makes_room(call: &Call) -> bool {
         Call::As { call, .. } | Call::In { call, .. } => makes_room(call),
         Call::EtcdMemberList { .. } => false,
         // What bounds them is where they are gathered.
-        Call::RenewLeases(_) => true,
+        Call::RenewLeases { .. } => true,
+        // Asked before leases are renewed or revoked.
+        Call::TiedLeases { .. } => true,
         Call::ParentLeases(_) => false,
         Call::FollowParents(parents) => {
             let mut parents = parents.iter();

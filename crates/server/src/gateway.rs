@@ -27,7 +27,7 @@ mod websocket;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -43,6 +43,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::cors;
 use crate::keyspace::KEYSPACE;
 use crate::limits::ClientLimits;
+use crate::listeners::Source;
 use crate::serving::{Status, Workers};
 use json::Objects;
 use link::{Answers, Link, Questions};
@@ -62,6 +63,37 @@ struct Inner {
     held: Arc<Semaphore>,
     /// Of pages that may open websockets.
     origins: Box<[String]>,
+}
+
+/// Makes calls of this server's own; cloning shares the connection. No client's call goes over it,
+/// so what is said there of a client's certificate is true.
+#[derive(Clone)]
+pub(crate) struct OwnCalls(Arc<Link>);
+
+impl OwnCalls {
+    /// The connection is driven by the runtime that this is called in.
+    pub(crate) fn new(limits: &ClientLimits) -> OwnCalls {
+        OwnCalls(Arc::new(Link::new(limits, Source::Itself)))
+    }
+
+    /// Says who serves them.
+    pub(crate) fn attach(&self, workers: &Workers) {
+        self.0.attach(workers);
+    }
+
+    /// A call with one message each way.
+    ///
+    /// # Errors
+    /// As it was answered.
+    pub(crate) async fn call(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        message: Bytes,
+    ) -> Result<Bytes, Status> {
+        let call = self.0.open(path, headers).await?;
+        answered(call, message).await
+    }
 }
 
 /// The one answer to one message.
@@ -92,7 +124,7 @@ impl Gateway {
         Gateway(Arc::new(Inner {
             pool,
             limits: limits.clone(),
-            link: Link::new(limits, OnceLock::new()),
+            link: Link::new(limits, Source::Gateway),
             held: Arc::new(Semaphore::new(limits.gateway_held_bytes)),
             origins: origins.into(),
         }))
@@ -125,20 +157,6 @@ impl Gateway {
             Ok(response) => response,
             Err(status) => refuse(&status),
         }
-    }
-
-    /// A call of this server's own, with one message each way.
-    ///
-    /// # Errors
-    /// As it was answered.
-    pub(crate) async fn call(
-        &self,
-        path: &str,
-        headers: HeaderMap,
-        message: Bytes,
-    ) -> Result<Bytes, Status> {
-        let call = self.0.link.open(path, headers).await?;
-        answered(call, message).await
     }
 
     async fn answer(&self, request: Request) -> Result<Response, Status> {

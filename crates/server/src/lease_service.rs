@@ -62,17 +62,20 @@ impl Lease for LeaseService {
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         let calls = calls_of(&self.calls, &request);
-        let (metadata, _, request) = request.into_parts();
+        let request = request.into_inner();
         let id = request.id;
         if calls.are_by_prefix() {
-            let followed = tied::follow(&calls, &[id]).await;
+            let followed = tied::follow(&calls, None, &[id]).await;
             followed.map_err(Status::from)?;
             return Ok(Response::new(LeaseRevokeResponse::default()));
         }
+        if calls.may_be_routed() {
+            let may = self.followers.may_revoke(&calls, id).await;
+            may.map_err(Status::from)?;
+        }
         let revoked = ask!(&calls, etcd::Request::LeaseRevoke(request), LeaseRevoke)?;
         if calls.may_be_routed() {
-            let metadata = metadata.into_headers();
-            let followed = self.followers.revoked(&calls, &metadata, id).await;
+            let followed = self.followers.revoked(&calls, id).await;
             followed.map_err(Status::from)?;
         }
         Ok(revoked)
@@ -83,7 +86,7 @@ impl Lease for LeaseService {
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
         let calls = calls_of(&self.calls, &request);
-        let (metadata, _, request) = request.into_parts();
+        let request = request.into_inner();
         if calls.are_by_prefix() {
             let told = tied::time_to_live(&calls, request).await;
             return told.map(Response::new).map_err(Status::from);
@@ -92,8 +95,7 @@ impl Lease for LeaseService {
         let request = etcd::Request::LeaseTimeToLive(request);
         let mut told: Response<LeaseTimeToLiveResponse> = ask!(&calls, request, LeaseTimeToLive)?;
         if with_keys && told.get_ref().ttl >= 0 && calls.may_be_routed() {
-            let metadata = metadata.into_headers();
-            let keys = self.followers.keys(&calls, &metadata, id).await;
+            let keys = self.followers.keys(&calls, id).await;
             let told = told.get_mut();
             told.keys.extend(keys.map_err(Status::from)?);
             told.keys.sort_unstable();

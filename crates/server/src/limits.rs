@@ -208,7 +208,8 @@ pub struct ClientLimits {
     pub visits: VisitLimits,
     /// So many renewals go to the node together, at most; the rest go with the next ones.
     pub renewals_per_batch: usize,
-    /// So many calls that renew leases one worker has under way.
+    /// So many calls that renew leases one worker has under way in a keyspace; while users have to
+    /// sign in, the last of them may be one for each user.
     pub renewal_batches: usize,
     /// A client's own time limit longer than this is not watched: every call is answered sooner.
     pub longest_call: Duration,
@@ -281,6 +282,11 @@ pub struct RelayLimits {
     pub pause: Duration,
     /// For so long a node that could not be reached is asked last.
     pub avoided: Duration,
+    /// For so long it is found out whether keys that are elsewhere go with a lease that is to be
+    /// renewed: short beside the shortest lease.
+    pub look_patience: Duration,
+    /// ... of so many leases at a time, for one keyspace.
+    pub looks: usize,
     /// What of a call is kept at most in case that another node has to be asked.
     pub replay_bytes: usize,
     /// How long connecting to a node may take, with all that belongs to it.
@@ -302,6 +308,8 @@ impl Default for RelayLimits {
             patience: Duration::from_secs(3),
             pause: Duration::from_millis(50),
             avoided: Duration::from_secs(5),
+            look_patience: Duration::from_millis(500),
+            looks: 32,
             replay_bytes: 4 << 20,
             connect_timeout: Duration::from_secs(1),
             stream_window_bytes: 256 << 10,

@@ -48,6 +48,8 @@ pub(crate) enum Source {
     Gateway,
     /// From another node, on behalf of one of its clients.
     Peer,
+    /// From this server itself, on behalf of one of its clients.
+    Itself,
 }
 
 /// A bound socket.

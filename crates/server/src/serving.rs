@@ -38,6 +38,7 @@ mod connection;
 pub(crate) mod demands;
 mod grpc;
 mod intake;
+mod looking;
 mod mailbox;
 mod outgoing;
 mod prefixed;
@@ -60,6 +61,7 @@ use node::{Answer, CallId};
 
 pub(crate) use connection::Accepted;
 pub(crate) use grpc::{Deframer, Status, time_allowed};
+pub(crate) use relaying::say_common_name;
 pub(crate) use socket::{ClientStream, PeerConnection, Socket};
 pub(crate) use worker::{Seat, Setting, WeakWorkers, Workers};
 

@@ -6,7 +6,8 @@
     clippy::unwrap_used
 )]
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 /// Only something that hangs reaches this.
@@ -172,6 +173,58 @@ impl Client {
         self.call("/etcdserverpb.KV/Range", request).await
     }
 
+    async fn grant_lease(&mut self, id: i64, key: Option<&str>) {
+        let grant = LeaseGrantRequest { id, ttl: 60 };
+        let path = "/etcdserverpb.Lease/LeaseGrant";
+        let _: LeaseGrantResponse = self.call(path, grant).await.unwrap();
+        if let Some(key) = key {
+            self.put_leased(key, id).await.unwrap();
+        }
+    }
+
+    async fn put_leased(&mut self, key: &str, lease: i64) -> Result<PutResponse, Status> {
+        let request = PutRequest {
+            key: key.to_owned().into(),
+            lease,
+            ..PutRequest::default()
+        };
+        self.call("/etcdserverpb.KV/Put", request).await
+    }
+
+    async fn revoke_lease(&mut self, id: i64) -> Result<LeaseRevokeResponse, Status> {
+        let request = LeaseRevokeRequest { id };
+        self.call("/etcdserverpb.Lease/LeaseRevoke", request).await
+    }
+
+    async fn keys_of_lease(&mut self, id: i64) -> Result<Vec<String>, Status> {
+        let request = LeaseTimeToLiveRequest { id, keys: true };
+        let path = "/etcdserverpb.Lease/LeaseTimeToLive";
+        let told: LeaseTimeToLiveResponse = self.call(path, request).await?;
+        let keys = told.keys.iter();
+        Ok(keys
+            .map(|key| String::from_utf8(key.to_vec()).unwrap())
+            .collect())
+    }
+
+    async fn renewals(&mut self) -> Renewals {
+        self.grpc.ready().await.unwrap();
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let request = self.request(UnboundedReceiverStream::new(receiver));
+        let codec = ProstCodec::<LeaseKeepAliveRequest, LeaseKeepAliveResponse>::default();
+        let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
+        let answers = self.grpc.streaming(request, path, codec).await.unwrap();
+        Renewals {
+            sender,
+            answers: answers.into_inner(),
+        }
+    }
+
+    /// Renews a lease on a stream of its own.
+    async fn renew(&mut self, id: i64) -> Result<i64, Status> {
+        let mut renewals = self.renewals().await;
+        renewals.renew(id).await
+    }
+
     /// The first answer to a watch.
     async fn watch(&mut self, key: &str) -> WatchResponse {
         self.grpc.ready().await.unwrap();
@@ -190,6 +243,37 @@ impl Client {
         let first = tokio::time::timeout(PATIENCE, answers.message()).await;
         first.unwrap().unwrap().unwrap()
     }
+}
+
+/// A stream of keep-alives.
+struct Renewals {
+    sender: tokio::sync::mpsc::UnboundedSender<LeaseKeepAliveRequest>,
+    answers: Streaming<LeaseKeepAliveResponse>,
+}
+
+impl Renewals {
+    async fn renew(&mut self, id: i64) -> Result<i64, Status> {
+        self.sender.send(LeaseKeepAliveRequest { id }).unwrap();
+        let answer = tokio::time::timeout(PATIENCE, self.answers.message()).await;
+        let answer = answer.unwrap()?.unwrap();
+        assert_eq!(answer.id, id);
+        Ok(answer.ttl)
+    }
+}
+
+/// What is answered to JSON over HTTP; `header` is one more, or none.
+fn post(to: &Listen, path: &str, header: &str, body: &str) -> String {
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+         content-type: application/json\r\n{header}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(to.to_string()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[track_caller]
@@ -231,6 +315,23 @@ fn every_way_to_the_keys_is_guarded() {
         refused(user.put("a").await, Code::PermissionDenied, DENIED);
         refused(user.get("a").await, Code::PermissionDenied, DENIED);
         root.put("a").await.unwrap();
+
+        // Nodes tell each other whose certificate was shown, and believe nobody else.
+        let mut forged = Request::new(RangeRequest {
+            key: "a".into(),
+            ..RangeRequest::default()
+        });
+        let name = "root".parse().unwrap();
+        forged.metadata_mut().insert("quorate-common-name", name);
+        let codec = ProstCodec::<RangeRequest, RangeResponse>::default();
+        let path = PathAndQuery::from_static("/etcdserverpb.KV/Range");
+        nobody.grpc.ready().await.unwrap();
+        let answer = nobody.grpc.unary(forged, path, codec).await;
+        refused(answer, Code::InvalidArgument, EMPTY);
+        let header = "grpc-metadata-quorate-common-name: root\r\n";
+        let etcd = &node.endpoints().etcd;
+        let answer = post(etcd, "/v3/kv/range", header, r#"{"key":"YQ=="}"#);
+        assert!(answer.contains(EMPTY), "{answer}");
 
         // Those that the router serves.
         let compact = CompactionRequest::default();
@@ -308,6 +409,66 @@ fn every_way_to_the_keys_is_guarded() {
     node.wait().unwrap();
 }
 
+/// Whoever knew its id could keep a lease alive, and with it keys that he may not touch.
+#[test]
+fn leases_are_renewed_for_those_who_may_write_their_keys() {
+    let temporary = tempfile::tempdir().unwrap();
+    let node = Server::start(configuration(temporary.path())).unwrap();
+    assert!(node.wait_until_ready());
+    run(async {
+        let mut nobody = Client::connect(&node).await;
+        for (id, key) in [(7, Some("u1")), (8, Some("a")), (9, None)] {
+            nobody.grant_lease(id, key).await;
+        }
+        let mut early = nobody.renewals().await;
+        assert_eq!(early.renew(8).await.unwrap(), 60);
+        nobody.enable().await;
+        // Nor does it help to have come before one had to sign in.
+        refused(early.renew(8).await, Code::InvalidArgument, EMPTY);
+        let mut root = nobody.sign_in("root", "rootpw").await.unwrap();
+        root.add_user_for("u", b'u').await;
+        let mut user = nobody.sign_in("u", "pw").await.unwrap();
+        let mut stranger = nobody.with("what.is.this");
+        refused(nobody.renew(9).await, Code::InvalidArgument, EMPTY);
+        refused(stranger.renew(9).await, Code::Unauthenticated, INVALID);
+        for (id, ttl) in [(7, 60), (9, 60), (99, 0)] {
+            assert_eq!(user.renew(id).await.unwrap(), ttl);
+            assert_eq!(root.renew(id).await.unwrap(), ttl);
+        }
+        assert_eq!(root.renew(8).await.unwrap(), 60);
+        refused(user.renew(8).await, Code::PermissionDenied, DENIED);
+
+        let token = |client: &Client| client.token.clone().unwrap();
+        for (token, id, begins, says) in [
+            (None, 9, "HTTP/1.1 400", EMPTY),
+            (Some("what.is.this".to_owned()), 9, "HTTP/1.1 401", INVALID),
+            (Some(token(&user)), 8, "HTTP/1.1 403", DENIED),
+            (Some(token(&user)), 7, "HTTP/1.1 200", r#""TTL":"60""#),
+        ] {
+            let body = format!(r#"{{"ID":"{id}"}}"#);
+            let etcd = &node.endpoints().etcd;
+            let header = token.map_or_else(String::new, |it| format!("authorization: {it}\r\n"));
+            let answer = post(etcd, "/v3/lease/keepalive", &header, &body);
+            assert!(answer.starts_with(begins), "{answer}");
+            assert!(answer.contains(says), "{answer}");
+        }
+
+        // What is taken away is gone for a stream that is open, whose user keeps his token.
+        let mut open = user.renewals().await;
+        assert_eq!(open.renew(7).await.unwrap(), 60);
+        let revoke = AuthUserRevokeRoleRequest {
+            name: "u".into(),
+            role: "u".into(),
+        };
+        let revoked = root.auth("UserRevokeRole", revoke).await;
+        let _: AuthUserRevokeRoleResponse = revoked.unwrap();
+        refused(open.renew(7).await, Code::PermissionDenied, DENIED);
+        assert_eq!(user.renew(9).await.unwrap(), 60, "it has no keys");
+    });
+    node.shutdown();
+    node.wait().unwrap();
+}
+
 #[test]
 fn signing_in_tells_nobody_apart_who_may_not() {
     let temporary = tempfile::tempdir().unwrap();
@@ -372,17 +533,124 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
+/// The names of three nodes, and where they reach each other.
+fn three() -> Vec<(String, String)> {
+    let names = ["n1", "n2", "n3"].into_iter();
+    names
+        .map(|name| (name.to_owned(), format!("127.0.0.1:{}", free_port())))
+        .collect()
+}
+
+/// Any user could revoke a lease whose keys are all in other keyspaces, and keep it alive; and
+/// where there were such keyspaces, no user was told the keys of a lease of his own.
+#[test]
+fn a_lease_is_nobodys_who_may_not_use_a_keyspace_that_its_keys_are_in() {
+    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let cluster = three();
+    let start = |number: usize| {
+        Server::start(Configuration {
+            name: Some(cluster[number].0.clone()),
+            cluster: cluster.clone(),
+            listen_admin: Listen::Tcp("127.0.0.1:0".into()),
+            ..configuration(folders[number].path())
+        })
+        .unwrap()
+    };
+    let nodes: Vec<Handle> = (0..3).map(start).collect();
+    assert!(nodes.iter().all(Handle::wait_until_ready));
+    let operate = |path: &str, body: &str| {
+        let answer = post(&nodes[0].endpoints().admin, path, "", body);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    // On one node, so that the others carry on what is about it.
+    let events = r#"{"names":["events"],"replicas":1,"engine":"raft"}"#;
+    operate("/keyspaces/create", events);
+    operate("/routes/add", r#"{"prefix":"/events/","name":"events"}"#);
+    run(async {
+        let mut nobody = Client::connect(&nodes[0]).await;
+        nobody.add_user_for("alice", b'a').await;
+        nobody.add_user_for("bob", b'b').await;
+        let role = AuthRoleAddRequest {
+            name: "keyspace:events".into(),
+        };
+        let _: AuthRoleAddResponse = nobody.auth("RoleAdd", role).await.unwrap();
+        nobody.grant_role("bob", "keyspace:events").await;
+        nobody.enable().await;
+        let [alice, bob] = [
+            nobody.sign_in("alice", "pw").await.unwrap(),
+            nobody.sign_in("bob", "pw").await.unwrap(),
+        ]
+        .map(|client| client.token.unwrap());
+        // Who knows that users count knows of all else as well, which is older.
+        for node in &nodes {
+            let mut nobody = Client::connect(node).await;
+            let deadline = std::time::Instant::now() + PATIENCE;
+            while !matches!(nobody.get("a").await, Err(status) if status.message() == EMPTY) {
+                assert!(std::time::Instant::now() < deadline);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        for (number, node) in nodes.iter().enumerate() {
+            let nobody = Client::connect(node).await;
+            let deadline = std::time::Instant::now() + PATIENCE;
+            let (mut alice, mut bob) = (nobody.with(&alice), nobody.with(&bob));
+            let event = format!("/events/{number}");
+            let (of_bob, of_alice) = (100 + number as i64, 200 + number as i64);
+            bob.grant_lease(of_bob, None).await;
+            while let Err(status) = bob.put_leased(&event, of_bob).await {
+                assert!(std::time::Instant::now() < deadline, "{status}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            refused(
+                alice.revoke_lease(of_bob).await,
+                Code::PermissionDenied,
+                DENIED,
+            );
+            refused(
+                alice.keys_of_lease(of_bob).await,
+                Code::PermissionDenied,
+                DENIED,
+            );
+            // On a machine that is slow it is perhaps not found out in time at first.
+            let renewed = loop {
+                assert!(std::time::Instant::now() < deadline, "she keeps it alive");
+                match alice.renew(of_bob).await {
+                    Ok(_) => {}
+                    renewed => break renewed,
+                }
+            };
+            refused(renewed, Code::PermissionDenied, DENIED);
+            assert_eq!(bob.renew(of_bob).await.unwrap(), 60);
+            assert_eq!(bob.get(&event).await.unwrap().count, 1);
+            let keys = bob.keys_of_lease(of_bob).await.unwrap();
+            assert_eq!(keys, [event.as_str()]);
+
+            // A lease of hers is hers as it was before there was a route.
+            alice.grant_lease(of_alice, Some("a")).await;
+            assert_eq!(alice.keys_of_lease(of_alice).await.unwrap(), ["a"]);
+            assert_eq!(alice.renew(of_alice).await.unwrap(), 60);
+            let attached = bob.put_leased("/events/other", of_alice).await;
+            refused(attached, Code::PermissionDenied, DENIED);
+            alice.revoke_lease(of_alice).await.unwrap();
+            bob.revoke_lease(of_bob).await.unwrap();
+            assert_eq!(bob.get(&event).await.unwrap().count, 0);
+        }
+    });
+    for node in &nodes {
+        node.shutdown();
+    }
+    for node in nodes {
+        node.wait().unwrap();
+    }
+}
+
 #[test]
 fn a_token_is_good_on_every_node_and_after_a_restart() {
     let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
-    let names = ["n1", "n2", "n3"];
-    let cluster: Vec<(String, String)> = names
-        .iter()
-        .map(|name| (name.to_string(), format!("127.0.0.1:{}", free_port())))
-        .collect();
+    let cluster = three();
     let start = |number: usize| {
         Server::start(Configuration {
-            name: Some(names[number].into()),
+            name: Some(cluster[number].0.clone()),
             cluster: cluster.clone(),
             ..configuration(folders[number].path())
         })

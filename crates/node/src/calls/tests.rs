@@ -198,6 +198,7 @@ fn a_call_whose_time_is_up_says_whether_its_command_has_left() {
     let renewals = [4, 5].map(|id| Renewals {
         call: CallId(id),
         leases: vec![LeaseId(id as i64)],
+        refused: Vec::new(),
     });
     let (waiter, at) = (Waiter::Renewals(renewals.into()), Instant(100));
     assert_eq!(
@@ -226,6 +227,7 @@ fn a_renewal_that_is_told_it_was_not_sent_is_not_sent_later() {
         let renewals = Renewals {
             call: CallId(call),
             leases: Vec::new(),
+            refused: Vec::new(),
         };
         let waiter = Waiter::Renewals(vec![renewals]);
         let added = calls.add_command(1, Bytes::new(), waiter, Instant(at), ORDINARY);

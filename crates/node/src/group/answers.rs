@@ -8,6 +8,7 @@ use consensus::Engine as _;
 use etcd::auth::{AuthRequest, Caller};
 use etcd::maintenance::alarm;
 use etcd::proto::etcdserverpb::ResponseHeader;
+use state::LeaseId;
 
 use super::keyspaces::Wanted;
 use super::{Group, Moment};
@@ -57,16 +58,30 @@ impl Group {
         match call {
             Call::Etcd(request) => self.call_etcd(moment, id, caller, request, out),
             Call::As { .. } => self.call(moment, id, call, peers, out),
-            Call::RenewLeases(leases) => {
-                self.open(moment, id, CallKind::Renewals);
-                self.calls.set_late(id, Late::ForLeader);
-                self.renew(moment, id, leases);
+            Call::RenewLeases { leases, refused } => {
+                self.call_renew(moment, id, caller.as_deref(), (leases, refused), out);
             }
             Call::ParentLeases(leases) => {
                 self.open(moment, id, CallKind::ParentLeases);
-                self.calls.add_read(id, ReadKind::ParentLeases(leases));
+                let read = ReadKind::ParentLeases(caller, leases);
+                self.calls.add_read(id, read);
             }
             Call::FollowParents(parents) => self.call_follow_parents(moment, id, parents, out),
+            Call::TiedLeases {
+                leases,
+                linearizable: true,
+            } => {
+                self.open(moment, id, CallKind::TiedLeases);
+                self.calls.add_read(id, ReadKind::TiedLeases(leases));
+            }
+            Call::TiedLeases {
+                leases,
+                linearizable: false,
+            } => {
+                let tied = leases::tied(self.replica.reader(), leases);
+                let answer = Answer::TiedLeases(Ok(tied));
+                out.push(Output::Answer { id, answer });
+            }
             Call::EtcdMemberList { linearizable: true } => {
                 self.open(moment, id, CallKind::EtcdMemberList);
                 self.calls.add_read(id, ReadKind::EtcdMemberList);
@@ -182,6 +197,12 @@ impl Group {
         {
             grant.id = self.choose_lease_id();
         }
+        if let etcd::Request::LeaseKeepAlive(renewal) = &request
+            && let Err(error) = self.may_renew(caller.as_deref(), LeaseId(renewal.id))
+        {
+            let answer = Answer::Etcd(Err(error));
+            return out.push(Output::Answer { id, answer });
+        }
         let until_compacted =
             matches!(&request, etcd::Request::Compact(compact) if compact.physical);
         let without_round = mutant::is_on(Mutant::ListWithoutRound)
@@ -211,7 +232,7 @@ impl Group {
             Ok(etcd::Plan::Renew(lease)) => {
                 self.open(moment, id, CallKind::Etcd);
                 self.calls.set_late(id, Late::ForLeader);
-                self.renew(moment, id, vec![lease]);
+                self.renew(moment, id, vec![lease], Vec::new());
             }
             Ok(etcd::Plan::Command(command)) => {
                 self.open(moment, id, CallKind::Etcd);
@@ -272,9 +293,14 @@ impl Group {
                 (_, ReadKind::Current) => self.was_current = true,
                 (Some(call), kind) if self.calls.is_open(call) => match kind {
                     ReadKind::Etcd(read) => self.read_etcd(call, read, out),
-                    ReadKind::ParentLeases(leases) => {
-                        let parents = leases::parents(self.replica.reader(), leases);
-                        self.answer(call, Answer::ParentLeases(Ok(parents)), out);
+                    ReadKind::ParentLeases(caller, leases) => {
+                        let may = self.replica.check_leases(caller.as_deref(), &leases);
+                        let parents = may.map(|()| leases::parents(self.replica.reader(), leases));
+                        self.answer(call, Answer::ParentLeases(parents), out);
+                    }
+                    ReadKind::TiedLeases(leases) => {
+                        let tied = leases::tied(self.replica.reader(), leases);
+                        self.answer(call, Answer::TiedLeases(Ok(tied)), out);
                     }
                     ReadKind::EtcdMemberList => {
                         let answer = Answer::EtcdMemberList(Ok(self.etcd_members()));

@@ -77,9 +77,10 @@ pub(crate) fn requirement(call: &Call) -> Requirement {
         | Call::GroupRecover(_)
         | Call::Placement(_)
         | Call::Etcd(_)
-        | Call::RenewLeases(_)
+        | Call::RenewLeases { .. }
         | Call::ParentLeases(_)
         | Call::FollowParents(_)
+        | Call::TiedLeases { .. }
         | Call::Status
         | Call::Ready
         | Call::MemberAdd { .. }

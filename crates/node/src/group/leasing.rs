@@ -3,23 +3,73 @@
 use std::time::Duration;
 
 use base::Instant;
+use etcd::auth::Caller;
 use etcd::proto::etcdserverpb::ResponseHeader;
 use state::{Lease, LeaseId};
 
 use super::{Group, Moment};
-use crate::calls::{Admittance, CallKind, Renewals, Waiter, earlier};
+use crate::calls::{Admittance, CallKind, Late, Renewals, Waiter, earlier};
 use crate::interface::{Answer, CallId, Output, RenewedLeases};
 use crate::leases::{self, LeaseCommand, LeaseOutcome, PROTOCOL, Parent};
 use crate::replica::Outcome;
 use crate::system::SystemCommand;
 
 impl Group {
+    /// A call renews leases. Those that are not its user's are left alone, and the others do not
+    /// suffer from that: they may be those of other clients.
+    pub(super) fn call_renew(
+        &mut self,
+        moment: Moment,
+        id: CallId,
+        caller: Option<&Caller>,
+        (leases, known): (Vec<LeaseId>, Vec<(usize, etcd::Error)>),
+        out: &mut Vec<Output>,
+    ) {
+        let refused = match self.replica.refused_renewals(caller, &leases) {
+            Ok(refused) => refused,
+            Err(error) => {
+                let answer = Answer::LeasesRenewed(Err(error));
+                return out.push(Output::Answer { id, answer });
+            }
+        };
+        let refused = together(refused, known);
+        let leases = without(leases, &refused);
+        if leases.is_empty() {
+            let renewed = self.renewed_leases(&[], &refused);
+            let answer = Answer::LeasesRenewed(Ok(renewed));
+            return out.push(Output::Answer { id, answer });
+        }
+        self.open(moment, id, CallKind::Renewals);
+        self.calls.set_late(id, Late::ForLeader);
+        self.renew(moment, id, leases, refused);
+    }
+
+    /// Whether somebody may renew a lease.
+    pub(super) fn may_renew(
+        &mut self,
+        caller: Option<&Caller>,
+        lease: LeaseId,
+    ) -> Result<(), etcd::Error> {
+        let refused = self.replica.refused_renewals(caller, &[lease])?;
+        refused.first().map_or(Ok(()), |(_, error)| Err(*error))
+    }
+
     /// Leases are renewed for an open call: done together with all others of this pass, or of the
     /// next few if the last ones have only just been sent.
-    pub(super) fn renew(&mut self, moment: Moment, call: CallId, leases: Vec<LeaseId>) {
+    pub(super) fn renew(
+        &mut self,
+        moment: Moment,
+        call: CallId,
+        leases: Vec<LeaseId>,
+        refused: Vec<(usize, etcd::Error)>,
+    ) {
         let limits = &self.config.limits.leases;
         let latest = moment.now + self.longest_delay(moment.now, &leases);
-        let renewals = Renewals { call, leases };
+        let renewals = Renewals {
+            call,
+            leases,
+            refused,
+        };
         self.leases.gather(moment.now, renewals, latest, limits);
     }
 
@@ -273,9 +323,10 @@ impl Group {
             Outcome::Leases(Some(LeaseOutcome::Renewed(granted))) => {
                 self.metrics.leases_renewed += granted.len() as u64;
                 let mut granted = granted.into_iter();
-                for Renewals { call, leases } in renewals {
-                    let granted: Vec<_> = granted.by_ref().take(leases.len()).collect();
-                    self.answer_renewed(call, &leases, &granted, out);
+                for renewals in renewals {
+                    let count = renewals.leases.len();
+                    let granted: Vec<_> = granted.by_ref().take(count).collect();
+                    self.answer_renewed(&renewals, &granted, out);
                 }
                 return;
             }
@@ -300,34 +351,40 @@ impl Group {
 
     fn answer_renewed(
         &mut self,
-        id: CallId,
-        leases: &[LeaseId],
+        renewals: &Renewals,
         granted: &[Option<Duration>],
         out: &mut Vec<Output>,
     ) {
-        let reader = self.replica.reader();
+        let id = renewals.call;
         match self.calls.close(id) {
             // The client no longer waits.
             None => {}
             Some(CallKind::Renewals) => {
-                let mut header = ResponseHeader {
-                    revision: reader.revision().0,
-                    ..ResponseHeader::default()
-                };
-                self.header().fill(&mut header);
-                let seconds = granted.iter().map(|each| etcd::seconds_renewed(*each));
-                let answer = Answer::LeasesRenewed(Ok(RenewedLeases {
-                    header,
-                    seconds: seconds.collect(),
-                }));
+                let renewed = self.renewed_leases(granted, &renewals.refused);
+                let answer = Answer::LeasesRenewed(Ok(renewed));
                 out.push(Output::Answer { id, answer });
             }
             Some(_) => {
-                let response = etcd::renewed(reader, leases[0], granted[0]);
+                let reader = self.replica.reader();
+                let response = etcd::renewed(reader, renewals.leases[0], granted[0]);
                 let answer = self.header().filled(Ok(response));
                 out.push(Output::Answer { id, answer });
             }
         }
+    }
+
+    fn renewed_leases(
+        &self,
+        granted: &[Option<Duration>],
+        refused: &[(usize, etcd::Error)],
+    ) -> RenewedLeases {
+        let mut header = ResponseHeader {
+            revision: self.replica.reader().revision().0,
+            ..ResponseHeader::default()
+        };
+        self.header().fill(&mut header);
+        let seconds = in_order(granted, refused);
+        RenewedLeases { header, seconds }
     }
 
     /// An Expire command of this node was executed.
@@ -355,4 +412,41 @@ impl Group {
             }
         }
     }
+}
+
+/// What is refused, by whomever, in the order of places.
+fn together(
+    mut refused: Vec<(usize, etcd::Error)>,
+    others: Vec<(usize, etcd::Error)>,
+) -> Vec<(usize, etcd::Error)> {
+    refused.extend(others);
+    refused.sort_by_key(|(place, _)| *place);
+    refused.dedup_by_key(|(place, _)| *place);
+    refused
+}
+
+/// The leases that are not refused.
+fn without(leases: Vec<LeaseId>, refused: &[(usize, etcd::Error)]) -> Vec<LeaseId> {
+    // Nearly always none is.
+    if refused.is_empty() {
+        return leases;
+    }
+    let mut refused = refused.iter().peekable();
+    let leases = leases.into_iter().enumerate();
+    let left = leases.filter(|(place, _)| refused.next_if(|(at, _)| at == place).is_none());
+    left.map(|(_, lease)| lease).collect()
+}
+
+/// What came of each lease of a call, in its order.
+fn in_order(
+    granted: &[Option<Duration>],
+    refused: &[(usize, etcd::Error)],
+) -> Vec<Result<i64, etcd::Error>> {
+    let count = granted.len() + refused.len();
+    let (mut granted, mut refused) = (granted.iter(), refused.iter().peekable());
+    let each = |place| match refused.next_if(|(at, _)| *at == place) {
+        Some((_, error)) => Err(*error),
+        None => Ok(etcd::seconds_renewed(granted.next().copied().flatten())),
+    };
+    (0..count).map(each).collect()
 }

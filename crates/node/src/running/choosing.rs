@@ -18,18 +18,68 @@ use etcd::auth::Requirement;
 
 use super::Running;
 use crate::directory::Directory;
-use crate::group::META;
 use crate::group::authorization::requirement;
-use crate::interface::{Call, Output};
+use crate::group::{META, Moment};
+use crate::interface::{Answer, Call, CallId, Output};
+use crate::peers::Peers;
 
 impl Running {
+    /// A client asks for something.
+    pub fn call(
+        &mut self,
+        moment: Moment,
+        id: CallId,
+        call: Call,
+        peers: &mut Peers,
+        out: &mut Vec<Output>,
+    ) {
+        self.moment = moment;
+        let (group, call) = match call {
+            Call::Keyspaces if self.is_witness => (META, call),
+            Call::Keyspaces => {
+                let mut keyspaces = self.meta().keyspaces();
+                self.add_progress(&mut keyspaces);
+                let answer = Answer::Keyspaces(keyspaces);
+                return out.push(Output::Answer { id, answer });
+            }
+            Call::In { keyspace, call } => match self.group_of(moment.now, &keyspace, &call) {
+                Ok(META) => (META, *call),
+                // Users are those of the cluster: who calls has been looked at here, and means
+                // nothing to the keyspace's own state.
+                Ok(group) => match *call {
+                    Call::As { call, .. } => (group, *call),
+                    call => (group, call),
+                },
+                Err(error) => {
+                    let answer = crate::node::refuse(&call, error, "not serving this keyspace");
+                    return out.push(Output::Answer { id, answer });
+                }
+            },
+            Call::Groups => {
+                let answer = Answer::Groups(self.group_statuses(moment.now, peers));
+                return out.push(Output::Answer { id, answer });
+            }
+            Call::GroupRecover(order) => {
+                return self.recover_group(moment, id, &order, peers, out);
+            }
+            call => (META, call),
+        };
+        // What this node knows wakes nobody.
+        if let Call::TiedLeases {
+            linearizable: false,
+            ..
+        } = &call
+            && let Some(opened) = self.groups.get_mut(&group)
+        {
+            return opened.group.call(moment, id, call, peers, out);
+        }
+        self.with(group, out, |group, out| {
+            group.call(moment, id, call, peers, out);
+        });
+    }
+
     /// The group that a call in a keyspace goes to. What is about the cluster goes to the first.
-    pub(super) fn group_of(
-        &self,
-        now: Instant,
-        keyspace: &str,
-        call: &Call,
-    ) -> Result<GroupId, etcd::Error> {
+    fn group_of(&self, now: Instant, keyspace: &str, call: &Call) -> Result<GroupId, etcd::Error> {
         if self.is_witness {
             return Ok(META);
         }
@@ -44,11 +94,13 @@ impl Running {
             return Err(etcd::Error::NoLeader);
         }
         let reader = self.meta().replica().reader();
-        // Renewals are those of many streams, each of which was checked when it was opened; and a
-        // group is told of leases by its node.
-        let is_checked = matches!(call, Call::RenewLeases(_) | Call::FollowParents(_));
-        if !is_checked && etcd::auth::status(reader).is_enabled {
-            if self.may_judge_by_old_users(now) {
+        // A group is told of leases by its node, and asked about them.
+        let is_of_node = matches!(call, Call::FollowParents(_) | Call::TiedLeases { .. });
+        if !is_of_node && etcd::auth::status(reader).is_enabled {
+            // A lease that is not renewed takes its keys along: that must not come of what happens
+            // to another group. So renewals are judged by what is known, however old.
+            let is_renewal = matches!(call, Call::RenewLeases { .. });
+            if !is_renewal && self.may_judge_by_old_users(now) {
                 return Err(etcd::Error::NoLeader);
             }
             etcd::auth::check_keyspace(reader, caller, keyspace)?;
@@ -106,9 +158,10 @@ impl Running {
 fn is_of_keyspace(call: &Call) -> bool {
     match call {
         Call::Etcd(request) => !matches!(request, etcd::Request::Auth(_)),
-        Call::RenewLeases(_)
+        Call::RenewLeases { .. }
         | Call::ParentLeases(_)
         | Call::FollowParents(_)
+        | Call::TiedLeases { .. }
         | Call::EtcdStatus
         | Call::EtcdMaintenance(_)
         | Call::Snapshot

@@ -50,7 +50,7 @@ impl Code {
 macro_rules! errors {
     ($($(#[$doc:meta])* $name:ident = $code:ident, $text:literal;)*) => {
         /// Why a request failed, in etcd's terms.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Error {
             $($(#[$doc])* $name,)*
             /// A bug: ours, or a record from the log that nobody can have meant. Answered alike

@@ -17,6 +17,7 @@ use quorate_etcd::proto::etcdserverpb::{
     LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
 };
 use quorate_etcd::{Error, Plan, ReadBudget, ReadOutcome, Request, Response, plan_for, read};
+use state::LeaseId;
 
 const READ: i32 = 0;
 const WRITE: i32 = 1;
@@ -551,6 +552,57 @@ fn leases_are_guarded_by_their_keys() {
     assert!(world.ask("u", revoke(1)).is_ok());
     assert!(world.ask("root", revoke(2)).is_ok());
     assert!(world.ask("u", Request::LeaseLeases).is_ok(), "none is left");
+}
+
+/// Any user, and nobody in particular, could keep every lease alive.
+#[test]
+fn whoever_renews_a_lease_must_be_allowed_to_write_its_keys() {
+    let mut world = World::default();
+    world.add("u", &[(BOTH, "a", "")]);
+    let grant = |id| Request::LeaseGrant(LeaseGrantRequest { id, ttl: 60 });
+    for (lease, keys) in [(1, &["a", "b"][..]), (2, &["a"]), (3, &[])] {
+        world.ask("", grant(lease)).unwrap();
+        for key in keys {
+            world.ask("", Request::Put(put(key, lease, false))).unwrap();
+        }
+    }
+    fn refused(
+        world: &mut World,
+        caller: Option<Arc<Caller>>,
+    ) -> Result<Vec<(usize, Error)>, Error> {
+        let leases = [3, 1, 2, 9, 1].map(LeaseId);
+        let Keyspace { state, gates, .. } = &mut world.keyspace;
+        gates.refused_renewals(state.reader(), caller.as_deref(), &leases)
+    }
+    assert_eq!(refused(&mut world, None), Ok(vec![]), "nobody has to");
+    world.add_user("root");
+    world.done(AuthRequest::UserGrantRole {
+        user: "root".into(),
+        role: "root".into(),
+    });
+    world.done(enable());
+    let everywhere = |error| Ok(vec![(1, error), (2, error), (4, error)]);
+    let denied = Error::PermissionDenied;
+    for (user, expected) in [
+        ("", Err(Error::UserEmpty)),
+        ("root", Ok(vec![])),
+        ("u", Ok(vec![(1, denied), (4, denied)])),
+        ("x", everywhere(denied)),
+    ] {
+        let caller = world.caller(user);
+        assert_eq!(refused(&mut world, caller), expected, "{user}");
+    }
+    // A token of before some change: of no use to anybody but root, where there are keys.
+    let (before, root) = (world.caller("u"), world.caller("root"));
+    world.done(AuthRequest::UserRevokeRole {
+        user: "u".into(),
+        role: "u".into(),
+    });
+    let old = Error::AuthOldRevision;
+    assert_eq!(refused(&mut world, before), everywhere(old));
+    assert_eq!(refused(&mut world, root), Ok(vec![]));
+    let caller = world.caller("u");
+    assert_eq!(refused(&mut world, caller), everywhere(denied));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The gateway's connection to the server it is part of: HTTP/2 in memory, to a worker, as a
-//! client's connection would be.
+//! A connection to the server that this is part of: HTTP/2 in memory, to a worker, as a client's
+//! connection would be. The gateway has one, and what the server asks for itself goes over another.
 //!
 //! It is made when the first call comes, and again if it has ended. Its own window is as large as
 //! it can be, and each stream's is small, so that a client which takes nothing holds up itself and
@@ -25,6 +25,8 @@ const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 pub(super) struct Link {
     workers: OnceLock<WeakWorkers>,
+    /// Who calls.
+    source: Source,
     /// Drives the connection.
     runtime: Handle,
     requests: Mutex<Option<SendRequest<Bytes>>>,
@@ -52,9 +54,10 @@ enum State {
 }
 
 impl Link {
-    pub(super) fn new(limits: &ClientLimits, workers: OnceLock<WeakWorkers>) -> Link {
+    pub(super) fn new(limits: &ClientLimits, source: Source) -> Link {
         Link {
-            workers,
+            workers: OnceLock::new(),
+            source,
             runtime: Handle::current(),
             requests: Mutex::new(None),
             places: Arc::new(Semaphore::new(limits.gateway_calls)),
@@ -118,7 +121,7 @@ impl Link {
         let (own, other) = tokio::io::duplex(self.pipe_bytes);
         workers.hand_over(Accepted {
             stream: Opened::unread(Socket::Memory(other)),
-            source: Source::Gateway,
+            source: self.source,
             common_name: None,
             choice: Choice::default(),
             held: Held::by_the_server(),

@@ -17,7 +17,7 @@ use crate::authority::Authority;
 use crate::calls::Calls;
 use crate::changes::Changes;
 use crate::configuration::Configuration;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, OwnCalls};
 use crate::http::Site;
 use crate::inbox::Sender;
 use crate::keyspace::{Choice, Keyspaces};
@@ -104,11 +104,10 @@ impl Clients<'_> {
         talk.begin(witness, self.limits, self.metrics, phases, &mut acceptors);
         let mut seats = Vec::new();
         if !listeners.etcd.is_empty() || !listeners.keyspaces.is_empty() {
-            let grpc = {
-                let patience = self.configuration.request_timeout;
-                let followers = Followers::new(site.gateway.clone(), patience);
-                etcd_service::routes(&site.calls, &self.changes, followers, limits)
-            };
+            let own_calls = OwnCalls::new(limits);
+            let patience = self.configuration.request_timeout;
+            let followers = Followers::new(own_calls.clone(), patience, &limits.relays);
+            let grpc = etcd_service::routes(&site.calls, &self.changes, followers.clone(), limits);
             let grpc = etcd_service::with_health_and_reflection(grpc, phases.clone());
             let setting = Setting {
                 calls: site.calls.clone(),
@@ -117,10 +116,12 @@ impl Clients<'_> {
                 clock: self.clock,
                 router: cors::allow(http::client_router(&site, grpc), &self.configuration.cors),
                 asker: site.asker.clone(),
+                followers,
             };
             let (workers, all_seats) = Workers::new(&setting, &self.mailboxes);
             seats = all_seats;
             site.gateway.attach(&workers);
+            own_calls.attach(&workers);
             runtime.spawn(serve_nodes(workers.downgrade(), listeners.relayed));
             let service = Service {
                 router: setting.router,

@@ -142,14 +142,16 @@ impl Simple {
             Call::EtcdMemberList { .. } => {
                 Answer::EtcdMemberList(Ok(MemberListResponse::default()))
             }
-            Call::RenewLeases(leases) if leases.iter().any(|lease| lease.0 == NEVER_RENEWED) => {
+            Call::RenewLeases { leases, .. }
+                if leases.iter().any(|lease| lease.0 == NEVER_RENEWED) =>
+            {
                 return;
             }
-            Call::RenewLeases(leases) => {
+            Call::RenewLeases { leases, .. } => {
                 self.renewals += leases.len() as u64;
                 Answer::LeasesRenewed(Ok(RenewedLeases {
                     header: ResponseHeader::default(),
-                    seconds: leases.iter().map(|lease| 60.min(lease.0)).collect(),
+                    seconds: leases.iter().map(|lease| Ok(60.min(lease.0))).collect(),
                 }))
             }
             Call::EtcdStatus => Answer::EtcdStatus(Ok(StatusResponse::default())),

@@ -164,6 +164,7 @@ impl Client<'_> {
         let of_relay = match self.source {
             // Chosen where it came from; and that node knows whom it serves.
             Source::Peer if self.is_a_nodes => relaying::common_name(request.headers()),
+            Source::Itself => relaying::common_name(request.headers()),
             Source::Peer => None,
             _ => {
                 self.choose(&mut request);

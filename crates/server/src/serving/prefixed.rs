@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use etcd::auth::Caller;
 use etcd::proto::etcdserverpb::WatchRequest;
 use etcd::proto::etcdserverpb::watch_request::RequestUnion;
 use h2::RecvStream;
@@ -118,7 +119,7 @@ pub(super) fn place(
 /// one entry of the log.
 pub(super) fn ask_leased(
     worker: &Rc<Worker>,
-    (keyspace, leases): (Arc<str>, Vec<i64>),
+    (keyspace, caller, leases): (Arc<str>, Option<Arc<Caller>>, Vec<i64>),
     call: Call,
     mut reply: Reply,
     deadline: Option<Instant>,
@@ -133,7 +134,7 @@ pub(super) fn ask_leased(
             }
         };
         let followed = tokio::select! {
-            followed = tied::follow(&calls, &leases) => followed,
+            followed = tied::follow(&calls, caller, &leases) => followed,
             () = over => Err(Status::too_late()),
             () = reply.given_up() => return,
         };

@@ -46,7 +46,7 @@ use crate::keyspace::{Found, KEYSPACE};
 use crate::limits::RelayLimits;
 use crate::tls::CommonName;
 
-/// Says whose certificate the client has shown. Believed of nodes alone.
+/// Says whose certificate the client has shown. Believed of nodes alone, this one among them.
 const COMMON_NAME: HeaderName = HeaderName::from_static("quorate-common-name");
 /// In an answer without messages: the call has not been begun, the keyspace is not here.
 const NOT_HERE: HeaderName = HeaderName::from_static("quorate-not-here");
@@ -106,6 +106,14 @@ impl Relays {
 pub(super) fn common_name(headers: &HeaderMap) -> Option<CommonName> {
     let name = std::str::from_utf8(headers.get(COMMON_NAME)?.as_bytes()).ok()?;
     Some(CommonName(name.into()))
+}
+
+/// Says in a call of this node's own who its client is.
+pub(crate) fn say_common_name(headers: &mut HeaderMap, CommonName(name): &CommonName) {
+    // A name that no header can hold is nobody's, there as here.
+    if let Ok(name) = HeaderValue::from_bytes(name.as_bytes()) {
+        headers.insert(COMMON_NAME, name);
+    }
 }
 
 /// Refuses a call whose keyspace is not on this node, so that whoever relays it may ask another.
@@ -195,11 +203,8 @@ fn head_for(
     if let Ok(keyspace) = HeaderValue::from_str(keyspace) {
         headers.insert(KEYSPACE, keyspace);
     }
-    // A name that no header can hold is nobody's, there as here.
-    if let Some(CommonName(name)) = common_name
-        && let Ok(name) = HeaderValue::from_bytes(name.as_bytes())
-    {
-        headers.insert(COMMON_NAME, name);
+    if let Some(name) = common_name {
+        say_common_name(headers, name);
     }
     request
 }

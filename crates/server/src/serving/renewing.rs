@@ -13,6 +13,11 @@
 //! Keep-alives of one keyspace go together, in a line of their own: a keyspace in which nobody
 //! leads holds up no other one's.
 //!
+//! While users have to sign in, those of one user make a call of their own, since the node looks at
+//! what each may renew. Who he is, is found out anew each time: a token may have expired, and its
+//! user be gone, while the stream is open. As in etcd, a stream ends with the first message that is
+//! refused; what others have sent along is answered all the same.
+//!
 //! A stream whose client insists on a leader (`hasleader`) ends when there has been none for the
 //! time that the hubs know as `leaderless_patience`, as a stream of watches does. Not so in other
 //! keyspaces than the default one: one that sleeps has its leader when somebody asks for something.
@@ -29,6 +34,7 @@ use std::time::Duration;
 
 use base::Instant;
 use bytes::{BufMut as _, Bytes, BytesMut};
+use etcd::auth::Caller;
 use etcd::proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use http::HeaderMap;
 use node::group::META;
@@ -40,7 +46,8 @@ use super::News;
 use super::demands;
 use super::grpc::{self, PREFIX_BYTES, Status};
 use super::streams::{Answered, Effect, StreamId, StreamService, Ticket};
-use crate::calls::Identity;
+use crate::authority::{Authority, TokenCache};
+use crate::calls::{Identity, as_caller};
 use crate::keyspace;
 use crate::limits::ClientLimits;
 
@@ -50,10 +57,14 @@ pub(super) const PATH: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 /// A keyspace, unless it is the default one.
 type Keyspace = Option<Arc<str>>;
 
+/// Who has sent a message; an error if he is not who he says, or not any more.
+type Sender = Result<Option<Arc<Caller>>, etcd::Error>;
+
 /// What is known of a stream.
 #[derive(Default)]
 struct Client {
     keyspace: Keyspace,
+    identity: Identity,
     /// Messages that were read and not answered yet.
     unanswered: usize,
     /// Messages whose answers the connection has not taken yet, those included.
@@ -68,6 +79,65 @@ struct Batch {
     streams: Vec<StreamId>,
     leases: Vec<i64>,
     answered: Option<Answered>,
+}
+
+/// Keep-alives that one call can renew.
+struct Part {
+    sender: Sender,
+    leases: Vec<LeaseId>,
+    streams: Vec<StreamId>,
+}
+
+/// Knows who sends.
+struct Senders {
+    authority: Authority,
+    tokens: TokenCache,
+}
+
+impl Senders {
+    /// Takes keep-alives apart by who has sent them. While nobody has to sign in, that is one look
+    /// at a flag.
+    fn parts(
+        &mut self,
+        clients: &HashMap<StreamId, Client>,
+        leases: Vec<LeaseId>,
+        streams: Vec<StreamId>,
+    ) -> Vec<Part> {
+        if !self.authority.is_enabled() {
+            return vec![Part {
+                sender: Ok(None),
+                leases,
+                streams,
+            }];
+        }
+        let mut parts: Vec<Part> = Vec::new();
+        let mut places: HashMap<Sender, usize> = HashMap::new();
+        let mut last: Option<(StreamId, usize)> = None;
+        for (lease, stream) in leases.into_iter().zip(streams) {
+            let place = match last.filter(|(other, _)| *other == stream) {
+                Some((_, place)) => place,
+                None => {
+                    // Nobody knows any more whose the others were.
+                    let Some(client) = clients.get(&stream) else {
+                        continue;
+                    };
+                    let sender = client.identity.caller(&self.authority, &mut self.tokens);
+                    *places.entry(sender.clone()).or_insert_with(|| {
+                        parts.push(Part {
+                            sender,
+                            leases: Vec::new(),
+                            streams: Vec::new(),
+                        });
+                        parts.len() - 1
+                    })
+                }
+            };
+            last = Some((stream, place));
+            parts[place].leases.push(lease);
+            parts[place].streams.push(stream);
+        }
+        parts
+    }
 }
 
 /// The keep-alives of one keyspace.
@@ -149,6 +219,7 @@ pub(super) struct RenewalService {
     batch_max: usize,
     batches_max: usize,
     owed_max: usize,
+    senders: Senders,
     clients: HashMap<StreamId, Client>,
     lines: BTreeMap<Keyspace, Line>,
     /// Calls that are not answered, and whose line they belong to.
@@ -158,12 +229,16 @@ pub(super) struct RenewalService {
 }
 
 impl RenewalService {
-    pub(super) fn new(limits: &ClientLimits) -> RenewalService {
+    pub(super) fn new(limits: &ClientLimits, authority: Authority) -> RenewalService {
         RenewalService {
             gathering: limits.renewal_gathering,
             batch_max: limits.renewals_per_batch.max(1),
             batches_max: limits.renewal_batches.max(1),
             owed_max: limits.renewals_per_stream.max(1),
+            senders: Senders {
+                authority,
+                tokens: TokenCache::new(&limits.auth),
+            },
             clients: HashMap::new(),
             lines: BTreeMap::new(),
             under_way: BTreeMap::new(),
@@ -191,6 +266,20 @@ impl RenewalService {
         true
     }
 
+    /// Gives out what a line's batches have come to, up to the first that is not answered.
+    fn settle_line(&mut self, keyspace: &Keyspace, out: &mut Vec<Effect>) {
+        let Some(line) = self.lines.get_mut(keyspace) else {
+            return;
+        };
+        let settled: Vec<_> = std::iter::from_fn(|| line.take_answered()).collect();
+        for (batch, answered) in settled {
+            self.settle(&batch, answered, out);
+        }
+        if self.lines.get(keyspace).is_some_and(Line::is_unused) {
+            self.lines.remove(keyspace);
+        }
+    }
+
     /// Gives out what a batch has come to.
     fn settle(&mut self, batch: &Batch, answered: Answered, out: &mut Vec<Effect>) {
         match answered {
@@ -215,7 +304,8 @@ impl RenewalService {
         }
     }
 
-    /// Gives a batch's answers to its streams, those of one stream in one piece.
+    /// Gives a batch's answers to its streams, those of one stream in one piece. A stream ends with
+    /// the first that is refused.
     fn give_out(&mut self, batch: &Batch, renewed: &RenewedLeases, out: &mut Vec<Effect>) {
         let mut order: Vec<usize> = (0..batch.streams.len()).collect();
         // Stable: the answers of a stream stay in the order of its messages.
@@ -227,11 +317,20 @@ impl RenewalService {
                 continue;
             };
             client.unanswered -= places.len();
+            let (mut messages, mut refused) = (0, None);
             for place in places {
+                let ttl = match renewed.seconds[*place] {
+                    Ok(seconds) => seconds,
+                    Err(error) => {
+                        refused = Some(error);
+                        break;
+                    }
+                };
+                messages += 1;
                 let response = LeaseKeepAliveResponse {
                     header: Some(renewed.header),
                     id: batch.leases[*place],
-                    ttl: renewed.seconds[*place],
+                    ttl,
                 };
                 let length = response.encoded_len();
                 buffer.reserve(PREFIX_BYTES + length);
@@ -240,12 +339,21 @@ impl RenewalService {
                     .encode(&mut buffer)
                     .expect("room was made for the message");
             }
-            out.push(Effect::SendFramed {
-                stream,
-                framed: buffer.split().freeze(),
-                messages: places.len(),
-            });
-            self.end_if_done(stream, out);
+            if messages > 0 {
+                out.push(Effect::SendFramed {
+                    stream,
+                    framed: buffer.split().freeze(),
+                    messages,
+                });
+            }
+            match refused {
+                None => self.end_if_done(stream, out),
+                Some(error) => {
+                    self.forget(stream);
+                    let status = Status::from(&error);
+                    out.push(Effect::End { stream, status });
+                }
+            }
         }
     }
 
@@ -263,8 +371,7 @@ impl RenewalService {
 }
 
 impl StreamService for RenewalService {
-    /// Whoever knows a lease's id may keep it alive, as in etcd; who may open a stream in another
-    /// keyspace than the default one has been looked at.
+    /// What a client may renew is looked at when he asks for it.
     fn opened(
         &mut self,
         stream: StreamId,
@@ -279,6 +386,7 @@ impl StreamService for RenewalService {
         self.lines.entry(keyspace.clone()).or_default().clients += 1;
         let client = Client {
             keyspace,
+            identity,
             ..Client::default()
         };
         self.clients.insert(stream, client);
@@ -343,13 +451,7 @@ impl StreamService for RenewalService {
         if let Some(batch) = waiting {
             batch.answered = Some(answered);
         }
-        let settled: Vec<_> = std::iter::from_fn(|| line.take_answered()).collect();
-        for (batch, answered) in settled {
-            self.settle(&batch, answered, out);
-        }
-        if self.lines.get(&keyspace).is_some_and(Line::is_unused) {
-            self.lines.remove(&keyspace);
-        }
+        self.settle_line(&keyspace, out);
     }
 
     fn told(&mut self, now: Instant, news: &News, _: &mut Vec<Effect>) {
@@ -366,23 +468,41 @@ impl StreamService for RenewalService {
             let status = Status::from(&etcd::Error::NoLeader);
             out.push(Effect::End { stream, status });
         }
+        let mut without_call = Vec::new();
         for (keyspace, line) in &mut self.lines {
             if line.due(self.batches_max).is_none_or(|due| due > now) {
                 continue;
             }
             line.next_call = now + self.gathering;
-            self.last_ticket += 1;
-            let ticket = Ticket(self.last_ticket);
             let (leases, streams) = line.take_batch(self.batch_max);
-            line.batches.push_back(Batch {
-                ticket,
-                streams,
-                leases: leases.iter().map(|lease| lease.0).collect(),
-                answered: None,
-            });
-            self.under_way.insert(ticket.0, keyspace.clone());
-            let call = keyspace::within(keyspace.clone(), Call::RenewLeases(leases));
-            calls.push((ticket, call));
+            let parts = self.senders.parts(&self.clients, leases, streams);
+            if parts.iter().all(|part| part.sender.is_err()) {
+                without_call.push(keyspace.clone());
+            }
+            for part in parts {
+                self.last_ticket += 1;
+                let ticket = Ticket(self.last_ticket);
+                let refusal = part.sender.as_ref().err().map(Status::from);
+                // What was sent before is answered before.
+                line.batches.push_back(Batch {
+                    ticket,
+                    streams: part.streams,
+                    leases: part.leases.iter().map(|lease| lease.0).collect(),
+                    answered: refusal.map(Err),
+                });
+                if let Ok(caller) = part.sender {
+                    self.under_way.insert(ticket.0, keyspace.clone());
+                    let call = Call::RenewLeases {
+                        leases: part.leases,
+                        refused: Vec::new(),
+                    };
+                    let call = keyspace::within(keyspace.clone(), as_caller(caller, call));
+                    calls.push((ticket, call));
+                }
+            }
+        }
+        for keyspace in without_call {
+            self.settle_line(&keyspace, out);
         }
     }
 

@@ -233,10 +233,10 @@ fn finish(worker: &Rc<Worker>, arriving: Arriving, result: Result<Bytes, Option<
             Err(status) => request = Err(status),
         }
     }
-    let leases = match (&request, &keyspace) {
-        (Ok(request), Some(keyspace)) if is_by_prefix => {
+    let leased = match (&request, &keyspace, &caller) {
+        (Ok(request), Some(keyspace), Ok(caller)) if is_by_prefix => {
             let leases = etcd::leases_of(request);
-            (!leases.is_empty()).then(|| (Arc::clone(keyspace), leases))
+            (!leases.is_empty()).then(|| (Arc::clone(keyspace), caller.clone(), leases))
         }
         _ => None,
     };
@@ -251,9 +251,9 @@ fn finish(worker: &Rc<Worker>, arriving: Arriving, result: Result<Bytes, Option<
                 respond,
                 counted,
             };
-            match leases {
+            match leased {
                 None => worker.ask(call, reply, deadline),
-                Some(leases) => prefixed::ask_leased(worker, leases, call, reply, deadline),
+                Some(leased) => prefixed::ask_leased(worker, leased, call, reply, deadline),
             }
         }
         Err(status) => {

@@ -37,6 +37,7 @@ use tokio::time::Instant;
 
 use super::connection::{self, Accepted};
 use super::grpc::{self, Payload, Prebuilt, Status};
+use super::looking;
 use super::mailbox::{Delivery, Mailbox};
 use super::relaying::Relays;
 use super::renewing::{self, RenewalService};
@@ -52,6 +53,7 @@ use crate::calls::{CallError, Calls, Identity, Turn};
 use crate::limits::ClientLimits;
 use crate::metrics::{CallCounters, CountedCall, Metrics};
 use crate::node_loop::{Asked, Clock};
+use crate::tied::Followers;
 use crate::tls::CommonName;
 
 /// What all workers are given.
@@ -65,6 +67,8 @@ pub(crate) struct Setting {
     pub(crate) router: Router,
     /// The way to other nodes.
     pub(crate) asker: crate::transport::Asker,
+    /// Keyspaces whose keys go with leases of the default one.
+    pub(crate) followers: Followers,
 }
 
 /// The worker, counted from 0, that a call belongs to; `None` if it is none of theirs. The high
@@ -199,6 +203,16 @@ struct Asking {
     deadline: Option<Instant>,
 }
 
+impl Asking {
+    fn of_service(asker: Asker, call: Call) -> Asking {
+        Asking {
+            call,
+            reply: Reply::Service(asker),
+            deadline: None,
+        }
+    }
+}
+
 /// What is kept for all turns.
 struct State {
     waiting: Slots<Waiting>,
@@ -249,7 +263,8 @@ impl Worker {
         let mut streams = Streams::new(&mailbox.turn, &setting.limits, &setting.metrics.rpc);
         let watches = WatchService::new(number, &setting);
         streams.mount(watching::PATH, Box::new(watches));
-        let renewals = RenewalService::new(&setting.limits);
+        let authority = setting.calls.authority().clone();
+        let renewals = RenewalService::new(&setting.limits, authority);
         streams.mount(renewing::PATH, Box::new(renewals));
         let state = State {
             waiting: Slots::new(&mailbox.turn),
@@ -367,7 +382,7 @@ impl Worker {
     }
 
     /// One turn. Returns when the next one is due by the clock alone.
-    fn turn(&self) -> Option<Instant> {
+    fn turn(self: &Rc<Worker>) -> Option<Instant> {
         let state = &mut *self.state.borrow_mut();
         let now = self.setting.clock.now();
         let mut delivery = std::mem::take(&mut state.delivery);
@@ -385,13 +400,9 @@ impl Worker {
         let mut calls = Vec::new();
         state.streams.turn(now, &self.prebuilt, &mut calls);
         for (asker, call) in calls {
-            let (reply, deadline) = (Reply::Service(asker), None);
-            let asking = Asking {
-                call,
-                reply,
-                deadline,
-            };
-            self.put_under_way(state, asking, Turn::OfService);
+            if let Some(call) = looking::look(self, asker, call) {
+                self.put_under_way(state, Asking::of_service(asker, call), Turn::OfService);
+            }
         }
         self.expire(state);
         if std::mem::take(&mut delivery.leaving) {
@@ -447,6 +458,13 @@ impl Worker {
             let worker = Rc::clone(self);
             tokio::task::spawn_local(async move { worker.ask_later(asking).await });
         }
+    }
+
+    /// Asks the node for a streaming service, with the next turn.
+    pub(super) fn ask_for_service(&self, asker: Asker, call: Call) {
+        let state = &mut *self.state.borrow_mut();
+        self.put_under_way(state, Asking::of_service(asker, call), Turn::OfService);
+        self.mailbox.turn.notify_one();
     }
 
     /// Answers a call that the node is not asked for.

@@ -90,9 +90,9 @@ impl Gate {
         }
     }
 
-    /// Whether all keys of a lease may be written: whoever attaches a key to it, or ends it, has
-    /// the others in his hand.
-    fn may_end(&self, base: &Reader, lease: i64) -> Result<(), Error> {
+    /// Whether all keys of a lease may be written: whoever attaches a key to it, renews or ends it,
+    /// has the others in his hand.
+    pub(super) fn may_end(&self, base: &Reader, lease: i64) -> Result<(), Error> {
         if matches!(self, Gate::Root) || lease == 0 {
             return Ok(());
         }
@@ -190,7 +190,7 @@ pub(super) fn known(
     Ok(Some(caller))
 }
 
-fn keys_of(reader: &Reader, lease: LeaseId) -> impl Iterator<Item = &Bytes> {
+pub(super) fn keys_of(reader: &Reader, lease: LeaseId) -> impl Iterator<Item = &Bytes> {
     let keys = reader.lease_keys(lease);
     keys.filter(|(space, _)| *space == Space::ETCD)
         .map(|(_, key)| key)

@@ -11,11 +11,11 @@
 //! as long as they are kept no other rows can stand at their address. So what is found here never
 //! differs from what the state says, and does not have to be told of anything.
 
-use state::Reader;
+use state::{LeaseId, Reader};
 
 use super::access::Access;
-use super::gate::{CallerRef, Gate, known};
-use super::{Status, rows};
+use super::gate::{CallerRef, Gate, keys_of, known};
+use super::{Caller, Status, rows};
 use crate::error::Error;
 
 /// As many users as are known at a time. Looking through so many names is cheaper than opening.
@@ -56,18 +56,78 @@ impl Gates {
         reader: &Reader,
         caller: Option<CallerRef<'_>>,
     ) -> Result<Option<&Gate>, Error> {
+        self.follow(reader);
+        match known(self.status, caller)? {
+            Some(caller) => self.gate_of(caller.user).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Which of these leases somebody may not renew, by their places, and why: as in etcd, he must
+    /// be allowed to write all of their keys. While authentication is off, this costs a look at
+    /// whether it still is.
+    ///
+    /// # Errors
+    /// Nobody has signed in.
+    pub fn refused_renewals(
+        &mut self,
+        reader: &Reader,
+        caller: Option<&Caller>,
+        leases: &[LeaseId],
+    ) -> Result<Vec<(usize, Error)>, Error> {
+        self.follow(reader);
+        if !self.status.is_enabled {
+            return Ok(Vec::new());
+        }
+        let caller = caller.ok_or(Error::UserEmpty)?;
+        let is_old = caller.revision < self.status.revision;
+        // As in etcd, the revision matters to none who is root, and to no lease without keys.
+        let gate = match self.gate_of(&caller.user) {
+            Ok(Gate::Root) => return Ok(Vec::new()),
+            _ if is_old => Err(Error::AuthOldRevision),
+            gate => gate,
+        };
+        let refusal = |lease: LeaseId| match gate {
+            Ok(gate) => gate.may_end(reader, lease.0).err(),
+            Err(error) => keys_of(reader, lease).next().map(|_| error),
+        };
+        let leases = leases.iter().enumerate();
+        let refused = leases.filter_map(|(place, lease)| Some((place, refusal(*lease)?)));
+        Ok(refused.collect())
+    }
+
+    /// Whether somebody may attach keys to these leases, as far as their other keys go.
+    ///
+    /// # Errors
+    /// As [`Gate::open`]; or he may not write one of those.
+    pub fn check_leases(
+        &mut self,
+        reader: &Reader,
+        caller: &Caller,
+        leases: &[LeaseId],
+    ) -> Result<(), Error> {
+        match self.open(reader, Some(caller.borrowed()))? {
+            Some(gate) => leases
+                .iter()
+                .try_for_each(|lease| gate.may_end(reader, lease.0)),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets what a state no longer says.
+    fn follow(&mut self, reader: &Reader) {
         if !self.access.is_of(reader) {
             *self = Gates::of(Access::of(reader));
         }
-        let Some(caller) = known(self.status, caller)? else {
-            return Ok(None);
-        };
-        let is_callers = |(user, _): &(Box<str>, Gate)| **user == *caller.user;
-        let index = match self.users.iter().position(is_callers) {
+    }
+
+    fn gate_of(&mut self, user: &str) -> Result<&Gate, Error> {
+        let is_his = |(name, _): &(Box<str>, Gate)| **name == *user;
+        let index = match self.users.iter().position(is_his) {
             Some(index) => index,
-            None => self.learn(caller.user)?,
+            None => self.learn(user)?,
         };
-        Ok(Some(&self.users[index].1))
+        Ok(&self.users[index].1)
     }
 
     /// Opens a user's gate, and says where it stands.

@@ -44,7 +44,7 @@ pub use request::{AuthContent, AuthRequest, AuthResponse, Credentials};
 pub use rows::{TOKEN_KEY_BYTES, is_token_key};
 
 /// Who asks, as far as a token or a certificate has shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
     /// The user's name, never empty.
     pub user: String,

@@ -1,18 +1,26 @@
 //! Keep-alives of several streams, as the service sees them.
 
-use base::{ClusterId, Epoch, NodeId};
+use base::{ClusterId, Epoch, NodeId, Slot, WallTime};
+use etcd::auth::{Access, AuthRequest};
 use etcd::proto::etcdserverpb::ResponseHeader;
 use http::HeaderValue;
 use node::hub::{Member, Publication};
-use state::Revision;
+use state::{EntryStamp, Revision, State};
 
 use super::*;
+use crate::authority::Tokens;
+use crate::node_loop::Clock;
+use crate::tls::CommonName;
 
 const ONE: StreamId = StreamId::from_bits(1);
 const TWO: StreamId = StreamId::from_bits(2);
 
+fn authority(limits: &ClientLimits) -> Authority {
+    Authority::new(Tokens::Simple, 4, &limits.auth, Clock::start())
+}
+
 fn service(limits: &ClientLimits) -> RenewalService {
-    let mut service = RenewalService::new(limits);
+    let mut service = RenewalService::new(limits, authority(limits));
     for stream in [ONE, TWO] {
         service.opened(
             stream,
@@ -36,16 +44,20 @@ fn flush(service: &mut RenewalService, millis: u64) -> Option<(Ticket, Vec<i64>)
     service.flush(now, &mut Vec::new(), &mut calls);
     assert!(calls.len() <= 1);
     let (ticket, call) = calls.pop()?;
-    let Call::RenewLeases(leases) = call else {
+    let Call::RenewLeases { leases, .. } = call else {
         panic!("it asks for nothing but renewals");
     };
     Some((ticket, leases.iter().map(|lease| lease.0).collect()))
 }
 
 fn answer(seconds: &[i64]) -> Answered {
+    answer_each(seconds.iter().copied().map(Ok).collect())
+}
+
+fn answer_each(seconds: Vec<Result<i64, etcd::Error>>) -> Answered {
     Ok(Answer::LeasesRenewed(Ok(RenewedLeases {
         header: ResponseHeader::default(),
-        seconds: seconds.to_vec(),
+        seconds,
     })))
 }
 
@@ -64,6 +76,10 @@ fn messages(framed: &Bytes) -> Vec<(i64, i64)> {
 fn answered(service: &mut RenewalService, ticket: Ticket, answered: Answered) -> Vec<String> {
     let mut effects = Vec::new();
     service.answered(ticket, answered, &mut effects);
+    lines(effects)
+}
+
+fn lines(effects: Vec<Effect>) -> Vec<String> {
     let lines = effects.into_iter().map(|effect| match effect {
         Effect::SendFramed {
             stream,
@@ -252,7 +268,7 @@ fn a_keyspace_that_does_not_answer_holds_up_no_other() {
         panic!("a call in a keyspace: {calls:?}");
     };
     assert_eq!(&**keyspace, "pods");
-    assert!(matches!(&**call, Call::RenewLeases(leases) if *leases == [LeaseId(7)]));
+    assert!(matches!(&**call, Call::RenewLeases { leases, .. } if *leases == [LeaseId(7)]));
     ask(&mut service, three, 8);
     ask(&mut service, ONE, 9);
     let (of_default, leases) = flush(&mut service, 200).expect("its line is free");
@@ -327,4 +343,141 @@ fn who_insists_on_a_leader_is_sent_elsewhere_after_a_while_without_one() {
     assert_eq!(ended(&mut service, lost + patience), [(3, no_leader)]);
     assert_eq!(service.deadline(), None, "the others do not mind");
     assert_eq!(ended(&mut service, lost + patience * 2), []);
+}
+
+/// Told of a state in which users have to sign in.
+fn with_users(authority: &Authority) {
+    let mut state = State::new(state::Limits::default());
+    let (user, role) = (String::from("root"), String::from("root"));
+    for request in [
+        AuthRequest::UserAdd {
+            name: user.clone(),
+            password_hash: Some("hash".into()),
+        },
+        AuthRequest::UserGrantRole { user, role },
+        AuthRequest::Enable { token_key: [1; 32] },
+    ] {
+        let request = etcd::Request::Auth(request);
+        let planned = etcd::plan(request, &etcd::RequestLimits::default());
+        let Ok(etcd::Plan::Command(record)) = planned else {
+            panic!("not a change: {planned:?}");
+        };
+        let slot = Slot(state.reader().applied().0 + 1);
+        state.begin_entry(&EntryStamp {
+            slot,
+            epoch: Epoch(1),
+            wall: WallTime(0),
+            elapsed: Duration::ZERO,
+        });
+        etcd::execute(state.transaction(), &record).unwrap();
+        let _ = state.end_entry();
+    }
+    authority.told(Arc::new(Access::of(state.reader())));
+}
+
+/// A user who was shut out went on renewing for as long as his stream was open, and nobody was
+/// asked who he was at all.
+#[test]
+fn each_user_is_asked_for_by_himself_and_one_who_is_refused_harms_no_other() {
+    let limits = ClientLimits::default();
+    let authority = authority(&limits);
+    let mut service = RenewalService::new(&limits, authority.clone());
+    let nobody = Identity::default;
+    let user = |name: &str| Identity::new(&HeaderMap::new(), Some(&CommonName(name.into())));
+    let stranger = || {
+        let mut headers = HeaderMap::new();
+        headers.insert("token", HeaderValue::from_static("what.is.this"));
+        Identity::new(&headers, None)
+    };
+    let [ann, bob, other, late] = [1, 2, 3, 4].map(StreamId::from_bits);
+    let [unknown, unnamed] = [5, 6].map(StreamId::from_bits);
+    for (stream, identity) in [
+        (ann, user("ann")),
+        (bob, user("bob")),
+        (other, user("ann")),
+        (late, user("bob")),
+        (unknown, stranger()),
+        (unnamed, nobody()),
+    ] {
+        service.opened(stream, &HeaderMap::new(), identity, &mut Vec::new());
+    }
+    // Nobody has to sign in: all go together, on nobody's behalf.
+    for (stream, id) in [(ann, 1), (unknown, 2), (unnamed, 3)] {
+        ask(&mut service, stream, id);
+    }
+    let (ticket, leases) = flush(&mut service, 100).expect("they are renewed");
+    assert_eq!(leases, [1, 2, 3]);
+    assert_eq!(
+        answered(&mut service, ticket, answer(&[60, 60, 60])).len(),
+        3
+    );
+
+    with_users(&authority);
+    for (stream, id) in [
+        (ann, 1),
+        (bob, 2),
+        (ann, 3),
+        (other, 4),
+        (unknown, 5),
+        (unnamed, 6),
+        (ann, 7),
+        (late, 8),
+    ] {
+        ask(&mut service, stream, id);
+    }
+    let (mut effects, mut calls) = (Vec::new(), Vec::new());
+    let now = Instant::default() + Duration::from_millis(200);
+    service.flush(now, &mut effects, &mut calls);
+    assert!(effects.is_empty(), "what was sent before is answered first");
+    let asked = calls.iter().map(|(_, call)| {
+        let (user, call) = match call {
+            Call::As { caller, call } => (caller.user.as_str(), &**call),
+            call => ("", call),
+        };
+        match call {
+            Call::RenewLeases { leases, .. } => (user, leases.iter().map(|id| id.0).collect()),
+            other => panic!("{other:?}"),
+        }
+    });
+    let asked: Vec<(&str, Vec<i64>)> = asked.collect();
+    let expected = [
+        ("ann", vec![1, 3, 4, 7]),
+        ("bob", vec![2, 8]),
+        ("", vec![6]),
+    ];
+    assert_eq!(asked, expected);
+    let [of_ann, of_bob, of_nobody] = [0, 1, 2].map(|index: usize| calls[index].0);
+    let nothing: &[&str] = &[];
+    let denied = etcd::Error::PermissionDenied;
+    let of_two = answer_each(vec![Err(denied), Ok(62)]);
+    assert_eq!(answered(&mut service, of_bob, of_two), nothing);
+    let of_four = answer_each(vec![Ok(60), Err(denied), Ok(61), Ok(60)]);
+    assert_eq!(
+        answered(&mut service, of_ann, of_four),
+        [
+            "1: [(1, 60)]",
+            "1 ends 7",
+            "3: [(4, 61)]",
+            "2 ends 7",
+            "4: [(8, 62)]",
+            "5 ends 16"
+        ]
+    );
+    let refused = Ok(Answer::LeasesRenewed(Err(etcd::Error::UserEmpty)));
+    assert_eq!(answered(&mut service, of_nobody, refused), ["6 ends 3"]);
+
+    // One who stands alone waits for nobody; one who is gone is asked for no more.
+    service.opened(unknown, &HeaderMap::new(), stranger(), &mut Vec::new());
+    ask(&mut service, unknown, 9);
+    service.flush(now + limits.renewal_gathering, &mut effects, &mut calls);
+    assert_eq!(lines(std::mem::take(&mut effects)), ["5 ends 16"]);
+    for stream in [other, late] {
+        ask(&mut service, stream, 9);
+        service.closed(stream);
+    }
+    let later = now + limits.renewal_gathering * 2;
+    service.flush(later, &mut effects, &mut calls);
+    assert!(effects.is_empty());
+    assert_eq!(calls.len(), 3, "nothing was asked for since");
+    assert!(service.lines.is_empty(), "nobody is left");
 }
