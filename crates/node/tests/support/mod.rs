@@ -82,6 +82,8 @@ pub struct World {
     pub deaf: BTreeSet<(usize, base::GroupId)>,
     random: Random,
     pub notes: Vec<(usize, Note)>,
+    /// How long reads take that are run elsewhere.
+    pub jobs_take: Duration,
     /// The most bytes that one pass of a node put on one connection.
     pub largest_burst: usize,
 }
@@ -134,6 +136,7 @@ impl World {
             deaf: BTreeSet::new(),
             random: Random::from_seed(seed),
             notes: Vec::new(),
+            jobs_take: Duration::from_millis(1),
             largest_burst: 0,
         };
         configs
@@ -551,11 +554,9 @@ impl World {
                 );
             }
             Output::Offload { id, job } => {
-                let input = Input::JobDone {
-                    id,
-                    answer: (job.0)(),
-                };
-                self.schedule(Duration::from_millis(1), index, Happening::Input(input));
+                let answer = job.run(Arc::new(|| true));
+                let input = Input::JobDone { id, answer };
+                self.schedule(self.jobs_take, index, Happening::Input(input));
             }
             Output::Publish { group, publication } => {
                 self.hosts[index].published.take_in(group, &publication)

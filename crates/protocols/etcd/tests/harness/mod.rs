@@ -157,7 +157,7 @@ impl Keyspace {
             let Plan::Read(piece) = plan(request, &self.limits)? else {
                 panic!("a stream reads");
             };
-            let answer = match read(self.state.reader(), &piece, budget) {
+            let answer = match read(self.state.reader(), &piece, budget.clone()) {
                 ReadOutcome::Done(Ok(Response::Range(answer))) => answer,
                 ReadOutcome::Done(Err(error)) => return Err(error),
                 other => panic!("not a piece: {other:?}"),
