@@ -181,7 +181,8 @@ pub enum Output {
     },
     /// Something for the log, the metrics, or the simulator's timeline.
     Note(Note),
-    /// The node can serve clients (told once).
+    /// The node can serve clients: it has executed everything that was chosen when it came back
+    /// (told once). Nobody may be let in before, who would be judged by users of long ago.
     Ready,
     /// Stop. Nothing may be done after this.
     Halt(Halt),

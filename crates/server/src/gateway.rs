@@ -36,11 +36,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body::Body as _;
 use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::keyspace::KEYSPACE;
 use crate::limits::ClientLimits;
+use crate::node_loop::Phase;
 use crate::serving::{Status, Workers};
 use json::Objects;
 use link::{Answers, Link, Questions};
@@ -60,6 +61,8 @@ struct Inner {
     held: Arc<Semaphore>,
     /// Of pages that may open websockets.
     origins: Box<[String]>,
+    /// How far the node has come.
+    phases: watch::Receiver<Phase>,
 }
 
 /// The one answer to one message.
@@ -84,7 +87,11 @@ async fn answered(
 
 impl Gateway {
     /// A gateway whose connection is driven by the runtime that this is called in.
-    pub(crate) fn new(limits: &ClientLimits, origins: &[String]) -> Gateway {
+    pub(crate) fn new(
+        limits: &ClientLimits,
+        origins: &[String],
+        phases: watch::Receiver<Phase>,
+    ) -> Gateway {
         let pool = DescriptorPool::decode(etcd::FILE_DESCRIPTOR_SET)
             .expect("the definitions are checked when they are compiled");
         Gateway(Arc::new(Inner {
@@ -93,6 +100,7 @@ impl Gateway {
             link: Link::new(limits, OnceLock::new()),
             held: Arc::new(Semaphore::new(limits.gateway_held_bytes)),
             origins: origins.into(),
+            phases,
         }))
     }
 
@@ -103,6 +111,11 @@ impl Gateway {
 
     /// Serves one request of HTTP.
     pub(crate) async fn serve(self, request: Request) -> Response {
+        // Connections of gRPC wait for that. Who speaks JSON has nobody who would look for another
+        // node meanwhile, and is told what a node says that is further behind.
+        if *self.0.phases.borrow() == Phase::Starting {
+            return refuse(&Status::from(&etcd::Error::NoLeader));
+        }
         if websocket::is_asked_for(request.headers()) {
             return websocket::serve(self, request).await;
         }

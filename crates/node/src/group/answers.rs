@@ -194,7 +194,8 @@ impl Group {
             }),
             Ok(etcd::Plan::Read(read)) => {
                 self.open(moment, id, CallKind::Etcd);
-                if read.serializable() || without_round {
+                // Who has just been started does not know yet who may read.
+                if (read.serializable() && self.is_restored()) || without_round {
                     self.read_etcd(id, read, out);
                 } else {
                     self.calls.set_late(id, late(read.request()));
