@@ -254,8 +254,15 @@ pub struct Calls {
     ask_again_at: Option<Instant>,
     rounds: BTreeMap<Ticket, Vec<PendingRead>>,
     waiting: BTreeMap<Slot, Vec<PendingRead>>,
+    /// Calls that were given up since it was last looked which reads nobody waits for.
+    given_up: usize,
+    /// When there are so many it is looked again.
+    given_up_most: usize,
     last_ticket: u64,
 }
+
+/// It costs nothing to keep so many reads that nobody waits for.
+const GIVEN_UP_LEAST: usize = 64;
 
 /// What bounds the calls of one node.
 #[derive(Clone, Copy, Debug)]
@@ -299,6 +306,8 @@ impl Calls {
             ask_again_at: None,
             rounds: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            given_up: 0,
+            given_up_most: GIVEN_UP_LEAST,
             last_ticket: 0,
         }
     }
@@ -346,10 +355,14 @@ impl Calls {
         Some(open.kind)
     }
 
-    /// The client no longer waits. A command that never left this node is dropped.
-    pub fn forget(&mut self, call: CallId) {
+    /// The client no longer waits. A command that never left this node is dropped, and so are reads
+    /// once there are many of them: where nobody leads they would pile up as fast as they come.
+    pub fn forget(&mut self, now: Instant, call: CallId) {
         let sequence = self.open.get(&call).and_then(|open| open.sequence);
-        self.close(call);
+        self.given_up += usize::from(self.close(call).is_some());
+        if self.given_up >= self.given_up_most {
+            self.forget_closed_reads(now);
+        }
         // Others may wait for the same renewals; and a wish for a vote is taken back otherwise.
         let is_its_own =
             |command: &Command| !command.left && matches!(command.waiter, Waiter::Call { .. });
@@ -445,7 +458,7 @@ impl Calls {
     }
 
     /// Drops reads that nobody waits for, so that a long time without a leader, or with a slow
-    /// replica, cannot pile them up.
+    /// replica, cannot pile them up. They hold whole requests.
     fn forget_closed_reads(&mut self, now: Instant) {
         let open = &self.open;
         let is_open = |read: &PendingRead| match (&read.kind, read.call) {
@@ -461,6 +474,11 @@ impl Calls {
             reads.retain(is_open);
             !reads.is_empty()
         });
+        // Looked through again when as many have been given up as are left now: so each costs a
+        // constant, and no more is kept in vain than somebody waits for.
+        let in_rounds = self.rounds.values().chain(self.waiting.values());
+        let left = self.unasked.len() + in_rounds.map(Vec::len).sum::<usize>();
+        (self.given_up, self.given_up_most) = (0, left.max(GIVEN_UP_LEAST));
     }
 
     // --- commands

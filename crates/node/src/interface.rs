@@ -9,6 +9,7 @@ use std::time::Duration;
 use base::{ClusterId, DiskId, Epoch, GroupId, Incarnation, NodeId, Slot};
 use bytes::Bytes;
 use consensus::{EngineKind, Membership, QuorumSizes, Role};
+use etcd::Wanted;
 use etcd::auth::Caller;
 use journal::disk;
 use state::LeaseId;
@@ -143,7 +144,8 @@ pub enum Output {
     /// Write the identity file (replace atomically, sync), then report
     /// [`Input::IdentityPersisted`].
     PersistIdentity(Identity),
-    /// Run a long read elsewhere and report [`Input::JobDone`].
+    /// Run a long read elsewhere and report [`Input::JobDone`]. No time of the node's ends it: it
+    /// is wanted until [`Input::Forget`] comes for its call, or [`Output::Answer`].
     Offload {
         /// The call it belongs to.
         id: CallId,
@@ -179,14 +181,28 @@ pub enum Output {
     },
     /// Something for the log, the metrics, or the simulator's timeline.
     Note(Note),
-    /// The node can serve clients (told once).
+    /// The node can serve clients: it has executed everything that was chosen when it came back
+    /// (told once). Nobody may be let in before, who would be judged by users of long ago.
     Ready,
     /// Stop. Nothing may be done after this.
     Halt(Halt),
 }
 
 /// A long read, ready to run on any thread.
-pub struct Job(pub Box<dyn FnOnce() -> Answer + Send>);
+pub struct Job(Box<dyn FnOnce(Wanted) -> Answer + Send>);
+
+impl Job {
+    /// What is run. It ends soon, whatever it answers then, when it is not wanted any more.
+    pub fn new(job: impl FnOnce(Wanted) -> Answer + Send + 'static) -> Job {
+        Job(Box::new(job))
+    }
+
+    /// Runs it, on the thread that this is called on.
+    #[must_use]
+    pub fn run(self, wanted: Wanted) -> Answer {
+        (self.0)(wanted)
+    }
+}
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -153,10 +153,7 @@ impl Default for Limits {
                 parents_per_look: 4096,
             },
             resend_delay: Duration::from_millis(20),
-            small_read: etcd::ReadBudget {
-                keys: 1_000,
-                bytes: 1 << 20,
-            },
+            small_read: etcd::ReadBudget::new(1_000, 1 << 20),
             checkpoint_log_bytes: 64 << 20,
             log_segments: 16,
             pinning_checkpoints: 8,

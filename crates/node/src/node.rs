@@ -139,7 +139,7 @@ impl Node {
             Input::Call { id, call } => self.call(moment, id, call, out),
             Input::Forget { id } => {
                 if let Phase::Running(running) = &mut self.phase {
-                    running.forget(id);
+                    running.forget(now, id);
                 }
             }
             Input::Disk(completion) => self.disk(moment, completion, out),

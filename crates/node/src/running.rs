@@ -437,11 +437,11 @@ impl Running {
     }
 
     /// A client no longer waits.
-    pub fn forget(&mut self, call: CallId) {
+    pub fn forget(&mut self, now: Instant, call: CallId) {
         if let Some(id) = self.group_of_call(call)
             && let Some(opened) = self.groups.get_mut(&id)
         {
-            opened.group.calls.forget(call);
+            opened.group.calls.forget(now, call);
         }
     }
 

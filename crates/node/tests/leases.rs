@@ -673,8 +673,7 @@ fn leases_under_trouble(seed: u64) {
             keeper.step(&mut world, host);
         }
         for host in 0..3 {
-            let serves = world.is_running(host) && world.node(host).status().phase == "serving";
-            if Some(host) == faulty || !serves {
+            if Some(host) == faulty || !world.is_ready(host) {
                 continue;
             }
             let current = world.leader() == Some(host);

@@ -194,6 +194,75 @@ fn every_node_judges_alike_and_goes_on_without_the_leader() {
     assert_eq!(refused, Some(etcd::Error::PermissionDenied));
 }
 
+/// A node began again with its last checkpoint, or with nothing, and executed its log bit by bit;
+/// the end of it only once somebody led. Until then it let everybody in, if authentication had
+/// been turned on since.
+#[test]
+fn a_node_that_was_started_again_judges_nobody_by_users_of_long_ago() {
+    let mut world = World::cluster(4, 3);
+    let leader = world.wait_for_leader();
+    must(&mut world, leader, put("u"));
+    let revision = enable(&mut world, leader);
+    world.run(Duration::from_secs(1));
+    (0..3).for_each(|host| world.kill(host));
+    let host = (leader + 1) % 3;
+    world.start(host);
+    world.run_until(Duration::from_secs(5), "it has begun", |world| {
+        world.node(host).status().phase == "serving"
+    });
+    // Alone it cannot know whether the end of its log was chosen.
+    let members = Call::EtcdMemberList {
+        linearizable: false,
+    };
+    for call in [Call::EtcdStatus, by("root", revision, members)] {
+        let refused = error(world.ask(host, call));
+        assert_eq!(refused, Some(etcd::Error::NoLeader));
+    }
+    assert!(matches!(
+        world.ask(host, Call::Snapshot),
+        Answer::Snapshot(Err(etcd::Error::NoLeader))
+    ));
+    // What could be read once somebody leads waits for that.
+    let early = world.call(host, get("u", true));
+    world.run(Duration::from_secs(1));
+    assert!(world.answer(early).is_none(), "nobody may read it");
+    assert!(!world.is_ready(host));
+
+    world.start(leader);
+    world.run_until(Duration::from_secs(5), "both are ready", |world| {
+        world.is_ready(host) && world.is_ready(leader)
+    });
+    world.run(Duration::from_secs(1));
+    let early = world.answer(early).expect("somebody leads");
+    assert_eq!(error(early), Some(etcd::Error::UserEmpty));
+    let refused = error(world.ask(host, get("u", true)));
+    assert_eq!(refused, Some(etcd::Error::UserEmpty));
+    must(&mut world, host, by("u", revision, get("u", true)));
+    must(&mut world, host, by("root", revision, Call::EtcdStatus));
+}
+
+/// A node was ready for clients as soon as it knew who leads, whatever it still had to learn.
+#[test]
+fn a_node_that_was_away_is_not_ready_before_it_knows_who_may_do_what() {
+    let mut world = World::cluster(5, 3);
+    let leader = world.wait_for_leader();
+    must(&mut world, leader, put("u"));
+    let host = (leader + 1) % 3;
+    world.kill(host);
+    let revision = enable(&mut world, leader);
+    world.start(host);
+    let patience = world.now + Duration::from_secs(5);
+    while !world.is_ready(host) {
+        assert!(world.step() && world.now < patience, "{}", world.picture());
+    }
+    for call in [get("u", true), Call::EtcdStatus] {
+        let id = world.call(host, call);
+        let answer = world.answer(id).expect("it is answered at once");
+        assert_eq!(error(answer), Some(etcd::Error::UserEmpty));
+    }
+    must(&mut world, host, by("root", revision, Call::EtcdStatus));
+}
+
 /// A permission that is taken away between asking and executing is gone.
 #[test]
 fn what_is_permitted_is_decided_where_it_is_executed() {

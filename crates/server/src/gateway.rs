@@ -37,13 +37,14 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http_body::Body as _;
 use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::cors;
 use crate::keyspace::KEYSPACE;
 use crate::limits::ClientLimits;
 use crate::listeners::Source;
+use crate::node_loop::Phase;
 use crate::serving::{Status, Workers};
 use json::Objects;
 use link::{Answers, Link, Questions};
@@ -63,6 +64,8 @@ struct Inner {
     held: Arc<Semaphore>,
     /// Of pages that may open websockets.
     origins: Box<[String]>,
+    /// How far the node has come.
+    phases: watch::Receiver<Phase>,
 }
 
 /// Makes calls of this server's own; cloning shares the connection. No client's call goes over it,
@@ -118,7 +121,11 @@ async fn answered(
 
 impl Gateway {
     /// A gateway whose connection is driven by the runtime that this is called in.
-    pub(crate) fn new(limits: &ClientLimits, origins: &[String]) -> Gateway {
+    pub(crate) fn new(
+        limits: &ClientLimits,
+        origins: &[String],
+        phases: watch::Receiver<Phase>,
+    ) -> Gateway {
         let pool = DescriptorPool::decode(etcd::FILE_DESCRIPTOR_SET)
             .expect("the definitions are checked when they are compiled");
         Gateway(Arc::new(Inner {
@@ -127,6 +134,7 @@ impl Gateway {
             link: Link::new(limits, Source::Gateway),
             held: Arc::new(Semaphore::new(limits.gateway_held_bytes)),
             origins: origins.into(),
+            phases,
         }))
     }
 
@@ -145,6 +153,11 @@ impl Gateway {
         {
             let reason = "pages of this origin are not let in (see --cors)\n";
             return (StatusCode::FORBIDDEN, reason).into_response();
+        }
+        // Connections of gRPC wait for that. Who speaks JSON has nobody who would look for another
+        // node meanwhile, and is told what a node says that is further behind.
+        if *self.0.phases.borrow() == Phase::Starting {
+            return refuse(&Status::from(&etcd::Error::NoLeader));
         }
         if websocket::is_asked_for(request.headers()) {
             return websocket::serve(self, request).await;
@@ -202,7 +215,8 @@ impl Gateway {
         let (text, _held) = self.whole(body).await?;
         let message = json::to_message(method.input(), &text)?;
         drop(text);
-        let answer = self.call(path, metadata, message).await?;
+        let call = self.0.link.open(path, metadata).await?;
+        let answer = answered(call, message).await?;
         let text = json::from_message(method.output(), answer)?;
         Ok(json_response(StatusCode::OK, text.into()))
     }

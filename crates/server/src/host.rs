@@ -175,7 +175,7 @@ fn start_by<M: Machine>(
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("host")
         .worker_threads(HOST_THREADS)
-        .max_blocking_threads(limits.node.jobs)
+        .max_blocking_threads(limits.node.jobs + limits.node.other_jobs)
         .enable_all()
         .build()
         .map_err(Error::system("start threads"))?;

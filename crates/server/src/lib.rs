@@ -56,6 +56,7 @@ mod health;
 pub mod host;
 mod http;
 mod inbox;
+mod jobs;
 mod keyspace;
 mod lease_service;
 pub mod limits;

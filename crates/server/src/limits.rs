@@ -211,7 +211,8 @@ pub struct ClientLimits {
     /// So many calls that renew leases one worker has under way in a keyspace; while users have to
     /// sign in, the last of them may be one for each user.
     pub renewal_batches: usize,
-    /// A client's own time limit longer than this is not watched: every call is answered sooner.
+    /// A client's own time limit longer than this is not watched: nearly every call is answered
+    /// sooner, and the others, large reads, are given up by their clients.
     pub longest_call: Duration,
     /// The shortest time between two looks for calls whose clients' time limits have passed.
     pub deadline_glance: Duration,
@@ -438,6 +439,9 @@ pub struct NodeLimits {
     pub inputs_per_pass: usize,
     /// Long reads that run elsewhere at a time.
     pub jobs: usize,
+    /// Threads for whatever else takes long, which long reads never take: history that watches have
+    /// missed, passwords, files.
+    pub other_jobs: usize,
     /// How long a node that was told to stop serves clients that do not say that they know, before
     /// it hands over what it leads and ends.
     pub leave_time: Duration,
@@ -456,6 +460,7 @@ impl Default for NodeLimits {
         NodeLimits {
             inputs_per_pass: 4096,
             jobs: 64,
+            other_jobs: 64,
             leave_time: Duration::from_secs(1),
             leave_pause: Duration::from_millis(50),
             farewell_timeout: Duration::from_millis(100),

@@ -29,7 +29,7 @@ use bytes::Bytes;
 use journal::disk::{Completion, RequestId};
 use node::group::META;
 use node::hub::{HistoryJob, HistoryRequest, HubId, Publication};
-use node::{Answer, Call, CallId, ConnectionId, Halt, Identity, Input, Job, Level, Note, Output};
+use node::{Answer, Call, CallId, ConnectionId, Halt, Identity, Input, Level, Note, Output};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
@@ -38,6 +38,7 @@ use crate::changes::Changes;
 use crate::disks::{Disks, Errand};
 use crate::folder::{FolderError, IdentityWriter};
 use crate::inbox::{Receiver, Sender};
+use crate::jobs::Jobs;
 use crate::keyspace::Keyspaces;
 use crate::limits::NodeLimits;
 use crate::metrics::Metrics;
@@ -216,12 +217,15 @@ pub(crate) struct NodeLoop<M> {
     world: World,
     replies: HashMap<CallId, oneshot::Sender<Answer>>,
     peers: HashMap<ConnectionId, Peer>,
+    jobs: Jobs,
     /// Taken from the inbox, and not looked at yet.
     events: VecDeque<Event>,
     // Of the pass under way; kept for their allocations.
     outputs: Vec<Output>,
     errands: Vec<Errand>,
     touched: Vec<ConnectionId>,
+    /// Calls that clients have given up: a job may be among what the pass has brought.
+    forgotten: Vec<CallId>,
     /// Workers whose clients do not know yet that the node is about to stop.
     unaware_workers: usize,
     /// The machine is told to stop then.
@@ -233,15 +237,19 @@ pub(crate) struct NodeLoop<M> {
 
 impl<M: Machine> NodeLoop<M> {
     pub(crate) fn new(machine: M, world: World) -> NodeLoop<M> {
+        let (runtime, reports) = (world.runtime.clone(), world.reports.clone());
+        let jobs = Jobs::new(runtime, reports, world.limits.jobs);
         NodeLoop {
             machine,
             world,
             replies: HashMap::new(),
             peers: HashMap::new(),
+            jobs,
             events: VecDeque::new(),
             outputs: Vec::new(),
             errands: Vec::new(),
             touched: Vec::new(),
+            forgotten: Vec::new(),
             unaware_workers: 0,
             leaves_at: None,
             has_left: false,
@@ -263,6 +271,7 @@ impl<M: Machine> NodeLoop<M> {
                 self.wait().await;
             }
         };
+        self.jobs.end();
         self.say_farewell().await;
         // Handlers whose answers never come learn it from their dropped senders, peers from
         // their closed connections.
@@ -357,6 +366,7 @@ impl<M: Machine> NodeLoop<M> {
                 if self.replies.remove(&id).is_none() {
                     return 0;
                 }
+                self.forgotten.push(id);
                 Input::Forget { id }
             }
             Event::Asked(asked) => {
@@ -364,7 +374,10 @@ impl<M: Machine> NodeLoop<M> {
                 for each in asked {
                     let input = match each {
                         Asked::Call { id, call } => Input::Call { id, call },
-                        Asked::Forget(id) => Input::Forget { id },
+                        Asked::Forget(id) => {
+                            self.forgotten.push(id);
+                            Input::Forget { id }
+                        }
                         Asked::ClientsKnow => {
                             self.clients_know(now);
                             continue;
@@ -397,7 +410,10 @@ impl<M: Machine> NodeLoop<M> {
                 self.halt = Some(Halt::Refused(error.to_string()));
                 return 0;
             }
-            Event::JobDone { id, answer } => Input::JobDone { id, answer },
+            Event::JobDone { id, answer } => {
+                self.jobs.ended(id);
+                Input::JobDone { id, answer }
+            }
             Event::Metrics(reply) => {
                 // Whoever asked may have gone.
                 let _ = reply.send(self.machine.metrics());
@@ -517,6 +533,9 @@ impl<M: Machine> NodeLoop<M> {
         for output in later {
             self.carry_out_one(output);
         }
+        for id in self.forgotten.drain(..) {
+            self.jobs.call_over(id);
+        }
         self.world.deliveries.deliver();
     }
 
@@ -555,6 +574,7 @@ impl<M: Machine> NodeLoop<M> {
     fn carry_out_one(&mut self, output: Output) {
         match output {
             Output::Answer { id, answer } => {
+                self.jobs.call_over(id);
                 let Some(answer) = self.world.deliveries.answer(id, answer) else {
                     return;
                 };
@@ -571,7 +591,7 @@ impl<M: Machine> NodeLoop<M> {
                 }
             }
             Output::PersistIdentity(identity) => self.persist(identity),
-            Output::Offload { id, job } => self.offload(id, job),
+            Output::Offload { id, job } => self.jobs.begin(id, job),
             Output::Discard(discarded) => {
                 // Fails where no thread can be had: then it is let go of here, with the closure.
                 let _ = Builder::new().name("discard".into()).spawn(move || {
@@ -631,17 +651,6 @@ impl<M: Machine> NodeLoop<M> {
         if self.world.disks.run(Box::new(job)).is_err() {
             self.halt_because_a_disk_thread_is_gone();
         }
-    }
-
-    fn offload(&mut self, id: CallId, Job(job): Job) {
-        let reports = self.world.reports.clone();
-        self.world.runtime.spawn_blocking(move || {
-            let answer = catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| {
-                let error = etcd::Error::Internal("a read failed inside; please report this");
-                Answer::Etcd(Err(error))
-            });
-            let _ = reports.send(Event::JobDone { id, answer });
-        });
     }
 
     fn read_history(&self, group: GroupId, job: HistoryJob) {

@@ -14,19 +14,22 @@ use crate::space::Space;
 
 impl Reader {
     /// The sum of the hashes of the versions that are live at a revision. Takes time in proportion
-    /// to the keys.
+    /// to the keys; at each it is asked whether it is wanted, and `None` if it is not any more.
     ///
     /// # Panics
     /// If the revision is compacted or in the future.
     #[must_use]
-    pub fn keyspace_hash(&self, at: Revision) -> u128 {
+    pub fn keyspace_hash(&self, at: Revision, is_wanted: &dyn Fn() -> bool) -> Option<u128> {
         let mut digest = Digest::default();
         let everything = KeyRange::From {
             start: Bytes::new(),
         };
         for (key, version) in self.live(Space::ETCD, &everything, Some(at)) {
+            if !is_wanted() {
+                return None;
+            }
             digest.add(hash_version(Space::ETCD, key, version));
         }
-        digest.0
+        Some(digest.0)
     }
 }

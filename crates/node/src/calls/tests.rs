@@ -94,6 +94,38 @@ fn reads_wait_for_their_round_and_then_for_their_slot() {
     assert_eq!(calls.take_ready(Slot(7)).len(), 1);
 }
 
+/// Where nobody leads, or a replica is slow, clients give up before the node does. What they had
+/// asked for was kept until some other call's time was up, and that was never if all gave up.
+#[test]
+fn reads_that_their_clients_have_given_up_do_not_pile_up() {
+    let mut calls = calls();
+    let ask = |calls: &mut Calls, id| {
+        calls.open(CallId(id), CallKind::Ready, Instant(1_000_000));
+        calls.add_read(CallId(id), ReadKind::Ready);
+    };
+    // One is waited for all the time.
+    ask(&mut calls, 0);
+    for id in 1..=1000 {
+        ask(&mut calls, id);
+        let ticket = calls.begin_round(Instant(id)).expect("a read waits");
+        calls.forget(Instant(id), CallId(id));
+        assert!(calls.round_refused(ticket, Instant(id), Duration::ZERO));
+        assert!(calls.unasked.len() <= 2 * GIVEN_UP_LEAST);
+    }
+    let ticket = calls.begin_round(Instant(1001)).expect("a read waits");
+    calls.round_ready(ticket, Slot(7));
+    for id in 1001..=2000 {
+        ask(&mut calls, id);
+        let ticket = calls.begin_round(Instant(id)).expect("a read waits");
+        calls.round_ready(ticket, Slot(7));
+        calls.forget(Instant(id), CallId(id));
+        let kept: usize = calls.waiting.values().map(Vec::len).sum();
+        assert!(kept <= 2 * GIVEN_UP_LEAST);
+    }
+    let ready = calls.take_ready(Slot(7));
+    assert!(ready.iter().any(|read| read.call == Some(CallId(0))));
+}
+
 #[test]
 fn a_window_bounds_what_is_on_its_way_and_execution_gives_room() {
     let mut calls = calls();
@@ -125,14 +157,14 @@ fn what_does_not_fit_is_refused_and_what_never_left_can_be_forgotten() {
         calls.add_command(1, large.clone(), waiter(2), Instant(100), ORDINARY),
         Err(NoRoom)
     );
-    calls.forget(CallId(1));
+    calls.forget(Instant(0), CallId(1));
     assert_eq!(
         calls.add_command(1, large.clone(), waiter(2), Instant(100), ORDINARY),
         Ok(())
     );
     // Once it has left, only execution or time ends it.
     assert_eq!(sent(&mut calls, 0), [2]);
-    calls.forget(CallId(2));
+    calls.forget(Instant(0), CallId(2));
     assert_eq!(
         calls.add_command(1, large, waiter(3), Instant(100), ORDINARY),
         Err(NoRoom)
@@ -205,7 +237,7 @@ fn a_call_whose_time_is_up_says_whether_its_command_has_left() {
         calls.add_command(2, Bytes::new(), waiter, at, ORDINARY),
         Ok(())
     );
-    calls.forget(CallId(4));
+    calls.forget(Instant(0), CallId(4));
     let of_call = |id, left| expired(id, CallKind::Etcd, Late::Proposal, Some(left));
     let of_renewal = expired(5, CallKind::Renewals, Late::ForLeader, Some(false));
     assert_eq!(

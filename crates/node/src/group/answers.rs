@@ -220,9 +220,10 @@ impl Group {
             }),
             Ok(etcd::Plan::Read(read)) => {
                 self.open(moment, id, CallKind::Etcd);
-                // In doubt, less is here than was before, perhaps nothing: that is not only old, and
-                // a leader has to vouch for every read.
-                if (read.serializable() && !self.is_in_doubt) || without_round {
+                // Who has just been started does not know yet who may read. And in doubt, less is
+                // here than was before, perhaps nothing: a leader has to vouch for every read.
+                let is_old_alone = self.is_restored() && !self.is_in_doubt;
+                if (read.serializable() && is_old_alone) || without_round {
                     self.read_etcd(id, read, out);
                 } else {
                     self.calls.set_late(id, late(read.request()));
@@ -262,23 +263,31 @@ impl Group {
         if self.replica.has_moved(read.request()) {
             return self.answer_etcd(id, Err(etcd::Error::KeysMoved), out);
         }
-        match etcd::read(self.replica.reader(), &read, self.config.limits.small_read) {
+        let small = self.config.limits.small_read.clone();
+        match etcd::read(self.replica.reader(), &read, small) {
             etcd::ReadOutcome::Done(result) => self.answer_etcd(id, result, out),
             etcd::ReadOutcome::TooLarge => {
-                self.metrics.reads_offloaded += 1;
                 let (snapshot, header) = (self.replica.snapshot(), self.header());
-                let job = move || match etcd::read(&snapshot, &read, etcd::ReadBudget::UNLIMITED) {
-                    etcd::ReadOutcome::Done(result) => header.filled(result),
-                    etcd::ReadOutcome::TooLarge => header.filled(Err(etcd::Error::Internal(
-                        "quorate: an unlimited read was too large",
-                    ))),
-                };
-                out.push(Output::Offload {
-                    id,
-                    job: Job(Box::new(job)),
+                let job = Job::new(move |wanted| {
+                    let budget = etcd::ReadBudget::UNLIMITED.while_wanted(wanted);
+                    match etcd::read(&snapshot, &read, budget) {
+                        etcd::ReadOutcome::Done(result) => header.filled(result),
+                        etcd::ReadOutcome::TooLarge => header.filled(Err(etcd::Error::Internal(
+                            "quorate: an unlimited read was too large",
+                        ))),
+                    }
                 });
+                self.metrics.reads_offloaded += 1;
+                self.offload(id, job, out);
             }
         }
+    }
+
+    /// Has a read run elsewhere. What it waited for before is over, and with it its time: as in
+    /// etcd it may take as long as its client waits.
+    pub(super) fn offload(&mut self, id: CallId, job: Job, out: &mut Vec<Output>) {
+        self.calls.take_time(id);
+        out.push(Output::Offload { id, job });
     }
 
     /// Answers the reads whose slot has been executed.

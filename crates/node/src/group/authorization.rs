@@ -2,7 +2,8 @@
 //!
 //! Whatever concerns keys, leases, users and roles is checked where it is executed or read
 //! ([`etcd::auth`]), since only there it is known what holds. Everything else is about this node or
-//! the cluster, and is checked here, by what this replica knows.
+//! the cluster, and is checked here, by what this replica knows: once that is no less than it was
+//! before the node was started ([`super::readiness`]).
 
 use std::sync::Arc;
 
@@ -45,8 +46,12 @@ impl Group {
             let answer = crate::node::refuse(&call, etcd::Error::Witness, witnessing::REFUSAL);
             return out.push(Output::Answer { id, answer });
         }
-        let reader = self.replica.reader();
-        match etcd::auth::check(reader, caller.as_deref(), requirement(&call)) {
+        let (reader, requirement) = (self.replica.reader(), requirement(&call));
+        if requirement != Requirement::Nothing && !self.is_restored() {
+            let answer = crate::node::refuse(&call, etcd::Error::NoLeader, "starting");
+            return out.push(Output::Answer { id, answer });
+        }
+        match etcd::auth::check(reader, caller.as_deref(), requirement) {
             Ok(()) => self.call_for(moment, id, caller, call, peers, out),
             Err(error) => {
                 let answer = crate::node::refuse(&call, error, "serving users who have signed in");

@@ -183,13 +183,12 @@ impl Group {
 
     fn hash_elsewhere(&mut self, id: CallId, request: HashKvRequest, out: &mut Vec<Output>) {
         let (snapshot, header) = (self.replica.snapshot(), self.etcd_header(0));
-        let job = move || {
-            let hashed = hash::hash_keys(&snapshot, &request);
+        let job = Job::new(move |wanted| {
+            let hashed = hash::hash_keys(&snapshot, &request, &wanted);
             let response = hashed.map(MaintenanceResponse::HashKv);
             Answer::EtcdMaintenance(response.map(|response| filled(response, header)))
-        };
-        let job = Job(Box::new(job));
-        out.push(Output::Offload { id, job });
+        });
+        self.offload(id, job, out);
     }
 
     /// Answers a maintenance call, with the header that this node has to say.

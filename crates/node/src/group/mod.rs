@@ -53,6 +53,7 @@ mod maintenance;
 pub mod members;
 mod placing;
 mod publishing;
+mod readiness;
 mod restore;
 mod routing;
 mod sleeping;
@@ -65,6 +66,7 @@ use digests::Digests;
 use journaling::{ToJournal, journal_records};
 use levels::Levels;
 use members::Members;
+use readiness::Readiness;
 use restore::restore;
 use sleeping::Sleep;
 use space::SpaceKeeper;
@@ -176,7 +178,7 @@ pub struct Group {
     stood_still_at: Option<Slot>,
     /// A checkpoint that is on the disk while the log up to it may not be.
     unreported: Option<CheckpointRef>,
-    pub(crate) ready_told: bool,
+    readiness: Readiness,
     /// The replica has executed everything that was chosen before some moment of this incarnation.
     /// Only asked for in [`META`]: until then, its table and its users may be those of long ago.
     pub(crate) was_current: bool,
@@ -281,6 +283,7 @@ impl Group {
             genesis,
             latest,
             is_in_doubt: engine.glance().is_uncertain,
+            readiness: Readiness::new(engine.glance()),
             engine,
             replica,
             to_journal,
@@ -320,7 +323,6 @@ impl Group {
             damaged_until: None,
             stood_still_at: None,
             unreported: None,
-            ready_told: false,
             was_current: false,
             told_hubs: None,
             seen_for_hubs: (Slot(0), Epoch(0), false),
@@ -653,6 +655,7 @@ impl Group {
         }
         self.publish_changes(out);
         self.answer_reads(out);
+        self.tell_ready(out);
         self.look_for_certainty(out);
         self.executed_in_pass = 0;
     }

@@ -208,8 +208,7 @@ impl Group {
             self.metrics.first_leader_changes += u64::from(self.id == META);
             self.calls.resend_everything();
             self.calls.leader_known();
-            if !std::mem::replace(&mut self.ready_told, true) && self.id == META {
-                out.push(Output::Ready);
+            if self.readiness.led() && self.id == META {
                 self.calls.ask_whether_current();
             }
         }
@@ -235,7 +234,8 @@ impl Group {
             && let Some(mut entry) = self.unexecuted.pop_front()
         {
             self.executed_in_pass += entry.bytes();
-            if !self.ready_told && mutant::is_on(Mutant::SkipOnReplay) && entry.slot.0 % 8 == 0 {
+            let repeats = self.readiness.repeats();
+            if repeats && mutant::is_on(Mutant::SkipOnReplay) && entry.slot.0 % 8 == 0 {
                 entry.payload = Payload::Empty;
             }
             let changes_membership = matches!(entry.payload, Payload::Membership(_));

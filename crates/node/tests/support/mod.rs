@@ -52,6 +52,8 @@ struct Host {
     restless: u32,
     published: Published,
     directory: Option<Arc<Directory>>,
+    /// The node has said that it can serve clients.
+    is_ready: bool,
 }
 
 /// One end of a connection.
@@ -82,6 +84,8 @@ pub struct World {
     pub deaf: BTreeSet<(usize, base::GroupId)>,
     random: Random,
     pub notes: Vec<(usize, Note)>,
+    /// How long reads take that are run elsewhere.
+    pub jobs_take: Duration,
     /// The most bytes that one pass of a node put on one connection.
     pub largest_burst: usize,
 }
@@ -134,6 +138,7 @@ impl World {
             deaf: BTreeSet::new(),
             random: Random::from_seed(seed),
             notes: Vec::new(),
+            jobs_take: Duration::from_millis(1),
             largest_burst: 0,
         };
         configs
@@ -167,6 +172,7 @@ impl World {
             restless: 0,
             published: Published::default(),
             directory: None,
+            is_ready: false,
         });
     }
 
@@ -202,6 +208,11 @@ impl World {
         self.hosts[host].directory.as_deref()
     }
 
+    /// Whether a node has said that it can serve clients.
+    pub fn is_ready(&self, host: usize) -> bool {
+        self.is_running(host) && self.hosts[host].is_ready
+    }
+
     pub fn is_running(&self, host: usize) -> bool {
         self.hosts[host].node.is_some()
     }
@@ -226,6 +237,7 @@ impl World {
         host.woken_at = None;
         host.published.begin();
         host.directory = None;
+        host.is_ready = false;
         self.pass(index, vec![]);
     }
 
@@ -551,11 +563,9 @@ impl World {
                 );
             }
             Output::Offload { id, job } => {
-                let input = Input::JobDone {
-                    id,
-                    answer: (job.0)(),
-                };
-                self.schedule(Duration::from_millis(1), index, Happening::Input(input));
+                let answer = job.run(Arc::new(|| true));
+                let input = Input::JobDone { id, answer };
+                self.schedule(self.jobs_take, index, Happening::Input(input));
             }
             Output::Publish { group, publication } => {
                 self.hosts[index].published.take_in(group, &publication)
@@ -563,7 +573,11 @@ impl World {
             Output::Note(note) => self.notes.push((index, note)),
             Output::Keyspaces(directory) => self.hosts[index].directory = Some(directory),
             Output::Unpublish { group, .. } => self.hosts[index].published.end(group),
-            Output::Ready | Output::ReadHistory { .. } | Output::Discard(_) => {}
+            Output::Ready => {
+                let before = std::mem::replace(&mut self.hosts[index].is_ready, true);
+                assert!(!before, "a node says once that it is ready");
+            }
+            Output::ReadHistory { .. } | Output::Discard(_) => {}
             Output::Halt(halt) => {
                 let host = &mut self.hosts[index];
                 host.node = None;

@@ -150,27 +150,18 @@ mod tests {
         let reader = state.reader();
         let bytes = size_of::<LeaseStatus>() as u64;
         let few = [
-            ReadBudget {
-                keys: 2,
-                bytes: 99 * bytes,
-            },
-            ReadBudget {
-                keys: 99,
-                bytes: 3 * bytes - 1,
-            },
+            ReadBudget::new(2, 99 * bytes),
+            ReadBudget::new(99, 3 * bytes - 1),
         ];
         for mut budget in few {
-            let before = budget;
+            let before = budget.clone();
             assert_eq!(leases(reader, &mut budget), Err(Stop::TooLarge));
             assert_eq!(budget, before, "nothing was looked at");
         }
-        let mut budget = ReadBudget {
-            keys: 3,
-            bytes: 3 * bytes,
-        };
+        let mut budget = ReadBudget::new(3, 3 * bytes);
         let all = leases(reader, &mut budget).expect("it is enough");
         let ids: Vec<i64> = all.leases.iter().map(|each| each.id).collect();
         assert_eq!(ids, [3, 2, 1], "what is over first comes first");
-        assert_eq!(budget, ReadBudget { keys: 0, bytes: 0 });
+        assert_eq!(budget, ReadBudget::new(0, 0));
     }
 }

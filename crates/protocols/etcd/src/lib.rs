@@ -48,7 +48,7 @@ mod txn;
 mod view;
 pub mod watch;
 
-pub use budget::ReadBudget;
+pub use budget::{ReadBudget, Wanted};
 pub use cluster::{ClusterRequest, ClusterResponse, peer_address};
 pub use error::{Code, Error};
 pub use execute::{execute, execute_with};

@@ -43,10 +43,7 @@ pub(crate) fn read(
 }
 
 /// What a piece of a range holds at most (but always one key), whatever else its reader may do.
-const PIECE: ReadBudget = ReadBudget {
-    keys: 1_000,
-    bytes: 1 << 20,
-};
+const PIECE: ReadBudget = ReadBudget::new(1_000, 1 << 20);
 
 /// Answers a piece of a range: as many keys as the limit, the budget and [`PIECE`] allow, at least
 /// one if there is one; `more` says that there are others. `count` is that of the whole range in a

@@ -83,7 +83,7 @@ fn read_txn(
     let branches = Branches::decide(reader, txn, budget)?;
     let mut work = Work::allowed(reader).within(budget);
     check(reader, txn, &mut branches.iter(), &mut work).map_err(|error| match error {
-        Error::TxnTooLarge if *budget != ReadBudget::UNLIMITED => Stop::TooLarge,
+        Error::TxnTooLarge if budget.keys != u64::MAX => Stop::TooLarge,
         error => Stop::Failed(error),
     })?;
     let succeeded = next(&mut branches.iter());

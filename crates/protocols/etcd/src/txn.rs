@@ -95,10 +95,7 @@ impl Work {
 
     /// The part of it that comparisons may have.
     pub(crate) fn budget(&self) -> ReadBudget {
-        ReadBudget {
-            keys: self.looks,
-            bytes: u64::MAX,
-        }
+        ReadBudget::new(self.looks, u64::MAX)
     }
 
     fn look(&mut self, keys: u64) -> Result<(), Error> {

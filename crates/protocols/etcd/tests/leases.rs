@@ -161,17 +161,14 @@ fn long_lists_run_elsewhere() {
         keyspace.grant(1000 + number, 60).unwrap();
         keyspace.put(leased(&format!("k{number}"), 1)).unwrap();
     }
-    let budget = ReadBudget {
-        keys: 10,
-        bytes: 1 << 20,
-    };
+    let budget = ReadBudget::new(10, 1 << 20);
     let to_live = quorate_etcd::proto::etcdserverpb::LeaseTimeToLiveRequest { id: 1, keys: true };
     for request in [Request::LeaseLeases, Request::LeaseTimeToLive(to_live)] {
         let Ok(quorate_etcd::Plan::Read(read)) = quorate_etcd::plan(request, &keyspace.limits)
         else {
             panic!("it is a read");
         };
-        let outcome = quorate_etcd::read(keyspace.state.reader(), &read, budget);
+        let outcome = quorate_etcd::read(keyspace.state.reader(), &read, budget.clone());
         assert_eq!(outcome, ReadOutcome::TooLarge);
     }
 }

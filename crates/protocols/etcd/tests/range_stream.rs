@@ -9,10 +9,7 @@ use quorate_etcd::proto::etcdserverpb::{RangeRequest, RangeResponse};
 use quorate_etcd::{Code, Error, ReadBudget};
 
 fn budget(keys: u64) -> ReadBudget {
-    ReadBudget {
-        keys,
-        bytes: 1 << 20,
-    }
+    ReadBudget::new(keys, 1 << 20)
 }
 
 fn filled(keys: usize) -> Keyspace {
@@ -139,10 +136,7 @@ fn one_large_value_is_a_piece_of_its_own() {
     for key in ["a", "b", "c"] {
         keyspace.put(put(key, &large)).unwrap();
     }
-    let small = ReadBudget {
-        keys: 100,
-        bytes: 10,
-    };
+    let small = ReadBudget::new(100, 10);
     let expected = keyspace.range(span("a", "z")).unwrap();
     let messages = keyspace.stream(span("a", "z"), small, |_| {}).unwrap();
     assert_eq!(messages.len(), 3);

@@ -4,10 +4,18 @@
 
 mod harness;
 
-use harness::{Keyspace, bytes, delete, pairs, put, single, span};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use harness::{Keyspace, bytes, compare_version, delete, pairs, put, single, span, txn};
+use quorate_etcd::proto::etcdserverpb::compare::CompareResult;
 use quorate_etcd::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
-use quorate_etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
-use quorate_etcd::{Error, Plan, ReadBudget, ReadOutcome, Request, RequestLimits, plan, read};
+use quorate_etcd::proto::etcdserverpb::{
+    Compare, LeaseTimeToLiveRequest, PutRequest, RangeRequest,
+};
+use quorate_etcd::{
+    Error, Plan, ReadBudget, ReadOutcome, Request, RequestLimits, Wanted, plan, read,
+};
 
 /// a (created 2, written again 7), b 3, c 4, d 5, e 6; values fall as keys rise.
 fn letters() -> Keyspace {
@@ -351,17 +359,72 @@ fn compacted_revisions() {
     );
 }
 
-/// The outcome of a range within a budget.
-fn within(keyspace: &Keyspace, request: RangeRequest, keys: u64, bytes: u64) -> ReadOutcome {
-    let planned = plan(Request::Range(request), &RequestLimits::default()).unwrap();
+/// The outcome of a request within a budget.
+fn outcome(keyspace: &Keyspace, request: Request, budget: ReadBudget) -> ReadOutcome {
+    let planned = plan(request, &RequestLimits::default()).unwrap();
     let Plan::Read(planned) = planned else {
-        panic!("a range is a read")
+        panic!("it is a read")
     };
-    read(
-        keyspace.state.reader(),
-        &planned,
-        ReadBudget { keys, bytes },
-    )
+    read(keyspace.state.reader(), &planned, budget)
+}
+
+fn within(keyspace: &Keyspace, request: RangeRequest, keys: u64, bytes: u64) -> ReadOutcome {
+    let budget = ReadBudget::new(keys, bytes);
+    outcome(keyspace, Request::Range(request), budget)
+}
+
+/// A read went on to its end on a thread of its own, however long its client had been gone.
+#[test]
+fn a_read_ends_when_nobody_waits_for_it() {
+    const KEYS: usize = 100;
+    const WANTED: u64 = 10;
+    let mut keyspace = Keyspace::default();
+    keyspace.grant(1, 60).unwrap();
+    for number in 0..KEYS {
+        let leased = PutRequest {
+            lease: 1,
+            ..put(&format!("k{number:03}"), "value")
+        };
+        keyspace.put(leased).unwrap();
+    }
+    let all = || span("k", "l");
+    let old = |request| RangeRequest {
+        revision: keyspace.revision() - 1,
+        ..request
+    };
+    let counted = RangeRequest {
+        count_only: true,
+        ..all()
+    };
+    let compared = Compare {
+        range_end: "l".into(),
+        ..compare_version("k", CompareResult::Equal, 1)
+    };
+    let to_live = LeaseTimeToLiveRequest { id: 1, keys: true };
+    for request in [
+        Request::Range(all()),
+        Request::Range(old(all())),
+        Request::Range(old(counted)),
+        Request::Range(sorted(SortTarget::Value, SortOrder::Descend, 1)),
+        Request::Txn(txn(vec![compared], vec![], vec![])),
+        Request::LeaseTimeToLive(to_live),
+    ] {
+        let asked = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&asked);
+        let wanted: Wanted = Arc::new(move || count.fetch_add(1, Ordering::Relaxed) < WANTED);
+        let budget = ReadBudget::UNLIMITED.while_wanted(wanted);
+        assert_eq!(
+            outcome(&keyspace, request.clone(), budget),
+            ReadOutcome::Done(Err(Error::RequestCanceled)),
+            "{request:?}"
+        );
+        assert_eq!(asked.load(Ordering::Relaxed), WANTED + 1, "{request:?}");
+        let forever = ReadBudget::UNLIMITED.while_wanted(Arc::new(|| true));
+        assert_eq!(
+            outcome(&keyspace, request.clone(), forever),
+            outcome(&keyspace, request, ReadBudget::UNLIMITED),
+        );
+    }
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Clients<'_> {
             limits: limits.clone(),
             exposition,
             metrics: self.metrics.clone(),
-            gateway: Gateway::new(limits, &self.configuration.cors),
+            gateway: Gateway::new(limits, &self.configuration.cors, phases.clone()),
             asker: talk.asker.clone(),
             witness: witness.clone(),
         };

@@ -29,6 +29,7 @@ mod clocks;
 mod gateway;
 mod hostile;
 mod hot;
+mod jobs;
 mod leases;
 mod locks;
 mod published;

@@ -7,15 +7,21 @@
 
 use state::{Reader, Revision};
 
+use crate::budget::Wanted;
 use crate::error::Error;
 use crate::proto::etcdserverpb::{HashKvRequest, HashKvResponse, HashResponse};
 use crate::request::header;
 
-/// Hashes the keyspace at the revision asked for, or now. Takes time in proportion to what is held.
+/// Hashes the keyspace at the revision asked for, or now. Takes time in proportion to what is held,
+/// as long as it is wanted.
 ///
 /// # Errors
-/// If the revision is compacted or not there yet.
-pub fn hash_keys(reader: &Reader, request: &HashKvRequest) -> Result<HashKvResponse, Error> {
+/// If the revision is compacted or not there yet, or nobody waits for the hash any more.
+pub fn hash_keys(
+    reader: &Reader,
+    request: &HashKvRequest,
+    wanted: &Wanted,
+) -> Result<HashKvResponse, Error> {
     let latest = reader.revision();
     let revision = match request.revision {
         ..=0 => latest,
@@ -23,9 +29,10 @@ pub fn hash_keys(reader: &Reader, request: &HashKvRequest) -> Result<HashKvRespo
         revision if revision > latest.0 => return Err(Error::FutureRevision),
         revision => Revision(revision),
     };
+    let hash = reader.keyspace_hash(revision, &**wanted);
     Ok(HashKvResponse {
         header: header(latest.0),
-        hash: fold(reader.keyspace_hash(revision)),
+        hash: fold(hash.ok_or(Error::RequestCanceled)?),
         // As in etcd, a store that was never compacted says so by -1.
         compact_revision: match reader.compacted().0 {
             0 => -1,

@@ -161,7 +161,7 @@ impl Keyspace {
             let Plan::Read(piece) = plan(request, &self.limits)? else {
                 panic!("a stream reads");
             };
-            let mut outcome = read(self.state.reader(), &piece, budget);
+            let mut outcome = read(self.state.reader(), &piece, budget.clone());
             if outcome == ReadOutcome::TooLarge {
                 outcome = read(self.state.reader(), &piece, ReadBudget::UNLIMITED);
             }

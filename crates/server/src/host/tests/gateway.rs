@@ -53,6 +53,28 @@ fn pages_of_other_origins_change_nothing() {
     }
 }
 
+/// Connections of gRPC wait until the node serves clients; JSON came through, and was judged by
+/// users and roles that the node might not have known yet.
+#[test]
+fn nothing_is_served_before_the_node_is_ready() {
+    let temporary = tempfile::tempdir().unwrap();
+    let configuration = configuration(&temporary.path().join("data"));
+    let handle = start_within(configuration, Limits::default(), |startup| Simple {
+        said_ready: true,
+        ..Simple::make(startup)
+    });
+    let handle = handle.unwrap();
+    let port = handle.endpoints().etcd.to_string();
+    let ask = |request: &str| exchange(&mut TcpStream::connect(&port).unwrap(), request);
+    for path in ["/v3/kv/range", "/v3/watch"] {
+        let refused = ask(&post(path, "", r#"{"key":"aw=="}"#));
+        assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+        assert!(refused.contains("etcdserver: no leader"), "{refused}");
+    }
+    let version = ask(&get("/version"));
+    assert!(version.starts_with("HTTP/1.1 200"), "{version}");
+}
+
 #[test]
 fn a_stream_is_lines_of_results() {
     let bench = Bench::start(|_| {});
