@@ -25,7 +25,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::authority::{Authority, Tokens};
 use crate::changes::Changes;
-use crate::configuration::{Configuration, ConfigurationError, Listen};
+use crate::configuration::{Configuration, ConfigurationError, Listen, Place};
 use crate::disks::{Completed, Disks};
 use crate::folder::{Folder, FolderError};
 use crate::http::QUORATE_VERSION;
@@ -496,6 +496,7 @@ fn startup(
     let config = Config {
         name,
         peer_address,
+        place_is_logged: configuration.place == Place::Logged,
         client_urls,
         peers_are_encrypted: configuration.peer_tls.is_on(),
         cluster: configuration.cluster.clone(),

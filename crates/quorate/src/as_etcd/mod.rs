@@ -15,6 +15,9 @@
 //!
 //! - [`flags`]: the table. [`given`]: flags, variables and the file, read as etcd reads them.
 //! - [`translate`]: the table applied.
+//!
+//! A node that has data takes nothing from the flags that say how a cluster begins, as in etcd: where
+//! its peers reach it stands in its log, which `member update` changes and no restart.
 
 mod flags;
 mod given;
@@ -25,8 +28,6 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use server::configuration::Configuration;
-
-use translate::Translated;
 
 /// The version of etcd whose flags these are.
 const ETCD_VERSION: &str = "3.7.1";
@@ -104,12 +105,11 @@ fn prepare(arguments: &[String], variables: &[(String, String)]) -> Result<Prepa
         _ => {}
     }
     let (given, mut warnings) = given::read(arguments, variables)?;
-    let Translated {
-        settings,
-        warnings: more,
-    } = translate::translate(&given)?;
-    warnings.extend(more);
-    let mut configuration = translate::configuration(&settings, variables)?;
+    let folder = translate::data_dir(&given);
+    let place_is_logged = server::folder::place_is_logged(Path::new(&folder));
+    let translated = translate::translate(&given, place_is_logged)?;
+    let mut configuration = translate::configuration(&translated, variables)?;
+    warnings.extend(translated.warnings);
     // Nor does etcd move anything: here, whoever wants it says so (`quorate placement set`).
     configuration.heals_by_itself = false;
     refuse_foreign_data(&configuration.data_dir)?;

@@ -1,6 +1,6 @@
 //! What etcd's users have, and what becomes of it.
 
-use server::configuration::Listen;
+use server::configuration::{Listen, Place};
 
 use super::*;
 
@@ -83,6 +83,60 @@ fn a_member_that_is_added_joins() {
     assert_eq!(configuration.join, ["a:1"]);
     assert_eq!(configuration.advertise_peer.as_deref(), Some("d:4"));
     assert!(configuration.cluster.is_empty());
+}
+
+/// A data folder with the identity file of a node called `n1`.
+fn folder_of(identity: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("identity.toml"), identity).unwrap();
+    folder
+}
+
+/// Flags of a node that has data once said where its peers reach it: a rolling restart without
+/// `--initial-…` made `localhost:2380` of all addresses, and the nodes never met again.
+#[test]
+fn a_member_takes_no_address_from_the_flags() {
+    let member = folder_of(include_str!("testdata/member.toml"));
+    let data = format!("--name n1 --data-dir {}", member.path().display());
+    for flags in [
+        "",
+        "--initial-advertise-peer-urls http://x:1",
+        "--initial-cluster n1=http://x:1 --initial-advertise-peer-urls http://x:1",
+        "--initial-cluster n1=http://x:1 --initial-advertise-peer-urls http://y:1",
+        "--initial-cluster n2=http://x:1,n3=http://z:1",
+        "--initial-cluster n1=http://x:1,n2=http://z:1 --initial-cluster-state existing",
+        "--initial-cluster-state existing",
+        "--listen-peer-urls http://0.0.0.0:2380",
+    ] {
+        let (configuration, warnings) = prepared(&format!("{data} {flags}"), &[]).unwrap();
+        assert_eq!(configuration.place, Place::Logged, "{flags}");
+        assert_eq!(configuration.advertised_peer(None), None, "{flags}");
+        assert!(configuration.cluster.is_empty(), "{flags}");
+        assert!(configuration.join.is_empty(), "{flags}");
+        assert_eq!(warnings, [""; 0], "{flags}");
+    }
+    // What cannot be read is refused all the same, as by etcd.
+    for flags in [
+        "--initial-cluster-state old",
+        "--initial-advertise-peer-urls x:1",
+    ] {
+        prepared(&format!("{data} {flags}"), &[]).unwrap_err();
+    }
+}
+
+#[test]
+fn a_node_that_is_no_member_yet_takes_its_address_from_the_flags() {
+    let forming = folder_of(include_str!("testdata/forming.toml"));
+    let damaged = folder_of("damaged");
+    let empty = tempfile::tempdir().unwrap();
+    for folder in [forming.path(), damaged.path(), empty.path()] {
+        let data = format!("--name n1 --data-dir {}", folder.display());
+        let (configuration, _) = prepared(&data, &[]).unwrap();
+        assert_eq!(configuration.place, Place::Configured);
+        let own = ("n1".to_owned(), "localhost:2380".to_owned());
+        assert_eq!(configuration.cluster, [own]);
+        prepared(&format!("{data} --initial-cluster n2=http://x:1"), &[]).unwrap_err();
+    }
 }
 
 #[test]

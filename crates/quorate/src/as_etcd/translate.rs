@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use server::configuration::{Configuration, KEYS, Sources};
+use server::configuration::{Configuration, KEYS, Place, Sources};
 
 use super::flags::{self, FLAGS, Fate, Flag};
 use super::given::{Given, Value};
@@ -14,6 +14,8 @@ pub(super) type Setting = (&'static str, String, &'static str);
 #[derive(Debug, Default)]
 pub(super) struct Translated {
     pub(super) settings: Vec<Setting>,
+    /// Whether they say where peers reach this node.
+    pub(super) place: Place,
     /// What was passed over, a sentence each.
     pub(super) warnings: Vec<String>,
 }
@@ -21,9 +23,10 @@ pub(super) struct Translated {
 /// Our configuration. What is set here wins over `QUORATE_*` variables, which may add keys that
 /// etcd does not have.
 pub(super) fn configuration(
-    settings: &[Setting],
+    translated: &Translated,
     variables: &[(String, String)],
 ) -> Result<Configuration, String> {
+    let settings = &translated.settings;
     let mut flags: Vec<(String, String)> = settings
         .iter()
         .map(|(key, value, _)| ((*key).to_owned(), value.clone()))
@@ -43,6 +46,7 @@ pub(super) fn configuration(
             .cloned()
             .collect(),
         flags,
+        place: translated.place,
     };
     Configuration::load(&sources).map_err(|error| {
         let setting = settings.iter().find(|(key, ..)| *key == error.key);
@@ -51,8 +55,9 @@ pub(super) fn configuration(
     })
 }
 
-/// Translates everything, or says what cannot be.
-pub(super) fn translate(given: &Given) -> Result<Translated, String> {
+/// Translates everything, or says what cannot be. `place_is_logged`: the data folder belongs to a
+/// member in whose log it stands where its peers reach it.
+pub(super) fn translate(given: &Given, place_is_logged: bool) -> Result<Translated, String> {
     let mut translation = Translation {
         given,
         out: Translated::default(),
@@ -65,9 +70,25 @@ pub(super) fn translate(given: &Given) -> Result<Translated, String> {
     translation.node()?;
     translation.listeners()?;
     translation.security()?;
-    translation.cluster()?;
+    translation.cluster(place_is_logged)?;
     translation.rest()?;
     Ok(translation.out)
+}
+
+/// The data folder.
+pub(super) fn data_dir(given: &Given) -> String {
+    match text(given, "data-dir") {
+        "" => format!("{}.etcd", text(given, "name")),
+        folder => folder.to_owned(),
+    }
+}
+
+/// The value of a flag, or etcd's default.
+fn text<'a>(given: &'a Given, name: &str) -> &'a str {
+    match given.get(name) {
+        Some(value) => value.text.as_str(),
+        None => flags::find(name).map_or("", |flag| flag.default),
+    }
 }
 
 struct Translation<'a> {
@@ -111,10 +132,7 @@ impl Translation<'_> {
 
     /// The value of a flag, or etcd's default.
     fn text(&self, name: &str) -> &str {
-        match self.given.get(name) {
-            Some(value) => value.text.as_str(),
-            None => flags::find(name).map_or("", |flag| flag.default),
-        }
+        text(self.given, name)
     }
 
     fn is_on(&self, name: &str) -> Result<bool, String> {
@@ -127,7 +145,7 @@ impl Translation<'_> {
 
     fn node(&mut self) -> Result<(), String> {
         let name = self.text("name").to_owned();
-        self.set("data-dir", self.data_dir(), "data-dir");
+        self.set("data-dir", data_dir(self.given), "data-dir");
         self.set("name", name, "name");
         for (flag, key) in [
             ("heartbeat-interval", "heartbeat-interval"),
@@ -140,13 +158,6 @@ impl Translation<'_> {
             self.set(key, format!("{number}ms"), flag);
         }
         Ok(())
-    }
-
-    fn data_dir(&self) -> String {
-        match self.text("data-dir") {
-            "" => format!("{}.etcd", self.text("name")),
-            folder => folder.to_owned(),
-        }
     }
 
     fn listeners(&mut self) -> Result<(), String> {
@@ -272,30 +283,23 @@ impl Translation<'_> {
         Ok(())
     }
 
-    /// etcd's flags say of a new member whether it forms a cluster or joins one. Of one that has
-    /// data they say nothing, there as here.
-    fn cluster(&mut self) -> Result<(), String> {
-        let name = self.text("name").to_owned();
-        let advertised = self.urls("initial-advertise-peer-urls")?;
-        let list = match self.text("initial-cluster") {
-            "" => format!("{name}={}", self.text("initial-advertise-peer-urls")),
-            list => list.to_owned(),
-        };
-        let mut members: Vec<(String, String)> = Vec::new();
-        for entry in list
-            .split(',')
-            .map(str::trim)
-            .filter(|entry| !entry.is_empty())
-        {
-            let (member, url) = entry.split_once('=').unwrap_or((name.as_str(), entry));
-            let url = parse("initial-cluster", url)?;
-            match members.iter().find(|(known, _)| known == member) {
-                None => members.push((member.to_owned(), url.address)),
-                Some((_, first)) => self.out.warnings.push(format!(
-                    "--initial-cluster: of the addresses of {member}, {first} is used"
-                )),
-            }
+    /// etcd's flags say of a new member where it is, and whether it forms a cluster or joins one. Of
+    /// one that has data they say nothing, there as here: what they once said may no longer be so.
+    fn cluster(&mut self, place_is_logged: bool) -> Result<(), String> {
+        let state = self.text("initial-cluster-state");
+        if !matches!(state, "new" | "existing") {
+            return Err(format!(
+                "--initial-cluster-state: {state:?} is neither new nor existing"
+            ));
         }
+        let is_new = state == "new";
+        let advertised = self.urls("initial-advertise-peer-urls")?;
+        if place_is_logged {
+            self.out.place = Place::Logged;
+            return Ok(());
+        }
+        let name = self.text("name").to_owned();
+        let members = self.initial_members(&name)?;
         let Some((_, own)) = members.iter().find(|(member, _)| *member == name) else {
             return Err(format!(
                 "couldn't find local name \"{name}\" in the initial cluster configuration"
@@ -312,27 +316,20 @@ impl Translation<'_> {
             .filter(|(member, _)| *member != name)
             .map(|(_, address)| address.clone())
             .collect();
-        match self.text("initial-cluster-state") {
-            "new" => {}
-            "existing" if !others.is_empty() => {
-                self.set("advertise-peer", own, "initial-advertise-peer-urls");
-                self.set("join", others.join(","), "initial-cluster");
-                return Ok(());
-            }
-            // A node that has data knows its cluster.
-            "existing" if Path::new(&self.data_dir()).join("identity.toml").exists() => {}
-            "existing" => {
-                return Err(
-                    "--initial-cluster-state existing: --initial-cluster names no other \
-                            member to ask"
-                        .to_owned(),
-                );
-            }
-            other => {
-                return Err(format!(
-                    "--initial-cluster-state: {other:?} is neither new nor existing"
-                ));
-            }
+        // A node that has an identity has begun, and goes on as it began.
+        let has_begun = Path::new(&data_dir(self.given))
+            .join("identity.toml")
+            .exists();
+        if !is_new && !others.is_empty() {
+            self.set("advertise-peer", own, "initial-advertise-peer-urls");
+            self.set("join", others.join(","), "initial-cluster");
+            return Ok(());
+        }
+        if !is_new && !has_begun {
+            return Err(
+                "--initial-cluster-state existing: --initial-cluster names no other member to ask"
+                    .to_owned(),
+            );
         }
         let list: Vec<String> = members
             .iter()
@@ -340,6 +337,30 @@ impl Translation<'_> {
             .collect();
         self.set("cluster", list.join(","), "initial-cluster");
         Ok(())
+    }
+
+    /// The members of `--initial-cluster`, by default this one alone, and where each is.
+    fn initial_members(&mut self, name: &str) -> Result<Vec<(String, String)>, String> {
+        let list = match self.text("initial-cluster") {
+            "" => format!("{name}={}", self.text("initial-advertise-peer-urls")),
+            list => list.to_owned(),
+        };
+        let mut members: Vec<(String, String)> = Vec::new();
+        for entry in list
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+        {
+            let (member, url) = entry.split_once('=').unwrap_or((name, entry));
+            let url = parse("initial-cluster", url)?;
+            match members.iter().find(|(known, _)| known == member) {
+                None => members.push((member.to_owned(), url.address)),
+                Some((_, first)) => self.out.warnings.push(format!(
+                    "--initial-cluster: of the addresses of {member}, {first} is used"
+                )),
+            }
+        }
+        Ok(members)
     }
 
     fn rest(&mut self) -> Result<(), String> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use consensus::QuorumRule;
 
 use super::sources::Origins;
-use super::{Configuration, ConfigurationError, Listen};
+use super::{Configuration, ConfigurationError, Listen, Place};
 
 /// etcd's upper bound, for the same reason: beyond it a failure is not noticed in a useful time.
 const LONGEST_ELECTION_TIMEOUT: Duration = Duration::from_secs(50);
@@ -125,6 +125,7 @@ fn check_peer_addresses(configuration: &Configuration) -> Result<(), Problem> {
     }
     if let Listen::Tcp(address) = &listener
         && advertised.is_none()
+        && configuration.place != Place::Logged
         && literal_host(address).is_some_and(|host| host.is_unspecified())
     {
         let problem = format!("expected, since listen-peer {address} is no address to be told");

@@ -31,6 +31,7 @@ mod hostile;
 mod hot;
 mod leases;
 mod published;
+mod restarted;
 mod secured;
 
 /// Keeps keys in a map, and answers a put once its value is on disk.
