@@ -91,10 +91,21 @@ fn from_flags(arguments: &[String]) -> Result<Given, String> {
     Ok(given)
 }
 
-/// The two groups of the file whose names are not those of flags, and what their flags begin with.
-const GROUPS: [(&str, &str); 2] = [
+/// The groups of the file whose names are not those of flags, and what their flags begin with.
+const GROUPS: [(&str, &str); 3] = [
     ("client-transport-security", ""),
     ("peer-transport-security", "peer-"),
+    ("socket-options", "socket-"),
+];
+
+/// Keys of the file that are no flags and no groups of such: passing over what they say would break
+/// what it promises; why.
+const REFUSED: [(&str, &str); 2] = [
+    ("discovery-config", flags::FORMS_ITSELF),
+    (
+        "grpc-additional-server-options",
+        "only programs that embed etcd have them",
+    ),
 ];
 
 fn from_yaml(file: &str, text: &str, warnings: &mut Vec<String>) -> Result<Given, String> {
@@ -109,6 +120,16 @@ fn from_yaml(file: &str, text: &str, warnings: &mut Vec<String>) -> Result<Given
     };
     for (key, value) in entries {
         let key = key.as_str().unwrap_or_default();
+        let refused = REFUSED.iter().find(|(refused, _)| *refused == key);
+        if let Some((_, why)) = refused {
+            if !is_empty(value) {
+                return Err(format!(
+                    "{file}: {key} is refused, as passing it over would break what it promises: \
+                     {why}"
+                ));
+            }
+            continue;
+        }
         let group = GROUPS.iter().find(|(group, _)| *group == key);
         match (group, value) {
             (Some((_, prefix)), Yaml::Hash(entries)) => {
@@ -137,6 +158,8 @@ fn name_in_group(prefix: &str, name: &str) -> String {
     match (prefix, name) {
         ("", "allowed-hostname" | "allowed-hostnames") => "client-cert-allowed-hostname".into(),
         ("", "crl-file") => "client-crl-file".into(),
+        // Of clients etcd does not look at that either.
+        ("", "skip-client-san-verification") => "peer-skip-client-san-verification".into(),
         ("peer-", name) if is_common_names(name) => "peer-cert-allowed-cn".into(),
         ("peer-", "allowed-hostname" | "allowed-hostnames") => "peer-cert-allowed-hostname".into(),
         (prefix, name) => format!("{prefix}{name}"),
@@ -153,6 +176,7 @@ fn is_empty(value: &Yaml) -> bool {
         Yaml::Null => true,
         Yaml::String(text) => text.is_empty(),
         Yaml::Array(items) => items.is_empty(),
+        Yaml::Hash(entries) => entries.iter().all(|(_, value)| is_empty(value)),
         _ => false,
     }
 }

@@ -184,6 +184,41 @@ fn flags_win_over_variables_and_a_file_over_both() {
     }
 }
 
+/// The nodes of a file that names a discovery service once formed a cluster each.
+#[test]
+fn keys_of_a_file_that_are_no_flags_are_refused_where_they_promise_something() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("etcd.yaml");
+    let read = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        prepared(&format!("--config-file {}", file.display()), &[])
+    };
+    for text in [
+        "discovery-config: {token: t, client: {endpoints: ['http://10.0.0.9:2379']}}",
+        "discovery-config:\n  token: t",
+        "discovery-config: something",
+        "grpc-additional-server-options: [x]",
+    ] {
+        let error = read(text).unwrap_err();
+        let (key, _) = text.split_once(':').unwrap();
+        assert!(error.contains(&format!("{key} is refused")), "{error}");
+    }
+    for text in [
+        "discovery-config:",
+        "discovery-config: {token: '', client: {endpoints: []}}",
+        "grpc-additional-server-options: []",
+        "socket-options: {reuse-port: false, reuse-address: false}",
+    ] {
+        let (_, warnings) = read(text).unwrap();
+        assert_eq!(warnings, [""; 0], "{text}");
+    }
+    let (_, warnings) = read("socket-options: {reuse-port: true}").unwrap();
+    assert!(warnings[0].contains("socket-reuse-port"), "{warnings:?}");
+    let text = "client-transport-security: {skip-client-san-verification: true}";
+    let (_, warnings) = read(text).unwrap();
+    assert!(warnings[0].contains("has no meaning"), "{warnings:?}");
+}
+
 #[test]
 fn common_names_of_a_files_peers_are_followed_and_those_of_clients_are_refused() {
     let folder = tempfile::tempdir().unwrap();
