@@ -74,6 +74,30 @@ fn a_manifest_of_kubeadm_is_followed() {
     );
 }
 
+/// The quick start in etcd's own documentation.
+#[test]
+fn a_container_that_listens_everywhere_says_so_of_its_one_member() {
+    let line = "--name s1 --data-dir /etcd-data --listen-client-urls http://0.0.0.0:2379 \
+                --advertise-client-urls http://0.0.0.0:2379 \
+                --listen-peer-urls http://0.0.0.0:2380 \
+                --initial-advertise-peer-urls http://0.0.0.0:2380 \
+                --initial-cluster s1=http://0.0.0.0:2380 --initial-cluster-token tkn \
+                --initial-cluster-state new --log-level info --logger zap --log-outputs stderr";
+    let (configuration, _) = prepared(line, &[]).unwrap();
+    let own = ("s1".to_owned(), "0.0.0.0:2380".to_owned());
+    assert_eq!(configuration.cluster, [own]);
+    let hints = configuration.hints();
+    let hint = "no other member will reach this node";
+    assert!(hints.iter().any(|said| said.contains(hint)), "{hints:?}");
+    // Among others it would be a mistake.
+    let two = line.replace(
+        "s1=http://0.0.0.0:2380",
+        "s1=http://0.0.0.0:2380,s2=http://h:1",
+    );
+    let error = prepared(&two, &[]).unwrap_err();
+    assert!(error.starts_with("--initial-cluster: 0.0.0.0"), "{error}");
+}
+
 #[test]
 fn a_member_that_is_added_joins() {
     let line = "--name n4 --initial-cluster n1=http://a:1,n4=http://d:4 \
@@ -132,7 +156,7 @@ fn a_node_that_is_no_member_yet_takes_its_address_from_the_flags() {
     for folder in [forming.path(), damaged.path(), empty.path()] {
         let data = format!("--name n1 --data-dir {}", folder.display());
         let (configuration, _) = prepared(&data, &[]).unwrap();
-        assert_eq!(configuration.place, Place::Configured);
+        assert_eq!(configuration.place, Place::AsEtcd);
         let own = ("n1".to_owned(), "localhost:2380".to_owned());
         assert_eq!(configuration.cluster, [own]);
         prepared(&format!("{data} --initial-cluster n2=http://x:1"), &[]).unwrap_err();

@@ -60,7 +60,10 @@ pub(super) fn configuration(
 pub(super) fn translate(given: &Given, place_is_logged: bool) -> Result<Translated, String> {
     let mut translation = Translation {
         given,
-        out: Translated::default(),
+        out: Translated {
+            place: Place::AsEtcd,
+            ..Translated::default()
+        },
     };
     for flag in FLAGS {
         if let Some(value) = given.get(flag.name) {

@@ -112,8 +112,10 @@ fn check_peer_addresses(configuration: &Configuration) -> Result<(), Problem> {
         _ => {}
     }
     let advertised = configuration.advertised_peer(None);
+    let may_be_any = configuration.place == Place::AsEtcd && configuration.cluster.len() == 1;
     if let Some(host) = advertised.as_deref().and_then(literal_host)
         && host.is_unspecified()
+        && !may_be_any
     {
         let key = if configuration.cluster.is_empty() {
             "advertise-peer"
@@ -293,6 +295,14 @@ pub(super) fn hints(configuration: &Configuration) -> Vec<String> {
                     a loopback address"
                 .into(),
         );
+    }
+    if let Some(address) = configuration.advertised_peer(None)
+        && literal_host(&address).is_some_and(|host| host.is_unspecified())
+    {
+        hints.push(format!(
+            "peers are told that this node is at {address}: no other member will reach this node \
+             under it"
+        ));
     }
     for (is_auto, key) in [
         (configuration.client_tls.auto, "auto-tls"),

@@ -348,6 +348,25 @@ fn where_the_log_says_how_a_node_is_reached_no_key_does() {
 }
 
 #[test]
+fn an_address_that_nobody_can_connect_to_is_let_pass_for_one_node_as_in_etcd() {
+    let with = |cluster: &str, place| {
+        let said = [("name", "n1"), ("cluster", cluster)];
+        Configuration::load(&Sources {
+            flags: pairs(&said),
+            place,
+            ..Sources::default()
+        })
+    };
+    let alone = with("n1=0.0.0.0:2380", Place::AsEtcd).unwrap();
+    let hints = alone.hints();
+    let hint = "at 0.0.0.0:2380: no other member will reach this node under it";
+    assert!(hints.iter().any(|said| said.contains(hint)), "{hints:?}");
+    let two = with("n1=0.0.0.0:2380,n2=h:1", Place::AsEtcd).unwrap_err();
+    assert!(two.to_string().contains("no address that others"), "{two}");
+    with("n1=0.0.0.0:2380", Place::Configured).unwrap_err();
+}
+
+#[test]
 fn variables_of_others_are_left_alone_and_misspelt_ones_are_not() {
     let foreign = [
         ("QUORATE_SERVICE_HOST", "10.0.0.1"),

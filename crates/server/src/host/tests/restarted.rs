@@ -27,7 +27,7 @@ fn gossip_takes_a_nodes_own_address_from_the_log() {
                 name: Some(name.clone()),
                 listen_peer: Some(Listen::Tcp(address.clone())),
                 cluster: match place {
-                    Place::Configured => peers.clone(),
+                    Place::Configured | Place::AsEtcd => peers.clone(),
                     Place::Logged => Vec::new(),
                 },
                 place,
