@@ -45,6 +45,10 @@ pub(super) fn read(
         let Some(rest) = name.strip_prefix("ETCD_") else {
             continue;
         };
+        // To etcd a variable without a value says nothing.
+        if value.is_empty() {
+            continue;
+        }
         let flag = rest.to_lowercase().replace('_', "-");
         match flags::find(&flag) {
             Some(flag) => {
@@ -60,6 +64,16 @@ pub(super) fn read(
     }
     Ok((given, warnings))
 }
+
+/// Keys whose default stays if their value is empty: a file's or a flag's.
+const URLS: [&str; 6] = [
+    "listen-peer-urls",
+    "listen-client-urls",
+    "listen-client-http-urls",
+    "initial-advertise-peer-urls",
+    "advertise-client-urls",
+    "listen-metrics-urls",
+];
 
 fn from_flags(arguments: &[String]) -> Result<Given, String> {
     let mut given = Given::new();
@@ -84,6 +98,9 @@ fn from_flags(arguments: &[String]) -> Result<Given, String> {
                 .cloned()
                 .ok_or_else(|| format!("flag needs an argument: -{name}"))?,
         };
+        if text.is_empty() && URLS.contains(&flag.name) {
+            continue;
+        }
         let place = format!("flag --{name}");
         // As with Go's flags, the last one counts.
         given.insert(flag.name, Value { text, place });
@@ -194,6 +211,10 @@ fn take(
         ));
         return Ok(());
     };
+    let keeps_default = URLS.contains(&flag.name) || flag.name == "initial-cluster-state";
+    if keeps_default && is_empty(value) {
+        return Ok(());
+    }
     let problem = || format!("{file}: {name}: expected a text, a number, true, false or a list");
     if let Some(text) = text_of(flag, value).ok_or_else(problem)? {
         let place = format!("{file}, {name}");

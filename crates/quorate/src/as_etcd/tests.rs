@@ -209,6 +209,53 @@ fn flags_win_over_variables_and_a_file_over_both() {
 }
 
 /// The nodes of a file that names a discovery service once formed a cluster each.
+/// Compose files and charts pass on variables that nobody has set.
+#[test]
+fn what_has_no_value_says_nothing() {
+    let unset = [
+        "ETCD_DATA_DIR",
+        "ETCD_ELECTION_TIMEOUT",
+        "ETCD_INITIAL_CLUSTER_STATE",
+        "ETCD_LISTEN_CLIENT_URLS",
+        "ETCD_FORCE_NEW_CLUSTER",
+        "ETCD_QUOTA_BACKEND_BYTES",
+        "ETCD_NOBODY",
+    ];
+    let (default, _) = prepared("", &[]).unwrap();
+    let (configuration, warnings) = prepared("", &unset.map(|name| (name, ""))).unwrap();
+    assert_eq!(configuration, default);
+    assert_eq!(warnings, [""; 0]);
+    let line = "--listen-peer-urls= --initial-advertise-peer-urls=";
+    assert_eq!(prepared(line, &[]).unwrap().0, default);
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("etcd.yaml");
+    let text = "listen-peer-urls: ''\nlisten-client-urls: ''\nlisten-client-http-urls: ''\n\
+                initial-advertise-peer-urls: ''\nadvertise-client-urls: ''\n\
+                listen-metrics-urls: ''\ncors: ''\nhost-whitelist: ''\nfeature-gates: ''\n\
+                initial-cluster-state: ''\n";
+    std::fs::write(&file, text).unwrap();
+    let line = format!("--config-file {}", file.display());
+    let (configuration, warnings) = prepared(&line, &[]).unwrap();
+    assert_eq!(configuration, default);
+    assert_eq!(warnings, [""; 0]);
+}
+
+#[test]
+fn switches_are_compared_as_go_reads_them() {
+    let line = "--force-new-cluster=0 --enable-grpc-gateway=1 --enable-v2=F --unsafe-no-fsync=f";
+    let (_, warnings) = prepared(line, &[]).unwrap();
+    assert_eq!(warnings, [""; 0]);
+    for line in ["--force-new-cluster=T", "--enable-grpc-gateway=0"] {
+        let error = prepared(line, &[]).unwrap_err();
+        assert!(error.contains("is refused"), "{error}");
+    }
+    for line in ["--force-new-cluster=no", "--unsafe-no-fsync=no"] {
+        let error = prepared(line, &[]).unwrap_err();
+        assert!(error.contains("neither true nor false"), "{error}");
+    }
+}
+
 #[test]
 fn keys_of_a_file_that_are_no_flags_are_refused_where_they_promise_something() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use server::configuration::{Configuration, KEYS, Place, Sources};
 
-use super::flags::{self, FLAGS, Fate, Flag};
+use super::flags::{self, FLAGS, Fate, Flag, Kind};
 use super::given::{Given, Value};
 
 /// One of our keys, its value, and the flag of etcd's that it comes from.
@@ -104,7 +104,14 @@ impl Translation<'_> {
     fn judge(&mut self, flag: &'static Flag, value: &Value) -> Result<(), String> {
         let Flag { name, default, .. } = flag;
         let Value { text, place } = value;
-        let is_default = default.split('|').any(|default| default == text);
+        let is_default = match flag.kind {
+            // Go has several spellings of both.
+            Kind::Switch => {
+                let is_on = truth(text).map_err(|problem| format!("{place}: {problem}"))?;
+                Ok(is_on) == truth(default)
+            }
+            Kind::Text | Kind::Duration => default.split('|').any(|default| default == text),
+        };
         match flag.fate {
             Fate::Followed => Ok(()),
             _ if is_default => Ok(()),
