@@ -241,6 +241,26 @@ fn what_has_no_value_says_nothing() {
     assert_eq!(warnings, [""; 0]);
 }
 
+/// More than seven seconds once made the start fail, with the name of a flag that etcd does not have.
+#[test]
+fn requests_may_take_five_seconds_and_two_elections() {
+    for (timeout, expected) in [("1000", 7), ("10000", 25), ("50000", 105)] {
+        let line = format!("--election-timeout {timeout}");
+        let (configuration, _) = prepared(&line, &[]).unwrap();
+        assert_eq!(configuration.request_timeout.as_secs(), expected, "{line}");
+    }
+    let line = "--election-timeout 10000";
+    let own = [("QUORATE_REQUEST_TIMEOUT", "30s")];
+    let (configuration, _) = prepared(line, &own).unwrap();
+    assert_eq!(configuration.request_timeout.as_secs(), 30);
+    let own = [("QUORATE_REQUEST_TIMEOUT", "9s")];
+    let error = prepared(line, &own).unwrap_err();
+    assert!(
+        error.contains("variable QUORATE_REQUEST_TIMEOUT"),
+        "{error}"
+    );
+}
+
 #[test]
 fn switches_are_compared_as_go_reads_them() {
     let line = "--force-new-cluster=0 --enable-grpc-gateway=1 --enable-v2=F --unsafe-no-fsync=f";

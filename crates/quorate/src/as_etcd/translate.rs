@@ -10,6 +10,9 @@ use super::given::{Given, Value};
 /// One of our keys, its value, and the flag of etcd's that it comes from.
 pub(super) type Setting = (&'static str, String, &'static str);
 
+/// The key that etcd has no flag for, and works out from another one.
+const DERIVED: &str = "request-timeout";
+
 /// What the flags come to.
 #[derive(Debug, Default)]
 pub(super) struct Translated {
@@ -21,21 +24,28 @@ pub(super) struct Translated {
 }
 
 /// Our configuration. What is set here wins over `QUORATE_*` variables, which may add keys that
-/// etcd does not have.
+/// etcd does not have, and [`DERIVED`].
 pub(super) fn configuration(
     translated: &Translated,
     variables: &[(String, String)],
 ) -> Result<Configuration, String> {
-    let settings = &translated.settings;
+    let is_given = |key: &str| {
+        let known = KEYS.iter().find(|known| known.name == key);
+        let variable = known.map(server::configuration::Key::variable);
+        variables
+            .iter()
+            .any(|(name, _)| Some(name) == variable.as_ref())
+    };
+    let settings = translated.settings.iter();
+    let settings: Vec<&Setting> = settings
+        .filter(|(key, ..)| *key != DERIVED || !is_given(key))
+        .collect();
     let mut flags: Vec<(String, String)> = settings
         .iter()
         .map(|(key, value, _)| ((*key).to_owned(), value.clone()))
         .collect();
     // Several nodes may share a machine, and etcd has no such port.
-    if !variables
-        .iter()
-        .any(|(name, _)| name == "QUORATE_LISTEN_ADMIN")
-    {
+    if !is_given("listen-admin") {
         flags.push(("listen-admin".to_owned(), "none".to_owned()));
     }
     let sources = Sources {
@@ -49,9 +59,10 @@ pub(super) fn configuration(
         place: translated.place,
     };
     Configuration::load(&sources).map_err(|error| {
-        let setting = settings.iter().find(|(key, ..)| *key == error.key);
-        let flag = setting.map_or(error.key.as_str(), |(_, _, flag)| flag);
-        format!("--{flag}: {}", error.problem)
+        match settings.iter().find(|(key, ..)| *key == error.key) {
+            Some((_, _, flag)) => format!("--{flag}: {}", error.problem),
+            None => error.to_string(),
+        }
     })
 }
 
@@ -166,6 +177,11 @@ impl Translation<'_> {
                 .parse()
                 .map_err(|_| format!("--{flag}: {text:?} is no number of milliseconds"))?;
             self.set(key, format!("{number}ms"), flag);
+            if flag == "election-timeout" {
+                // Time to do it, and for an election before and another one meanwhile.
+                let patience = number.saturating_mul(2).saturating_add(5000);
+                self.set(DERIVED, format!("{patience}ms"), flag);
+            }
         }
         Ok(())
     }
