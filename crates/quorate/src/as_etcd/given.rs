@@ -62,6 +62,12 @@ pub(super) fn read(
             )),
         }
     }
+    // A file may do so, as in etcd.
+    if given.contains_key("listen-client-urls") && !given.contains_key("advertise-client-urls") {
+        let text =
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+        return Err(text.to_owned());
+    }
     Ok((given, warnings))
 }
 

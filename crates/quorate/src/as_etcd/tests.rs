@@ -12,11 +12,21 @@ fn prepared(
     line: &str,
     variables: &[(&str, &str)],
 ) -> Result<(Configuration, Vec<String>), String> {
+    prepared_at(None, line, variables)
+}
+
+/// The same on a machine with this address on its default route.
+fn prepared_at(
+    host: Option<&str>,
+    line: &str,
+    variables: &[(&str, &str)],
+) -> Result<(Configuration, Vec<String>), String> {
+    let host = host.map(|host| host.parse().unwrap());
     let variables: Vec<(String, String)> = variables
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    match prepare(&words(line), &variables)? {
+    match prepare(&words(line), &variables, &|| host)? {
         Prepared::Run(configuration, warnings) => Ok((*configuration, warnings)),
         Prepared::Say(text) => Err(text),
     }
@@ -72,6 +82,49 @@ fn a_manifest_of_kubeadm_is_followed() {
         warnings[0].contains("initial-corrupt-check"),
         "{warnings:?}"
     );
+}
+
+/// Clients and peers elsewhere were once told `localhost`, as if each were the node itself.
+#[test]
+fn what_is_advertised_is_said_or_the_machines_own_address() {
+    let refusal = "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+    let url = "http://0.0.0.0:5";
+    let said = prepared(&format!("--listen-client-urls {url}"), &[]);
+    assert_eq!(said.unwrap_err(), refusal);
+    let said = prepared("", &[("ETCD_LISTEN_CLIENT_URLS", url)]);
+    assert_eq!(said.unwrap_err(), refusal);
+
+    let default = "http://localhost:2379";
+    let clients = format!("--listen-client-urls {url} --advertise-client-urls {default}");
+    let line = format!("--name n1 --listen-peer-urls http://0.0.0.0:6 {clients}");
+    let peer = |address: &str| [("n1".to_owned(), address.to_owned())];
+    for (host, client, address) in [
+        ("10.0.0.7", "http://10.0.0.7:5", "10.0.0.7:6"),
+        ("2001:db8::7", "http://[2001:db8::7]:5", "[2001:db8::7]:6"),
+    ] {
+        let (configuration, warnings) = prepared_at(Some(host), &line, &[]).unwrap();
+        assert_eq!(configuration.advertise_etcd, [client]);
+        assert_eq!(configuration.cluster, peer(address));
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+    }
+    let (configuration, warnings) = prepared(&line, &[]).unwrap();
+    assert_eq!(configuration.advertise_etcd, [default]);
+    assert_eq!(configuration.cluster, peer("localhost:2380"));
+    assert!(warnings[0].contains("no default route"), "{warnings:?}");
+    // Whoever says something is believed.
+    let line = format!("{line} --initial-advertise-peer-urls http://127.0.0.1:2380");
+    let (configuration, _) = prepared_at(Some("10.0.0.7"), &line, &[]).unwrap();
+    assert_eq!(configuration.cluster, peer("127.0.0.1:2380"));
+}
+
+#[test]
+fn a_file_need_not_say_what_is_advertised() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("etcd.yaml");
+    std::fs::write(&file, "listen-client-urls: http://0.0.0.0:5").unwrap();
+    let line = format!("--config-file {}", file.display());
+    let (configuration, _) = prepared_at(Some("10.0.0.7"), &line, &[]).unwrap();
+    assert_eq!(configuration.advertise_etcd, ["http://10.0.0.7:5"]);
 }
 
 /// The quick start in etcd's own documentation.
@@ -337,7 +390,7 @@ fn common_names_of_a_files_peers_are_followed_and_those_of_clients_are_refused()
 
 #[test]
 fn urls_of_https_are_never_served_plain() {
-    let files = "--cert-file c --key-file k";
+    let files = "--cert-file c --key-file k --advertise-client-urls https://127.0.0.1:2";
     let http = "--listen-client-http-urls https://127.0.0.1:1";
     for clients in [
         "unix:///tmp/etcd.sock",
@@ -407,12 +460,14 @@ fn what_has_no_meaning_is_said_and_what_would_break_a_promise_is_refused() {
         ("grpc-proxy start", "proxies"),
         ("--config-file /nowhere", "cannot be read"),
     ] {
-        let name = if line == "--name x" {
-            "--name x --initial-cluster y=http://localhost:2380"
-        } else {
-            line
+        let more = match line {
+            "--name x" => "--initial-cluster y=http://localhost:2380",
+            line if line.contains("--listen-client-urls") => {
+                "--advertise-client-urls http://localhost:2379"
+            }
+            _ => "",
         };
-        let error = prepared(name, &[]).unwrap_err();
+        let error = prepared(&format!("{line} {more}"), &[]).unwrap_err();
         assert!(error.contains(said), "{line}: {error}");
     }
 }

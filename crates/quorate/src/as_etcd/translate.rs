@@ -1,5 +1,6 @@
 //! The table applied: from etcd's flags to our own keys.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use server::configuration::{Configuration, KEYS, Place, Sources};
@@ -66,11 +67,19 @@ pub(super) fn configuration(
     })
 }
 
-/// Translates everything, or says what cannot be. `place_is_logged`: the data folder belongs to a
-/// member in whose log it stands where its peers reach it.
-pub(super) fn translate(given: &Given, place_is_logged: bool) -> Result<Translated, String> {
+/// What counts besides what was given.
+pub(super) struct Here<'a> {
+    /// The data folder belongs to a member in whose log it stands where its peers reach it.
+    pub(super) place_is_logged: bool,
+    /// The address of this machine on its default route, if it has one.
+    pub(super) default_host: &'a dyn Fn() -> Option<IpAddr>,
+}
+
+/// Translates everything, or says what cannot be.
+pub(super) fn translate(given: &Given, here: &Here<'_>) -> Result<Translated, String> {
     let mut translation = Translation {
         given,
+        here,
         out: Translated {
             place: Place::AsEtcd,
             ..Translated::default()
@@ -84,7 +93,7 @@ pub(super) fn translate(given: &Given, place_is_logged: bool) -> Result<Translat
     translation.node()?;
     translation.listeners()?;
     translation.security()?;
-    translation.cluster(place_is_logged)?;
+    translation.cluster()?;
     translation.rest()?;
     Ok(translation.out)
 }
@@ -107,6 +116,7 @@ fn text<'a>(given: &'a Given, name: &str) -> &'a str {
 
 struct Translation<'a> {
     given: &'a Given,
+    here: &'a Here<'a>,
     out: Translated,
 }
 
@@ -217,10 +227,36 @@ impl Translation<'_> {
         if !metrics.is_empty() {
             self.set("listen-metrics", joined(&metrics), "listen-metrics-urls");
         }
-        let advertised = self.text("advertise-client-urls").to_owned();
         self.urls("advertise-client-urls")?;
+        let advertised = self.advertised("advertise-client-urls", "listen-client-urls")?;
         self.set("advertise-etcd", advertised, "advertise-client-urls");
         Ok(())
+    }
+
+    /// What is advertised. As in etcd the default, `localhost`, is none where all addresses of this
+    /// machine are listened on: the one on its default route stands in for it.
+    fn advertised(&mut self, flag: &str, listener: &str) -> Result<String, String> {
+        let text = self.text(flag).to_owned();
+        let is_default = flags::find(flag).is_some_and(|flag| flag.default == text);
+        let port = self.urls(listener)?.into_iter().find_map(|url| {
+            let port = url.address.strip_prefix("0.0.0.0:")?;
+            port.parse::<u16>().ok()
+        });
+        let Some(port) = port.filter(|_| is_default) else {
+            return Ok(text);
+        };
+        let Some(host) = (self.here.default_host)() else {
+            self.out.warnings.push(format!(
+                "--{flag}: {text} is advertised, which no other machine reaches: this one has no \
+                 default route whose address could stand there"
+            ));
+            return Ok(text);
+        };
+        let url = format!("http://{}", SocketAddr::new(host, port));
+        self.out.warnings.push(format!(
+            "--{flag}: {url} is advertised, the address of this machine on its default route"
+        ));
+        Ok(url)
     }
 
     /// Whether connections are encrypted must not depend on which URL is looked at.
@@ -311,7 +347,7 @@ impl Translation<'_> {
 
     /// etcd's flags say of a new member where it is, and whether it forms a cluster or joins one. Of
     /// one that has data they say nothing, there as here: what they once said may no longer be so.
-    fn cluster(&mut self, place_is_logged: bool) -> Result<(), String> {
+    fn cluster(&mut self) -> Result<(), String> {
         let state = self.text("initial-cluster-state");
         if !matches!(state, "new" | "existing") {
             return Err(format!(
@@ -319,21 +355,24 @@ impl Translation<'_> {
             ));
         }
         let is_new = state == "new";
-        let advertised = self.urls("initial-advertise-peer-urls")?;
-        if place_is_logged {
+        self.urls("initial-advertise-peer-urls")?;
+        if self.here.place_is_logged {
             self.out.place = Place::Logged;
             return Ok(());
         }
         let name = self.text("name").to_owned();
-        let members = self.initial_members(&name)?;
+        let advertised = self.advertised("initial-advertise-peer-urls", "listen-peer-urls")?;
+        let members = self.initial_members(&name, &advertised)?;
         let Some((_, own)) = members.iter().find(|(member, _)| *member == name) else {
             return Err(format!(
                 "couldn't find local name \"{name}\" in the initial cluster configuration"
             ));
         };
-        if !advertised.iter().any(|url| url.address == *own) {
+        let urls = parse_all("initial-advertise-peer-urls", &advertised)?;
+        if !urls.iter().any(|url| url.address == *own) {
             return Err(format!(
-                "--initial-cluster has {name}={own}, which is not in --initial-advertise-peer-urls"
+                "--initial-cluster has {name}={own}, which is not in \
+                 --initial-advertise-peer-urls={advertised}"
             ));
         }
         let own = own.clone();
@@ -366,9 +405,13 @@ impl Translation<'_> {
     }
 
     /// The members of `--initial-cluster`, by default this one alone, and where each is.
-    fn initial_members(&mut self, name: &str) -> Result<Vec<(String, String)>, String> {
+    fn initial_members(
+        &mut self,
+        name: &str,
+        advertised: &str,
+    ) -> Result<Vec<(String, String)>, String> {
         let list = match self.text("initial-cluster") {
-            "" => format!("{name}={}", self.text("initial-advertise-peer-urls")),
+            "" => format!("{name}={advertised}"),
             list => list.to_owned(),
         };
         let mut members: Vec<(String, String)> = Vec::new();
@@ -429,11 +472,7 @@ impl Translation<'_> {
     }
 
     fn urls(&self, name: &str) -> Result<Vec<Url>, String> {
-        let parts = self.text(name).split(',').map(str::trim);
-        parts
-            .filter(|part| !part.is_empty())
-            .map(|part| parse(name, part))
-            .collect()
+        parse_all(name, self.text(name))
     }
 }
 
@@ -484,6 +523,14 @@ struct Url {
 fn joined(urls: &[Url]) -> String {
     let addresses: Vec<&str> = urls.iter().map(|url| url.address.as_str()).collect();
     addresses.join(",")
+}
+
+fn parse_all(flag: &str, text: &str) -> Result<Vec<Url>, String> {
+    let parts = text.split(',').map(str::trim);
+    parts
+        .filter(|part| !part.is_empty())
+        .map(|part| parse(flag, part))
+        .collect()
 }
 
 fn parse(flag: &str, text: &str) -> Result<Url, String> {
