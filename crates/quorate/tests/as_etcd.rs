@@ -11,8 +11,9 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use hyper::Method;
@@ -20,7 +21,7 @@ use quorate::admin;
 use quorate::local::{HANG, free_ports};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use support::QUORATE;
+use support::{QUORATE, quorate};
 
 /// One node, and its process while it lives.
 struct Node {
@@ -29,6 +30,8 @@ struct Node {
     peer: String,
     etcd: String,
     admin: String,
+    /// Where its supervisor listens.
+    notify: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -46,6 +49,7 @@ impl Node {
             .args(["--advertise-client-urls", &format!("http://{}", self.etcd)])
             .args(flags)
             .env("QUORATE_LISTEN_ADMIN", &self.admin)
+            .envs(self.notify.iter().map(|socket| ("NOTIFY_SOCKET", socket)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -58,6 +62,19 @@ impl Node {
         while !admin::succeeds(&self.admin, "/readyz").await {
             let said = std::fs::read_to_string(self.folder.join("log")).unwrap();
             assert!(waiting.elapsed() < HANG, "{}:\n{said}", self.name);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until it ends by itself.
+    async fn ended(&mut self) -> ExitStatus {
+        let waiting = Instant::now();
+        loop {
+            if let Some(status) = self.process.as_mut().unwrap().try_wait().unwrap() {
+                self.process = None;
+                return status;
+            }
+            assert!(waiting.elapsed() < HANG, "{} does not end", self.name);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -94,6 +111,7 @@ impl Cluster {
             peer: address(3 * index),
             etcd: address(3 * index + 1),
             admin: address(3 * index + 2),
+            notify: None,
             process: None,
         };
         let nodes: Vec<Node> = (0..3).map(node).collect();
@@ -192,4 +210,44 @@ async fn a_member_that_was_moved_stays_there_whatever_its_flags_say() {
         }
         assert_eq!(cluster.addresses().await, addresses);
     }
+}
+
+/// It once ended with status 1, and systemd's `Restart=on-failure` started it again and again.
+#[tokio::test]
+async fn a_node_that_was_removed_ends_without_a_failure_and_at_every_start() {
+    let folder = support::folder();
+    let mut cluster = Cluster::formed(folder.path()).await;
+    let asked = cluster.nodes[0].admin.clone();
+    quorate(["member", "remove", "n3", "--admin", &asked]).succeeded();
+    let removed = &mut cluster.nodes[2];
+    assert_eq!(removed.ended().await.code(), Some(0));
+    // A supervisor that waits for a word takes an end without one for a failure.
+    let socket = folder.path().join("notify");
+    let supervisor = UnixDatagram::bind(&socket).unwrap();
+    supervisor.set_nonblocking(true).unwrap();
+    removed.notify = Some(socket);
+    removed.start(&[]);
+    assert_eq!(removed.ended().await.code(), Some(0));
+    let mut heard = [0; 16];
+    let length = supervisor.recv(&mut heard).unwrap();
+    assert_eq!(&heard[..length], b"READY=1");
+    // By our own command it stays a refusal.
+    let data = removed.folder.join("data");
+    let (peer, etcd, admin) = (&*removed.peer, &*removed.etcd, &*removed.admin);
+    let serve = [
+        "serve",
+        "--name",
+        "n3",
+        "--data-dir",
+        data.to_str().unwrap(),
+    ];
+    let listeners = [
+        "--listen-peer",
+        peer,
+        "--listen-etcd",
+        etcd,
+        "--listen-admin",
+        admin,
+    ];
+    quorate(serve.iter().chain(&listeners)).refused(&["has been removed"]);
 }

@@ -66,6 +66,13 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
                     end_by(signal);
                     ExitCode::SUCCESS
                 }
+                // No failure to etcd, at a start either: whoever starts failed nodes again shall
+                // leave this one.
+                Err(error @ server::Error::Removed) => {
+                    eprintln!("etcd: {error}");
+                    server::host::tell_supervisor();
+                    ExitCode::SUCCESS
+                }
                 Err(error) => crate::serve::ended("etcd", &error, began),
             }
         }

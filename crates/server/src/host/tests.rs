@@ -647,6 +647,29 @@ fn a_node_that_refuses_says_why() {
 }
 
 #[test]
+fn a_node_that_was_removed_says_so() {
+    struct Removed;
+    impl Machine for Removed {
+        fn step(&mut self, _: Instant, _: WallTime, _: Input, _: &mut Vec<Output>) {}
+        fn flush(&mut self, _: Instant, _: WallTime, out: &mut Vec<Output>) {
+            out.push(Output::Halt(Halt::Removed));
+        }
+        fn deadline(&self) -> Option<Instant> {
+            None
+        }
+        fn metrics(&self) -> node::Metrics {
+            node::Metrics::default()
+        }
+    }
+    let temporary = tempfile::tempdir().unwrap();
+    let handle = start_hosting(configuration(temporary.path()), |_| Removed).unwrap();
+    let error = handle.wait().unwrap_err();
+    assert!(matches!(error, Error::Removed), "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with("this node has been removed"), "{text}");
+}
+
+#[test]
 fn a_node_that_fails_inside_ends_the_server() {
     struct Failing;
     impl Machine for Failing {
