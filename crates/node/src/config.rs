@@ -15,8 +15,8 @@ use crate::limits::Limits;
 pub struct Config {
     /// The node's name, unique in the cluster.
     pub name: String,
-    /// Where the other nodes reach this one (`host:port`); `None` for a node without peers, or where
-    /// `place_is_logged`.
+    /// Where the other nodes reach this one (`host:port`); `None` for a node without peers, or
+    /// where `place_is_logged`.
     pub peer_address: Option<String>,
     /// Where the other nodes reach this one is what the log says already.
     pub place_is_logged: bool,

@@ -1,4 +1,5 @@
-//! Nodes by etcd's flags, as processes: what a restart does with flags that only a new cluster needs.
+//! Nodes by etcd's flags, as processes: what a restart does with flags that only a new cluster
+//! needs.
 
 #![allow(
     clippy::disallowed_methods,

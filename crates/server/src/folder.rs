@@ -148,9 +148,9 @@ impl Folder {
     }
 }
 
-/// Whether the folder at `path` belongs to a member in whose log it stands where its peers reach it.
-/// Nothing is locked. Where nobody can tell, as of a folder that is damaged, it is not so: the start
-/// says what is wrong.
+/// Whether the folder at `path` belongs to a member in whose log it stands where its peers reach
+/// it. Nothing is locked. Where nobody can tell, as of a folder that is damaged, it is not so: the
+/// start says what is wrong.
 #[must_use]
 pub fn place_is_logged(path: &Path) -> bool {
     let Ok(Some(identity)) = read_identity(path) else {
@@ -178,8 +178,8 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, FolderError> {
     Ok(None)
 }
 
-/// One of the two copies. One that is of a newer format counts as damaged, and only if the other one
-/// cannot be read either.
+/// One of the two copies. One that is of a newer format counts as damaged, and only if the other
+/// one cannot be read either.
 fn read_copy(path: &Path) -> Result<Option<Identity>, FolderError> {
     match fs::read(path) {
         Ok(bytes) => identity::decode(&bytes)

@@ -308,8 +308,8 @@ fn start_by<M: Machine>(
     })
 }
 
-/// Tells the supervisor that started this process (systemd, `Type=notify`), if it wants to know, that
-/// the start is over. Until it has heard so, it takes any end for a failure.
+/// Tells the supervisor that started this process (systemd, `Type=notify`), if it wants to know,
+/// that the start is over. Until it has heard so, it takes any end for a failure.
 pub fn tell_supervisor() {
     let socket = std::env::var_os("NOTIFY_SOCKET");
     if let Some(Err(error)) = socket.map(|socket| notify(&socket)) {

@@ -16,8 +16,8 @@
 //! - [`flags`]: the table. [`given`]: flags, variables and the file, read as etcd reads them.
 //! - [`translate`]: the table applied.
 //!
-//! A node that has data takes nothing from the flags that say how a cluster begins, as in etcd: where
-//! its peers reach it stands in its log, which `member update` changes and no restart.
+//! A node that has data takes nothing from the flags that say how a cluster begins, as in etcd:
+//! where its peers reach it stands in its log, which `member update` changes and no restart.
 
 mod flags;
 mod given;
@@ -133,8 +133,8 @@ fn prepare(
     Ok(Prepared::Run(Box::new(configuration), warnings))
 }
 
-/// The address that packets of this machine have that leave by its default route. Connecting a socket
-/// for packets chooses it, and sends nothing.
+/// The address that packets of this machine have that leave by its default route. Connecting a
+/// socket for packets chooses it, and sends nothing.
 fn default_host() -> Option<IpAddr> {
     // Addresses for documentation (RFC 5737, RFC 3849): nobody has a route of its own to them.
     let ways = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];

@@ -294,7 +294,8 @@ fn what_has_no_value_says_nothing() {
     assert_eq!(warnings, [""; 0]);
 }
 
-/// More than seven seconds once made the start fail, with the name of a flag that etcd does not have.
+/// More than seven seconds once made the start fail, with the name of a flag that etcd does not
+/// have.
 #[test]
 fn requests_may_take_five_seconds_and_two_elections() {
     for (timeout, expected) in [("1000", 7), ("10000", 25), ("50000", 105)] {

@@ -345,8 +345,9 @@ impl Translation<'_> {
         Ok(())
     }
 
-    /// etcd's flags say of a new member where it is, and whether it forms a cluster or joins one. Of
-    /// one that has data they say nothing, there as here: what they once said may no longer be so.
+    /// etcd's flags say of a new member where it is, and whether it forms a cluster or joins one.
+    /// Of one that has data they say nothing, there as here: what they once said may no longer be
+    /// so.
     fn cluster(&mut self) -> Result<(), String> {
         let state = self.text("initial-cluster-state");
         if !matches!(state, "new" | "existing") {

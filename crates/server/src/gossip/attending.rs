@@ -124,8 +124,8 @@ impl Attendance {
         }
     }
 
-    /// Has the log say where others reach this node. What a node has of its log when it starts may be
-    /// of before it moved: it asks once it could serve a read of what is true now.
+    /// Has the log say where others reach this node. What a node has of its log when it starts may
+    /// be of before it moved: it asks once it could serve a read of what is true now.
     async fn look_up_own_place(&mut self) {
         // An error: the node is gone, and this ends with it.
         let is_up = |phase: &Phase| *phase != Phase::Starting;

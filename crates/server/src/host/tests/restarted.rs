@@ -1,5 +1,5 @@
-//! Three real nodes that start again as etcd does: their configuration says no more where peers reach
-//! them, their log does.
+//! Three real nodes that start again as etcd does: their configuration says no more where peers
+//! reach them, their log does.
 
 use std::time::Duration;
 
