@@ -28,6 +28,8 @@ class ByEtcdsFlags:
         quorate = server("quorate").binary
         # etcd lets pages of all origins in unless told otherwise.
         self.lets_pages_in = kind == "etcd"
+        # Once it has formed, the flags that make it do so may be left out.
+        self.has_formed = False
         self.binary = [quorate, "etcd"] if kind == "quorate" else [server("etcd").binary]
         self.certificates = folder / "certificates"
         for arguments in [
@@ -49,16 +51,19 @@ class ByEtcdsFlags:
         certificate, key, authority = (
             str(self.file(name)) for name in ["n.pem", "n-key.pem", "ca.pem"]
         )
+        initial = [] if self.has_formed else [
+            "--initial-advertise-peer-urls", f"https://{node.peer}",
+            "--initial-cluster", ",".join(f"{other.name}=https://{other.peer}" for other in nodes),
+            "--initial-cluster-state", "new",
+        ]
         return [
             *self.binary,
             "--name", node.name,
             "--data-dir", str(node.folder / "data"),
             "--listen-peer-urls", f"https://{node.peer}",
-            "--initial-advertise-peer-urls", f"https://{node.peer}",
+            *initial,
             "--listen-client-urls", f"https://{node.etcd}",
             "--advertise-client-urls", f"https://{node.etcd}",
-            "--initial-cluster", ",".join(f"{other.name}=https://{other.peer}" for other in nodes),
-            "--initial-cluster-state", "new",
             "--snapshot-count", "10000",
             "--cert-file", certificate,
             "--key-file", key,
@@ -300,6 +305,22 @@ def a_node_that_is_killed_comes_back(cluster):
     cluster.restart(killed)
     count = cluster.etcdctl("get", "meanwhile/", "--prefix", "--keys-only").split()
     assert len(count) == 10
+
+
+@case
+def nodes_with_data_need_none_of_the_flags_that_form_a_cluster(cluster):
+    def peers():
+        status, answer = cluster.server.call(cluster.nodes[0], "cluster/member/list", {})
+        assert status == 200, answer
+        return sorted((member["name"], member["peerURLs"]) for member in answer["members"])
+
+    before = peers()
+    cluster.server.has_formed = True
+    for node in cluster.nodes:
+        cluster.stop(node)
+        cluster.restart(node)
+    assert cluster.etcdctl("put", "formed", "once") == "OK\n"
+    assert peers() == before, peers()
 
 
 @case

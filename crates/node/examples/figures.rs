@@ -81,6 +81,7 @@ fn node(index: usize) -> Node {
         copies: None,
         is_witness: false,
         peer_address: Some(address(index)),
+        place_is_logged: false,
         client_urls: vec![format!("http://host{index}:2379")],
         peers_are_encrypted: false,
         cluster: (0..NODES).map(|each| (name(each), address(each))).collect(),

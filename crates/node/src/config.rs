@@ -15,8 +15,11 @@ use crate::limits::Limits;
 pub struct Config {
     /// The node's name, unique in the cluster.
     pub name: String,
-    /// Where the other nodes reach this one (`host:port`); `None` for a node without peers.
+    /// Where the other nodes reach this one (`host:port`); `None` for a node without peers, or
+    /// where `place_is_logged`.
     pub peer_address: Option<String>,
+    /// Where the other nodes reach this one is what the log says already.
+    pub place_is_logged: bool,
     /// Where clients reach this one, as URLs; told to clients that ask for the members.
     pub client_urls: Vec<String>,
     /// Nodes talk to each other over TLS: their addresses are told to clients as `https` then.

@@ -226,6 +226,9 @@ pub enum Halt {
     Stopped,
     /// It cannot or must not go on: what is wrong, where, and what to do. Exit status not 0.
     Refused(String),
+    /// It belongs to its cluster no more ([`crate::group::trust::REMOVED`]). Exit status not 0, but
+    /// in etcd's place.
+    Removed,
     /// What is wrong here is made up for by a start: whoever runs the node starts it again at once,
     /// in a new process if there is one. What is wrong.
     Again(String),

@@ -18,7 +18,7 @@ use crate::checkpoints::opening_of;
 use crate::config::{Config, Startup};
 use crate::formation::{self, Formation};
 use crate::group::Moment;
-use crate::group::trust::{Known, REMOVED};
+use crate::group::trust::Known;
 use crate::interface::{
     Answer, Call, CallId, ConnectionId, Halt, Identity, Input, Output, Standing, Status,
 };
@@ -461,7 +461,7 @@ impl Node {
                         if known == Known::Member && !running.is_leaving() {
                             running.answer_own_removal(out);
                             out.push(Output::Note(Note::Removed));
-                            out.push(Output::Halt(Halt::Refused(REMOVED.to_owned())));
+                            out.push(Output::Halt(Halt::Removed));
                         }
                         return;
                     }

@@ -143,7 +143,7 @@ impl Peers {
             .and_then(|()| self.check_others(connection, &hello));
         if let Err(reason) = verdict {
             self.refuse(connection, &reason, out);
-            return Err(format!("{} ({}): {reason}", hello.name, hello.address));
+            return Err(format!("{}: {reason}", named(&hello)));
         }
         self.replace_earlier(&hello, out);
         let Some(entry) = self.connections.get_mut(&connection) else {
@@ -346,10 +346,19 @@ impl Peers {
 /// Why two processes with one node id cannot both take part.
 fn copied(hello: &Hello, other: &Hello) -> String {
     format!(
-        "has the same node id {} as {} ({}), which is another process: a data folder has been \
-         copied; give one of them an empty folder and add it as a new member",
-        hello.node, other.name, other.address
+        "has the same node id {} as {}, which is another process: a data folder has been copied; \
+         give one of them an empty folder and add it as a new member",
+        hello.node,
+        named(other)
     )
+}
+
+/// A node's name, with its address if it says one: it need not know its own.
+fn named(hello: &Hello) -> String {
+    match hello.address.as_str() {
+        "" => hello.name.clone(),
+        address => format!("{} ({address})", hello.name),
+    }
 }
 
 #[cfg(test)]

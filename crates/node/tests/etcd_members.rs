@@ -203,6 +203,51 @@ fn what_speaks_against_a_change_is_said_in_etcds_words() {
     add(&mut world, asked, 3, false).expect("the others are well");
 }
 
+/// Started again as etcd is, with flags that say nothing of addresses or something else than the
+/// log: each node once wrote what they said into the log, which cut all of them off from each other
+/// for good, or undid what `member update` had done.
+#[test]
+fn nodes_that_start_again_leave_their_addresses_as_they_are_in_the_log() {
+    let mut world = three_and(48, 0);
+    let urls = |world: &mut World, host: usize| -> Vec<(String, String)> {
+        let members = members(world, host).into_iter();
+        let mut urls: Vec<_> = members
+            .map(|mut member| (member.name, member.peer_ur_ls.remove(0)))
+            .collect();
+        urls.sort_unstable();
+        urls
+    };
+    let mut expected = urls(&mut world, 0);
+    let moved = world.node(2).status().id.0;
+    update(&mut world, 1, moved, "http://elsewhere:2380").expect("nobody is there");
+    expected[2].1 = "http://elsewhere:2380".to_owned();
+    world.listen_at(2, "elsewhere:2380");
+    for host in [2, 0, 1] {
+        world.kill(host);
+        if host < 2 {
+            world.listen_at(host, &format!("host{host}:2380"));
+        }
+        let config = world.config_of(host);
+        config.peer_address = None;
+        config.place_is_logged = true;
+        config.cluster.clear();
+        world.start(host);
+        world.wait_for_leader();
+        must_put(&mut world, host, "b");
+        // Longer than a node takes to say where it is.
+        world.run(Duration::from_secs(5));
+        assert_eq!(urls(&mut world, host), expected);
+    }
+    // It can be joined as before.
+    let add = Call::MemberAdd {
+        name: "n4".to_owned(),
+        peer_address: "host3:2380".to_owned(),
+        is_witness: false,
+    };
+    let added = world.ask(0, add);
+    assert!(matches!(added, Answer::Operator(Ok(_))), "{added:?}");
+}
+
 #[test]
 fn the_last_member_stays_and_every_member_can_remove_itself() {
     let mut world = three_and(43, 0);

@@ -626,6 +626,7 @@ impl Serve {
                 .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
                 .collect(),
             flags: self.settings.0.clone(),
+            ..Sources::default()
         }
     }
 }

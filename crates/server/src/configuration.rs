@@ -60,6 +60,19 @@ impl fmt::Display for Listen {
     }
 }
 
+/// Who says where peers reach this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// The configuration, and what it says is made known to the others.
+    #[default]
+    Configured,
+    /// Likewise, and as in etcd a node that forms a cluster alone may say any address, even one
+    /// that nobody can connect to.
+    AsEtcd,
+    /// The log, and no flag: as in etcd once a node has data.
+    Logged,
+}
+
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
@@ -109,6 +122,8 @@ pub struct Configuration {
     /// The address that peers are told; `None`: the own entry of `cluster`, or where this node
     /// listens.
     pub advertise_peer: Option<String>,
+    /// Whether that counts. No key: only who starts the node can know it.
+    pub place: Place,
     /// The URLs that clients are told; empty: derived from where this node listens.
     pub advertise_etcd: Vec<String>,
     /// The nodes that form a cluster: name and `host:port` of each.
@@ -196,6 +211,7 @@ impl Default for Configuration {
             listen_admin: Listen::Tcp("127.0.0.1:2390".into()),
             listen_metrics: Vec::new(),
             advertise_peer: None,
+            place: Place::Configured,
             advertise_etcd: Vec::new(),
             cluster: Vec::new(),
             join: Vec::new(),
@@ -293,9 +309,13 @@ impl Configuration {
         }
     }
 
-    /// The address that peers are told, given where this node really listens.
+    /// The address that peers are told, given where this node really listens; `None` too where the
+    /// log has told them.
     #[must_use]
     pub fn advertised_peer(&self, bound: Option<SocketAddr>) -> Option<String> {
+        if self.place == Place::Logged {
+            return None;
+        }
         self.advertise_peer
             .clone()
             .or_else(|| self.own_cluster_entry().map(str::to_owned))

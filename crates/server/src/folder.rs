@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use base::{GroupId, Slot};
 use journal::disk;
-use node::Identity;
+use node::{Identity, Standing};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 
@@ -109,29 +109,7 @@ impl Folder {
     /// # Errors
     /// The identity file is damaged, of a newer format, or unreadable.
     pub fn identity(&self) -> Result<Option<Identity>, FolderError> {
-        let copies = [IDENTITY, IDENTITY_COPY].map(|name| self.read_identity(name));
-        let newest = |identity: &&Identity| (identity.incarnation, identity.epochs);
-        let known = copies.iter().flatten().flatten();
-        if let Some(identity) = known.max_by_key(newest) {
-            return Ok(Some(identity.clone()));
-        }
-        // Whichever is damaged, it is told; else there is none.
-        copies.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(None)
-    }
-
-    /// One of the two copies of the identity. One that is of a newer format counts as damaged, and
-    /// only if the other one cannot be read either.
-    fn read_identity(&self, name: &str) -> Result<Option<Identity>, FolderError> {
-        let path = self.path.join(name);
-        match fs::read(&path) {
-            Ok(bytes) => identity::decode(&bytes)
-                .map(Some)
-                .map_err(|damage| FolderError::new(&path, damage.what(), damage.remedy())),
-            // Whether a folder without one may hold anything else, the node decides.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(FolderError::access(&path, "read", &error)),
-        }
+        read_identity(&self.path)
     }
 
     /// What the journal and the checkpoints consist of, with lengths. Files of other names are
@@ -169,6 +147,49 @@ impl Folder {
     /// The identity that was last written since this process has the folder.
     pub(crate) fn identities(&self) -> watch::Receiver<Option<Identity>> {
         self.written.subscribe()
+    }
+}
+
+/// Whether the folder at `path` belongs to a member in whose log it stands where its peers reach
+/// it. Nothing is locked. Where nobody can tell, as of a folder that is damaged, it is not so: the
+/// start says what is wrong.
+#[must_use]
+pub fn place_is_logged(path: &Path) -> bool {
+    let Ok(Some(identity)) = read_identity(path) else {
+        return false;
+    };
+    let Standing::Member { genesis, .. } = &identity.standing else {
+        return false;
+    };
+    // A node that has formed a cluster alone and without peers is reached nowhere. One that has
+    // joined is not in the first membership, and was added with its address.
+    let own = genesis.members.get(&identity.node);
+    own.is_none_or(|own| !own.peer_address.is_empty())
+}
+
+/// The identity in the folder at `path`, from the better one of its two copies.
+fn read_identity(path: &Path) -> Result<Option<Identity>, FolderError> {
+    let copies = [IDENTITY, IDENTITY_COPY].map(|name| read_copy(&path.join(name)));
+    let newest = |identity: &&Identity| (identity.incarnation, identity.epochs);
+    let known = copies.iter().flatten().flatten();
+    if let Some(identity) = known.max_by_key(newest) {
+        return Ok(Some(identity.clone()));
+    }
+    // Whichever is damaged, it is told; else there is none.
+    copies.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(None)
+}
+
+/// One of the two copies. One that is of a newer format counts as damaged, and only if the other
+/// one cannot be read either.
+fn read_copy(path: &Path) -> Result<Option<Identity>, FolderError> {
+    match fs::read(path) {
+        Ok(bytes) => identity::decode(&bytes)
+            .map(Some)
+            .map_err(|damage| FolderError::new(path, damage.what(), damage.remedy())),
+        // Whether a folder without one may hold anything else, the node decides.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FolderError::access(path, "read", &error)),
     }
 }
 

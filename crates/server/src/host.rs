@@ -25,7 +25,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::authority::{Authority, Tokens};
 use crate::changes::Changes;
-use crate::configuration::{Configuration, ConfigurationError, Listen};
+use crate::configuration::{Configuration, ConfigurationError, Listen, Place};
 use crate::disks::{Completed, Disks};
 use crate::folder::{Folder, FolderError};
 use crate::http::QUORATE_VERSION;
@@ -88,6 +88,9 @@ pub enum Error {
     /// The node cannot or must not go on. The data is untouched.
     #[error("{0}")]
     Refused(String),
+    /// The node belongs to its cluster no more. The data is untouched.
+    #[error("{}", node::group::trust::REMOVED)]
+    Removed,
     /// What is wrong is made up for by starting the node again, best in a new process.
     #[error("{0}")]
     Again(String),
@@ -305,6 +308,15 @@ fn start_by<M: Machine>(
     })
 }
 
+/// Tells the supervisor that started this process (systemd, `Type=notify`), if it wants to know,
+/// that the start is over. Until it has heard so, it takes any end for a failure.
+pub fn tell_supervisor() {
+    let socket = std::env::var_os("NOTIFY_SOCKET");
+    if let Some(Err(error)) = socket.map(|socket| notify(&socket)) {
+        tracing::warn!(%error, "the supervisor cannot be told that the node is ready");
+    }
+}
+
 /// What a server consists of while it runs.
 #[derive(Debug)]
 struct Running {
@@ -361,20 +373,16 @@ impl Handle {
         self.running.take().map_or(Ok(()), Running::wait)
     }
 
-    /// Tells the supervisor that started this process (systemd, `Type=notify`) once clients are
-    /// served, if it wants to know.
+    /// Tells the supervisor that started this process once clients are served, if it wants to know.
     pub(crate) fn tell_supervisor(&self) {
-        let (Some(running), Some(socket)) = (&self.running, std::env::var_os("NOTIFY_SOCKET"))
-        else {
+        let Some(running) = &self.running else {
             return;
         };
         let mut phases = self.phases.clone();
         running.runtime.spawn(async move {
             let settled = phases.wait_for(|phase| *phase != Phase::Starting).await;
-            if settled.is_ok_and(|phase| *phase == Phase::Ready)
-                && let Err(error) = notify(&socket)
-            {
-                tracing::warn!(%error, "the supervisor cannot be told that the node is ready");
+            if settled.is_ok_and(|phase| *phase == Phase::Ready) {
+                tell_supervisor();
             }
         });
     }
@@ -459,6 +467,7 @@ impl Running {
                 Ok(())
             }
             Ok(Halt::Refused(reason)) => Err(Error::Refused(reason)),
+            Ok(Halt::Removed) => Err(Error::Removed),
             Ok(Halt::Again(reason)) => Err(Error::Again(reason)),
             Err(_) => Err(Error::Failed),
         }
@@ -496,6 +505,7 @@ fn startup(
     let config = Config {
         name,
         peer_address,
+        place_is_logged: configuration.place == Place::Logged,
         client_urls,
         peers_are_encrypted: configuration.peer_tls.is_on(),
         cluster: configuration.cluster.clone(),

@@ -381,7 +381,8 @@ impl Group {
         peers: &mut Peers,
         out: &mut Vec<Output>,
     ) {
-        if matches!(operation, Operation::MemberAdd { .. }) && self.config.peer_address.is_none() {
+        let is_reached = self.config.peer_address.is_some() || self.config.place_is_logged;
+        if matches!(operation, Operation::MemberAdd { .. }) && !is_reached {
             let text = "this node has no peer listener, so no other node could reach it; start it \
                         again with --listen-peer HOST:PORT, then add members";
             let answer = Answer::Operator(Err(text.to_owned()));

@@ -687,7 +687,7 @@ impl Group {
         self.expire_calls(moment, out);
         // Out of another group, a node simply closes it: see `crate::running`.
         if self.id == META && self.removed_at.is_some_and(|at| at <= now) {
-            out.push(Output::Halt(Halt::Refused(trust::REMOVED.to_owned())));
+            out.push(Output::Halt(Halt::Removed));
         }
         self.report_checkpoint(moment, peers, out);
         if self.next_facts <= now {

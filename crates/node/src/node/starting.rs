@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::description::Description;
 use crate::formation::{self, Formation, other_engine, other_kind};
 use crate::group::META;
-use crate::group::trust::{REMOVED, was_removed};
+use crate::group::trust::was_removed;
 use crate::interface::{Halt, Identity, Output, Standing};
 use crate::notes::Note;
 use crate::recovery::{self, Past, Recovered, Recovery};
@@ -247,7 +247,7 @@ impl Node {
         let (reader, chosen) = (meta.state.reader(), &meta.membership);
         if was_removed(reader, chosen, &first.genesis, self.identity.node) {
             out.push(Output::Note(Note::Removed));
-            out.push(Output::Halt(Halt::Refused(REMOVED.to_owned())));
+            out.push(Output::Halt(Halt::Removed));
             return;
         }
         let config = self.config.clone();

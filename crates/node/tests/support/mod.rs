@@ -33,6 +33,8 @@ use publishing::Published;
 /// A place where a node runs, with what it leaves behind.
 struct Host {
     config: Config,
+    /// Where it is reached, if that is elsewhere than its settings say.
+    listens: Option<String>,
     disk: Disk,
     node: Option<Node>,
     /// Counts starts, so that events for an earlier start are dropped.
@@ -54,6 +56,13 @@ struct Host {
     directory: Option<Arc<Directory>>,
     /// The node has said that it can serve clients.
     is_ready: bool,
+}
+
+impl Host {
+    fn address(&self) -> Option<&str> {
+        let said = self.config.peer_address.as_deref();
+        self.listens.as_deref().or(said)
+    }
 }
 
 /// One end of a connection.
@@ -97,6 +106,7 @@ pub fn config(index: usize, count: usize) -> Config {
     Config {
         name: name(index),
         peer_address: Some(address(index)),
+        place_is_logged: false,
         client_urls: vec![format!("http://host{index}:2379")],
         peers_are_encrypted: false,
         cluster: match count {
@@ -158,6 +168,7 @@ impl World {
     pub fn add_host(&mut self, config: Config) {
         self.hosts.push(Host {
             config,
+            listens: None,
             disk: Disk::default(),
             node: None,
             life: 0,
@@ -178,6 +189,11 @@ impl World {
 
     pub fn config_of(&mut self, host: usize) -> &mut Config {
         &mut self.hosts[host].config
+    }
+
+    /// Has a host listen at this address, whatever its settings say.
+    pub fn listen_at(&mut self, host: usize, address: &str) {
+        self.hosts[host].listens = Some(address.to_owned());
     }
 
     pub fn disk_of(&mut self, host: usize) -> &mut Disk {
@@ -362,7 +378,7 @@ impl World {
     }
 
     fn dial_between(&self, from: usize, to: usize) -> Option<DialId> {
-        let address = self.hosts[to].config.peer_address.clone()?;
+        let address = self.hosts[to].address()?.to_owned();
         let dials = &self.hosts[from].dials;
         dials
             .iter()
@@ -381,9 +397,10 @@ impl World {
         {
             return;
         }
-        let target = self.hosts.iter().position(|each| {
-            each.node.is_some() && each.config.peer_address.as_deref() == Some(&address)
-        });
+        let target = self
+            .hosts
+            .iter()
+            .position(|each| each.node.is_some() && each.address() == Some(&address));
         let Some(target) = target.filter(|target| !self.is_cut(host, *target)) else {
             self.schedule(Duration::from_millis(50), host, Happening::TryDial(dial));
             return;

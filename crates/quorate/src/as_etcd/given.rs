@@ -45,6 +45,10 @@ pub(super) fn read(
         let Some(rest) = name.strip_prefix("ETCD_") else {
             continue;
         };
+        // To etcd a variable without a value says nothing.
+        if value.is_empty() {
+            continue;
+        }
         let flag = rest.to_lowercase().replace('_', "-");
         match flags::find(&flag) {
             Some(flag) => {
@@ -58,8 +62,24 @@ pub(super) fn read(
             )),
         }
     }
+    // A file may do so, as in etcd.
+    if given.contains_key("listen-client-urls") && !given.contains_key("advertise-client-urls") {
+        let text =
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+        return Err(text.to_owned());
+    }
     Ok((given, warnings))
 }
+
+/// Keys whose default stays if their value is empty: a file's or a flag's.
+const URLS: [&str; 6] = [
+    "listen-peer-urls",
+    "listen-client-urls",
+    "listen-client-http-urls",
+    "initial-advertise-peer-urls",
+    "advertise-client-urls",
+    "listen-metrics-urls",
+];
 
 fn from_flags(arguments: &[String]) -> Result<Given, String> {
     let mut given = Given::new();
@@ -84,6 +104,9 @@ fn from_flags(arguments: &[String]) -> Result<Given, String> {
                 .cloned()
                 .ok_or_else(|| format!("flag needs an argument: -{name}"))?,
         };
+        if text.is_empty() && URLS.contains(&flag.name) {
+            continue;
+        }
         let place = format!("flag --{name}");
         // As with Go's flags, the last one counts.
         given.insert(flag.name, Value { text, place });
@@ -91,10 +114,21 @@ fn from_flags(arguments: &[String]) -> Result<Given, String> {
     Ok(given)
 }
 
-/// The two groups of the file whose names are not those of flags, and what their flags begin with.
-const GROUPS: [(&str, &str); 2] = [
+/// The groups of the file whose names are not those of flags, and what their flags begin with.
+const GROUPS: [(&str, &str); 3] = [
     ("client-transport-security", ""),
     ("peer-transport-security", "peer-"),
+    ("socket-options", "socket-"),
+];
+
+/// Keys of the file that are no flags and no groups of such: passing over what they say would break
+/// what it promises; why.
+const REFUSED: [(&str, &str); 2] = [
+    ("discovery-config", flags::FORMS_ITSELF),
+    (
+        "grpc-additional-server-options",
+        "only programs that embed etcd have them",
+    ),
 ];
 
 fn from_yaml(file: &str, text: &str, warnings: &mut Vec<String>) -> Result<Given, String> {
@@ -109,6 +143,16 @@ fn from_yaml(file: &str, text: &str, warnings: &mut Vec<String>) -> Result<Given
     };
     for (key, value) in entries {
         let key = key.as_str().unwrap_or_default();
+        let refused = REFUSED.iter().find(|(refused, _)| *refused == key);
+        if let Some((_, why)) = refused {
+            if !is_empty(value) {
+                return Err(format!(
+                    "{file}: {key} is refused, as passing it over would break what it promises: \
+                     {why}"
+                ));
+            }
+            continue;
+        }
         let group = GROUPS.iter().find(|(group, _)| *group == key);
         match (group, value) {
             (Some((_, prefix)), Yaml::Hash(entries)) => {
@@ -137,6 +181,8 @@ fn name_in_group(prefix: &str, name: &str) -> String {
     match (prefix, name) {
         ("", "allowed-hostname" | "allowed-hostnames") => "client-cert-allowed-hostname".into(),
         ("", "crl-file") => "client-crl-file".into(),
+        // Of clients etcd does not look at that either.
+        ("", "skip-client-san-verification") => "peer-skip-client-san-verification".into(),
         ("peer-", name) if is_common_names(name) => "peer-cert-allowed-cn".into(),
         ("peer-", "allowed-hostname" | "allowed-hostnames") => "peer-cert-allowed-hostname".into(),
         (prefix, name) => format!("{prefix}{name}"),
@@ -153,6 +199,7 @@ fn is_empty(value: &Yaml) -> bool {
         Yaml::Null => true,
         Yaml::String(text) => text.is_empty(),
         Yaml::Array(items) => items.is_empty(),
+        Yaml::Hash(entries) => entries.iter().all(|(_, value)| is_empty(value)),
         _ => false,
     }
 }
@@ -170,6 +217,10 @@ fn take(
         ));
         return Ok(());
     };
+    let keeps_default = URLS.contains(&flag.name) || flag.name == "initial-cluster-state";
+    if keeps_default && is_empty(value) {
+        return Ok(());
+    }
     let problem = || format!("{file}: {name}: expected a text, a number, true, false or a list");
     if let Some(text) = text_of(flag, value).ok_or_else(problem)? {
         let place = format!("{file}, {name}");

@@ -15,18 +15,22 @@
 //!
 //! - [`flags`]: the table. [`given`]: flags, variables and the file, read as etcd reads them.
 //! - [`translate`]: the table applied.
+//!
+//! A node that has data takes nothing from the flags that say how a cluster begins, as in etcd:
+//! where its peers reach it stands in its log, which `member update` changes and no restart.
 
 mod flags;
 mod given;
 mod translate;
 
+use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use server::configuration::Configuration;
 
-use translate::Translated;
+use translate::Here;
 
 /// The version of etcd whose flags these are.
 const ETCD_VERSION: &str = "3.7.1";
@@ -49,7 +53,7 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
         .collect::<Vec<_>>();
-    match prepare(arguments, &variables) {
+    match prepare(arguments, &variables, &default_host) {
         Ok(Prepared::Say(text)) => {
             println!("{text}");
             ExitCode::SUCCESS
@@ -60,6 +64,13 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
             match server::run_with_warnings(*configuration, &warnings) {
                 Ok(signal) => {
                     end_by(signal);
+                    ExitCode::SUCCESS
+                }
+                // No failure to etcd, at a start either: whoever starts failed nodes again shall
+                // leave this one.
+                Err(error @ server::Error::Removed) => {
+                    eprintln!("etcd: {error}");
+                    server::host::tell_supervisor();
                     ExitCode::SUCCESS
                 }
                 Err(error) => crate::serve::ended("etcd", &error, began),
@@ -90,7 +101,11 @@ enum Prepared {
     Run(Box<Configuration>, Vec<String>),
 }
 
-fn prepare(arguments: &[String], variables: &[(String, String)]) -> Result<Prepared, String> {
+fn prepare(
+    arguments: &[String],
+    variables: &[(String, String)],
+    default_host: &dyn Fn() -> Option<IpAddr>,
+) -> Result<Prepared, String> {
     match arguments.first().map(String::as_str) {
         Some("gateway" | "grpc-proxy") => {
             return Err("the proxies of etcd are not part of this program".to_owned());
@@ -104,16 +119,31 @@ fn prepare(arguments: &[String], variables: &[(String, String)]) -> Result<Prepa
         _ => {}
     }
     let (given, mut warnings) = given::read(arguments, variables)?;
-    let Translated {
-        settings,
-        warnings: more,
-    } = translate::translate(&given)?;
-    warnings.extend(more);
-    let mut configuration = translate::configuration(&settings, variables)?;
+    let folder = translate::data_dir(&given);
+    let here = Here {
+        place_is_logged: server::folder::place_is_logged(Path::new(&folder)),
+        default_host,
+    };
+    let translated = translate::translate(&given, &here)?;
+    let mut configuration = translate::configuration(&translated, variables)?;
+    warnings.extend(translated.warnings);
     // Nor does etcd move anything: here, whoever wants it says so (`quorate placement set`).
     configuration.heals_by_itself = false;
     refuse_foreign_data(&configuration.data_dir)?;
     Ok(Prepared::Run(Box::new(configuration), warnings))
+}
+
+/// The address that packets of this machine have that leave by its default route. Connecting a
+/// socket for packets chooses it, and sends nothing.
+fn default_host() -> Option<IpAddr> {
+    // Addresses for documentation (RFC 5737, RFC 3849): nobody has a route of its own to them.
+    let ways = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+    ways.into_iter().find_map(|(own, far)| {
+        let socket = UdpSocket::bind(own).ok()?;
+        socket.connect(far).ok()?;
+        let host = socket.local_addr().ok()?.ip();
+        (!host.is_unspecified() && !host.is_loopback()).then_some(host)
+    })
 }
 
 /// A folder that etcd has written holds data that would not be served.

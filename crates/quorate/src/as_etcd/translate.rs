@@ -1,38 +1,52 @@
 //! The table applied: from etcd's flags to our own keys.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use server::configuration::{Configuration, KEYS, Sources};
+use server::configuration::{Configuration, KEYS, Place, Sources};
 
-use super::flags::{self, FLAGS, Fate, Flag};
+use super::flags::{self, FLAGS, Fate, Flag, Kind};
 use super::given::{Given, Value};
 
 /// One of our keys, its value, and the flag of etcd's that it comes from.
 pub(super) type Setting = (&'static str, String, &'static str);
 
+/// The key that etcd has no flag for, and works out from another one.
+const DERIVED: &str = "request-timeout";
+
 /// What the flags come to.
 #[derive(Debug, Default)]
 pub(super) struct Translated {
     pub(super) settings: Vec<Setting>,
+    /// Whether they say where peers reach this node.
+    pub(super) place: Place,
     /// What was passed over, a sentence each.
     pub(super) warnings: Vec<String>,
 }
 
 /// Our configuration. What is set here wins over `QUORATE_*` variables, which may add keys that
-/// etcd does not have.
+/// etcd does not have, and [`DERIVED`].
 pub(super) fn configuration(
-    settings: &[Setting],
+    translated: &Translated,
     variables: &[(String, String)],
 ) -> Result<Configuration, String> {
+    let is_given = |key: &str| {
+        let known = KEYS.iter().find(|known| known.name == key);
+        let variable = known.map(server::configuration::Key::variable);
+        variables
+            .iter()
+            .any(|(name, _)| Some(name) == variable.as_ref())
+    };
+    let settings = translated.settings.iter();
+    let settings: Vec<&Setting> = settings
+        .filter(|(key, ..)| *key != DERIVED || !is_given(key))
+        .collect();
     let mut flags: Vec<(String, String)> = settings
         .iter()
         .map(|(key, value, _)| ((*key).to_owned(), value.clone()))
         .collect();
     // Several nodes may share a machine, and etcd has no such port.
-    if !variables
-        .iter()
-        .any(|(name, _)| name == "QUORATE_LISTEN_ADMIN")
-    {
+    if !is_given("listen-admin") {
         flags.push(("listen-admin".to_owned(), "none".to_owned()));
     }
     let sources = Sources {
@@ -43,19 +57,33 @@ pub(super) fn configuration(
             .cloned()
             .collect(),
         flags,
+        place: translated.place,
     };
     Configuration::load(&sources).map_err(|error| {
-        let setting = settings.iter().find(|(key, ..)| *key == error.key);
-        let flag = setting.map_or(error.key.as_str(), |(_, _, flag)| flag);
-        format!("--{flag}: {}", error.problem)
+        match settings.iter().find(|(key, ..)| *key == error.key) {
+            Some((_, _, flag)) => format!("--{flag}: {}", error.problem),
+            None => error.to_string(),
+        }
     })
 }
 
+/// What counts besides what was given.
+pub(super) struct Here<'a> {
+    /// The data folder belongs to a member in whose log it stands where its peers reach it.
+    pub(super) place_is_logged: bool,
+    /// The address of this machine on its default route, if it has one.
+    pub(super) default_host: &'a dyn Fn() -> Option<IpAddr>,
+}
+
 /// Translates everything, or says what cannot be.
-pub(super) fn translate(given: &Given) -> Result<Translated, String> {
+pub(super) fn translate(given: &Given, here: &Here<'_>) -> Result<Translated, String> {
     let mut translation = Translation {
         given,
-        out: Translated::default(),
+        here,
+        out: Translated {
+            place: Place::AsEtcd,
+            ..Translated::default()
+        },
     };
     for flag in FLAGS {
         if let Some(value) = given.get(flag.name) {
@@ -70,8 +98,25 @@ pub(super) fn translate(given: &Given) -> Result<Translated, String> {
     Ok(translation.out)
 }
 
+/// The data folder.
+pub(super) fn data_dir(given: &Given) -> String {
+    match text(given, "data-dir") {
+        "" => format!("{}.etcd", text(given, "name")),
+        folder => folder.to_owned(),
+    }
+}
+
+/// The value of a flag, or etcd's default.
+fn text<'a>(given: &'a Given, name: &str) -> &'a str {
+    match given.get(name) {
+        Some(value) => value.text.as_str(),
+        None => flags::find(name).map_or("", |flag| flag.default),
+    }
+}
+
 struct Translation<'a> {
     given: &'a Given,
+    here: &'a Here<'a>,
     out: Translated,
 }
 
@@ -80,7 +125,14 @@ impl Translation<'_> {
     fn judge(&mut self, flag: &'static Flag, value: &Value) -> Result<(), String> {
         let Flag { name, default, .. } = flag;
         let Value { text, place } = value;
-        let is_default = default.split('|').any(|default| default == text);
+        let is_default = match flag.kind {
+            // Go has several spellings of both.
+            Kind::Switch => {
+                let is_on = truth(text).map_err(|problem| format!("{place}: {problem}"))?;
+                Ok(is_on) == truth(default)
+            }
+            Kind::Text | Kind::Duration => default.split('|').any(|default| default == text),
+        };
         match flag.fate {
             Fate::Followed => Ok(()),
             _ if is_default => Ok(()),
@@ -111,10 +163,7 @@ impl Translation<'_> {
 
     /// The value of a flag, or etcd's default.
     fn text(&self, name: &str) -> &str {
-        match self.given.get(name) {
-            Some(value) => value.text.as_str(),
-            None => flags::find(name).map_or("", |flag| flag.default),
-        }
+        text(self.given, name)
     }
 
     fn is_on(&self, name: &str) -> Result<bool, String> {
@@ -127,7 +176,7 @@ impl Translation<'_> {
 
     fn node(&mut self) -> Result<(), String> {
         let name = self.text("name").to_owned();
-        self.set("data-dir", self.data_dir(), "data-dir");
+        self.set("data-dir", data_dir(self.given), "data-dir");
         self.set("name", name, "name");
         for (flag, key) in [
             ("heartbeat-interval", "heartbeat-interval"),
@@ -138,15 +187,13 @@ impl Translation<'_> {
                 .parse()
                 .map_err(|_| format!("--{flag}: {text:?} is no number of milliseconds"))?;
             self.set(key, format!("{number}ms"), flag);
+            if flag == "election-timeout" {
+                // Time to do it, and for an election before and another one meanwhile.
+                let patience = number.saturating_mul(2).saturating_add(5000);
+                self.set(DERIVED, format!("{patience}ms"), flag);
+            }
         }
         Ok(())
-    }
-
-    fn data_dir(&self) -> String {
-        match self.text("data-dir") {
-            "" => format!("{}.etcd", self.text("name")),
-            folder => folder.to_owned(),
-        }
     }
 
     fn listeners(&mut self) -> Result<(), String> {
@@ -180,10 +227,36 @@ impl Translation<'_> {
         if !metrics.is_empty() {
             self.set("listen-metrics", joined(&metrics), "listen-metrics-urls");
         }
-        let advertised = self.text("advertise-client-urls").to_owned();
         self.urls("advertise-client-urls")?;
+        let advertised = self.advertised("advertise-client-urls", "listen-client-urls")?;
         self.set("advertise-etcd", advertised, "advertise-client-urls");
         Ok(())
+    }
+
+    /// What is advertised. As in etcd the default, `localhost`, is none where all addresses of this
+    /// machine are listened on: the one on its default route stands in for it.
+    fn advertised(&mut self, flag: &str, listener: &str) -> Result<String, String> {
+        let text = self.text(flag).to_owned();
+        let is_default = flags::find(flag).is_some_and(|flag| flag.default == text);
+        let port = self.urls(listener)?.into_iter().find_map(|url| {
+            let port = url.address.strip_prefix("0.0.0.0:")?;
+            port.parse::<u16>().ok()
+        });
+        let Some(port) = port.filter(|_| is_default) else {
+            return Ok(text);
+        };
+        let Some(host) = (self.here.default_host)() else {
+            self.out.warnings.push(format!(
+                "--{flag}: {text} is advertised, which no other machine reaches: this one has no \
+                 default route whose address could stand there"
+            ));
+            return Ok(text);
+        };
+        let url = format!("http://{}", SocketAddr::new(host, port));
+        self.out.warnings.push(format!(
+            "--{flag}: {url} is advertised, the address of this machine on its default route"
+        ));
+        Ok(url)
     }
 
     /// Whether connections are encrypted must not depend on which URL is looked at.
@@ -272,38 +345,35 @@ impl Translation<'_> {
         Ok(())
     }
 
-    /// etcd's flags say of a new member whether it forms a cluster or joins one. Of one that has
-    /// data they say nothing, there as here.
+    /// etcd's flags say of a new member where it is, and whether it forms a cluster or joins one.
+    /// Of one that has data they say nothing, there as here: what they once said may no longer be
+    /// so.
     fn cluster(&mut self) -> Result<(), String> {
-        let name = self.text("name").to_owned();
-        let advertised = self.urls("initial-advertise-peer-urls")?;
-        let list = match self.text("initial-cluster") {
-            "" => format!("{name}={}", self.text("initial-advertise-peer-urls")),
-            list => list.to_owned(),
-        };
-        let mut members: Vec<(String, String)> = Vec::new();
-        for entry in list
-            .split(',')
-            .map(str::trim)
-            .filter(|entry| !entry.is_empty())
-        {
-            let (member, url) = entry.split_once('=').unwrap_or((name.as_str(), entry));
-            let url = parse("initial-cluster", url)?;
-            match members.iter().find(|(known, _)| known == member) {
-                None => members.push((member.to_owned(), url.address)),
-                Some((_, first)) => self.out.warnings.push(format!(
-                    "--initial-cluster: of the addresses of {member}, {first} is used"
-                )),
-            }
+        let state = self.text("initial-cluster-state");
+        if !matches!(state, "new" | "existing") {
+            return Err(format!(
+                "--initial-cluster-state: {state:?} is neither new nor existing"
+            ));
         }
+        let is_new = state == "new";
+        self.urls("initial-advertise-peer-urls")?;
+        if self.here.place_is_logged {
+            self.out.place = Place::Logged;
+            return Ok(());
+        }
+        let name = self.text("name").to_owned();
+        let advertised = self.advertised("initial-advertise-peer-urls", "listen-peer-urls")?;
+        let members = self.initial_members(&name, &advertised)?;
         let Some((_, own)) = members.iter().find(|(member, _)| *member == name) else {
             return Err(format!(
                 "couldn't find local name \"{name}\" in the initial cluster configuration"
             ));
         };
-        if !advertised.iter().any(|url| url.address == *own) {
+        let urls = parse_all("initial-advertise-peer-urls", &advertised)?;
+        if !urls.iter().any(|url| url.address == *own) {
             return Err(format!(
-                "--initial-cluster has {name}={own}, which is not in --initial-advertise-peer-urls"
+                "--initial-cluster has {name}={own}, which is not in \
+                 --initial-advertise-peer-urls={advertised}"
             ));
         }
         let own = own.clone();
@@ -312,27 +382,20 @@ impl Translation<'_> {
             .filter(|(member, _)| *member != name)
             .map(|(_, address)| address.clone())
             .collect();
-        match self.text("initial-cluster-state") {
-            "new" => {}
-            "existing" if !others.is_empty() => {
-                self.set("advertise-peer", own, "initial-advertise-peer-urls");
-                self.set("join", others.join(","), "initial-cluster");
-                return Ok(());
-            }
-            // A node that has data knows its cluster.
-            "existing" if Path::new(&self.data_dir()).join("identity.toml").exists() => {}
-            "existing" => {
-                return Err(
-                    "--initial-cluster-state existing: --initial-cluster names no other \
-                            member to ask"
-                        .to_owned(),
-                );
-            }
-            other => {
-                return Err(format!(
-                    "--initial-cluster-state: {other:?} is neither new nor existing"
-                ));
-            }
+        // A node that has an identity has begun, and goes on as it began.
+        let has_begun = Path::new(&data_dir(self.given))
+            .join("identity.toml")
+            .exists();
+        if !is_new && !others.is_empty() {
+            self.set("advertise-peer", own, "initial-advertise-peer-urls");
+            self.set("join", others.join(","), "initial-cluster");
+            return Ok(());
+        }
+        if !is_new && !has_begun {
+            return Err(
+                "--initial-cluster-state existing: --initial-cluster names no other member to ask"
+                    .to_owned(),
+            );
         }
         let list: Vec<String> = members
             .iter()
@@ -340,6 +403,34 @@ impl Translation<'_> {
             .collect();
         self.set("cluster", list.join(","), "initial-cluster");
         Ok(())
+    }
+
+    /// The members of `--initial-cluster`, by default this one alone, and where each is.
+    fn initial_members(
+        &mut self,
+        name: &str,
+        advertised: &str,
+    ) -> Result<Vec<(String, String)>, String> {
+        let list = match self.text("initial-cluster") {
+            "" => format!("{name}={advertised}"),
+            list => list.to_owned(),
+        };
+        let mut members: Vec<(String, String)> = Vec::new();
+        for entry in list
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+        {
+            let (member, url) = entry.split_once('=').unwrap_or((name, entry));
+            let url = parse("initial-cluster", url)?;
+            match members.iter().find(|(known, _)| known == member) {
+                None => members.push((member.to_owned(), url.address)),
+                Some((_, first)) => self.out.warnings.push(format!(
+                    "--initial-cluster: of the addresses of {member}, {first} is used"
+                )),
+            }
+        }
+        Ok(members)
     }
 
     fn rest(&mut self) -> Result<(), String> {
@@ -382,11 +473,7 @@ impl Translation<'_> {
     }
 
     fn urls(&self, name: &str) -> Result<Vec<Url>, String> {
-        let parts = self.text(name).split(',').map(str::trim);
-        parts
-            .filter(|part| !part.is_empty())
-            .map(|part| parse(name, part))
-            .collect()
+        parse_all(name, self.text(name))
     }
 }
 
@@ -437,6 +524,14 @@ struct Url {
 fn joined(urls: &[Url]) -> String {
     let addresses: Vec<&str> = urls.iter().map(|url| url.address.as_str()).collect();
     addresses.join(",")
+}
+
+fn parse_all(flag: &str, text: &str) -> Result<Vec<Url>, String> {
+    let parts = text.split(',').map(str::trim);
+    parts
+        .filter(|part| !part.is_empty())
+        .map(|part| parse(flag, part))
+        .collect()
 }
 
 fn parse(flag: &str, text: &str) -> Result<Url, String> {

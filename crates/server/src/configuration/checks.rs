@@ -7,7 +7,7 @@ use std::time::Duration;
 use consensus::QuorumRule;
 
 use super::sources::Origins;
-use super::{Configuration, ConfigurationError, Listen};
+use super::{Configuration, ConfigurationError, Listen, Place};
 
 /// etcd's upper bound, for the same reason: beyond it a failure is not noticed in a useful time.
 const LONGEST_ELECTION_TIMEOUT: Duration = Duration::from_secs(50);
@@ -112,8 +112,10 @@ fn check_peer_addresses(configuration: &Configuration) -> Result<(), Problem> {
         _ => {}
     }
     let advertised = configuration.advertised_peer(None);
+    let may_be_any = configuration.place == Place::AsEtcd && configuration.cluster.len() == 1;
     if let Some(host) = advertised.as_deref().and_then(literal_host)
         && host.is_unspecified()
+        && !may_be_any
     {
         let key = if configuration.cluster.is_empty() {
             "advertise-peer"
@@ -125,6 +127,7 @@ fn check_peer_addresses(configuration: &Configuration) -> Result<(), Problem> {
     }
     if let Listen::Tcp(address) = &listener
         && advertised.is_none()
+        && configuration.place != Place::Logged
         && literal_host(address).is_some_and(|host| host.is_unspecified())
     {
         let problem = format!("expected, since listen-peer {address} is no address to be told");
@@ -292,6 +295,14 @@ pub(super) fn hints(configuration: &Configuration) -> Vec<String> {
                     a loopback address"
                 .into(),
         );
+    }
+    if let Some(address) = configuration.advertised_peer(None)
+        && literal_host(&address).is_some_and(|host| host.is_unspecified())
+    {
+        hints.push(format!(
+            "peers are told that this node is at {address}: no other member will reach this node \
+             under it"
+        ));
     }
     for (is_auto, key) in [
         (configuration.client_tls.auto, "auto-tls"),

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Configuration;
 use super::keys::{KEYS, Key};
+use super::{Configuration, Place};
 
 /// Variables that begin like ours and mean something else: the command line's own, and those that
 /// Kubernetes puts into every container for a service that happens to be called `quorate`.
@@ -32,6 +32,8 @@ pub struct Sources {
     pub variables: Vec<(String, String)>,
     /// Flags by the key's name, without the dashes. A later one of the same name wins.
     pub flags: Vec<(String, String)>,
+    /// Whether what they say of where peers reach the node counts.
+    pub place: Place,
 }
 
 /// Where a value came from.
@@ -90,6 +92,7 @@ pub(super) fn read(sources: &Sources) -> Result<(Configuration, Origins), Config
         configuration: Configuration::default(),
         origins: Origins::default(),
     };
+    reading.configuration.place = sources.place;
     let named = |(name, _): &&(String, String)| name == "QUORATE_CONFIG";
     let variable = sources
         .variables

@@ -60,6 +60,7 @@ fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
             ("QUORATE_LOG_LEVEL", "warn"),
         ]),
         flags: pairs(&[("name", "c")]),
+        ..Sources::default()
     };
     let configuration = Configuration::load(&sources).unwrap();
     assert_eq!(configuration.name.as_deref(), Some("c"));
@@ -321,6 +322,48 @@ fn a_list_in_a_file_may_be_a_list() {
     assert_eq!(configuration.max_calls, 5);
     assert_eq!(configuration.peer_listener(), Listen::Tcp("h:2".into()));
     assert_eq!(configuration.advertised_peer(None).as_deref(), Some("h:2"));
+}
+
+#[test]
+fn where_the_log_says_how_a_node_is_reached_no_key_does() {
+    let said = [
+        ("name", "n1"),
+        ("listen-peer", "0.0.0.0:2380"),
+        ("advertise-peer", "h:1"),
+    ];
+    let with = |flags: &[(&str, &str)], place| {
+        Configuration::load(&Sources {
+            flags: pairs(flags),
+            place,
+            ..Sources::default()
+        })
+    };
+    let configured = with(&said, Place::Configured).unwrap();
+    assert_eq!(configured.advertised_peer(None).as_deref(), Some("h:1"));
+    let logged = with(&said, Place::Logged).unwrap();
+    assert_eq!(logged.advertised_peer("10.0.0.1:2380".parse().ok()), None);
+    // Nor is any demanded.
+    with(&said[..2], Place::Configured).unwrap_err();
+    with(&said[..2], Place::Logged).unwrap();
+}
+
+#[test]
+fn an_address_that_nobody_can_connect_to_is_let_pass_for_one_node_as_in_etcd() {
+    let with = |cluster: &str, place| {
+        let said = [("name", "n1"), ("cluster", cluster)];
+        Configuration::load(&Sources {
+            flags: pairs(&said),
+            place,
+            ..Sources::default()
+        })
+    };
+    let alone = with("n1=0.0.0.0:2380", Place::AsEtcd).unwrap();
+    let hints = alone.hints();
+    let hint = "at 0.0.0.0:2380: no other member will reach this node under it";
+    assert!(hints.iter().any(|said| said.contains(hint)), "{hints:?}");
+    let two = with("n1=0.0.0.0:2380,n2=h:1", Place::AsEtcd).unwrap_err();
+    assert!(two.to_string().contains("no address that others"), "{two}");
+    with("n1=0.0.0.0:2380", Place::Configured).unwrap_err();
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use base::{ClusterId, DiskId, GroupId, Incarnation, NodeId};
 use consensus::membership::Member;
 use consensus::{EngineKind, Membership, QuorumRule, QuorumSizes};
-use node::Standing;
 
 use super::*;
 
@@ -74,6 +73,55 @@ fn an_identity_survives_being_written_and_read() {
         assert_eq!(folder.identity(), Ok(Some(identity)));
     }
     assert!(!folder.path().join(IDENTITY_DRAFT).exists());
+}
+
+#[test]
+fn the_log_says_where_a_member_is_reached_and_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::open(folder.path()).unwrap();
+    assert!(!place_is_logged(folder.path()), "there is no identity");
+    let standing = |address: &str, is_member| {
+        let mut genesis = membership();
+        let own = Member {
+            name: "n1".into(),
+            peer_address: address.into(),
+        };
+        genesis.members.insert(example(Standing::Alone).node, own);
+        let (cluster, engine) = (ClusterId(5), EngineKind::Raft);
+        match is_member {
+            true => Standing::Member {
+                cluster,
+                genesis,
+                engine,
+            },
+            false => Standing::Forming {
+                cluster,
+                genesis,
+                engine,
+            },
+        }
+    };
+    let joined = Standing::Member {
+        cluster: ClusterId(5),
+        genesis: Membership::default(),
+        engine: EngineKind::Raft,
+    };
+    for (standing, expected) in [
+        (Standing::Alone, false),
+        (standing("h1:2380", false), false),
+        (standing("h1:2380", true), true),
+        (standing("", true), false),
+        (joined, true),
+    ] {
+        let identity = example(standing);
+        folder.identity_writer().write(&identity).unwrap();
+        let is_logged = place_is_logged(folder.path());
+        assert_eq!(is_logged, expected, "{:?}", identity.standing);
+    }
+    for name in [IDENTITY, IDENTITY_COPY] {
+        fs::write(folder.path().join(name), "damaged").unwrap();
+    }
+    assert!(!place_is_logged(folder.path()), "nobody can tell");
 }
 
 #[test]

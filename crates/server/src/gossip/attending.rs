@@ -8,17 +8,19 @@
 //!
 //! A node that forms or joins does not gossip yet: it has no cluster whose packets it could tell
 //! from those of others. Whom to join through is read from the log, and from the configuration
-//! only until the log is known: members come and go, and files stay as they were.
+//! only until the log is known: members come and go, and files stay as they were. So is where this
+//! node itself is reached, where its configuration does not say so.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cluster::gossip::Startup;
 use cluster::gossip::config::Config;
 use cluster::gossip::member::Facts;
 use cluster::gossip::seal::Keys;
 use cluster::placement::site::Domains;
-use node::{Answer, Call, Identity, Standing};
+use node::{Answer, Call, Identity, MemberStatus, Standing};
 use tokio::net::{UdpSocket, lookup_host};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -36,7 +38,7 @@ use crate::transport::{Asked, Asker};
 /// What the configuration says.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
-    /// Where others reach this node, `host:port`.
+    /// Where others reach this node, `host:port`; empty: the log says it.
     pub(crate) peer_address: String,
     /// Where clients do, a URL; perhaps empty.
     pub(crate) client_address: String,
@@ -101,6 +103,9 @@ impl Attendance {
             matches!(standing, Some(Standing::Member { .. }))
         };
         let identity = self.identities.wait_for(is_member).await.ok()?.clone()?;
+        if self.told.peer_address.is_empty() {
+            self.look_up_own_place().await;
+        }
         let mut failed = false;
         loop {
             match self.own_address().await {
@@ -114,6 +119,27 @@ impl Attendance {
                     );
                 }
                 Err(_) => {}
+            }
+            sleep(self.limits.look_interval).await;
+        }
+    }
+
+    /// Has the log say where others reach this node. What a node has of its log when it starts may
+    /// be of before it moved: it asks once it could serve a read of what is true now.
+    async fn look_up_own_place(&mut self) {
+        // An error: the node is gone, and this ends with it.
+        let is_up = |phase: &Phase| *phase != Phase::Starting;
+        let _ = self.phases.wait_for(is_up).await;
+        let patience = self.limits.look_interval;
+        loop {
+            let current = timeout(patience, self.calls.call(Call::Ready)).await;
+            if let Ok(Ok(Answer::Ready(Ok(())))) = current
+                && let Some(places) = places_in_the_log(&self.calls, patience).await
+                && !places.own.is_empty()
+            {
+                self.told.peer_address = places.own;
+                self.told.peers = places.others;
+                return;
             }
             sleep(self.limits.look_interval).await;
         }
@@ -227,8 +253,9 @@ impl Settings {
         let mut are_told = member.tell(Command::Join(seeds.clone()));
         loop {
             sleep(self.limits.look_interval).await;
-            if let Some(peers) = self.peers_of_the_log().await {
-                let now = self.seeds(&peers).await;
+            let places = places_in_the_log(&self.calls, self.limits.look_interval).await;
+            if let Some(Places { others, .. }) = places {
+                let now = self.seeds(&others).await;
                 if now != seeds || !are_told {
                     seeds.clone_from(&now);
                     are_told = member.tell(Command::Join(now));
@@ -244,17 +271,6 @@ impl Settings {
         }
     }
 
-    /// The addresses of the other members, as the log names them.
-    async fn peers_of_the_log(&self) -> Option<Vec<String>> {
-        let asked = timeout(self.limits.look_interval, self.calls.call(Call::Status)).await;
-        let Ok(Ok(Answer::Status(status))) = asked else {
-            return None;
-        };
-        let own = status.id;
-        let others = status.members.into_iter().filter(|other| other.id != own);
-        Some(others.map(|other| other.peer_address).collect())
-    }
-
     async fn seeds(&self, peers: &[String]) -> Vec<(SocketAddr, String)> {
         let mut seeds = Vec::new();
         for peer in peers {
@@ -266,6 +282,27 @@ impl Settings {
         }
         seeds
     }
+}
+
+/// Where the members are reached, as the log names them.
+struct Places {
+    /// This node; empty if it is not among them.
+    own: String,
+    others: Vec<String>,
+}
+
+async fn places_in_the_log(calls: &Calls, patience: Duration) -> Option<Places> {
+    let asked = timeout(patience, calls.call(Call::Status)).await;
+    let Ok(Ok(Answer::Status(status))) = asked else {
+        return None;
+    };
+    let is_own = |member: &MemberStatus| member.id == status.id;
+    let (own, others): (Vec<_>, Vec<_>) = status.members.into_iter().partition(is_own);
+    let mut addresses = own.into_iter().map(|member| member.peer_address);
+    Some(Places {
+        own: addresses.next().unwrap_or_default(),
+        others: others.into_iter().map(|other| other.peer_address).collect(),
+    })
 }
 
 /// What the file with the keys said when it was last read and passed on. Keys are compared, not the

@@ -33,6 +33,7 @@ mod jobs;
 mod leases;
 mod locks;
 mod published;
+mod restarted;
 mod secured;
 
 /// A renewal of this lease is never answered.
@@ -665,6 +666,29 @@ fn a_node_that_refuses_says_why() {
         handle.wait().unwrap_err().to_string(),
         "the folder belongs to n2"
     );
+}
+
+#[test]
+fn a_node_that_was_removed_says_so() {
+    struct Removed;
+    impl Machine for Removed {
+        fn step(&mut self, _: Instant, _: WallTime, _: Input, _: &mut Vec<Output>) {}
+        fn flush(&mut self, _: Instant, _: WallTime, out: &mut Vec<Output>) {
+            out.push(Output::Halt(Halt::Removed));
+        }
+        fn deadline(&self) -> Option<Instant> {
+            None
+        }
+        fn metrics(&self) -> node::Metrics {
+            node::Metrics::default()
+        }
+    }
+    let temporary = tempfile::tempdir().unwrap();
+    let handle = start_hosting(configuration(temporary.path()), |_| Removed).unwrap();
+    let error = handle.wait().unwrap_err();
+    assert!(matches!(error, Error::Removed), "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with("this node has been removed"), "{text}");
 }
 
 #[test]

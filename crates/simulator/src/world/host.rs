@@ -106,6 +106,7 @@ pub(crate) fn config(host: usize, scenario: &Scenario) -> Config {
     Config {
         name: name(host),
         peer_address: Some(address(host)),
+        place_is_logged: false,
         client_urls: vec![format!("http://n{}:2379", host + 1)],
         peers_are_encrypted: false,
         cluster: match scenario.hosts {

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use base::{GroupId, Instant, Random};
 use node::group::META;
+use node::group::trust::REMOVED;
 use node::{Answer, CallId, Halt, Input, Node, Note, Output, Startup, rehearsal};
 
 use crate::clients::sessions;
@@ -590,7 +591,12 @@ impl World {
         self.end_node(index, false);
         self.crash_disk(index, Crash::Process);
         let host = &mut self.hosts[index];
-        if let Halt::Refused(reason) = &halt {
+        let refusal = match &halt {
+            Halt::Refused(reason) => Some(reason.as_str()),
+            Halt::Removed => Some(REMOVED),
+            Halt::Stopped | Halt::Again(_) => None,
+        };
+        if let Some(reason) = refusal {
             host.refusals += 1;
             host.injuries.hurt(host.disk.injured());
             let name = &host.config.name;

@@ -12,7 +12,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Ports that nobody uses, for connections nor packets, and below those that the system draws: they
 /// are free until the nodes bind them.
-fn peers() -> Vec<(String, String)> {
+pub(super) fn peers() -> Vec<(String, String)> {
     let free = std::iter::repeat_with(|| fastrand::u16(12_000..32_000)).filter(|port| {
         let address = ("127.0.0.1", *port);
         TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
@@ -38,7 +38,7 @@ fn started(folder: &Path, peers: &[(String, String)]) -> Vec<Handle> {
     nodes.collect()
 }
 
-fn asked(node: &Handle, path: &str) -> serde_json::Value {
+pub(super) fn asked(node: &Handle, path: &str) -> serde_json::Value {
     let mut stream = TcpStream::connect(node.endpoints().admin.to_string()).unwrap();
     let answer = exchange(&mut stream, &get(path));
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
