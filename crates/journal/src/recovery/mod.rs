@@ -14,8 +14,8 @@
 //! left, a second power cut could leave a mixture of both.
 //!
 //! **What is set aside** stands before a head that says that the log begins anew there. Once that
-//! segment is given up, it stands before a gap in the numbers. A gap for any other reason is damage:
-//! the last batch behind it then needs a segment that is missing.
+//! segment is given up, it stands before a gap in the numbers. A gap for any other reason is
+//! damage: the last batch behind it then needs a segment that is missing.
 
 use std::collections::{BTreeMap, VecDeque};
 

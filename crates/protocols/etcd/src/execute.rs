@@ -10,8 +10,8 @@
 //! What can fail has failed before the first write; should something fail later nevertheless, the
 //! buffered writes are dropped with the transaction.
 //!
-//! What a transaction's ranges find is part of the answer and of nothing else. So they are read only
-//! where somebody waits for the answer: on one replica, and not again when it is started anew.
+//! What a transaction's ranges find is part of the answer and of nothing else. So they are read
+//! only where somebody waits for the answer: on one replica, and not again when it is started anew.
 
 use bytes::Bytes;
 use state::{Revision, Space, Transaction};
