@@ -234,9 +234,9 @@ fn forge(data: &Path) {
 async fn a_node_with_a_wrong_state_starts_itself_again_and_is_repaired() {
     let (mut cluster, _folder) = serving(3).await;
     let load = writers(&cluster);
-    // So much that checkpoints are taken.
+    // So much that each node takes a checkpoint, whosever turn it is.
     let client = Client::new(cluster.endpoints(), Options::default()).unwrap();
-    for number in 0..80 {
+    for number in 0..110 {
         let pair = PutRequest {
             key: format!("large/{}", number % 4).into(),
             value: vec![b'v'; 1 << 20].into(),

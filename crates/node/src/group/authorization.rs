@@ -48,7 +48,11 @@ impl Group {
         }
         let (reader, requirement) = (self.replica.reader(), requirement(&call));
         if requirement != Requirement::Nothing && !self.is_restored() {
-            let answer = crate::node::refuse(&call, etcd::Error::NoLeader, "starting");
+            let error = match call {
+                Call::Snapshot if self.is_in_doubt => etcd::Error::InDoubt,
+                _ => etcd::Error::NoLeader,
+            };
+            let answer = crate::node::refuse(&call, error, "starting");
             return out.push(Output::Answer { id, answer });
         }
         match etcd::auth::check(reader, caller.as_deref(), requirement) {
