@@ -27,10 +27,7 @@ fn ask(state: &mut State, caller: Option<Caller>, request: Request) -> Vec<Event
             state.end_entry()
         }
         Ok(Plan::Read(read)) => {
-            let budget = ReadBudget {
-                keys: 10,
-                bytes: 1000,
-            };
+            let budget = ReadBudget::new(10, 1000);
             let _ = etcd::read(state.reader(), &read, budget);
             Vec::new()
         }
@@ -107,7 +104,7 @@ fn stream(state: &mut State, bytes: Bytes) {
         let Ok(Plan::Read(read)) = etcd::plan(request, &RequestLimits::default()) else {
             return;
         };
-        let budget = ReadBudget { keys: 2, bytes: 50 };
+        let budget = ReadBudget::new(2, 50);
         match etcd::read(state.reader(), &read, budget) {
             ReadOutcome::Done(Ok(Response::Range(answer))) => drop(stream.answered(answer)),
             _ => return,
