@@ -27,7 +27,8 @@
 //! - `gossip`: who is alive, as a hint. `evidence`, `status`: what a node tells of itself.
 //! - [`tls`]: encryption, and who is at the other end.
 //! - `lock_service`, `lines`, `changes`: locks and elections, and the waiting for them.
-//! - `node_loop`: the node's thread. [`host`]: starts and stops all of it.
+//! - `node_loop`: the node's thread. `jobs`: long reads, beside it. [`host`]: starts and stops all
+//!   of it.
 //! - `priority`: threads whose work has time.
 //! - `logging`, `metrics`: what people and machines see of it.
 #![allow(

@@ -31,7 +31,8 @@
 //! - [`demands`]: what metadata asks of whoever serves a call.
 //! - [`prefixed`]: the keyspace that the keys of a request choose. [`relaying`]: calls in keyspaces
 //!   that other nodes hold. [`intake`]: what comes on a stream that has to wait.
-//! - [`watching`]: etcd's watches, on streams. [`renewing`]: its keep-alives.
+//! - [`watching`]: etcd's watches, on streams. [`renewing`]: its keep-alives. [`looking`]: what is
+//!   found out before those are made a call.
 //! - [`grpc`]: what stands around the messages.
 
 mod connection;

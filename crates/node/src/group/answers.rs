@@ -101,12 +101,7 @@ impl Group {
                 self.call_maintenance(moment, id, request, peers, out);
             }
             Call::Snapshot => {
-                // What is left may be nothing at all, and nobody could tell from the file.
-                let source = match self.is_in_doubt {
-                    true => Err(etcd::Error::InDoubt),
-                    false => Ok(self.snapshot_source()),
-                };
-                let answer = Answer::Snapshot(source);
+                let answer = Answer::Snapshot(Ok(self.snapshot_source()));
                 out.push(Output::Answer { id, answer });
             }
             Call::Status => {
@@ -222,8 +217,8 @@ impl Group {
                 self.open(moment, id, CallKind::Etcd);
                 // Who has just been started does not know yet who may read. And in doubt, less is
                 // here than was before, perhaps nothing: a leader has to vouch for every read.
-                let is_old_alone = self.is_restored() && !self.is_in_doubt;
-                if (read.serializable() && is_old_alone) || without_round {
+                let speaks_for_itself = self.is_restored() && !self.is_in_doubt;
+                if (read.serializable() && speaks_for_itself) || without_round {
                     self.read_etcd(id, read, out);
                 } else {
                     self.calls.set_late(id, late(read.request()));

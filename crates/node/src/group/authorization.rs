@@ -47,11 +47,15 @@ impl Group {
             return out.push(Output::Answer { id, answer });
         }
         let (reader, requirement) = (self.replica.reader(), requirement(&call));
-        if requirement != Requirement::Nothing && !self.is_restored() {
-            let error = match call {
-                Call::Snapshot if self.is_in_doubt => etcd::Error::InDoubt,
-                _ => etcd::Error::NoLeader,
-            };
+        // What is left of the state may be nothing at all, and nobody could tell from a snapshot.
+        let error = if matches!(call, Call::Snapshot) && self.is_in_doubt {
+            Some(etcd::Error::InDoubt)
+        } else if requirement != Requirement::Nothing && !self.is_restored() {
+            Some(etcd::Error::NoLeader)
+        } else {
+            None
+        };
+        if let Some(error) = error {
             let answer = crate::node::refuse(&call, error, "starting");
             return out.push(Output::Answer { id, answer });
         }

@@ -82,6 +82,7 @@ fn read_txn(
 ) -> Result<TxnResponse, Stop> {
     let branches = Branches::decide(reader, txn, budget)?;
     let mut work = Work::allowed(reader).within(budget);
+    // Too much for here may be little enough elsewhere, where the budget has no end.
     check(reader, txn, &mut branches.iter(), &mut work).map_err(|error| match error {
         Error::TxnTooLarge if budget.keys != u64::MAX => Stop::TooLarge,
         error => Stop::Failed(error),

@@ -119,19 +119,18 @@ impl Work {
             return Ok(());
         }
         let is_latest = range.revision <= 0 || range.revision == View::revision(base);
-        let found = if is_latest {
-            let count = View::count(base, &key_range(&range.span), None);
-            let is_counted = range.count_only;
-            let found = if is_counted { 0 } else { range.fetched(count) };
-            self.look(found)?;
-            found
-        } else {
-            let found = self.walk(base, range, Revision(range.revision))?;
-            range.fetched(found)
+        let total = match is_latest {
+            true => View::count(base, &key_range(&range.span), None),
+            false => self.walk(base, range, Revision(range.revision))?,
         };
-        if !range.count_only {
-            self.found = self.found.checked_sub(found).ok_or(Error::TxnTooLarge)?;
+        if range.count_only {
+            return Ok(());
         }
+        let found = range.fetched(total);
+        if is_latest {
+            self.look(found)?;
+        }
+        self.found = self.found.checked_sub(found).ok_or(Error::TxnTooLarge)?;
         Ok(())
     }
 
