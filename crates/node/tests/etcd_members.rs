@@ -248,6 +248,28 @@ fn nodes_that_start_again_leave_their_addresses_as_they_are_in_the_log() {
     assert!(matches!(added, Answer::Operator(Ok(_))), "{added:?}");
 }
 
+/// A node that had just formed a cluster once still told the others where it was by its flags, for
+/// a second, and undid what was said of it in between.
+#[test]
+fn a_member_is_moved_as_soon_as_it_serves() {
+    for moved in 0..3 {
+        let mut world = World::cluster(51, 3);
+        let all_serve = |world: &World| (0..3).all(|host| world.is_ready(host));
+        world.run_until(Duration::from_secs(10), "all serve", all_serve);
+        let id = world.node(moved).status().id.0;
+        let url = "http://elsewhere:2380";
+        let members = update(&mut world, 0, id, url).expect("nobody is there");
+        let own = |members: &[Member]| {
+            let own = members.iter().find(|member| member.id == id);
+            own.expect("it is a member").peer_ur_ls.clone()
+        };
+        assert_eq!(own(&members), [url]);
+        world.run(Duration::from_secs(5));
+        let other = (moved + 1) % 3;
+        assert_eq!(own(&self::members(&mut world, other)), [url]);
+    }
+}
+
 #[test]
 fn the_last_member_stays_and_every_member_can_remove_itself() {
     let mut world = three_and(43, 0);

@@ -1,5 +1,6 @@
 //! What the fuzz targets (`fuzz/`) reach of the server: the decoders that stand between a socket
-//! and the machines below. Exists in builds for fuzzing alone (`cfg(fuzzing)`).
+//! and the machines below. Exists in builds for fuzzing alone (`cfg(fuzzing)`), and in those for
+//! tests, so that no change leaves it behind as something that cannot be built.
 
 use bytes::Bytes;
 

@@ -510,7 +510,7 @@ const OWN: &[&str] = &[
 ];
 
 /// A stream of objects, in pieces; see [`crate::fuzzing`].
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_objects<'a>(pieces: impl Iterator<Item = &'a [u8]>) {
     let mut objects = Objects::new(1 << 16);
     for piece in pieces {
@@ -527,9 +527,9 @@ pub(crate) fn fuzz_objects<'a>(pieces: impl Iterator<Item = &'a [u8]>) {
 }
 
 /// A text as the message of a call, and that as a text again; see [`crate::fuzzing`].
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_call(call: usize, text: &[u8]) {
-    static POOL: OnceLock<DescriptorPool> = OnceLock::new();
+    static POOL: std::sync::OnceLock<DescriptorPool> = std::sync::OnceLock::new();
     let pool = POOL.get_or_init(|| {
         DescriptorPool::decode(etcd::FILE_DESCRIPTOR_SET).expect("the definitions are sound")
     });

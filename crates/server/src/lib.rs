@@ -49,7 +49,7 @@ mod disks;
 mod etcd_service;
 mod evidence;
 pub mod folder;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod gateway;
 mod gossip;

@@ -169,7 +169,7 @@ impl Drop for Deliveries {
 }
 
 /// Messages of gRPC, in pieces; see [`crate::fuzzing`].
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(pieces: impl Iterator<Item = bytes::Bytes>) {
     const LONGEST: usize = 1 << 16;
     let mut headers = http::HeaderMap::new();

@@ -266,7 +266,7 @@ async fn accept_secured(stream: TcpStream, shared: &Shared) -> io::Result<PeerSt
 }
 
 /// Frames of a peer, in pieces; see [`crate::fuzzing`].
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz<'a>(pieces: impl Iterator<Item = &'a [u8]>) {
     const LONGEST: usize = 1 << 16;
     let mut buffer = bytes::BytesMut::new();

@@ -169,6 +169,9 @@ pub struct Group {
     next_facts: Instant,
     next_publish: Instant,
     published: bool,
+    /// The membership has shown this node where it was started to be. What is said of it from here
+    /// on holds.
+    is_placed: bool,
     removed_at: Option<Instant>,
     /// This group holds the oldest part of the log of all: a checkpoint is to be taken.
     is_pinning: bool,
@@ -318,6 +321,7 @@ impl Group {
             next_facts: now,
             next_publish: now,
             published: false,
+            is_placed: false,
             removed_at: None,
             is_pinning: false,
             damaged_until: None,
@@ -655,7 +659,10 @@ impl Group {
         }
         self.publish_changes(out);
         self.answer_reads(out);
-        self.tell_ready(out);
+        if self.is_current() {
+            self.is_placed = self.is_placed || self.moved_to().is_none();
+            self.tell_ready(out);
+        }
         self.look_for_certainty(out);
         self.executed_in_pass = 0;
     }
@@ -729,7 +736,7 @@ impl Group {
         let level = self.replica.level_max();
         let own = (level, self.config.client_urls.clone());
         self.next_publish = now + PUBLISH_AGAIN;
-        let moved = self.moved_to();
+        let moved = self.moved_to().filter(|_| !self.is_placed);
         if let Some((name, address)) = moved.clone() {
             self.update_place(moment, name, address, peers, out);
         }

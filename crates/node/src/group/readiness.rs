@@ -66,10 +66,15 @@ impl Group {
             || found.is_some_and(|found| self.replica.applied() >= found)
     }
 
-    /// Says once that clients can be served. A witness judges nobody.
+    /// Whether it has executed what was chosen when it came back. A witness executes nothing, and
+    /// judges nobody.
+    pub(super) fn is_current(&self) -> bool {
+        self.was_current || (self.is_witness() && self.readiness.was_led)
+    }
+
+    /// Says once that clients can be served, now that this replica is current.
     pub(super) fn tell_ready(&mut self, out: &mut Vec<Output>) {
-        let is_ready = self.was_current || (self.is_witness() && self.readiness.was_led);
-        if self.id == META && is_ready && !std::mem::replace(&mut self.readiness.is_told, true) {
+        if self.id == META && !std::mem::replace(&mut self.readiness.is_told, true) {
             out.push(Output::Ready);
         }
     }
