@@ -193,6 +193,23 @@ fn a_second_damaged_log_is_set_aside_with_the_first() {
     assert_eq!(last(&world), Slot(61));
 }
 
+/// The log before it was damaged, and would be looked at again if nothing had taken its place.
+#[test]
+fn one_whose_beginning_may_not_be_read_is_not_passed_by() {
+    let mut world = World::open_anew(damaged(), small_limits());
+    fill(&mut world, 2);
+    world.disk.locked = Some(File::Segment(7));
+    let mut disk = world.disk.clone();
+    let error = recover(&mut disk, small_limits()).map(|_| ()).unwrap_err();
+    assert!(!error.is_damage(), "{error}");
+    assert!(
+        error.to_string().contains("0000000000000007.segment"),
+        "{error}"
+    );
+    world.disk.locked = None;
+    assert_eq!(last(&world.reopen()), Slot(2));
+}
+
 /// A segment that the log needs is not missed less because a gap may stand before the log.
 #[test]
 fn what_is_missing_of_it_is_damage() {

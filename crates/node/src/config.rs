@@ -16,9 +16,9 @@ pub struct Config {
     /// The node's name, unique in the cluster.
     pub name: String,
     /// Where the other nodes reach this one (`host:port`); `None` for a node without peers, or
-    /// where `place_is_logged`.
+    /// where only the log says it.
     pub peer_address: Option<String>,
-    /// Where the other nodes reach this one is what the log says already.
+    /// Once the log says where the other nodes reach this one, that holds, and not `peer_address`.
     pub place_is_logged: bool,
     /// Where clients reach this one, as URLs; told to clients that ask for the members.
     pub client_urls: Vec<String>,

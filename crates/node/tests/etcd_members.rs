@@ -270,6 +270,57 @@ fn a_member_is_moved_as_soon_as_it_serves() {
     }
 }
 
+/// A node that had formed a cluster alone, without peers, took its address from its flags for good.
+#[test]
+fn an_address_that_came_into_the_log_later_holds_as_well() {
+    let mut world = World::new(52, vec![config(0, 1)]);
+    world.config_of(0).place_is_logged = true;
+    let addresses = [(None, ""), (Some("host0:2380"), "host0:2380")];
+    for (told, expected) in addresses
+        .into_iter()
+        .chain([(Some("localhost:2380"), "host0:2380"), (None, "host0:2380")])
+    {
+        world.config_of(0).peer_address = told.map(str::to_owned);
+        world.start(0);
+        world.wait_for_leader();
+        must_put(&mut world, 0, "a");
+        world.run(Duration::from_secs(5));
+        assert_eq!(world.node(0).status().members[0].peer_address, expected);
+        world.kill(0);
+    }
+}
+
+/// Each was refused the address of the other, and none of them heard of it.
+#[test]
+fn members_may_exchange_their_addresses() {
+    let mut world = three_and(53, 0);
+    (0..3).for_each(|host| world.kill(host));
+    for (host, other) in [(0, 1), (1, 0)] {
+        let address = format!("host{other}:2380");
+        world.listen_at(host, &address);
+        world.config_of(host).peer_address = Some(address);
+        world.config_of(host).cluster.clear();
+    }
+    (0..3).for_each(|host| world.start(host));
+    let all_serve = |world: &World| (0..3).all(|host| world.is_ready(host));
+    world.run_until(Duration::from_secs(30), "all serve", all_serve);
+    world.run(SETTLED);
+    for host in 0..3 {
+        must_put(&mut world, host, "b");
+        let mut urls = members(&mut world, host);
+        urls.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let urls = urls
+            .into_iter()
+            .map(|mut member| member.peer_ur_ls.remove(0));
+        let expected = [
+            "http://host1:2380",
+            "http://host0:2380",
+            "http://host2:2380",
+        ];
+        assert_eq!(urls.collect::<Vec<_>>(), expected);
+    }
+}
+
 #[test]
 fn the_last_member_stays_and_every_member_can_remove_itself() {
     let mut world = three_and(43, 0);

@@ -66,10 +66,10 @@ pub enum Place {
     /// The configuration, and what it says is made known to the others.
     #[default]
     Configured,
-    /// Likewise, and as in etcd a node that forms a cluster alone may say any address, even one
-    /// that nobody can connect to.
+    /// The configuration, until the log says it. As in etcd a node that forms a cluster alone may
+    /// say any address, even one that nobody can connect to.
     AsEtcd,
-    /// The log, and no flag: as in etcd once a node has data.
+    /// The log, which does, and no flag: as in etcd once a node has data.
     Logged,
 }
 

@@ -25,7 +25,7 @@ mod tests;
 mod websocket;
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -38,6 +38,7 @@ use futures_util::StreamExt as _;
 use http_body::Body as _;
 use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::cors;
@@ -282,8 +283,11 @@ impl Gateway {
             input: method.input(),
             takes_many: method.is_client_streaming(),
         };
+        // On its own: a client that takes no answers must not keep what he has begun to ask.
+        let mut sending = JoinSet::new();
+        sending.spawn(forwarding.run(questions));
         let mut exchange = Exchange {
-            sending: Some(Box::pin(forwarding.run(questions))),
+            sending,
             answers,
             output: method.output(),
             has_ended: false,
@@ -320,13 +324,10 @@ async fn next_line(
     Some((Ok(line), (None, exchange)))
 }
 
-/// Sends what a client asks, to the end.
-type Sending = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
-
 /// A streaming call under way. Dropping it gives the call up.
 struct Exchange {
-    /// Sends what the client asks; `None` once all is sent.
-    sending: Option<Sending>,
+    /// Sends what the client asks; empty once all is sent.
+    sending: JoinSet<Result<(), Status>>,
     answers: Answers,
     output: MessageDescriptor,
     has_ended: bool,
@@ -336,16 +337,12 @@ impl Exchange {
     /// The next line of the answer; `None` at its end.
     async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
-            let answer = match &mut self.sending {
-                None => self.answers.next().await?,
-                Some(sending) => tokio::select! {
-                    answer = self.answers.next() => answer?,
-                    sent = sending => {
-                        sent?;
-                        self.sending = None;
-                        continue;
-                    }
-                },
+            let answer = tokio::select! {
+                answer = self.answers.next() => answer?,
+                Some(sent) = self.sending.join_next() => {
+                    sent.map_err(|error| Status::with_text(etcd::Code::Internal, error.to_string()))??;
+                    continue;
+                }
             };
             let Some(answer) = answer else {
                 self.has_ended = true;

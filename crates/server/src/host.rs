@@ -505,7 +505,7 @@ fn startup(
     let config = Config {
         name,
         peer_address,
-        place_is_logged: configuration.place == Place::Logged,
+        place_is_logged: configuration.place != Place::Configured,
         client_urls,
         peers_are_encrypted: configuration.peer_tls.is_on(),
         cluster: configuration.cluster.clone(),

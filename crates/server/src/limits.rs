@@ -211,8 +211,7 @@ pub struct ClientLimits {
     /// So many calls that renew leases one worker has under way in a keyspace; while users have to
     /// sign in, the last of them may be one for each user.
     pub renewal_batches: usize,
-    /// A client's own time limit longer than this is not watched: nearly every call is answered
-    /// sooner, and the others, large reads, are given up by their clients.
+    /// A client's own time limit longer than this is none.
     pub longest_call: Duration,
     /// The shortest time between two looks for calls whose clients' time limits have passed.
     pub deadline_glance: Duration,
@@ -225,6 +224,9 @@ pub struct ClientLimits {
     /// How long a client may take to agree on TLS, to send its first bytes, and the head of an
     /// HTTP/1 request.
     pub header_timeout: Duration,
+    /// How long a connection of gRPC waits for a node that is still starting: longer than clients
+    /// wait for the first word. Whether one has gone is not seen before.
+    pub starting_timeout: Duration,
     /// How long a request may take to arrive on an HTTP/2 stream, and a message of one that has
     /// many: until then, what has come of it is held.
     pub message_timeout: Duration,
@@ -381,12 +383,13 @@ impl Default for ClientLimits {
             },
             renewals_per_batch: 8192,
             renewal_batches: 16,
-            longest_call: Duration::from_secs(60),
+            longest_call: Duration::from_secs(24 * 3600),
             deadline_glance: Duration::from_millis(10),
             streams_per_connection: 4096,
             stream_window_bytes: 4 << 20,
             connection_window_bytes: 16 << 20,
             header_timeout: Duration::from_secs(10),
+            starting_timeout: Duration::from_secs(30),
             message_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(30),

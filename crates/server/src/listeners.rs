@@ -270,6 +270,7 @@ impl Acceptor {
         let held = Held::new(place, &self.metrics);
         let mut phase = self.phase.clone();
         let patience = self.limits.header_timeout;
+        let starting_timeout = self.limits.starting_timeout;
         let tls = self.tls.clone();
         let choice = self.choice.clone();
         let names_clients = tls.as_ref().is_some_and(|tls| tls.names_clients());
@@ -289,7 +290,10 @@ impl Acceptor {
             {
                 // As in etcd: a client that knows other nodes takes this one for one only when it
                 // hears the first word of HTTP/2. Probes over HTTP/1 are answered at once.
-                let _ = phase.wait_for(|phase| *phase != Phase::Starting).await;
+                let begun = phase.wait_for(|phase| *phase != Phase::Starting);
+                if tokio::time::timeout(starting_timeout, begun).await.is_err() {
+                    return held.end(Closed::from_unopened(&Unopened::Ended));
+                }
                 return match stream.try_map(ClientStream::leave) {
                     Err(error) => held.end(Closed::from_unopened(&Unopened::Failed(error))),
                     Ok(stream) => workers.hand_over(Accepted {

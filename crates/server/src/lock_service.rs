@@ -98,7 +98,9 @@ impl Election for LockService {
         let lines = self.lines.of(&request)?;
         let CampaignRequest { name, lease, value } = request.into_inner();
         let mut place = lines.enter(&name, lease, value.clone()).await?;
-        // As in etcd, whoever leads already and asks again resigns if that fails.
+        // As in etcd, whoever leads already and asks again resigns if he goes away meanwhile, or
+        // cannot announce what he wants to.
+        let was_in_line = place.entered.earlier_value.is_some();
         place.leave_when_dropped();
         let leader = LeaderKey {
             name,
@@ -110,9 +112,15 @@ impl Election for LockService {
         if place.entered.earlier_value.as_ref().is_some_and(differs) {
             announce(&lines, leader.clone(), value).await?;
         }
-        lines.reach_the_front(&mut place).await?;
-        let own = lines.read(&place.candidate.own()).await?;
-        place.keep();
+        let own = match lines.reach_the_front(&mut place).await {
+            Ok(()) => lines.read(&place.candidate.own()).await,
+            Err(status) => Err(status),
+        };
+        // Whoever was in line already stays there, whatever this call comes to: he may lead.
+        if own.is_ok() || was_in_line {
+            place.keep();
+        }
+        let own = own?;
         let held = candidacy::only(&own);
         if held.is_none_or(|held| held.create_revision != leader.rev) {
             return Err(Status::unknown(NOT_LEADER));

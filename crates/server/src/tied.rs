@@ -23,8 +23,8 @@
 //! carried on as everybody's are.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,7 +39,7 @@ use http::{HeaderMap, HeaderValue};
 use node::{Answer, Call, Parent};
 use prost::Message;
 use state::LeaseId;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::calls::{CallError, Calls, Identity, as_caller};
 use crate::gateway::OwnCalls;
@@ -167,6 +167,9 @@ pub(crate) struct Followers {
     patience: Duration,
     look_patience: Duration,
     looks: usize,
+    /// Keyspaces that did not answer in time are not asked again before this, in vain.
+    silent: Arc<Mutex<HashMap<Arc<str>, Instant>>>,
+    avoided: Duration,
 }
 
 impl Followers {
@@ -177,6 +180,8 @@ impl Followers {
             patience,
             look_patience: limits.look_patience,
             looks: limits.looks.max(1),
+            silent: Arc::default(),
+            avoided: limits.avoided,
         }
     }
 
@@ -199,7 +204,7 @@ impl Followers {
 
     /// Which of these leases are not somebody's to renew, by their places, and why: keys go with
     /// them in keyspaces that are `closed` to him. Where that is not found out in time, it is no
-    /// reason.
+    /// reason, and not tried again for a while: others wait behind who renews.
     pub(crate) async fn refused_renewals(
         &self,
         calls: &Calls,
@@ -208,9 +213,14 @@ impl Followers {
     ) -> Vec<(usize, etcd::Error)> {
         let looks = closed.iter().map(|(keyspace, error)| async move {
             let found = RefCell::new(HashSet::new());
-            let look = self.look(calls, keyspace, leases, &found);
-            // What was found until then counts.
-            let _ = timeout(self.look_patience, look).await;
+            if !self.is_silent(keyspace) {
+                let look = self.look(calls, keyspace, leases, &found);
+                // What was found until then counts.
+                if timeout(self.look_patience, look).await.is_err() {
+                    let until = Instant::now() + self.avoided;
+                    self.silent().insert(Arc::clone(keyspace), until);
+                }
+            }
             (found.into_inner(), *error)
         });
         let found = join_all(looks).await;
@@ -221,6 +231,17 @@ impl Followers {
         let leases = leases.iter().enumerate();
         let refused = leases.filter_map(|(place, lease)| Some((place, refusal(lease)?)));
         refused.collect()
+    }
+
+    fn is_silent(&self, keyspace: &str) -> bool {
+        let silent = self.silent();
+        silent
+            .get(keyspace)
+            .is_some_and(|until| Instant::now() < *until)
+    }
+
+    fn silent(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds out which of these leases keys of a keyspace go with.

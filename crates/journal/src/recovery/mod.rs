@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use base::{Epoch, GroupId, Slot};
 use bytes::Bytes;
 
-use crate::disk::{Completion, File, Lane, Operation, Request, RequestId};
+use crate::disk::{Completion, DiskError, File, Lane, Operation, Request, RequestId};
 use crate::format::block::{self, BLOCK_BYTES, Block, Seed};
 use crate::format::head::{Head, SegmentHead};
 use crate::index::{GroupLog, LiveCounts};
@@ -286,8 +286,11 @@ impl Recovery {
     pub fn complete(&mut self, completion: Completion, out: &mut Vec<Request>) -> RecoveryStep {
         let request = self.requests.remove(&completion.id);
         let (action, file) = request.expect("a completion belongs to a request of this recovery");
-        if let Stage::Heads { index } = self.stage {
-            // One that cannot be read is judged when all is read.
+        let is_inaccessible = matches!(completion.result, Err(DiskError::Inaccessible(_)));
+        if let Stage::Heads { index } = self.stage
+            && !is_inaccessible
+        {
+            // One that is damaged is judged when all is read.
             self.take_head(index, completion.result.as_ref().ok(), out);
             return self.working();
         }

@@ -27,6 +27,8 @@ pub(crate) struct SimulatedDisk {
     pub(crate) create_error: Option<DiskError>,
     /// Writing fails with this.
     pub(crate) write_error: Option<DiskError>,
+    /// This process may not read this file.
+    pub(crate) locked: Option<File>,
     /// Requests carried out so far.
     pub(crate) executed: u64,
     pub(crate) reads: u64,
@@ -176,6 +178,9 @@ impl SimulatedDisk {
                 length,
             } => {
                 self.reads += 1;
+                if self.locked == Some(*file) {
+                    return Err(DiskError::Inaccessible("permission denied".to_owned()));
+                }
                 let content = self.content.get(file).ok_or(DiskError::NotFound)?;
                 let end = (*offset + *length).min(content.visible.len() as u64) as usize;
                 let bytes = content.visible.get(*offset as usize..end).unwrap_or(&[]);

@@ -587,6 +587,8 @@ impl Group {
             }
             Event::WriteFailed(slot, error) => {
                 self.metrics.checkpoints_failed += 1;
+                // Whoever it was written for still needs it.
+                self.is_pinning = true;
                 out.push(Output::Note(Note::CheckpointFailed { slot, error }));
                 return;
             }
@@ -759,7 +761,8 @@ impl Group {
     /// The name and the peer address, if the other members do not know them yet.
     fn moved_to(&self) -> Option<(String, String)> {
         let known = self.membership.members.get(&self.own)?;
-        let address = self.config.peer_address.as_ref();
+        let is_logged = self.config.place_is_logged && !known.peer_address.is_empty();
+        let address = self.config.peer_address.as_ref().filter(|_| !is_logged);
         let address = address.unwrap_or(&known.peer_address);
         let is_news = known.name.is_empty() || *address != known.peer_address;
         is_news.then(|| (self.config.name.clone(), address.clone()))

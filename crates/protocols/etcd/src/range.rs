@@ -167,7 +167,7 @@ fn read_span(
         if !budget.has_keys(fetched) {
             return Err(Stop::TooLarge);
         }
-        if range.filters == Filters::default() {
+        if !range.is_filtered() {
             response.kvs.reserve_exact(fetched as usize);
         }
     }
@@ -235,9 +235,14 @@ impl Range<'_> {
     fn stops_early(&self) -> bool {
         match (self.sort.target, self.sort.order) {
             (SortTarget::Key, SortOrder::None | SortOrder::Ascend) => true,
-            (_, SortOrder::None) => self.filters == Filters::default(),
+            (_, SortOrder::None) => !self.is_filtered(),
             _ => false,
         }
+    }
+
+    /// Whether some of the keys of the span may not be wanted, so that all have to be looked at.
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.filters != Filters::default()
     }
 }
 

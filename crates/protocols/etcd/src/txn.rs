@@ -73,15 +73,20 @@ pub(crate) struct Work {
     looks: u64,
     /// Keys found by ranges, which are all held until the answer is sent.
     found: u64,
+    /// Keys that operations before this one write. What comes after them looks at each of those in
+    /// its span, and at those in between if it does not know better.
+    written: u64,
 }
 
 impl Work {
-    /// So that one look at everything that is there is always allowed.
+    /// So that one look at everything that is there is always allowed. These numbers say what a
+    /// command does: others need a new level.
     pub(crate) fn allowed(base: &Reader) -> Work {
         let keys = base.key_count();
         Work {
             looks: keys.saturating_mul(2).saturating_add(10_000_000),
             found: keys.saturating_add(1_000_000),
+            written: 0,
         }
     }
 
@@ -118,29 +123,44 @@ impl Work {
         if matches!(range.span, KeySpan::Single(_)) || range.span.is_empty() {
             return Ok(());
         }
-        let is_latest = range.revision <= 0 || range.revision == View::revision(base);
+        // What was the latest revision is an older one after a write.
+        let is_latest =
+            range.revision <= 0 || (range.revision == View::revision(base) && self.written == 0);
         let total = match is_latest {
             true => View::count(base, &key_range(&range.span), None),
             false => self.walk(base, range, Revision(range.revision))?,
         };
+        if is_latest {
+            self.look(self.written)?;
+        }
         if range.count_only {
             return Ok(());
         }
         let found = range.fetched(total);
         if is_latest {
-            self.look(found)?;
+            self.look(if range.is_filtered() { total } else { found })?;
         }
         self.found = self.found.checked_sub(found).ok_or(Error::TxnTooLarge)?;
         Ok(())
     }
 
+    fn put(&mut self) {
+        self.written += 1;
+    }
+
     fn delete(&mut self, base: &Reader, span: &KeySpan<'_>) -> Result<(), Error> {
         self.look(1)?;
-        match span {
-            KeySpan::Single(_) => Ok(()),
-            span if span.is_empty() => Ok(()),
-            span => self.look(View::count(base, &key_range(span), None)),
-        }
+        let deleted = match span {
+            KeySpan::Single(_) => 1,
+            span if span.is_empty() => 0,
+            span => {
+                let total = View::count(base, &key_range(span), None);
+                self.look(total.saturating_add(self.written))?;
+                total
+            }
+        };
+        self.written = self.written.saturating_add(deleted);
+        Ok(())
     }
 }
 
@@ -157,7 +177,10 @@ pub(crate) fn check(
                 check_range(base, range)?;
                 work.range(base, range)?;
             }
-            Operation::Put(put) => check_put(base, put)?,
+            Operation::Put(put) => {
+                check_put(base, put)?;
+                work.put();
+            }
             Operation::DeleteRange(delete) => work.delete(base, &delete.span)?,
             Operation::Txn(nested) => check(base, nested, branches, work)?,
         }

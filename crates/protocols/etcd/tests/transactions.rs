@@ -595,6 +595,37 @@ fn thousand_keys(keyspace: &mut Keyspace) {
     }
 }
 
+/// Ranges that answer little and look at much, and what stands before them.
+fn costly_ranges(latest: i64) -> [(Option<RequestOp>, RequestOp); 4] {
+    let everything = || span("\0", "\0");
+    // Nothing passes, so all is looked at.
+    let filtered = RangeRequest {
+        limit: 1,
+        min_mod_revision: i64::MAX,
+        ..everything()
+    };
+    // What the transaction itself has deleted is looked at again and again.
+    let counted = RangeRequest {
+        count_only: true,
+        ..everything()
+    };
+    let limited = RangeRequest {
+        limit: 1,
+        ..everything()
+    };
+    // After a write that revision is an older one, of which nobody knows how much there is.
+    let pinned = RangeRequest {
+        revision: latest,
+        ..limited.clone()
+    };
+    [
+        (Some(op_put("k", "")), op_range(filtered)),
+        (Some(op_delete("\0", "\0")), op_range(counted)),
+        (Some(op_delete("\0", "\0")), op_range(limited)),
+        (Some(op_put("k", "")), op_range(pinned)),
+    ]
+}
+
 /// Each operation may name everything, and each replica would do the work of all of them.
 #[test]
 fn what_a_transaction_looks_at_is_bounded() {
@@ -633,6 +664,17 @@ fn what_a_transaction_looks_at_is_bounded() {
     assert_eq!(error, Err(Error::TxnTooLarge));
     let error = keyspace.txn(thousands(&op_delete("\0", "\0")));
     assert_eq!(error, Err(Error::TxnTooLarge));
+    assert_eq!(keyspace.all().len(), 4000, "nothing of it was done");
+    for (first, range) in costly_ranges(keyspace.revision()) {
+        let request = then(
+            first
+                .into_iter()
+                .chain([op_txn(thousands(&range))])
+                .collect(),
+        );
+        let error = keyspace.txn(request).unwrap_err();
+        assert_eq!(error, Error::TxnTooLarge, "{range:?}");
+    }
     assert_eq!(keyspace.all().len(), 4000, "nothing of it was done");
     // One look at everything is never too much.
     let all = then(vec![op_range(older), op_delete("\0", "\0")]);

@@ -23,7 +23,7 @@ pub(super) fn read(
     variables: &[(String, String)],
 ) -> Result<(Given, Vec<String>), String> {
     let mut warnings = Vec::new();
-    let mut given = from_flags(arguments)?;
+    let (mut given, emptied) = from_flags(arguments)?;
     let file = given.remove("config-file");
     let file = file.map(|value| value.text).or_else(|| {
         let found = variables
@@ -51,6 +51,7 @@ pub(super) fn read(
         }
         let flag = rest.to_lowercase().replace('_', "-");
         match flags::find(&flag) {
+            Some(flag) if emptied.contains(&flag.name) => {}
             Some(flag) => {
                 given.entry(flag.name).or_insert_with(|| Value {
                     text: value.clone(),
@@ -63,7 +64,8 @@ pub(super) fn read(
         }
     }
     // A file may do so, as in etcd.
-    if given.contains_key("listen-client-urls") && !given.contains_key("advertise-client-urls") {
+    let is_said = |name| given.contains_key(name) || emptied.contains(&name);
+    if is_said("listen-client-urls") && !is_said("advertise-client-urls") {
         let text =
             "--advertise-client-urls is required when --listen-client-urls is set explicitly";
         return Err(text.to_owned());
@@ -81,8 +83,10 @@ const URLS: [&str; 6] = [
     "listen-metrics-urls",
 ];
 
-fn from_flags(arguments: &[String]) -> Result<Given, String> {
+/// What flags say, and which were given and say nothing: those count as set, as to etcd.
+fn from_flags(arguments: &[String]) -> Result<(Given, Vec<&'static str>), String> {
     let mut given = Given::new();
+    let mut emptied = Vec::new();
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         let bare = argument.strip_prefix("--").or(argument.strip_prefix('-'));
@@ -105,13 +109,14 @@ fn from_flags(arguments: &[String]) -> Result<Given, String> {
                 .ok_or_else(|| format!("flag needs an argument: -{name}"))?,
         };
         if text.is_empty() && URLS.contains(&flag.name) {
+            emptied.push(flag.name);
             continue;
         }
         let place = format!("flag --{name}");
         // As with Go's flags, the last one counts.
         given.insert(flag.name, Value { text, place });
     }
-    Ok(given)
+    Ok((given, emptied))
 }
 
 /// The groups of the file whose names are not those of flags, and what their flags begin with.
@@ -229,10 +234,20 @@ fn take(
     Ok(())
 }
 
+/// What switches etcd's reader of YAML knows besides `true` and `false`: those of YAML 1.1.
+fn switch(text: &str) -> &str {
+    match text {
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => "true",
+        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => "false",
+        other => other,
+    }
+}
+
 /// The text that the flag would have; inner `None` for a key without a value.
 fn text_of(flag: &Flag, value: &Yaml) -> Option<Option<String>> {
     Some(Some(match value {
         Yaml::Null => return Some(None),
+        Yaml::String(text) if flag.kind == Kind::Switch => switch(text).to_owned(),
         Yaml::String(text) => text.clone(),
         // As Go writes lengths of time into numbers: nanoseconds.
         Yaml::Integer(number) if flag.kind == Kind::Duration => format!("{number}ns"),

@@ -192,6 +192,10 @@ fn a_member_takes_no_address_from_the_flags() {
         assert!(configuration.join.is_empty(), "{flags}");
         assert_eq!(warnings, [""; 0], "{flags}");
     }
+    // They were compared with one voter, which the flags name at most.
+    let quorums = [("QUORATE_QUORUMS", "elect=2,commit=2")];
+    let (configuration, _) = prepared(&data, &quorums).unwrap();
+    assert!(configuration.quorums.is_some());
     // What cannot be read is refused all the same, as by etcd.
     for flags in [
         "--initial-cluster-state old",
@@ -280,6 +284,11 @@ fn what_has_no_value_says_nothing() {
     assert_eq!(warnings, [""; 0]);
     let line = "--listen-peer-urls= --initial-advertise-peer-urls=";
     assert_eq!(prepared(line, &[]).unwrap().0, default);
+    // Given, it counts as said, and is not looked for elsewhere.
+    let line = "--listen-client-urls http://127.0.0.1:2379 --advertise-client-urls=";
+    let elsewhere = [("ETCD_ADVERTISE_CLIENT_URLS", "http://x:1")];
+    let (configuration, _) = prepared(line, &elsewhere).unwrap();
+    assert_eq!(configuration.advertise_etcd, default.advertise_etcd);
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("etcd.yaml");
@@ -313,6 +322,33 @@ fn requests_may_take_five_seconds_and_two_elections() {
         error.contains("variable QUORATE_REQUEST_TIMEOUT"),
         "{error}"
     );
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("quorate.toml");
+    let text = "request-timeout = \"40s\"\nlisten-admin = \"127.0.0.1:1\"\n";
+    std::fs::write(&file, text).unwrap();
+    let own = [("QUORATE_CONFIG", file.to_str().unwrap())];
+    let (configuration, _) = prepared(line, &own).unwrap();
+    assert_eq!(configuration.request_timeout.as_secs(), 40);
+    assert_eq!(
+        configuration.listen_admin,
+        Listen::Tcp("127.0.0.1:1".into())
+    );
+}
+
+#[test]
+fn switches_in_a_file_are_those_of_yaml() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("etcd.yaml");
+    let line = format!("--config-file {}", file.display());
+    for (text, is_strict) in [("yes", true), ("On", true), ("n", false), ("OFF", false)] {
+        let text = format!("enable-pprof: {text}\nstrict-reconfig-check: {text}\n");
+        std::fs::write(&file, text).unwrap();
+        let (configuration, _) = prepared(&line, &[]).unwrap();
+        assert_eq!(configuration.strict_members, is_strict);
+    }
+    std::fs::write(&file, "enable-pprof: maybe").unwrap();
+    let error = prepared(&line, &[]).unwrap_err();
+    assert!(error.contains("neither true nor false"), "{error}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use server::configuration::{Configuration, KEYS, Place, Sources};
+use server::configuration::{Configuration, KEYS, Origin, Place, Sources};
 
 use super::flags::{self, FLAGS, Fate, Flag, Kind};
 use super::given::{Given, Value};
@@ -11,7 +11,8 @@ use super::given::{Given, Value};
 /// One of our keys, its value, and the flag of etcd's that it comes from.
 pub(super) type Setting = (&'static str, String, &'static str);
 
-/// The key that etcd has no flag for, and works out from another one.
+/// The key that etcd has no flag for, and works out from another one; whoever names it himself has
+/// it as he says.
 const DERIVED: &str = "request-timeout";
 
 /// What the flags come to.
@@ -30,26 +31,13 @@ pub(super) fn configuration(
     translated: &Translated,
     variables: &[(String, String)],
 ) -> Result<Configuration, String> {
-    let is_given = |key: &str| {
-        let known = KEYS.iter().find(|known| known.name == key);
-        let variable = known.map(server::configuration::Key::variable);
-        variables
-            .iter()
-            .any(|(name, _)| Some(name) == variable.as_ref())
-    };
     let settings = translated.settings.iter();
-    let settings: Vec<&Setting> = settings
-        .filter(|(key, ..)| *key != DERIVED || !is_given(key))
-        .collect();
-    let mut flags: Vec<(String, String)> = settings
-        .iter()
-        .map(|(key, value, _)| ((*key).to_owned(), value.clone()))
-        .collect();
+    let settings = settings.map(|(key, value, _)| ((*key).to_owned(), value.clone()));
+    let (mut defaults, flags): (Vec<_>, Vec<_>) = settings.partition(|(key, _)| key == DERIVED);
     // Several nodes may share a machine, and etcd has no such port.
-    if !is_given("listen-admin") {
-        flags.push(("listen-admin".to_owned(), "none".to_owned()));
-    }
+    defaults.push(("listen-admin".to_owned(), "none".to_owned()));
     let sources = Sources {
+        defaults,
         file: None,
         variables: variables
             .iter()
@@ -60,7 +48,9 @@ pub(super) fn configuration(
         place: translated.place,
     };
     Configuration::load(&sources).map_err(|error| {
-        match settings.iter().find(|(key, ..)| *key == error.key) {
+        let is_translated = matches!(error.origin, Origin::Flag(_) | Origin::Program);
+        let mut settings = translated.settings.iter().filter(|_| is_translated);
+        match settings.find(|(key, ..)| *key == error.key) {
             Some((_, _, flag)) => format!("--{flag}: {}", error.problem),
             None => error.to_string(),
         }

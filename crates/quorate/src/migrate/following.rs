@@ -71,7 +71,7 @@ async fn watch(source: &Client, first: i64, limits: Limits, sender: &Sender) -> 
             return Ok(());
         }
         // A member of etcd's that was started again knows no tokens of before.
-        if client::is_about_the_token(&ended.why) {
+        if may_be_about_the_token(&ended.why) {
             let signed_in = source.sign_in().await;
             signed_in.map_err(|error| Error::source("signed in to", error))?;
         }
@@ -152,10 +152,16 @@ async fn pass_on(
 fn refused(message: WatchResponse) -> Result<String, Error> {
     let reason = message.cancel_reason;
     match message.compact_revision {
-        0 if client::is_about_the_token(&reason) => Ok(reason),
+        0 if may_be_about_the_token(&reason) => Ok(reason),
         0 => Err(Error::Watch(reason)),
         _ => Err(Error::Compacted),
     }
+}
+
+/// Whether a new token may help. Before 3.4.22 and 3.5.6, etcd says of a watch with a token that it
+/// does not know that it is not permitted, and nothing else.
+fn may_be_about_the_token(reason: &str) -> bool {
+    client::is_about_the_token(reason) || reason.contains("etcdserver: permission denied")
 }
 
 fn revision_of(event: &Event) -> i64 {
@@ -196,13 +202,20 @@ mod tests {
         let ended = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
         let old =
             "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old";
-        for reason in [ended, old] {
+        let denied = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+        for reason in [ended, old, denied] {
             let outcome = refused(canceled(reason, 0));
             assert!(matches!(&outcome, Ok(why) if why == reason), "{outcome:?}");
         }
-        let denied = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
-        let outcome = refused(canceled(denied, 0));
+        let other = "etcdserver: no leader";
+        let outcome = refused(canceled(other, 0));
         assert!(matches!(outcome, Err(Error::Watch(_))), "{outcome:?}");
+        // Whoever is really not permitted is told so after some tries.
+        let mut patience = Patience::default();
+        assert_eq!(
+            (1..).find(|_| patience.is_over(false, None)),
+            Some(VAIN_STREAMS)
+        );
         let outcome = refused(canceled("", 7));
         assert!(matches!(outcome, Err(Error::Compacted)), "{outcome:?}");
     }

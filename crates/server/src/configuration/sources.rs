@@ -25,6 +25,8 @@ const FOREIGN_PREFIXES: &[&str] = &["QUORATE_SERVICE_", "QUORATE_PORT"];
 /// What there is to read.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
+    /// What holds where nothing else says anything, by the key's name.
+    pub defaults: Vec<(String, String)>,
     /// The file given by `--config`, if any; without it, the variable `QUORATE_CONFIG` may name
     /// one.
     pub file: Option<PathBuf>,
@@ -93,6 +95,9 @@ pub(super) fn read(sources: &Sources) -> Result<(Configuration, Origins), Config
         origins: Origins::default(),
     };
     reading.configuration.place = sources.place;
+    for (name, value) in &sources.defaults {
+        reading.set(find(name, &Origin::Program)?, Origin::Program, value)?;
+    }
     let named = |(name, _): &&(String, String)| name == "QUORATE_CONFIG";
     let variable = sources
         .variables

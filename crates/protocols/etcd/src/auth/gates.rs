@@ -11,6 +11,8 @@
 //! as long as they are kept no other rows can stand at their address. So what is found here never
 //! differs from what the state says, and does not have to be told of anything.
 
+use std::collections::BTreeMap;
+
 use state::{LeaseId, Reader};
 
 use super::access::Access;
@@ -91,8 +93,13 @@ impl Gates {
             Ok(gate) => gate.may_end(reader, lease.0).err(),
             Err(error) => keys_of(reader, lease).next().map(|_| error),
         };
+        // A lease may have very many keys, and be renewed by very many messages at once.
+        let mut known = BTreeMap::new();
         let leases = leases.iter().enumerate();
-        let refused = leases.filter_map(|(place, lease)| Some((place, refusal(*lease)?)));
+        let refused = leases.filter_map(|(place, lease)| {
+            let refused = *known.entry(*lease).or_insert_with(|| refusal(*lease));
+            Some((place, refused?))
+        });
         Ok(refused.collect())
     }
 

@@ -68,6 +68,23 @@ fn whoever_does_not_say_what_it_speaks_is_closed_and_counted() {
     bench.wait_until_closed_for("timed_out", 2);
 }
 
+/// Whoever spoke gRPC kept its place until the node served clients, even if it had gone: a node
+/// that waited for its cluster for long was full of them.
+#[test]
+fn nobody_waits_for_ever_for_a_node_that_starts() {
+    let temporary = tempfile::tempdir().unwrap();
+    let configuration = configuration(&temporary.path().join("data"));
+    let mut limits = Limits::default();
+    limits.clients.starting_timeout = Duration::from_millis(100);
+    let handle = start_within(configuration, limits, |startup| Simple {
+        said_ready: true,
+        ..Simple::make(startup)
+    });
+    let handle = handle.unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    assert_eq!(until_closed(&handle.endpoints().etcd, preface), "");
+}
+
 #[test]
 fn first_bytes_that_come_one_by_one_are_understood() {
     let bench = Bench::start(|_| {});
