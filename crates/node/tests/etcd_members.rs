@@ -302,6 +302,16 @@ fn members_may_exchange_their_addresses() {
         world.config_of(host).cluster.clear();
     }
     (0..3).for_each(|host| world.start(host));
+    // Before both are heard, the one has to lead that both of them reach.
+    world.run(SETTLED);
+    let names = ["n1", "n2", "n3"];
+    let leader = world.node(2).status().leader.expect("it reaches both");
+    let leader = names.iter().position(|name| *name == leader).unwrap();
+    if leader != 2 {
+        let to = Some("n3".to_owned());
+        let led = world.ask(leader, Call::TransferLeadership { to });
+        assert!(matches!(led, Answer::Operator(Ok(_))), "{led:?}");
+    }
     let all_serve = |world: &World| (0..3).all(|host| world.is_ready(host));
     world.run_until(Duration::from_secs(30), "all serve", all_serve);
     world.run(SETTLED);
