@@ -188,8 +188,8 @@ pub fn translate(
                 format!("{member} has been removed"),
             ))
         }
-        // A node says where it is. Another one may have been there, and not have said yet that it is
-        // elsewhere: two that have exchanged their addresses would wait for each other for ever.
+        // A node says where it is. Another one may have been there, and not have said yet that it
+        // is elsewhere: two that have exchanged their addresses would wait for each other.
         Operation::MemberUpdate { id, name, address } => {
             check_address(address).map_err(|expected| format!("{address:?}: {expected}"))?;
             let known = membership.members.get(id).ok_or("no member has this id")?;

@@ -340,7 +340,8 @@ impl Exchange {
             let answer = tokio::select! {
                 answer = self.answers.next() => answer?,
                 Some(sent) = self.sending.join_next() => {
-                    sent.map_err(|error| Status::with_text(etcd::Code::Internal, error.to_string()))??;
+                    let failed = |_| Status::new(INTERNAL, "the request was not sent to its end");
+                    sent.map_err(failed)??;
                     continue;
                 }
             };
