@@ -73,8 +73,8 @@ pub(crate) struct Work {
     looks: u64,
     /// Keys found by ranges, which are all held until the answer is sent.
     found: u64,
-    /// Keys that operations before this one write. What comes after them looks at each of those in
-    /// its span, and at those in between if it does not know better.
+    /// Keys that the operations so far write. Each later one that names a span may look at all of
+    /// them.
     written: u64,
 }
 
